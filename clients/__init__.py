@@ -1,0 +1,1 @@
+"""The Flower ClientApp: it translates messages and delegates to fed_asi."""

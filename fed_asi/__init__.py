@@ -1,0 +1,1 @@
+"""Federated on-device learning, simulated with a memory budget for every device."""

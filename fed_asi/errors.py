@@ -1,0 +1,84 @@
+"""Every error a user can meet, as one tree.
+
+FedAsiError
+├── ConfigError            a fleet file, a command-line value (all its problems at once)
+├── UnsupportedLayerError  a layer or tensor no method here can handle
+├── BudgetError            no plan fits the budget
+├── OverBudgetError        a step's measured bytes passed the budget: that device's out-of-memory
+├── ProfileError           a profile or plan that is corrupt, too new, or of another model
+├── MissingDataError       no images where they were looked for
+├── WeightsError           no weights, or not those of this network
+├── UpdateError            a client's update that must not be averaged
+└── RunError               a run's folder, records or workers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+
+class FedAsiError(Exception):
+    """Base of every error raised on purpose; its text is one line made for the user."""
+
+
+class ConfigError(FedAsiError):
+    """A configuration with one or more problems, all of them listed in `problems`."""
+
+    def __init__(self, problems: Sequence[str] | str) -> None:
+        self.problems: list[str] = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class UnsupportedLayerError(FedAsiError):
+    """A layer, tensor or method that cannot be compressed as asked."""
+
+
+class BudgetError(FedAsiError):
+    """No plan fits the budget."""
+
+
+class OverBudgetError(FedAsiError):
+    """A step's measured saved bytes passed the budget; nothing has been updated yet."""
+
+    def __init__(self, measured_bytes: int, budget_bytes: int, detail: str = "") -> None:
+        self.measured_bytes = measured_bytes
+        self.budget_bytes = budget_bytes
+        self.detail = detail
+        super().__init__(measured_bytes, budget_bytes, detail)
+
+    def __str__(self) -> str:
+        from fed_asi.units import format_bytes
+
+        text = (
+            f"out of memory: the step keeps {format_bytes(self.measured_bytes)}, "
+            f"the budget is {format_bytes(self.budget_bytes)}"
+        )
+        return f"{text} ({self.detail})" if self.detail else text
+
+
+class ProfileError(FedAsiError):
+    """A profile or plan that is corrupt, of a newer version, or made for another model."""
+
+
+class MissingDataError(FedAsiError):
+    """The images asked for are neither here nor reachable."""
+
+
+class WeightsError(FedAsiError):
+    """Weights that are missing, corrupt, or of another network."""
+
+
+class UpdateError(FedAsiError):
+    """A client's update that must not be averaged."""
+
+
+class RunError(FedAsiError):
+    """A run that cannot start, continue or be read."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint that names the closest of `known`, or all of them when none is close."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"

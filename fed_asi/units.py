@@ -1,0 +1,53 @@
+"""Byte sizes as people write them: "256 KiB" <-> 262144."""
+
+from __future__ import annotations
+
+import re
+
+from fed_asi.errors import ConfigError
+
+UNITS = {"B": 1, "KIB": 1024, "MIB": 1024**2, "GIB": 1024**3}
+_PATTERN = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
+
+
+def parse_bytes(value: str | int | None) -> int | None:
+    """Return a size in bytes, or None for "unlimited".
+
+    value: an int of bytes, or text such as "256 KiB", "1.5 MiB", "4096", "unlimited".
+    Raises ConfigError for anything else; KB and MB are refused because they mean two things.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ConfigError(f'size {value!r} is neither bytes nor text such as "256 KiB"')
+    if isinstance(value, int):
+        return _positive(value, value)
+    if value.strip().lower() == "unlimited":
+        return None
+    match = _PATTERN.fullmatch(value)
+    if match is None:
+        raise ConfigError(f'size {value!r} is not understood; write "256 KiB", bytes, or "unlimited"')
+    unit = match.group(2).upper() or "B"
+    if unit in {"KB", "MB", "GB"}:
+        raise ConfigError(
+            f"size {value!r}: {match.group(2)} means 1000 to some and 1024 to others; write {unit[0]}iB"
+        )
+    if unit not in UNITS:
+        raise ConfigError(f"size {value!r}: unknown unit {match.group(2)!r}; use B, KiB, MiB or GiB")
+    return _positive(round(float(match.group(1)) * UNITS[unit]), value)
+
+
+def _positive(size: int, written: str | int) -> int:
+    if size <= 0:
+        raise ConfigError(f"size {written!r} must be above 0 bytes")
+    return size
+
+
+def format_bytes(size: int | None) -> str:
+    """Return a size for people, such as "91.5 KiB"; None is "unlimited"."""
+    if size is None:
+        return "unlimited"
+    for unit, scale in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
+        if abs(size) >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size} B"

@@ -1,0 +1,33 @@
+"""Fixtures: where real data and weights are, and a machine kept quiet and repeatable."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+# Beside a checkout of the project, not inside it: (FED_ASI_SHARED or ../shared).
+SHARED = Path(os.environ.get("FED_ASI_SHARED", Path(__file__).parents[2] / "shared"))
+
+torch.set_num_threads(1)
+
+
+def _folder(name: str, needed: str) -> Path:
+    folder = SHARED / name
+    if not (folder / needed).exists():
+        pytest.skip(f"{name}/{needed} is not beside this checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cifar10_dir() -> Path:
+    """The folder with a real cifar10.npz, or a skip by name."""
+    return _folder("data", "cifar10.npz")
+
+
+@pytest.fixture(scope="session")
+def weights_dir() -> Path:
+    """The folder with MCUNet's ImageNet weights, or a skip by name."""
+    return _folder("weights", "mcunet-in1.pth")

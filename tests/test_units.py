@@ -1,0 +1,41 @@
+"""Sizes: what people write, and what they get back."""
+
+from __future__ import annotations
+
+import pytest
+
+from fed_asi.errors import ConfigError
+from fed_asi.units import format_bytes, parse_bytes
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [
+        ("256 KiB", 262144),
+        ("1.5MiB", 1572864),
+        ("4096", 4096),
+        (4096, 4096),
+        ("1 gib", 1024**3),
+        ("unlimited", None),
+        (None, None),
+        ("12 B", 12),
+    ],
+)
+def test_parse_bytes(written: str | int | None, size: int | None) -> None:
+    assert parse_bytes(written) == size
+
+
+@pytest.mark.parametrize("written", ["", "KiB", "-3 KiB", "0", 0, -1, "12 MB", "3 parsecs", True, 1.5])
+def test_parse_bytes_refuses(written: object) -> None:
+    with pytest.raises(ConfigError, match="size"):
+        parse_bytes(written)  # type: ignore[arg-type]
+
+
+def test_format_bytes() -> None:
+    assert [format_bytes(n) for n in (512, 93696, 1024**2, 3 * 1024**3, None)] == [
+        "512 B",
+        "91.5 KiB",
+        "1.0 MiB",
+        "3.0 GiB",
+        "unlimited",
+    ]
