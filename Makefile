@@ -1,0 +1,51 @@
+# `make demo` and `make test` do all the set-up, from a fresh clone.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+# One thread a process: repeatable to the bit, and workers do not fight for cores.
+export OMP_NUM_THREADS ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test slow compose-test lint types fast clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.installed  ## a small fleet on real images: the result table and a report, in under two minutes
+	$(BIN)/fed-asi run experiments/fleets/demo.toml
+
+test: lint types fast  ## lint, types and the fast tests
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+fast: $(VENV)/.dev
+	$(BIN)/pytest -q -n auto -m "not slow and not compose"
+
+slow: $(VENV)/.dev  ## the slow tests: Flower on Ray, killed processes, whole networks
+	$(BIN)/pytest -q -m slow --timeout 900
+
+compose-test: $(VENV)/.dev  ## the containers, for real (needs a container engine)
+	$(BIN)/pytest -q -m compose --timeout 1800
+
+clean:  ## remove what the targets made, except runs/
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# torch first and alone: with it in place, nothing else pulls in another build of it.
+$(VENV)/.torch:
+	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here; install Python 3.11 or say make PYTHON=python3"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q "torch==2.13.0"
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml
+	$(BIN)/pip install -q -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml
+	$(BIN)/pip install -q -e ".[dev]"
+	@touch $@ $(VENV)/.installed
