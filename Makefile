@@ -1,5 +1,5 @@
 # `make demo` and `make test` do all the set-up, from a fresh clone.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 # One thread a process: repeatable to the bit, and workers do not fight for cores.
