@@ -1,0 +1,179 @@
+"""What every compressed layer shares: its state, the registry of kinds, and the warm factors.
+
+A layer is compressed by swapping `module.__class__` for a module-level class that derives from the
+original and hanging a `LayerState` on it as `module._asi`. Parameters keep their identity, and
+state_dict keys, deepcopy and pickle work as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from fed_asi.errors import ConfigError, UnsupportedLayerError, nearest
+from fed_asi.methods import Method
+
+Factors = list[Tensor | None]
+
+
+@dataclass(slots=True)
+class LayerState:
+    """What a compressed layer remembers; never a Parameter or a buffer.
+
+    name: qualified name in the model, for messages.
+    method: how the input is kept.
+    original: the class the module had before.
+    seed: the run's seed for this layer; the only source of its random starts.
+    micro_batch: a batch of N > micro_batch samples is treated as ceil(N / micro_batch) independent
+        micro-batches side by side, each with its own core and factors. None: one.
+    fused: the modules this layer computes too, in order: (), (bn,), (bn, act) or (act,). Their
+        own classes are swapped for pass-through ones.
+    pooled: the output only feeds a global average pool (needed by SpatialMean).
+    mean: (C,) fixed channel mean of the input, for centred methods.
+    factors: committed warm factors, one a mode of the input, None where a mode has none.
+    pending: the factors of the newest micro-batch, which `commit_factors_` makes the committed.
+    """
+
+    name: str
+    method: Method
+    original: type[nn.Module]
+    seed: int = 0
+    micro_batch: int | None = None
+    fused: tuple[nn.Module, ...] = ()
+    pooled: bool = False
+    mean: Tensor | None = None
+    factors: Factors | None = None
+    pending: Factors | None = None
+
+
+class LayerKind:
+    """One kind of layer: what it is swapped for, what it cannot do, what it keeps.
+
+    A kind sets `original` (matched exactly, as a subclass may have another forward) and
+    `compressed`, and overrides `unsupported` and `saved_bytes`.
+    """
+
+    original: ClassVar[type[nn.Module]]
+    compressed: ClassVar[type[nn.Module]]
+
+    def unsupported(self, module: nn.Module, method: Method) -> str | None:
+        """Return why `module` cannot be kept by `method`, and what to do; None when it can."""
+        raise UnsupportedLayerError(f"{type(self).__name__} does not say what it supports")
+
+    def saved_bytes(
+        self,
+        module: nn.Module,
+        method: Method,
+        input_shape: Sequence[int],
+        dtype: torch.dtype = torch.float32,
+        fused: Sequence[nn.Module] = (),
+    ) -> int:
+        """Return the bytes the layer keeps from forward to backward for one micro-batch.
+
+        input_shape: of the layer's input, batch first.
+        fused: the modules computed with it, as in `LayerState.fused`.
+        Exact for methods with fixed sizes; an upper bound for HOSVD.
+        """
+        raise UnsupportedLayerError(f"{type(self).__name__} does not say what it keeps")
+
+
+_KINDS: dict[type[nn.Module], LayerKind] = {}
+
+
+def register(kind: LayerKind) -> LayerKind:
+    """Return `kind`, from now on used for modules of its original class."""
+    _KINDS[kind.original] = kind
+    return kind
+
+
+def original_class(module: nn.Module) -> type[nn.Module]:
+    """Return the class the module has, or had before it was compressed."""
+    state = state_of(module)
+    return type(module) if state is None else state.original
+
+
+def kind_of(module: nn.Module) -> LayerKind | None:
+    """Return the kind registered for the module's (original) class, or None."""
+    return _KINDS.get(original_class(module))
+
+
+def state_of(module: nn.Module) -> LayerState | None:
+    """Return the state of a compressed layer, or None."""
+    return cast("LayerState | None", module.__dict__.get("_asi"))
+
+
+def attach_(module: nn.Module, state: LayerState) -> None:
+    """Swap the module's class for its compressed one and hang the state on it.
+
+    Raises UnsupportedLayerError, naming the layer, when the kind or method cannot do it.
+    """
+    kind = kind_of(module)
+    if kind is None:
+        raise UnsupportedLayerError(
+            f"{state.name}: no compressed form of {type(module).__name__} is known; leave it out"
+        )
+    reason = kind.unsupported(module, state.method)
+    if reason is not None:
+        raise UnsupportedLayerError(f"{state.name}: {reason}")
+    state.original = original_class(module)
+    module.__dict__["_asi"] = state
+    module.__class__ = kind.compressed
+
+
+def detach_(module: nn.Module) -> None:
+    """Give a compressed module its original class back; others are left alone."""
+    state = state_of(module)
+    if state is not None:
+        module.__class__ = state.original
+        del module.__dict__["_asi"]
+
+
+def compressed_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module, LayerState]]:
+    """Yield (name, module, state) of every compressed layer, in module order."""
+    for name, module in model.named_modules():
+        state = state_of(module)
+        if state is not None:
+            yield name, module, state
+
+
+def commit_factors_(model: nn.Module) -> None:
+    """Make the newest factors the ones every micro-batch of the next optimizer step starts from.
+
+    Call it after each optimizer step. Until then all micro-batches start from the same factors.
+    """
+    for _, _, state in compressed_layers(model):
+        if state.pending is not None:
+            state.factors, state.pending = state.pending, None
+
+
+def factors(model: nn.Module) -> dict[str, list[Tensor]]:
+    """Return copies of the committed factors by layer name, one (d_m, r_m) tensor a mode.
+
+    A mode without a warm factor gives an empty (0, 0) tensor. Layers without any are left out.
+    """
+    return {
+        name: [torch.empty(0, 0) if f is None else f.detach().clone() for f in state.factors]
+        for name, _, state in compressed_layers(model)
+        if state.factors is not None and any(f is not None for f in state.factors)
+    }
+
+
+def load_factors_(model: nn.Module, saved: Mapping[str, Sequence[Tensor]]) -> None:
+    """Take over warm factors that `factors` gave, perhaps from before a change of ranks.
+
+    Ranks that shrank keep the leading columns, ranks that grew are filled up with a seeded random
+    start, in the layer's next forward pass. Raises ConfigError for a layer that is not compressed.
+    """
+    states = {name: state for name, _, state in compressed_layers(model)}
+    unknown = [name for name in saved if name not in states]
+    if unknown:
+        raise ConfigError(
+            f"factors for {unknown[0]!r}, which is not compressed; {nearest(unknown[0], states)}"
+        )
+    for name, tensors in saved.items():
+        states[name].factors = [t.detach().clone() if t.numel() else None for t in tensors]
+        states[name].pending = None
