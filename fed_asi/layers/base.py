@@ -7,6 +7,7 @@ state_dict keys, deepcopy and pickle work as before.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast
@@ -50,7 +51,7 @@ class LayerState:
     pending: Factors | None = None
 
 
-class LayerKind:
+class LayerKind(ABC):
     """One kind of layer: what it is swapped for, what it cannot do, what it keeps.
 
     A kind sets `original` (matched exactly, as a subclass may have another forward) and
@@ -60,10 +61,11 @@ class LayerKind:
     original: ClassVar[type[nn.Module]]
     compressed: ClassVar[type[nn.Module]]
 
+    @abstractmethod
     def unsupported(self, module: nn.Module, method: Method) -> str | None:
         """Return why `module` cannot be kept by `method`, and what to do; None when it can."""
-        raise UnsupportedLayerError(f"{type(self).__name__} does not say what it supports")
 
+    @abstractmethod
     def saved_bytes(
         self,
         module: nn.Module,
@@ -78,7 +80,6 @@ class LayerKind:
         fused: the modules computed with it, as in `LayerState.fused`.
         Exact for methods with fixed sizes; an upper bound for HOSVD.
         """
-        raise UnsupportedLayerError(f"{type(self).__name__} does not say what it keeps")
 
 
 _KINDS: dict[type[nn.Module], LayerKind] = {}
