@@ -1,0 +1,229 @@
+"""How many bytes a step really keeps between its forward and its backward.
+
+Counted are storages, not elements, because a saved view pins the whole storage behind it. Three places
+hold them: autograd's saved variables, attributes that Python autograd functions put on their context, and
+attributes of the modules themselves (warm-start factors). Parameters, buffers and declared constants are
+weights, not activations, and are left out here; `fed_asi.memory` counts them under their own names.
+Out of sight stays only what Python cannot reach: tensors inside closures of user hooks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from fractions import Fraction
+from math import ceil
+from types import TracebackType
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils.hooks import RemovableHandle
+
+from fed_asi.errors import UnsupportedLayerError
+
+MODEL = "(model)"
+LOSS = "(loss)"
+_MODULE_ATTRIBUTES = frozenset(nn.Module().__dict__)
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
+
+
+class ActivationMeter:
+    """Measure the bytes kept for backward by what runs inside the `with` block.
+
+    model: plain or compressed. micro_batches: how many micro-batches the block's one batch stands for when
+    they run side by side (a Fraction N / b when b does not divide N).
+
+    After the block, while the loss is still held:
+        saved_bytes: all storages alive that autograd or the layers hold, each once.
+        state_bytes: the part of them held by modules across steps (warm-start factors).
+        published_bytes: the papers' count, inputs (or factors) of trained convolutions alone.
+        by_layer, by_kind: saved_bytes by qualified module name and by class; a storage that two layers
+            keep counts for the first. Functional code outside any module is "(loss)".
+    The meter may be entered again for every step; the last block's numbers stay until then.
+    """
+
+    def __init__(self, model: nn.Module, micro_batches: int | Fraction = 1) -> None:
+        if micro_batches <= 0:
+            raise ValueError(f"micro_batches is {micro_batches}; it must be above 0")
+        self.micro_batches = micro_batches
+        self.saved_bytes = 0
+        self.state_bytes = 0
+        self.published_bytes = 0
+        self.by_layer: dict[str, int] = {}
+        self.by_kind: dict[str, int] = {}
+        self._modules = [(name or MODEL, module) for name, module in model.named_modules()]
+        self._root = model
+        self._clear()
+
+    @property
+    def per_micro_batch_bytes(self) -> int:
+        """Bytes kept by one full micro-batch: its share of the batch, and all of the shared state."""
+        return ceil((self.saved_bytes - self.state_bytes) / self.micro_batches) + self.state_bytes
+
+    def __enter__(self) -> Self:
+        """Start counting."""
+        self._clear()
+        for name, module in self._modules:
+            self._handles.append(module.register_forward_pre_hook(self._before(name, module)))
+            self._handles.append(module.register_forward_hook(self._after))
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack)
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop counting and add up what is still alive."""
+        self._hooks.__exit__(kind, error, trace)
+        for handle in self._handles:
+            handle.remove()
+        self._visited.clear()  # these would keep dropped parts of the graph alive
+        self._add_up()
+        self._refs.clear()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._stack: list[str] = []
+        self._refs: dict[int, tuple[Any, str, int]] = {}
+        self._visited: dict[int, Any] = {}
+        self._handles: list[RemovableHandle] = []
+        self._published = 0
+
+    def _before(self, name: str, module: nn.Module) -> Any:
+        stack = self._stack
+        if not isinstance(module, _CONVOLUTIONS):
+            return lambda _module, _args: stack.append(name)
+
+        def push(module: nn.Module, args: tuple[Any, ...]) -> None:
+            stack.append(name)
+            if torch.is_grad_enabled():
+                self._published += _published_bytes(module, args)
+
+        return push
+
+    def _after(self, _module: nn.Module, _args: Any, output: Any) -> None:
+        for tensor in tensors_in(output):
+            if tensor.grad_fn is not None:
+                self._walk(tensor.grad_fn)
+        if self._stack:
+            self._stack.pop()
+
+    def _walk(self, node: Any) -> None:
+        """Look at the contexts of the Python autograd functions since the last look."""
+        pending = [node]
+        while pending:
+            node = pending.pop()
+            if id(node) in self._visited:
+                continue
+            self._visited[id(node)] = node
+            if isinstance(node, BackwardCFunction):
+                for tensor in tensors_in(vars(node)):
+                    self._record(tensor)
+            pending.extend(before for before, _ in node.next_functions if before is not None)
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        self._record(tensor)
+        # Returned as it is, an operation's own output would hold its node and never be freed.
+        return tensor.detach()
+
+    def _record(self, tensor: Tensor, name: str | None = None) -> None:
+        for part in _dense_parts(tensor):
+            storage = part.untyped_storage()
+            if storage._cdata not in self._refs:
+                layer = name or (self._stack[-1] if self._stack else LOSS)
+                self._refs[storage._cdata] = (_weak_reference(storage), layer, storage.nbytes())
+
+    def _add_up(self) -> None:
+        weights = self._weights()
+        state = self._record_state()
+        kinds = {name: _kind_name(module) for name, module in self._modules}
+        self.saved_bytes = self.state_bytes = 0
+        self.published_bytes = self._published
+        self.by_layer, self.by_kind = {}, {}
+        for key, (ref, name, size) in self._refs.items():
+            if key in weights or ref.expired():
+                continue
+            self.saved_bytes += size
+            self.state_bytes += size if key in state else 0
+            self.by_layer[name] = self.by_layer.get(name, 0) + size
+            kind = kinds.get(name, name)
+            self.by_kind[kind] = self.by_kind.get(kind, 0) + size
+
+    def _weights(self) -> set[int]:
+        found: set[int] = set()
+        for _, module in self._modules:
+            for tensor in (*module._parameters.values(), *module._buffers.values()):
+                if tensor is not None:
+                    found.update(part.untyped_storage()._cdata for part in _dense_parts(tensor))
+            for tensor in static_tensors(module):
+                found.add(tensor.untyped_storage()._cdata)
+        return found
+
+    def _record_state(self) -> set[int]:
+        found: set[int] = set()
+        for name, module in self._modules:
+            for key in module.__dict__.keys() - _MODULE_ATTRIBUTES:
+                for tensor in tensors_in(module.__dict__[key]):
+                    self._record(tensor, name)
+                    found.update(part.untyped_storage()._cdata for part in _dense_parts(tensor))
+        return found
+
+
+def static_tensors(module: nn.Module) -> list[Tensor]:
+    """Return the constants a compressed layer got from calibration (its fixed mean): weights in effect."""
+    state = getattr(module, "_asi", None)
+    mean = getattr(state, "mean", None)
+    return [mean] if isinstance(mean, Tensor) else []
+
+
+def tensors_in(value: Any, depth: int = 4) -> Iterator[Tensor]:
+    """Yield the tensors in a value: itself, or those in containers and dataclasses, not in modules."""
+    if isinstance(value, Tensor):
+        yield value
+    elif depth == 0:
+        return
+    elif isinstance(value, (list, tuple, set)):
+        for item in value:
+            yield from tensors_in(item, depth - 1)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from tensors_in(item, depth - 1)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from tensors_in(getattr(value, field.name, None), depth - 1)
+
+
+def _dense_parts(tensor: Tensor) -> tuple[Tensor, ...]:
+    if tensor.layout is torch.strided:
+        return (tensor,)
+    if tensor.layout is torch.sparse_coo:
+        return (tensor._indices(), tensor._values())
+    if tensor.layout in {torch.sparse_csr, torch.sparse_bsr}:
+        return (tensor.crow_indices(), tensor.col_indices(), tensor.values())
+    if tensor.layout in {torch.sparse_csc, torch.sparse_bsc}:
+        return (tensor.ccol_indices(), tensor.row_indices(), tensor.values())
+    raise UnsupportedLayerError(f"a saved tensor of layout {tensor.layout} has no measurable storage")
+
+
+def _weak_reference(storage: torch.UntypedStorage) -> Any:
+    return StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+
+
+def _unpack(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _published_bytes(module: nn.Module, args: tuple[Any, ...]) -> int:
+    """Return what the papers count for one call of a convolution: 0 unless its weight is trained."""
+    weight = cast(Tensor, module.weight)
+    if not weight.requires_grad or not args or not isinstance(args[0], Tensor):
+        return 0
+    return args[0].numel() * args[0].element_size()
+
+
+def _kind_name(module: nn.Module) -> str:
+    original = getattr(getattr(module, "_asi", None), "original", None)
+    return cast(str, (original or type(module)).__name__)
