@@ -1,0 +1,84 @@
+"""Federated averaging tensor by tensor: every tensor over the devices that trained it.
+
+Devices with different plans train different subsets of the same tensors, so each tensor has its own set of
+contributors and its own weights. Sums run in float64 in the order of partition_id, so the same updates give
+the same bits whatever order they came in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fed_asi.errors import UpdateError
+
+Weights = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What one device hands in: the tensors it trained, and how many examples stand behind them."""
+
+    partition_id: int
+    num_examples: int
+    tensors: Weights
+    factors: Mapping[str, float] = field(default_factory=dict)  # multiplies a tensor's weight; absent is 1
+
+
+def check_update(update: Update, reference: Weights, trained: Collection[str]) -> None:
+    """Return nothing when an update may be averaged.
+
+    reference: the global tensors by name. trained: the names this device said it trains.
+    Raises UpdateError that names the first tensor missing, surplus, of another shape or type, or not finite.
+    """
+    if update.num_examples < 1:
+        raise UpdateError(f"update of {update.num_examples} examples")
+    for name in sorted(set(trained) - set(update.tensors)):
+        raise UpdateError(f"missing tensor {name}")
+    for name in sorted(update.tensors):
+        if name not in reference or name not in trained:
+            raise UpdateError(f"surplus tensor {name}")
+        _check_tensor(name, update.tensors[name], reference[name])
+    for name, factor in update.factors.items():
+        if not 0.0 <= factor < float("inf"):
+            raise UpdateError(f"weight {factor} of {name} is not a finite number from 0 up")
+
+
+def _check_tensor(name: str, tensor: Tensor, reference: Tensor) -> None:
+    if tensor.shape != reference.shape:
+        raise UpdateError(f"{name} has shape {tuple(tensor.shape)}, not {tuple(reference.shape)}")
+    if tensor.dtype != reference.dtype:
+        raise UpdateError(f"{name} is {tensor.dtype}, not {reference.dtype}")
+    if not bool(torch.isfinite(tensor).all()):
+        kind = "NaN" if bool(torch.isnan(tensor).any()) else "Inf"
+        raise UpdateError(f"{name} holds {kind}")
+
+
+def average(updates: Iterable[Update], reference: Weights) -> dict[str, Tensor]:
+    """Return the new global tensors: sum_k w_k * tensor_k / sum_k w_k over the devices that trained each.
+
+    w_k = num_examples * factor. A tensor that no device trained, or only with weight 0, stays as it is.
+    Exact up to one rounding to the reference's type after a float64 sum; independent of the updates' order.
+    updates: checked by `check_update`. Raises UpdateError when a device appears twice.
+    """
+    ordered = sorted(updates, key=lambda update: update.partition_id)
+    ids = [update.partition_id for update in ordered]
+    if len(set(ids)) < len(ids):
+        raise UpdateError(f"a device handed in two updates: {ids}")
+    return {name: _average_one(name, ordered, tensor) for name, tensor in reference.items()}
+
+
+def _average_one(name: str, ordered: list[Update], reference: Tensor) -> Tensor:
+    total = torch.zeros(reference.shape, dtype=torch.float64)
+    weight = 0.0
+    for update in ordered:
+        tensor = update.tensors.get(name)
+        share = update.num_examples * update.factors.get(name, 1.0)
+        if tensor is None or share == 0.0:
+            continue
+        total += tensor.to(torch.float64) * share
+        weight += share
+    return (total / weight).to(reference.dtype) if weight > 0.0 else reference.clone()
