@@ -21,7 +21,7 @@ ORDER = [
     "meter graph memory",
     "tune compression policies",
     "costs",
-    "calibration candidates planner plan_report",
+    "knapsack profiles plans candidates calibration planner plan_report",
     "models data",
     "fleet config compose",
     "local aggregate evaluation pretraining checkpoint",
