@@ -1,0 +1,49 @@
+"""Opening an SQLite file that one process writes and others read, with errors made for people."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fed_asi.errors import RunError
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Return a connection that writes ahead (WAL), so that readers never wait."""
+    connection = sqlite3.connect(path, timeout=30.0, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    return connection
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Return a read-only connection; a folder one may not write to needs SQLite's "immutable"."""
+    for mode in ("mode=ro", "immutable=1"):
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=30.0)
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError:
+            connection.close()
+            if mode == "immutable=1":
+                raise
+        else:
+            break
+    return connection
+
+
+@contextmanager
+def plainly(folder: Path) -> Iterator[None]:
+    """Turn what SQLite and the file system say into one line that names the folder."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        text = str(error)
+        if "disk is full" in text or "disk I/O" in text:
+            text = "the disk is full or failing; what was recorded before is kept"
+        elif "readonly" in text or "unable to open" in text:
+            text = "it is not writable"
+        raise RunError(f"records in {folder}: {text}") from error
+    except OSError as error:
+        raise RunError(f"records in {folder}: {error.strerror or error}") from error
