@@ -82,7 +82,8 @@ def _override_(raw: dict[str, Any], text: str) -> str | None:
     if isinstance(here, dict):
         here[last] = _value(value.strip())
         return None
-    return f"--set {text!r}: {'.'.join(parents)} is a list; name one of its entries"
+    kind = "a list; name one of its entries" if isinstance(here, list) else "not a table"
+    return f"--set {text!r}: {'.'.join(parents)} is {kind}"
 
 
 def _step_into(here: Any, part: str) -> Any:

@@ -73,7 +73,8 @@ def build(config: RunConfig) -> Fleet:
     """
     devices: list[Device] = []
     for group in config.groups:
-        devices.extend(_of_group(group, len(devices) + i) for i in range(group.count))
+        first = len(devices)
+        devices += [_of_group(group, partition_id) for partition_id in range(first, first + group.count)]
     named = [*config.budgets, *(own.partition_id for own in config.devices)]
     outside = sorted(partition_id for partition_id in named if not 0 <= partition_id < len(devices))
     if outside:
