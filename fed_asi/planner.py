@@ -197,7 +197,8 @@ def _forced(profile: Profile, layers: str | Sequence[str] | None) -> frozenset[s
     """Return the layers that must be trained; empty when any subset will do."""
     if layers is None:
         return frozenset()
-    body = [layer.name for layer in profile.layers if not layer.head]
+    in_order = sorted(profile.layers, key=lambda layer: layer.position)
+    body = [layer.name for layer in in_order if not layer.head]
     if isinstance(layers, str):
         word, _, number = layers.partition(" ")
         if word == "all":

@@ -80,13 +80,15 @@ class Candidate:
 class LayerProfile:
     """One layer: sizes, gradient norms of the calibration batch, candidates by micro-batch.
 
-    input_shape: of one image, without the batch. weight_norm: ||dW||_F. bias_energy: ||dbias||^2.
+    input_shape: of one image, without the batch. position: in module order, which "last 4" means.
+    weight_norm: ||dW||_F. bias_energy: ||dbias||^2.
     mean: the input's mean per channel (C,), which centred candidates subtract.
     """
 
     name: str
     kind: str
     input_shape: tuple[int, ...]
+    position: int
     weight_parameters: int
     bias_parameters: int
     weight_norm: float
@@ -208,6 +210,7 @@ def _layer_to_dict(layer: LayerProfile) -> dict[str, Any]:
         "name": layer.name,
         "kind": layer.kind,
         "input_shape": list(layer.input_shape),
+        "position": layer.position,
         "parameters": [layer.weight_parameters, layer.bias_parameters],
         "norms": [layer.weight_norm, layer.centered_energy, layer.bias_energy],
         "mean": [float(f"{m:.6g}") for m in layer.mean],
@@ -227,6 +230,7 @@ def _layer_from_dict(data: Mapping[str, Any]) -> LayerProfile:
         name=str(data["name"]),
         kind=str(data["kind"]),
         input_shape=tuple(data["input_shape"]),
+        position=int(data["position"]),
         weight_parameters=int(data["parameters"][0]),
         bias_parameters=int(data["parameters"][1]),
         weight_norm=weight_norm,
