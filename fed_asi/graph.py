@@ -43,8 +43,11 @@ class Graph:
     reason: str | None = None
 
 
-class _Tracer(fx.Tracer):
+class Tracer(fx.Tracer):
+    """Traces a network, looking inside neither compressed layers nor blocks with a form of their own."""
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Return whether the trace calls module `m` instead of looking inside."""
         return (
             state_of(m) is not None
             or original_class(m).__name__ in _BLOCKS
@@ -55,7 +58,7 @@ class _Tracer(fx.Tracer):
 def analyse(model: nn.Module) -> Graph:
     """Return what the data flow of `model` says; it is only read, never run on data."""
     try:
-        nodes = list((model.graph if isinstance(model, fx.GraphModule) else _Tracer().trace(model)).nodes)
+        nodes = list((model.graph if isinstance(model, fx.GraphModule) else Tracer().trace(model)).nodes)
     except Exception as error:  # whatever a forward raises when it is run on symbols
         return _untraced(model, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
     modules = dict(model.named_modules())
