@@ -25,11 +25,13 @@ def _budget(value: Any) -> int | None:
 
 
 def _layers(value: Any) -> int | str | tuple[str, ...]:
-    if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+    if value in ("all", "any") or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
         return value  # type: ignore[no-any-return]
     if isinstance(value, (list, tuple)) and value and all(isinstance(name, str) for name in value):
         return tuple(value)
-    raise ValueError(f'must be a count of last convolutions, "all", or a list of layer names, not {value!r}')
+    raise ValueError(
+        f'must be a count of last convolutions, "all", "any", or a list of layer names, not {value!r}'
+    )
 
 
 def _folder_name(name: str) -> str:
@@ -41,7 +43,7 @@ def _folder_name(name: str) -> str:
 Bytes = Annotated[int | None, BeforeValidator(_budget)]
 Count = Annotated[int, Field(ge=1)]
 PartitionId = Annotated[int, Field(ge=0, strict=False)]
-MethodName = Literal["asi", "quantized", "vanilla", "bias", "mean", "hosvd", "fixed", "gradient-filter"]
+MethodName = Literal["asi", "quantized", "vanilla", "bias", "mean"]
 
 
 class _Section(BaseModel):
@@ -52,9 +54,7 @@ class ModelConfig(_Section):
     """Which network is trained, from which weights, at which input resolution (pixels)."""
 
     name: str = "tiny"
-    weights: str = (
-        "public"  # "public": the server trains on its public split first; "imagenet"; "none"; a path
-    )
+    weights: str = "public"  # "imagenet"; "none"; a path; "public": the server trains on its split first
     resolution: Annotated[int, Field(ge=8, le=1024)] = 32
 
 
@@ -84,9 +84,12 @@ class MethodConfig(_Section):
     methods: Annotated[tuple[MethodName, ...] | None, Field(strict=False)] = (
         None  # overrides what `name` allows
     )
-    layers: Annotated[int | Literal["all"] | tuple[str, ...], BeforeValidator(_layers)] = 4
+    layers: Annotated[int | Literal["all", "any"] | tuple[str, ...], BeforeValidator(_layers)] = 4
     selection: Literal["exact", "published"] = "exact"
-    objective: Literal["energy", "perplexity", "relative"] | None = None  # None: the planner's default
+    centered: bool = True  # whether forms that keep x - mu (mu fixed by calibration) may be used
+    objective: Literal["captured", "perplexity", "relative-error"] | None = (
+        None  # None: the planner's default
+    )
     covers: Literal["saved", "published", "training"] = "saved"
     over_budget: Literal["exclude", "fewer-layers", "smaller-micro-batch", "lower-ranks"] = "exclude"
     calibration: Literal["server", "device", "federated"] = "server"

@@ -6,7 +6,10 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 
+from fed_asi import models
 from fed_asi.config import DeviceConfig, GroupConfig, RunConfig
+from fed_asi.data import sources
+from fed_asi.errors import ConfigError, nearest
 
 Check = Callable[[RunConfig, Collection[str], int], Iterator[str]]
 
@@ -18,7 +21,17 @@ def check(config: RunConfig, broken: Collection[str] = (), cpus: int | None = No
     cpus: of the machine; None counts those this process may use.
     """
     available = cpus_here() if cpus is None else cpus
-    checks: tuple[Check, ...] = (_fleet_size, _names, _devices, _batches, _schedules, _layers, _data, _cpus)
+    checks: tuple[Check, ...] = (
+        _fleet_size,
+        _names,
+        _devices,
+        _batches,
+        _schedules,
+        _method,
+        _data,
+        _known,
+        _cpus,
+    )
     return [problem for one in checks for problem in one(config, broken, available)]
 
 
@@ -102,7 +115,7 @@ def _schedules(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterat
             yield f"{where}.schedule: round {late[0]} never comes, rounds is {config.rounds}"
 
 
-def _layers(config: RunConfig, _broken: Collection[str], _cpus: int) -> Iterator[str]:
+def _method(config: RunConfig, _broken: Collection[str], _cpus: int) -> Iterator[str]:
     method = config.method
     if method.methods is not None and len(method.methods) == 0:
         yield 'method.methods: empty; leave it out, or name = "head" to train the classifier alone'
@@ -120,6 +133,18 @@ def _data(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[st
         yield 'data.public: 0 images, but model.weights = "public" trains the network on them first'
     elif config.method.calibration == "server" and public < 1:
         yield 'data.public: 0 images, but method.calibration = "server" needs some; or use "device"'
+
+
+def _known(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
+    if not _is_broken(broken, "model", "model.name"):
+        try:
+            models.canonical(config.model.name)
+        except ConfigError as error:
+            yield f"model.name: {error}"
+    source = config.data.source
+    known = source in sources.names() or source.endswith(".npz")
+    if not known and not _is_broken(broken, "data", "data.source"):
+        yield f"data.source: unknown {source!r}; {nearest(source, sources.names())} Or an .npz file's path"
 
 
 def _cpus(config: RunConfig, broken: Collection[str], available: int) -> Iterator[str]:

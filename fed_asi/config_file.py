@@ -158,7 +158,7 @@ def _validate(raw: dict[str, Any]) -> tuple[RunConfig | None, set[str], list[str
                 if not any(".".join(names[: depth + 1]) in broken for depth in range(len(names))):
                     problems.append(_problem(place))
                 broken.add(".".join(names))
-                _mend_(raw, place["loc"])
+                _mend_(raw, place["loc"], known=place["type"] != "extra_forbidden")
     return None, broken, problems
 
 
@@ -178,7 +178,7 @@ def _is_branch(part: int | str) -> bool:
 def _problem(error: ErrorDetails) -> str:
     """Return one wrong place as one line: where, what, and what would be right."""
     *parents, last = error["loc"] or ("file",)
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
+    where = _where(error["loc"])
     if error["type"] == "extra_forbidden":
         return f"{where}: unknown key; {nearest(str(last), _section(parents).model_fields)}"
     if error["type"] == "missing":
@@ -192,6 +192,15 @@ def _problem(error: ErrorDetails) -> str:
         return f"{where}: must be a table, not {error['input']!r}"
     message = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     return f"{where}: must be {_WORDS.get(message, message)}, not {error['input']!r}"
+
+
+def _where(path: Sequence[int | str]) -> str:
+    """Return a place for people, such as groups[0].budget."""
+    words = [
+        f"[{part}]" if isinstance(part, int) else f".{part if part.isprintable() else repr(part)}"
+        for part in path
+    ]
+    return "".join(words).removeprefix(".") or "file"
 
 
 def _section(path: Sequence[int | str]) -> type[BaseModel]:
@@ -210,7 +219,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(inner)
 
 
-def _mend_(raw: Any, loc: Sequence[int | str]) -> None:
+def _mend_(raw: Any, loc: Sequence[int | str], known: bool) -> None:
     """Replace what is wrong by a stand-in, or drop it where its section has a default."""
     here = raw
     for part in loc[:-1]:
@@ -224,5 +233,5 @@ def _mend_(raw: Any, loc: Sequence[int | str]) -> None:
         here[last] = [{}]
     elif isinstance(here, dict):
         here.pop(last, None)
-        if last in _STAND_INS and (len(loc) == 1 or loc[0] in {"groups", "devices"}):
+        if known and last in _STAND_INS and (len(loc) == 1 or loc[0] in {"groups", "devices"}):
             here[last] = _STAND_INS[str(last)]
