@@ -1,0 +1,153 @@
+"""Cut a network in two: a frozen trunk whose features can be kept, and the tail that trains."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import fx, nn
+from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
+
+from fed_asi.errors import ConfigError, UnsupportedLayerError
+from fed_asi.graph import Tracer
+
+Nodes = Sequence[fx.Node]
+
+
+def cut(
+    model: nn.Module, trained: Collection[str], example: torch.Tensor
+) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """Return (trunk, tail) with tail(trunk(x)) equal to model(x), linked by one tensor, as narrow as can be.
+
+    trained: qualified names of all layers or parameters that any device trains; they are in the tail.
+    example: (B, 3, H, W), a batch that tells the sizes.
+    Of all places before the first trained layer where one tensor alone passes on, the cut is where it has the
+    fewest bytes a sample, the last of equals. The trunk is a frozen copy in eval mode; the tail has the
+    model's own modules and Parameters under their own names.
+    Raises UnsupportedLayerError for a network that cannot be traced, ConfigError if `trained` names nothing.
+    """
+    nodes = _trace(model, example)
+    first = _first_trained(nodes, trained)
+    at = min(_links(nodes[:first], model, len(example)), key=lambda i: (_bytes(nodes[i]), -i))
+    trunk = fx.GraphModule(model, _trunk_graph(nodes[: at + 1]), "Trunk")
+    tail = fx.GraphModule(model, _tail_graph(nodes, at), "Tail")
+    return copy.deepcopy(trunk).eval().requires_grad_(False), tail
+
+
+def cut_point(trunk: fx.GraphModule) -> str:
+    """Return the name of the value that leaves the trunk, such as "blocks_11_point_linear_bn"."""
+    (output,) = (node for node in trunk.graph.nodes if node.op == "output")
+    return str(output.args[0])
+
+
+def is_empty(trunk: fx.GraphModule) -> bool:
+    """Return whether the trunk does nothing, because the first layers train: its features are the images."""
+    return all(node.op in {"placeholder", "output"} for node in trunk.graph.nodes)
+
+
+class _Tracer(Tracer):
+    """Keeps modules without children whole: what they do may hang on `training`, which a trace would fix."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return next(m.children(), None) is None or super().is_leaf_module(m, module_qualified_name)
+
+
+def _trace(model: nn.Module, example: torch.Tensor) -> Nodes:
+    """Return the nodes of the model's data flow, in order, each with the size of its value for `example`."""
+    try:
+        with _evaluating(model), torch.no_grad():
+            traced = fx.GraphModule(model, _Tracer().trace(model))
+            ShapeProp(traced).propagate(example)
+    except Exception as error:  # whatever a forward raises when it is run on symbols
+        first_line = (str(error).splitlines() or [""])[0]
+        raise UnsupportedLayerError(
+            f"{type(model).__name__} cannot be cut into a trunk and a tail: torch.fx says {first_line!r}; "
+            "train it whole"
+        ) from error
+    for node in traced.graph.nodes:
+        node.type = None  # annotations may be text, which a GraphModule cannot pickle
+    return list(traced.graph.nodes)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put the model in eval mode, and each of its modules back into its own mode afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _first_trained(nodes: Nodes, trained: Collection[str]) -> int:
+    """Return the index of the first node that uses a trained layer or parameter."""
+    for index, node in enumerate(nodes):
+        if node.op in {"call_module", "get_attr"}:
+            target = str(node.target)
+            if any(_within(name, target) or _within(target, name) for name in trained):
+                return index
+    raise ConfigError(
+        f"no trained layer in the network's data flow; asked for: {', '.join(sorted(trained)) or 'none'}"
+    )
+
+
+def _within(name: str, container: str) -> bool:
+    return name == container or name.startswith(f"{container}.")
+
+
+def _links(nodes: Nodes, model: nn.Module, batch: int) -> list[int]:
+    """Return the indices where one float tensor with a row a sample is all that later nodes need."""
+    order = {node: index for index, node in enumerate(nodes)}
+    last_use = [max((order.get(user, len(nodes)) for user in node.users), default=-1) for node in nodes]
+    found = []
+    for index, node in enumerate(nodes):
+        open_values = [i for i in range(index + 1) if last_use[i] > index and nodes[i].op != "get_attr"]
+        if open_values == [index] and _is_rows(node, batch) and not _overwritten(node, model):
+            found.append(index)
+    return found
+
+
+def _is_rows(node: fx.Node, batch: int) -> bool:
+    meta = node.meta.get("tensor_meta")
+    return isinstance(meta, TensorMetadata) and meta.dtype.is_floating_point and meta.shape[:1] == (batch,)
+
+
+def _overwritten(node: fx.Node, model: nn.Module) -> bool:
+    """Return whether a user of the value writes into it: kept features must stay as they are."""
+    for user in node.users:
+        if user.op == "call_module" and getattr(model.get_submodule(str(user.target)), "inplace", False):
+            return True
+        name = user.target if isinstance(user.target, str) else getattr(user.target, "__name__", "")
+        if user.kwargs.get("inplace") or name in {"iadd", "isub", "imul", "itruediv"}:
+            return True
+        if user.op == "call_method" and name.endswith("_") and not name.endswith("__"):
+            return True
+    return False
+
+
+def _bytes(node: fx.Node) -> int:
+    meta: TensorMetadata = node.meta["tensor_meta"]
+    return meta.shape.numel() * meta.dtype.itemsize
+
+
+def _trunk_graph(nodes: Nodes) -> fx.Graph:
+    graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    for node in nodes:
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(copies[nodes[-1]])
+    return graph
+
+
+def _tail_graph(nodes: Nodes, at: int) -> fx.Graph:
+    graph = fx.Graph()
+    copies = {nodes[at]: graph.placeholder("features")}
+    constants = [
+        node for node in nodes[:at] if node.op == "get_attr" and any(u in nodes[at:] for u in node.users)
+    ]
+    for node in (*constants, *nodes[at + 1 :]):
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    return graph

@@ -1,0 +1,134 @@
+"""The cut: trunk and tail together are the network, to the bit; its Parameters are the network's own."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from fed_asi import models
+from fed_asi.errors import ConfigError, UnsupportedLayerError
+from fed_asi.models import split
+from fed_asi.tune import tune_last_
+
+
+def images(size: int, batch: int = 2) -> torch.Tensor:
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "point"),
+    [
+        ("tiny", 2, "blocks_1_point_linear_bn"),
+        ("tiny", 0, "flatten"),
+        ("mcunet", 2, "add_6"),
+        ("mcunet", 4, "add_5"),
+        ("mobilenet_v2", 2, "add_9"),
+        ("resnet18", 2, "layer4_0_relu_1"),
+        ("squeezenet1_1", 2, "features_10_squeeze_activation"),
+    ],
+)
+def test_trunk_then_tail_is_the_network_to_the_bit(name: str, layers: int, point: str) -> None:
+    model = models.build(name, 10).eval()
+    x = images(32 if name == "tiny" else 64)
+    trunk, tail = split.cut(model, tune_last_(model, layers), x)
+    with torch.no_grad():
+        assert torch.equal(tail.eval()(trunk(x)), model(x))
+    assert split.cut_point(trunk) == point
+    assert not split.is_empty(trunk)
+
+
+def test_the_tail_trains_the_networks_own_parameters_under_their_names() -> None:
+    model = models.build("tiny", 10)
+    trained = tune_last_(model, 2)
+    trunk, tail = split.cut(model, trained, images(32))
+    own = dict(model.named_parameters())
+    in_tail = dict(tail.named_parameters())
+    assert set(trained) <= set(in_tail)
+    assert all(own[name] is parameter for name, parameter in in_tail.items())
+    trunk_parameters = list(trunk.parameters())
+    assert not any(parameter.requires_grad for parameter in trunk_parameters)
+    assert not {id(p) for p in trunk_parameters} & {id(p) for p in model.parameters()}
+
+
+def test_gradients_are_those_of_the_whole_network() -> None:
+    model = models.build("tiny", 10).eval()
+    x, y = images(32, 4), torch.tensor([0, 1, 2, 3])
+    trunk, tail = split.cut(model, tune_last_(model, 2), x)
+    nn.functional.cross_entropy(model(x), y).backward()
+    wanted = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    nn.functional.cross_entropy(tail.eval()(trunk(x)), y).backward()
+    assert wanted
+    assert all(torch.equal(grad, model.get_parameter(name).grad) for name, grad in wanted.items())
+
+
+def test_the_model_keeps_its_modes_and_buffers() -> None:
+    model = models.build("tiny", 10).train()
+    model.first_conv.eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    split.cut(model, ["classifier"], images(32))
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_trained_first_layer_leaves_an_empty_trunk() -> None:
+    model = models.build("tiny", 10)
+    trunk, tail = split.cut(model, ["first_conv.conv.weight"], images(32))
+    assert split.is_empty(trunk)
+    assert torch.equal(trunk(images(32)), images(32))
+    assert dict(tail.named_parameters()).keys() == dict(model.named_parameters()).keys()
+
+
+class WritesIntoFeatures(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.narrow = nn.Conv2d(3, 2, 3)
+        self.act = nn.ReLU(inplace=True)
+        self.widen = nn.Conv2d(2, 4, 1)
+        self.head = nn.Conv2d(4, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.widen(self.act(self.narrow(x))))
+
+
+def test_kept_features_are_never_written_into() -> None:
+    model = WritesIntoFeatures()
+    x = images(8)
+    trunk, tail = split.cut(model, ["head"], x)
+    features = trunk(x)
+    kept = features.clone()
+    tail(features)
+    assert split.cut_point(trunk) == "act"
+    assert torch.equal(features, kept)
+
+
+def test_the_tail_survives_copying_and_pickling() -> None:
+    model = models.build("tiny", 10).eval()
+    x = images(32)
+    trunk, tail = split.cut(model, ["classifier"], x)
+    for copied in (copy.deepcopy(tail), pickle.loads(pickle.dumps(tail))):
+        assert torch.equal(copied.eval()(trunk(x)), model(x))
+
+
+class Branches(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x) if x.sum() > 0 else x
+
+
+def test_a_network_that_cannot_be_traced_is_named_with_the_reason() -> None:
+    with pytest.raises(UnsupportedLayerError, match=r"Branches.*control flow.*train it whole"):
+        split.cut(Branches(), ["layer"], torch.zeros(2, 3))
+
+
+def test_a_layer_the_network_lacks_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"blocks\.99"):
+        split.cut(models.build("tiny", 10), ["blocks.99"], images(32))
