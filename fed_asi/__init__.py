@@ -1,1 +1,87 @@
-"""Federated on-device learning, simulated with a memory budget for every device."""
+"""Federated on-device learning, simulated with a memory budget for every device.
+
+The names below are the public API; each is loaded when it is first used, so `import fed_asi` stays quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fed_asi import data as data
+    from fed_asi import errors as errors
+    from fed_asi import models as models
+    from fed_asi.calibration import profile as profile
+    from fed_asi.compression import compress_ as compress_
+    from fed_asi.compression import uncompress_ as uncompress_
+    from fed_asi.costs import cost as cost
+    from fed_asi.errors import FedAsiError as FedAsiError
+    from fed_asi.meter import ActivationMeter as ActivationMeter
+    from fed_asi.methods import (
+        ASI as ASI,
+    )
+    from fed_asi.methods import (
+        HOSVD as HOSVD,
+    )
+    from fed_asi.methods import (
+        BiasOnly as BiasOnly,
+    )
+    from fed_asi.methods import (
+        FixedSubspace as FixedSubspace,
+    )
+    from fed_asi.methods import (
+        Frozen as Frozen,
+    )
+    from fed_asi.methods import (
+        GradientFilter as GradientFilter,
+    )
+    from fed_asi.methods import (
+        Method as Method,
+    )
+    from fed_asi.methods import (
+        Quantized as Quantized,
+    )
+    from fed_asi.methods import (
+        SpatialMean as SpatialMean,
+    )
+    from fed_asi.methods import (
+        Vanilla as Vanilla,
+    )
+    from fed_asi.planner import plan as plan
+    from fed_asi.plans import Plan as Plan
+    from fed_asi.profiles import Profile as Profile
+    from fed_asi.tune import tune_ as tune_
+    from fed_asi.tune import tune_last_ as tune_last_
+
+__version__ = "0.1.0"
+
+_METHODS = ("ASI", "HOSVD", "BiasOnly", "FixedSubspace", "Frozen", "GradientFilter", "Method", "Quantized",
+            "SpatialMean", "Vanilla")  # fmt: skip
+_HOME = {
+    "profile": "calibration",
+    "compress_": "compression",
+    "uncompress_": "compression",
+    "cost": "costs",
+    "FedAsiError": "errors",
+    "ActivationMeter": "meter",
+    "plan": "planner",
+    "Plan": "plans",
+    "Profile": "profiles",
+    "tune_": "tune",
+    "tune_last_": "tune",
+    **dict.fromkeys(_METHODS, "methods"),
+}
+_MODULES = ("data", "errors", "models")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"fed_asi.{name}")
+    if name in _HOME:
+        return getattr(import_module(f"fed_asi.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'fed_asi' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*_HOME, *_MODULES, "__version__"])
