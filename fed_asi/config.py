@@ -64,7 +64,7 @@ class DataConfig(_Section):
     source: str = "digits"  # a known name, or the path of an .npz of the user's own arrays
     public: Annotated[int, Field(ge=0)] = 300  # training images the server keeps; they are on no device
     limit: Count | None = None  # at most so many training images are spread over the devices
-    validation: Annotated[int, Field(ge=0)] = 0  # the last so many training images judge instead of the test set
+    validation: Annotated[int, Field(ge=0)] = 0  # the last so many training images judge, not the test set
     test_limit: Count | None = None  # at most so many test images in the server's evaluation
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.2  # share of a shard kept for local accuracy
 
