@@ -17,8 +17,20 @@ from fed_asi.layers.base import (
     register,
     state_of,
 )
+from fed_asi.layers.conv import (
+    CompressedConv1d,
+    CompressedConv2d,
+    CompressedConv3d,
+    CompressedConvTranspose2d,
+)
+from fed_asi.layers.linear import CompressedLinear
 
 __all__ = [
+    "CompressedConv1d",
+    "CompressedConv2d",
+    "CompressedConv3d",
+    "CompressedConvTranspose2d",
+    "CompressedLinear",
     "Factors",
     "LayerKind",
     "LayerState",

@@ -1,0 +1,229 @@
+"""Convolutions of one to three dimensions, and 2-d transposed ones, in every geometry torch has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from fed_asi.errors import UnsupportedLayerError
+from fed_asi.layers import tucker_gradient
+from fed_asi.layers.base import register, state_of
+from fed_asi.layers.compressed import WeightKind, run
+from fed_asi.layers.function import Operation
+from fed_asi.layers.geometry import Geometry, geometry_of, padded, unpadded_gradient
+from fed_asi.layers.kept import Kept, TuckerInput
+from fed_asi.methods import GradientFilter, Method
+
+BACKWARD = torch.ops.aten.convolution_backward.default
+
+
+@dataclass(frozen=True, slots=True)
+class Convolution(Operation):
+    """A convolution as a linear map of x: (N, C, *S)."""
+
+    geometry: Geometry
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return z."""
+        q = self.geometry
+        return torch.convolution(
+            padded(x, q),
+            weight,
+            bias,
+            q.stride,
+            q.padding,
+            q.dilation,
+            q.transposed,
+            q.output_padding,
+            q.groups,
+        )
+
+    def input_gradient(self, g: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
+        """Return dX: `shape`, exact."""
+        outer = list(shape)
+        for i, amount in enumerate(self.geometry.pad):
+            outer[-1 - i // 2] += amount
+        x = g.new_empty(1).expand(outer)
+        return unpadded_gradient(self._backward(g, x, weight, 0), shape, self.geometry)
+
+    def weight_gradient(self, kept: Kept, g: Tensor, weight: Tensor) -> Tensor:
+        """Return dW of the restored input; from the factors where the input was kept in them."""
+        if isinstance(kept, TuckerInput):
+            return tucker_gradient.weight_gradient(kept, g, weight.shape, self.geometry)
+        return self.gradient_of(kept.restore(), g, weight)
+
+    def gradient_of(self, x: Tensor, g: Tensor, weight: Tensor) -> Tensor:
+        """Return dW of the input x."""
+        return self._backward(g, padded(x.to(g.dtype), self.geometry), weight, 1)
+
+    def _backward(self, g: Tensor, x: Tensor, weight: Tensor, which: int) -> Tensor:
+        q = self.geometry
+        mask = [which == 0, which == 1, False]
+        rest = (None, q.stride, q.padding, q.dilation, q.transposed, q.output_padding, q.groups, mask)
+        return cast(Tensor, BACKWARD(g, x, weight, *rest)[which])
+
+    def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
+        """Return the weight with every output channel multiplied by scale."""
+        return self._by_output(weight).mul(scale.view(self._output_shape(weight))).view_as(weight)
+
+    def row_products(self, gradient: Tensor, weight: Tensor) -> Tensor:
+        """Return <gradient, weight> for each output channel."""
+        return self._sum_inputs(self._by_output(gradient) * self._by_output(weight))
+
+    def respond(self, weight: Tensor, mean: Tensor) -> Tensor:
+        """Return what the weight gives for a constant input, away from zero padding."""
+        q = self.geometry
+        if q.transposed:
+            by_group = self._by_output(weight)  # (groups, C / groups, C' / groups, *K)
+            return self._sum_inputs(by_group * mean.view(q.groups, -1, *[1] * (by_group.dim() - 2)))
+        inputs = mean.view(q.groups, 1, -1).expand(-1, weight.shape[0] // q.groups, -1).flatten(0, 1)
+        return (weight.flatten(2).sum(2) * inputs).sum(1)
+
+    def _by_output(self, weight: Tensor) -> Tensor:
+        return (
+            weight.view(self.geometry.groups, -1, *weight.shape[1:]) if self.geometry.transposed else weight
+        )
+
+    def _output_shape(self, weight: Tensor) -> tuple[int, ...]:
+        ones = (1,) * (weight.dim() - 2)
+        return (self.geometry.groups, 1, -1, *ones) if self.geometry.transposed else (-1, 1, *ones)
+
+    def _sum_inputs(self, by_output: Tensor) -> Tensor:
+        if self.geometry.transposed:
+            return by_output.flatten(3).sum((1, 3)).flatten()
+        return by_output.flatten(1).sum(1)
+
+
+def operation_of(module: nn.Module, x: Tensor) -> Operation:
+    """Return the convolution of a module, filtered where its method says so."""
+    from fed_asi.layers.gradient_filter import FilteredConvolution  # it derives from this file
+
+    geometry = geometry_of(module)
+    state = state_of(module)
+    if state is not None and isinstance(state.method, GradientFilter):
+        return FilteredConvolution(geometry, state.method.patch, output_size(x.shape, geometry))
+    return Convolution(geometry)
+
+
+def output_size(shape: Sequence[int], q: Geometry) -> tuple[int, ...]:
+    """Return the spatial size of z for an input of `shape`."""
+    size = []
+    for i, n in enumerate(shape[2:] if len(shape) == len(q.kernel) + 2 else shape[1:]):
+        extra = sum(q.pad[2 * (len(q.kernel) - 1 - i) :][:2]) + 2 * q.padding[i]
+        reach = q.dilation[i] * (q.kernel[i] - 1) + 1
+        if q.transposed:
+            size.append((n - 1) * q.stride[i] - extra + reach + q.output_padding[i])
+        else:
+            size.append((n + extra - reach) // q.stride[i] + 1)
+    return tuple(size)
+
+
+class CompressedConv1d(nn.Conv1d):
+    """A Conv1d that keeps what its method says."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the layer's output, fused modules included."""
+        return run(self, input, operation_of(self, input), 3)
+
+
+class CompressedConv2d(nn.Conv2d):
+    """A Conv2d that keeps what its method says."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the layer's output, fused modules included."""
+        return run(self, input, operation_of(self, input), 4)
+
+
+class CompressedConv3d(nn.Conv3d):
+    """A Conv3d that keeps what its method says."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the layer's output, fused modules included."""
+        return run(self, input, operation_of(self, input), 5)
+
+
+class CompressedConvTranspose2d(nn.ConvTranspose2d):
+    """A ConvTranspose2d that keeps what its method says."""
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Return the layer's output, fused modules included."""
+        if output_size is not None:
+            raise UnsupportedLayerError("a compressed ConvTranspose2d takes output_padding, not output_size")
+        return run(self, input, operation_of(self, input), 4)
+
+
+class ConvKind(WeightKind):
+    """A kind of convolution."""
+
+    def unsupported(self, module: nn.Module, method: Method) -> str | None:
+        """Return why, or None."""
+        if isinstance(method, GradientFilter) and geometry_of(module).transposed:
+            return "the gradient filter is not defined for transposed convolutions; choose another method"
+        return super().unsupported(module, method)
+
+    def not_poolable(self, module: nn.Module) -> str | None:
+        """Only pointwise convolutions that use every pixel commute with a global mean."""
+        q = geometry_of(module)
+        if q.pointwise and q.dense_stride:
+            return None
+        return "method 'mean' needs a 1x1 convolution, stride 1, no padding, groups 1; choose another method"
+
+    def impossible_ranks(self, module: nn.Module, ranks: Sequence[int]) -> str | None:
+        """Return what is wrong with ranks (B, C, *S)."""
+        modes = len(geometry_of(module).kernel) + 2
+        if len(ranks) != modes:
+            return f"{len(ranks)} ranks {tuple(ranks)} for an input of {modes} modes (batch, channels, space)"
+        channels = cast(_ConvNd, module).in_channels
+        if ranks[1] > channels:
+            return f"rank {ranks[1]} is above its {channels} input channels; lower it"
+        return None
+
+    def canonical(
+        self, module: nn.Module, method: Method, input_shape: Sequence[int]
+    ) -> tuple[Method, tuple[int, ...], tuple[int, ...]]:
+        """Return the method as it is, the kept shape and the output's."""
+        q = geometry_of(module)
+        space = output_size(input_shape, q)
+        out = (input_shape[0], cast(_ConvNd, module).out_channels, *space)
+        if isinstance(method, GradientFilter):
+            return method, (*input_shape[:2], *(-(-n // method.patch) for n in space)), out
+        return method, tuple(input_shape), out
+
+
+class Conv1dKind(ConvKind):
+    """The kind of nn.Conv1d."""
+
+    original = nn.Conv1d
+    compressed = CompressedConv1d
+
+
+class Conv2dKind(ConvKind):
+    """The kind of nn.Conv2d."""
+
+    original = nn.Conv2d
+    compressed = CompressedConv2d
+
+
+class Conv3dKind(ConvKind):
+    """The kind of nn.Conv3d."""
+
+    original = nn.Conv3d
+    compressed = CompressedConv3d
+
+
+class ConvTranspose2dKind(ConvKind):
+    """The kind of nn.ConvTranspose2d."""
+
+    original = nn.ConvTranspose2d
+    compressed = CompressedConvTranspose2d
+
+
+register(Conv1dKind())
+register(Conv2dKind())
+register(Conv3dKind())
+register(ConvTranspose2dKind())

@@ -1,0 +1,193 @@
+"""The one autograd function of every layer with a weight: what is kept, and every gradient."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from fed_asi.errors import UnsupportedLayerError
+from fed_asi.layers import masks
+from fed_asi.layers.base import LayerState
+from fed_asi.layers.fused import Clamp, clamp_of, dense, norm_of, norm_scale, physical
+from fed_asi.layers.keep import centered, keep
+from fed_asi.layers.kept import Kept
+from fed_asi.methods import Method
+
+
+class Operation(ABC):
+    """A layer's linear map of x: (N, C, *S) to z: (N, C', *S'), and its gradients."""
+
+    channel_dim: ClassVar[int] = 1
+
+    @abstractmethod
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return z."""
+
+    @abstractmethod
+    def input_gradient(self, g: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
+        """Return dX: `shape` for g = dz."""
+
+    @abstractmethod
+    def weight_gradient(self, kept: Kept, g: Tensor, weight: Tensor) -> Tensor:
+        """Return dW of the input that `kept` stands for, in weight's shape."""
+
+    @abstractmethod
+    def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
+        """Return the weight with every output channel multiplied by scale: (C',)."""
+
+    @abstractmethod
+    def row_products(self, gradient: Tensor, weight: Tensor) -> Tensor:
+        """Return <gradient, weight> for each output channel: (C',)."""
+
+    @abstractmethod
+    def respond(self, weight: Tensor, mean: Tensor) -> Tensor:
+        """Return what the weight gives for an input that is mean: (C,) everywhere: (C',)."""
+
+    def keep(self, x: Tensor, method: Method, state: LayerState) -> Kept:
+        """Return x in the form `method` keeps."""
+        return keep(x, state, method)
+
+
+@dataclass(slots=True)
+class Job:
+    """What one forward pass needs besides tensors, and what it leaves for the backward."""
+
+    operation: Operation
+    state: LayerState
+    norm: nn.Module | None
+    clamp: Clamp | None
+    kept: Kept
+    shape: torch.Size
+    dtype: torch.dtype
+    mean: Tensor | None
+    keeps: bool = False
+    masked: bool = False
+    stride: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, operation: Operation, state: LayerState, x: Tensor) -> Job:
+        """Return the job of a layer on input x."""
+        mean = state.mean.to(x) if centered(state.method) and state.mean is not None else None
+        fused = state.fused
+        return cls(operation, state, norm_of(fused), clamp_of(fused), Kept(), x.shape, x.dtype, mean)
+
+
+class LayerFunction(torch.autograd.Function):
+    """y = act(norm(op(x, W) + bias)) that keeps the method's form of x and one bit an element of y."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        gamma: Tensor | None,
+        beta: Tensor | None,
+        job: Job,
+    ) -> Tensor:
+        """Return y; see the class."""
+        folded, shift = _fold(job, weight, bias, gamma, beta)
+        y = job.operation.forward(x, folded, shift)
+        if job.clamp is not None:
+            y = job.clamp.forward_(y)
+        job.keeps = ctx.needs_input_grad[1] or ctx.needs_input_grad[3]
+        _check_trained(ctx.needs_input_grad, job.state)
+        if job.keeps:
+            job.kept = job.operation.keep(x, job.state.method, job.state)
+        mask: tuple[Tensor, ...] = ()
+        if job.clamp is not None and any(ctx.needs_input_grad):
+            y, mask = _masked(y, job.clamp)
+            job.masked, job.stride = True, y.stride()
+        ctx.save_for_backward(weight, bias, gamma, *mask, *job.kept.tensors)
+        job.kept.tensors = ()
+        ctx.job = job
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Return the gradients of forward's arguments."""
+        if g is None:
+            return (None,) * 6
+        job: Job = ctx.job
+        weight, bias, gamma, *rest = ctx.saved_tensors
+        if job.masked and job.clamp is not None:
+            g = job.clamp.mask_gradient(g, rest.pop(0), job.stride)
+        g = g.to(weight.dtype)
+        job.kept.tensors = tuple(rest)
+        return (*_gradients(job, ctx.needs_input_grad, g, (weight, bias, gamma)), None)
+
+
+def _gradients(
+    job: Job, need: Sequence[bool], g: Tensor, parameters: tuple[Tensor, Tensor | None, Tensor | None]
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients for (x, W, bias, gamma, beta) at g = dy, already masked; None if not needed."""
+    operation, norm = job.operation, job.norm
+    weight, bias, gamma = parameters
+    scale, inverse = (None, None) if norm is None else norm_scale(norm, gamma)
+    dx = dw = db = dgamma = dbeta = None
+    if need[0]:
+        folded = weight if scale is None else operation.scale_outputs(weight, scale)
+        dx = operation.input_gradient(g, folded, job.shape).to(job.dtype)
+    total = (
+        g.sum(dim=[d for d in range(g.dim()) if d != operation.channel_dim % g.dim()])
+        if any(need[2:])
+        else None
+    )
+    if job.keeps:
+        dw = operation.weight_gradient(job.kept, g, weight)
+    if need[3] and norm is not None and dw is not None and total is not None and inverse is not None:
+        running_mean = cast(Tensor, norm.running_mean)
+        offset = -running_mean if bias is None else bias - running_mean
+        if job.mean is not None:
+            offset = offset + operation.respond(weight, job.mean)
+        dgamma = inverse * (operation.row_products(dw, weight) + offset * total)
+    if total is not None:
+        # What a centred weight leaves to the bias: W mu is folded into it.
+        mean_part = 0 if dw is None or job.mean is None else operation.respond(dw, job.mean)
+        free = total - mean_part
+        db = total * scale if scale is not None else free
+        dbeta = free if scale is None else total - mean_part * scale
+    if dw is not None and scale is not None:
+        dw = operation.scale_outputs(dw, scale)
+    found = (dx, dw, db, dgamma, dbeta)
+    return tuple(value if needed else None for value, needed in zip(found, need, strict=False))
+
+
+def _fold(
+    job: Job, weight: Tensor, bias: Tensor | None, gamma: Tensor | None, beta: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return the weight and bias with the frozen norm folded in."""
+    if job.norm is None:
+        return weight, bias
+    scale, _ = norm_scale(job.norm, gamma)
+    mean = cast(Tensor, job.norm.running_mean)
+    shift = (-mean if bias is None else bias - mean) * scale
+    return job.operation.scale_outputs(weight, scale), shift if beta is None else shift + beta
+
+
+def _masked(y: Tensor, clamp: Clamp) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return y, dense, and its packed mask in the order of y's memory."""
+    if not dense(y):
+        y = y.contiguous()
+    return y, (masks.pack(physical(clamp.open(y))),)
+
+
+def _check_trained(need: Sequence[bool], state: LayerState) -> None:
+    """Refuse to leave a parameter without its gradient in silence."""
+    if need[1] and not state.method.trains_weight:
+        what = "weight"
+    elif need[3] and not state.method.trains_weight:
+        what = "batch norm's gamma"
+    else:
+        return
+    raise UnsupportedLayerError(
+        f"{state.name}: method {state.method.kind!r} keeps no input, so the {what} would get no gradient; "
+        "set its requires_grad to False or choose a method that keeps the input"
+    )

@@ -1,0 +1,117 @@
+"""Frozen batch norm and a piecewise linear activation, computed within the layer before them.
+
+y = act(s * conv(x, W) + t) with s = gamma / sigma and t = beta + (bias - mu) * s, for frozen mu and
+sigma. Backward needs the kept input and one bit an element: with D = dW of conv at the masked
+gradient g, dW = s * D, dbeta = sum g, and sum(g * z) = <D, W> + bias * sum g gives gamma's gradient
+(METHOD.md section 5), so that no output of conv is stored.
+
+What compress_ must do for a fused group: set `conv._asi.fused = (bn,)`, `(bn, act)` or `(act,)` in
+forward order, where each has no other input and conv's output no other user; swap those modules to
+classes that pass their input through and keep their own class as `_asi.original`. In eval mode the
+convolution still computes them, so pass-through holds in every mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fed_asi.layers import masks
+from fed_asi.layers.base import original_class
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.LeakyReLU)
+
+
+@dataclass(frozen=True, slots=True)
+class Clamp:
+    """A piecewise linear activation: slope 1 inside (low, high), `slope` outside."""
+
+    low: float
+    high: float
+    slope: float = 0.0
+
+    def forward_(self, y: Tensor) -> Tensor:
+        """Return the activation of y, written into y."""
+        if self.slope:
+            return torch.nn.functional.leaky_relu_(y, self.slope)
+        if self.high == float("inf") and self.low == 0:
+            return y.relu_()
+        return y.clamp_(self.low, None if self.high == float("inf") else self.high)
+
+    def open(self, y: Tensor) -> Tensor:
+        """Return 1 where the slope is 1 and 0 elsewhere, from the output y, in its dtype."""
+        if self.high == float("inf"):
+            return (y if self.low == 0 else y - self.low).sign().relu_()
+        return (y - self.low).mul_(self.high - y).sign_()
+
+    def mask_gradient(self, g: Tensor, packed: Tensor, stride: Sequence[int]) -> Tensor:
+        """Return g times the slope of each of its elements, packed in the order of `stride`."""
+        if g.stride() != stride:
+            g = torch.empty_strided(g.size(), stride, dtype=g.dtype, device=g.device).copy_(g)
+        flat = physical(g)
+        bits = masks.unpack(packed, flat.numel(), g.dtype)
+        if self.slope:
+            bits = bits.mul_(1 - self.slope).add_(self.slope)
+        return bits.mul_(flat).as_strided(g.size(), stride)
+
+
+def dense(x: Tensor) -> bool:
+    """Return whether x fills its memory in one of torch's usual orders."""
+    if x.is_contiguous():
+        return True
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
+    return last is not None and x.is_contiguous(memory_format=last)
+
+
+def physical(x: Tensor) -> Tensor:
+    """Return a dense x flat in the order of its memory, as a view; a strided one is an error of torch."""
+    return x.as_strided((x.numel(),), (1,))
+
+
+def reason_not_fusable(fused: Sequence[nn.Module]) -> str | None:
+    """Return why these modules, in order, cannot be computed by the layer before them; None if they can."""
+    kinds = [original_class(module) for module in fused]
+    norms, acts = [k in NORMS for k in kinds], [k in ACTIVATIONS for k in kinds]
+    shape = [(n, a) for n, a in zip(norms, acts, strict=True)]
+    if shape not in ([], [(True, False)], [(False, True)], [(True, False), (False, True)]):
+        return f"only (norm), (act) or (norm, act) can be fused, not {[k.__name__ for k in kinds]}"
+    if norms and norms[0] and getattr(fused[0], "running_var", None) is None:
+        return "a batch norm without running statistics cannot be fused; leave it unfused"
+    return None
+
+
+def norm_of(fused: Sequence[nn.Module]) -> nn.Module | None:
+    """Return the batch norm among the fused modules, if any."""
+    return fused[0] if fused and original_class(fused[0]) in NORMS else None
+
+
+def clamp_of(fused: Sequence[nn.Module]) -> Clamp | None:
+    """Return the activation among the fused modules, if any."""
+    module = fused[-1] if fused else None
+    if isinstance(module, nn.Hardtanh):  # ReLU6 is one
+        return Clamp(module.min_val, module.max_val)
+    if isinstance(module, nn.LeakyReLU):
+        return Clamp(0.0, float("inf"), module.negative_slope)
+    return Clamp(0.0, float("inf")) if isinstance(module, nn.ReLU) else None
+
+
+def plain(fused: Sequence[nn.Module], y: Tensor) -> Tensor:
+    """Return what the fused modules compute by themselves, batch norm frozen."""
+    for module in fused:
+        if isinstance(module, NORMS):
+            y = nn.functional.batch_norm(
+                y, module.running_mean, module.running_var, module.weight, module.bias, False, 0.0, module.eps
+            )
+        else:
+            y = original_class(module).forward(module, y)
+    return y
+
+
+def norm_scale(norm: nn.Module, gamma: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return (s, 1 / sigma), each (C',)."""
+    inverse = torch.rsqrt(norm.running_var + norm.eps)  # type: ignore[operator]
+    return (inverse if gamma is None else gamma * inverse), inverse
