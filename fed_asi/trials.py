@@ -1,0 +1,221 @@
+"""What each form of keeping one layer's input does to its weight gradient, on recorded inputs and gradients.
+
+The layers' own code makes and restores every form, so the gradient judged is the one training will see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from fed_asi import layers as layer_kinds
+from fed_asi import seeds
+from fed_asi.candidates import PUBLISHED_EPSILONS, proposed_ranks, published_ranks, spectra
+from fed_asi.errors import UnsupportedLayerError
+from fed_asi.layers import LayerState
+from fed_asi.layers.keep import keep
+from fed_asi.methods import ASI, Method, Quantized, SpatialMean, Vanilla
+from fed_asi.profiles import Candidate, LayerProfile
+
+DEFAULT_METHODS = ("asi", "quantized", "vanilla", "bias", "mean")
+SUPPORTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+_WARM_STEPS = 2
+
+
+@dataclass(slots=True)
+class Record:
+    """What calibration saw of one layer.
+
+    x: (N, ...) its input. g: (N, ...) the loss's gradient by its output. bias_gradient: (C',) by the bias
+        of its
+    batch norm where it has one, by its own otherwise. pooled: its output is only averaged over space, so x
+    and g
+    are of the pooled input, which is exact.
+    """
+
+    name: str
+    module: nn.Module
+    x: Tensor
+    g: Tensor
+    bias_gradient: Tensor
+    bias_parameters: int
+    pooled: bool = False
+
+    def canonical(self) -> Tensor:
+        """Return the input as (N, C, *S), channels second, as the layers keep it."""
+        return self.x.movedim(channel_axis(self.module, self.x), 1)
+
+    def mean(self) -> Tensor:
+        """Return the mean of the input per channel, (C,)."""
+        return self.canonical().transpose(0, 1).flatten(1).mean(1)
+
+    def weight_gradient(self, x: Tensor) -> Tensor:
+        """Return dW for an input x: (N, C, *S) at the recorded output gradient."""
+        if is_pointwise(self.module):
+            g = self.g.movedim(channel_axis(self.module, self.g), 1).transpose(0, 1).flatten(1)
+            return (g @ x.transpose(0, 1).flatten(1).mT).view_as(self.weight())
+        return _by_autograd(self.module, self.weight(), x, self.g)
+
+    def weight(self) -> Tensor:
+        """Return the layer's weight; an error when it has none."""
+        weight = self.module.weight
+        if not isinstance(weight, Tensor):
+            raise UnsupportedLayerError(f"{self.name} has no weight to train")
+        return weight
+
+
+def channel_axis(module: nn.Module, tensor: Tensor) -> int:
+    """Return which axis of the layer's input or output holds the channels."""
+    return tensor.dim() - 1 if isinstance(module, nn.Linear) else 1
+
+
+def is_pointwise(module: nn.Module) -> bool:
+    """Return whether the layer is a matrix product at every position."""
+    if isinstance(module, nn.Linear):
+        return True
+    if not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) or module.groups != 1:
+        return False
+    ones = (*module.kernel_size, *module.stride)
+    return all(n == 1 for n in ones) and module.padding in ("same", "valid", (0,) * len(module.kernel_size))
+
+
+def _by_autograd(module: nn.Module, weight: Tensor, x: Tensor, g: Tensor) -> Tensor:
+    if not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        raise UnsupportedLayerError(f"{type(module).__name__} has no weight gradient here")
+    free = weight.detach().requires_grad_()
+    with torch.enable_grad():
+        y = module._conv_forward(x, free, None)
+        (gradient,) = torch.autograd.grad(y, free, g)
+    return gradient
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """How the forms of a layer are tried: micro-batches, methods, and how many rank tuples of each."""
+
+    micro_batches: tuple[int, ...]
+    methods: tuple[str, ...] = DEFAULT_METHODS
+    selection: str = "candidates"
+    density: int = 16
+    seed: int = 0
+
+    def layer(self, item: Record, position: int, head: bool) -> LayerProfile:
+        """Return the profile of one layer."""
+        mean = item.mean()
+        exact = item.weight_gradient(item.canonical())
+        centered = exact - item.weight_gradient(_constant(mean, item.canonical()))
+        energy = float(centered.double().square().sum())
+        trial = _Trial(item, mean, energy, seeds.derive(self.seed, item.name))
+        return LayerProfile(
+            name=item.name,
+            kind=type(item.module).__name__,
+            input_shape=tuple(item.x.shape[1:]),
+            position=position,
+            weight_parameters=item.weight().numel(),
+            bias_parameters=item.bias_parameters,
+            weight_norm=float(exact.double().norm()),
+            centered_energy=energy,
+            bias_energy=float(item.bias_gradient.double().square().sum()) if item.bias_parameters else 0.0,
+            mean=tuple(float(m) for m in mean),
+            candidates={size: tuple(self._candidates(trial, size, head)) for size in self.micro_batches},
+            head=head,
+        )
+
+    def _candidates(self, trial: _Trial, micro_batch: int, head: bool) -> Iterator[Candidate]:
+        for method, epsilon in self._forms(trial.item, micro_batch, head):
+            candidate = trial.run(method, micro_batch, epsilon)
+            if candidate is not None:
+                yield candidate
+
+    def _forms(self, item: Record, micro_batch: int, head: bool) -> Iterator[tuple[Method, float | None]]:
+        """Yield the methods to try; an epsilon marks those of the published grid."""
+        published = self.selection == "published"
+        centering = (False,) if published else (False, True)
+        if "vanilla" in self.methods or head:
+            yield from ((Vanilla(centered=c), None) for c in centering)
+        if "asi" in self.methods:
+            yield from self._ranked(item, micro_batch)
+        if not published and "quantized" in self.methods:
+            yield from ((Quantized(bits, centered=c), None) for bits in (8, 4) for c in centering)
+        if not published and "mean" in self.methods and item.pooled:
+            yield SpatialMean(), None
+
+    def _ranked(self, item: Record, micro_batch: int) -> Iterator[tuple[Method, float | None]]:
+        whole = grouped(item.canonical(), min(micro_batch, len(item.x)))
+        values = spectra(whole)
+        for epsilon in PUBLISHED_EPSILONS:
+            yield ASI(in_layer_order(item, published_ranks(values, epsilon))), epsilon
+        if self.selection == "published":
+            return
+        for ranks in proposed_ranks(whole.shape[1:], values, self.density):
+            for bits in (32, 8):
+                yield from (
+                    (ASI(in_layer_order(item, ranks), bits=bits, centered=c), None) for c in (False, True)
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """One layer with its recorded input, ready to try methods on."""
+
+    item: Record
+    mean: Tensor
+    energy: float
+    seed: int
+
+    def run(self, method: Method, micro_batch: int, epsilon: float | None) -> Candidate | None:
+        """Return what the method costs and is worth; None when the layer cannot do it."""
+        kind = layer_kinds.kind_of(self.item.module)
+        if kind is None or kind.unsupported(self.item.module, method) is not None:
+            return None
+        shape = (micro_batch, *self.item.x.shape[1:])
+        saved = kind.saved_bytes(self.item.module, method, shape, self.item.x.dtype)
+        error = self._error(method, min(micro_batch, len(self.item.x)))
+        return Candidate(method, saved, saved, error, self.energy - error**2, epsilon)
+
+    def _error(self, method: Method, micro_batch: int) -> float:
+        """Return ||dW_kept - dW||_F with micro-batches of that size side by side and warm factors."""
+        if isinstance(method, (Vanilla, SpatialMean)):
+            return 0.0
+        x = self.item.canonical()
+        state = LayerState(
+            name=self.item.name,
+            method=_canonical_method(self.item, method),
+            original=type(self.item.module),
+            seed=self.seed,
+            micro_batch=micro_batch,
+            mean=self.mean,
+        )
+        kept = keep(x, state)
+        if isinstance(method, ASI):
+            for _ in range(_WARM_STEPS - 1):
+                state.factors = state.pending
+                kept = keep(x, state)
+        restored = kept.restore()
+        wanted = x - _constant(self.mean, x) if getattr(method, "centered", False) else x
+        return float(self.item.weight_gradient(restored - wanted).double().norm())
+
+
+def _constant(mean: Tensor, x: Tensor) -> Tensor:
+    """Return an input like x: (N, C, *S) that is its channel mean everywhere."""
+    return mean.view(1, -1, *[1] * (x.dim() - 2)).expand_as(x).contiguous()
+
+
+def in_layer_order(item: Record, ranks: tuple[int, ...]) -> tuple[int, ...]:
+    """Return canonical ranks (B, C, *S) in the order of the layer's own modes."""
+    return (ranks[0], *ranks[2:], ranks[1]) if isinstance(item.module, nn.Linear) else ranks
+
+
+def _canonical_method(item: Record, method: Method) -> Method:
+    if not isinstance(method, ASI) or not isinstance(item.module, nn.Linear):
+        return method
+    return replace(method, ranks=(method.ranks[0], method.ranks[-1], *method.ranks[1:-1]))
+
+
+def grouped(x: Tensor, micro_batch: int) -> Tensor:
+    """Return x: (N, ...) as (m, micro_batch, ...); a last incomplete micro-batch is left out."""
+    count = len(x) // micro_batch
+    return x[: count * micro_batch].reshape(count, micro_batch, *x.shape[1:])
