@@ -1,0 +1,74 @@
+"""The process that runs a device's ClientApp: the one the kernel kills when memory runs out."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+_BALLAST: list[bytearray] = []
+
+
+def trainer_main(pipe: Connection) -> None:
+    """Answer (run, app bundle, message, context) with (reply, context) until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _offer_to_the_kernel()
+    import torch
+
+    importlib.import_module("flwr.clientapp")
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    apps: dict[str, Any] = {}
+    while True:
+        try:
+            run, fab, message, context = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(_answer(apps, run, fab, message, context))
+        del run, fab, message, context
+
+
+def _offer_to_the_kernel() -> None:
+    # Of all processes in the container this one must be the kernel's choice: its death can be reported.
+    Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _answer(apps: dict[str, Any], run: Any, fab: Any, message: Any, context: Any) -> tuple[Any, Any]:
+    from flwr.app import Message
+    from flwr.app.error import Error
+    from flwr.common.constant import ErrorCode
+
+    try:
+        if message.metadata.message_type.startswith("train"):
+            _carry_ballast()
+        return _app(apps, run, fab)(message=message, context=context), context
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        reason = f"{type(error).__name__}: {error}"
+        return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message), context
+
+
+def _app(apps: dict[str, Any], run: Any, fab: Any) -> Any:
+    from flwr.cli.install import install_from_fab
+    from flwr.clientapp.utils import get_load_client_app_fn
+
+    if fab.hash_str not in apps:
+        install_from_fab(fab.content, skip_prompt=True)
+        load = get_load_client_app_fn(default_app_ref="", app_path=None, multi_app=True)
+        apps[fab.hash_str] = load(run.fab_id, run.fab_version, fab.hash_str)
+    return apps[fab.hash_str]
+
+
+def _carry_ballast() -> None:
+    """Break the device's promise by FED_ASI_BALLAST_MIB, to show what the kernel does about it."""
+    size = int(os.environ.get("FED_ASI_BALLAST_MIB", "0")) * 2**20
+    if size and not _BALLAST:
+        block = bytearray(size)
+        for page in range(0, size, 4096):
+            block[page] = 1
+        _BALLAST.append(block)

@@ -1,0 +1,277 @@
+"""A fleet as containers: the docker-compose.yml of any fleet file, and whether this machine can hold it.
+
+`fed-asi compose FLEET.toml` writes the file, `--up` also checks what it needs and starts it. A device's
+activation budget goes in by --node-config; its container's memory limit is what its processes were measured
+to need, plus a margin far below the hundreds of MiB that a broken promise would cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from fed_asi.config import RunConfig
+from fed_asi.config_file import load_config
+from fed_asi.errors import ConfigError
+from fed_asi.fleet import Device, Fleet, build
+from fed_asi.units import format_bytes, parse_bytes
+
+MIB = 2**20
+IMAGE = "fed-asi:0.1.0"
+DEVICE_BYTES = 512 * MIB  # measured: SuperNode, worker, torch, one network (docs/compose.md)
+MARGIN_BYTES = 128 * MIB  # above that: what a step may take beside its budget, page cache, /tmp
+SUPERLINK_BYTES = 384 * MIB
+RUNNER_BYTES = 2048 * MIB
+PAGE_BYTES = 256 * MIB
+RESERVE_BYTES = 1024 * MIB  # left to the machine itself
+
+_HEAD = """\
+# Made by: fed-asi compose {fleet}
+# Change the fleet file and make it again rather than editing this one. Keys are made at first start.
+#   docker compose up --build --abort-on-container-exit --exit-code-from runner
+# Report: http://localhost:8080 (FED_ASI_PORT=8081 docker compose up ... for another port)
+name: {project}
+
+x-hardened: &hardened
+  image: {image}
+  pull_policy: never
+  init: true
+  read_only: true
+  cap_drop: [ALL]
+  security_opt: ["no-new-privileges:true"]
+  pids_limit: 256
+  shm_size: 64m
+  tmpfs: ["/tmp:mode=1777,size=256m"]
+  stop_grace_period: 10s
+  environment: &environment
+    FED_ASI_PROFILES: ${{COMPOSE_PROFILES:-}}
+    OMP_NUM_THREADS: "{threads}"
+
+services:
+  superlink:
+    <<: *hardened
+    build:
+      context: {context}
+      args:
+        TORCH_INDEX: ${{TORCH_INDEX:-https://download.pytorch.org/whl/cpu}}
+    command: [python, -m, deploy.superlink, --devices, "{devices}"]
+    mem_limit: {superlink}m
+    networks:
+      devices: {{}}
+      operator: {{aliases: [superlink-operator]}}
+    volumes: ["authority:/own", "trust:/trust", "enrol:/enrol:ro"]
+
+  runner:
+    <<: *hardened
+    command: [python, -m, deploy.runner, --fleet, /fleet/{file}]
+    depends_on: [superlink]
+    mem_limit: {runner}m
+    networks: [operator]
+    volumes: ["trust:/trust:ro", "workplace:/workplace", "runs:/runs"{runner_mounts}]
+
+  page:
+    <<: *hardened
+    command: [python, -m, deploy.page]
+    depends_on: [superlink]
+    mem_limit: {page}m
+    networks: [page]
+    ports: ["127.0.0.1:${{FED_ASI_PORT:-8080}}:8080"]
+    volumes: ["runs:/runs:ro"]
+"""
+
+_DEVICE = """
+  device-{id}:  # {group}: {budget}
+    <<: *hardened
+    command: [python, -m, deploy.device, --node-config, "{node_config}"]
+    depends_on: [superlink]
+    environment:
+      <<: *environment
+      FED_ASI_BALLAST_MIB: ${{FED_ASI_BALLAST_{id}:-0}}
+    mem_limit: {limit}m
+    memswap_limit: {limit}m
+    networks: [devices]
+    volumes: ["device-{id}:/own", "trust:/trust:ro", "enrol:/enrol", "workplace:/workplace:ro"{mounts}]
+"""
+
+
+def node_config(device: Device, num_devices: int) -> str:
+    """Return what a device's SuperNode is told: its partition, and its budget in bytes unless unlimited."""
+    text = f"partition-id={device.partition_id} num-partitions={num_devices}"
+    budget = _largest_budget(device)
+    return text if budget is None else f"{text} budget={budget}"
+
+
+def _largest_budget(device: Device) -> int | None:
+    budgets = [device.budget_bytes, *(budget for _, budget in device.schedule)]
+    finite = [budget for budget in budgets if budget is not None]
+    return max(finite) if len(finite) == len(budgets) else None
+
+
+def limit_bytes(device: Device) -> int:
+    """Return the memory limit of a device's container, in bytes."""
+    return DEVICE_BYTES + MARGIN_BYTES + (_largest_budget(device) or 0)
+
+
+def check_fits(fleet: Fleet, machine_bytes: int) -> None:
+    """Raise ConfigError, with the number of devices that fit, where the limits pass the machine's memory."""
+    fixed = SUPERLINK_BYTES + RUNNER_BYTES + PAGE_BYTES + RESERVE_BYTES
+    total, fitting = fixed, 0
+    for device in fleet:
+        total += limit_bytes(device)
+        fitting += total <= machine_bytes
+    if total > machine_bytes:
+        raise ConfigError(
+            f"{len(fleet)} devices in containers need {format_bytes(total)}, this machine has "
+            f"{format_bytes(machine_bytes)}: {fitting} fit. Lower the groups' counts, or simulate the fleet "
+            "with fed-asi run"
+        )
+
+
+def compose_text(
+    config: RunConfig, fleet_file: Path, folder: Path, mounts: Sequence[str] = (), project: str | None = None
+) -> str:
+    """Return the docker-compose.yml of a fleet, to be written into `folder`.
+
+    fleet_file: what the runner reads. mounts: further volumes of runner and devices, as "./data:/data:ro".
+    """
+    fleet = build(config)
+    files = [f"{_relative(fleet_file, folder)}:/fleet/{fleet_file.name}:ro"]
+    if config.budgets_csv is not None:
+        budgets = _relative(fleet_file.parent / config.budgets_csv, folder)
+        files.append(f"{budgets}:/fleet/{config.budgets_csv}:ro")
+    head = _HEAD.format(
+        fleet=_relative(fleet_file, folder),
+        project=project or f"fed-asi-{config.name.lower().replace('.', '-')}",
+        image=IMAGE,
+        threads=config.compute.threads,
+        context=_relative(repository(), folder),
+        devices=len(fleet),
+        file=fleet_file.name,
+        superlink=SUPERLINK_BYTES // MIB,
+        runner=RUNNER_BYTES // MIB,
+        page=PAGE_BYTES // MIB,
+        runner_mounts=_more([*files, *mounts]),
+    )
+    return head + "".join(_service(device, len(fleet), mounts) for device in fleet) + _foot(len(fleet))
+
+
+def _service(device: Device, num_devices: int, mounts: Sequence[str]) -> str:
+    return _DEVICE.format(
+        id=device.partition_id,
+        group=device.group,
+        budget=format_bytes(device.budget_bytes),
+        node_config=node_config(device, num_devices),
+        limit=-(-limit_bytes(device) // MIB),
+        mounts=_more(mounts),
+    )
+
+
+def _foot(num_devices: int) -> str:
+    networks = [
+        "",
+        "networks:",
+        "  devices: {internal: true}",
+        "  operator: {internal: true}",
+        "  page: {}",
+        "",
+    ]
+    volumes = [
+        "authority",
+        "trust",
+        "enrol",
+        "workplace",
+        "runs",
+        *(f"device-{n}" for n in range(num_devices)),
+    ]
+    return "\n".join([*networks, "volumes:", *(f"  {volume}: {{}}" for volume in volumes), ""])
+
+
+def _more(mounts: Sequence[str]) -> str:
+    return "".join(f', "{mount}"' for mount in mounts)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    text = os.path.relpath(path.resolve(), folder.resolve())
+    return text if text.startswith(".") else f"./{text}"
+
+
+def repository() -> Path:
+    """Return the folder of this clone, which the image is built from.
+
+    Raises ConfigError where the package was installed without it.
+    """
+    root = Path(__file__).resolve().parents[1]
+    if not (root / "Dockerfile").is_file():
+        raise ConfigError("containers are built from a clone of the repository: run fed-asi from there")
+    return root
+
+
+def machine_bytes() -> int:
+    """Return how much memory this machine has, in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_engine() -> None:
+    """Raise ConfigError where no container engine answers."""
+    if shutil.which("docker") is None:
+        raise ConfigError("no container engine here: install Docker, or use fed-asi run, which needs none")
+    for command, problem in (
+        (["docker", "info"], "Docker does not answer: start it, or join the group docker"),
+        (["docker", "compose", "version"], "Docker has no compose plugin: install docker-compose-plugin"),
+    ):
+        if subprocess.run(command, capture_output=True, check=False, timeout=60).returncode:
+            raise ConfigError(problem)
+
+
+def check_port(port: int) -> None:
+    """Raise ConfigError where another program already listens on the report's port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise ConfigError(
+                f"port {port} is in use: choose another one, such as FED_ASI_PORT={port + 1}"
+            ) from None
+
+
+def up(file: Path) -> int:
+    """Start the fleet of a compose file and return its runner's exit code."""
+    check_engine()
+    check_port(int(os.environ.get("FED_ASI_PORT", "8080")))
+    command = ["docker", "compose", "--file", str(file), "up", "--build", "--abort-on-container-exit"]
+    return subprocess.run([*command, "--exit-code-from", "runner"], check=False).returncode
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the compose file of a fleet, and with --up start it; return the exit code.
+
+    Raises ConfigError for a fleet file with problems, a fleet too large for the machine, a missing engine.
+    """
+    parser = argparse.ArgumentParser(
+        prog="fed-asi compose", description="Write a fleet's docker-compose.yml."
+    )
+    parser.add_argument("fleet", type=Path, help="a fleet file (TOML)")
+    parser.add_argument("--out", type=Path, default=Path("docker-compose.yml"), help="the file to write")
+    parser.add_argument("--up", action="store_true", help="start it, and exit with the run's result")
+    parser.add_argument(
+        "--memory", help='of the machine that will hold it, as "16 GiB"; default: this one\'s'
+    )
+    parser.add_argument("--data-dir", type=Path, help="the data's folder, read-only inside")
+    parser.add_argument("--weights-dir", type=Path, help="the pretrained weights' folder, read-only inside")
+    given = parser.parse_args(argv)
+    config = load_config(given.fleet)
+    check_fits(build(config), parse_bytes(given.memory) or machine_bytes())
+    mounts = [
+        f"{_relative(source, given.out.parent)}:{inside}:ro"
+        for source, inside in ((given.data_dir, "/data"), (given.weights_dir, "/weights"))
+        if source is not None
+    ]
+    given.out.write_text(compose_text(config, given.fleet, given.out.parent, mounts), encoding="utf-8")
+    print(f"{given.out}: {config.num_devices} devices, {config.rounds} rounds")
+    return up(given.out) if given.up else 0
