@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from fed_asi.layers import activation as activation
+from fed_asi.layers import dropout as dropout
+from fed_asi.layers import norm as norm
+from fed_asi.layers import pool as pool
 from fed_asi.layers.base import (
     Factors,
     LayerKind,

@@ -1,0 +1,64 @@
+"""Batch norms and activations that the layer before them computes: in place they pass their input through."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from fed_asi.layers.base import LayerState, original_class
+from fed_asi.methods import Frozen
+
+
+class _PassThrough:
+    """Mixed in before the original class."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input
+
+
+class AbsorbedBatchNorm1d(_PassThrough, nn.BatchNorm1d):
+    """Computed by the layer before it."""
+
+
+class AbsorbedBatchNorm2d(_PassThrough, nn.BatchNorm2d):
+    """Computed by the layer before it."""
+
+
+class AbsorbedBatchNorm3d(_PassThrough, nn.BatchNorm3d):
+    """Computed by the layer before it."""
+
+
+class AbsorbedReLU(_PassThrough, nn.ReLU):
+    """Computed by the layer before it."""
+
+
+class AbsorbedReLU6(_PassThrough, nn.ReLU6):
+    """Computed by the layer before it."""
+
+
+class AbsorbedHardtanh(_PassThrough, nn.Hardtanh):
+    """Computed by the layer before it."""
+
+
+class AbsorbedLeakyReLU(_PassThrough, nn.LeakyReLU):
+    """Computed by the layer before it."""
+
+
+_ABSORBED: dict[type[nn.Module], type[nn.Module]] = {
+    cls.__mro__[2]: cls
+    for cls in (
+        AbsorbedBatchNorm1d, AbsorbedBatchNorm2d, AbsorbedBatchNorm3d,
+        AbsorbedReLU, AbsorbedReLU6, AbsorbedHardtanh, AbsorbedLeakyReLU,
+    )
+}  # fmt: skip
+
+
+def can_absorb(module: nn.Module) -> bool:
+    """Return whether the layer before may compute this module."""
+    return original_class(module) in _ABSORBED
+
+
+def absorb_(module: nn.Module, name: str) -> None:
+    """Let the module, called `name`, pass its input through; `layers.detach_` takes it back."""
+    original = original_class(module)
+    module.__dict__["_asi"] = LayerState(name, Frozen(), original)
+    module.__class__ = _ABSORBED[original]

@@ -1,0 +1,220 @@
+"""Activations: one exact bit an element for two slopes, a few approximate bits where the slope is smooth.
+
+Two slopes (ReLU, ReLU6, Hardtanh, LeakyReLU, Hardsigmoid): exact, 1 bit an element.
+Smooth (Hardswish, SiLU, GELU, Mish, Sigmoid, Tanh, Softplus): under `Quantized(bits)` the *slope* is kept in
+8 or 4 bits, off by at most half a step, (high - low) / 2 / (2**bits - 1): at 8 bits 0.004 for Hardswish
+and below 0.0025 for the others. Exact, these keep their input as plain PyTorch does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from fed_asi.layers import masks
+from fed_asi.layers.base import LayerKind, original_class, register, state_of
+from fed_asi.layers.bits import pack_levels, packed_bytes, unpack_levels
+from fed_asi.layers.floor import FloorKind, applied, needs_gradient
+from fed_asi.layers.fused import Clamp, clamp_of, dense, physical
+from fed_asi.methods import Method, Quantized
+
+# The range of each smooth activation's slope, rounded outward.
+SLOPES: dict[type[nn.Module], tuple[float, float]] = {
+    nn.Hardswish: (-0.5, 1.5),
+    nn.SiLU: (-0.1, 1.1),
+    nn.GELU: (-0.131, 1.131),
+    nn.Mish: (-0.114, 1.09),
+    nn.Sigmoid: (0.0, 0.25),
+    nn.Tanh: (0.0, 1.0),
+    nn.Softplus: (0.0, 1.0),
+}
+
+
+def slope_error(module: nn.Module, bits: int) -> float:
+    """Return the most by which a smooth activation's slope, kept in `bits`, is off."""
+    low, high = SLOPES[original_class(module)]
+    return float((high - low) / (2**bits - 1) / 2)
+
+
+class _TwoSlopes(torch.autograd.Function):
+    """dX exactly, from one bit an element."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, module: nn.Module) -> Tensor:
+        y = _out_of_place(module, z)
+        y = y if dense(y) else y.contiguous()
+        ctx.clamp, ctx.slope = _slopes(module)
+        ctx.stride = y.stride()
+        ctx.save_for_backward(masks.pack(physical(ctx.clamp.open(y))))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (packed,) = ctx.saved_tensors
+        dz = ctx.clamp.mask_gradient(grad, packed, ctx.stride)
+        return (dz if ctx.slope == 1.0 else dz * ctx.slope), None
+
+
+def _slopes(module: nn.Module) -> tuple[Clamp, float]:
+    """Return the clamp whose inside has the larger slope, and that slope."""
+    if isinstance(module, nn.Hardsigmoid):
+        return Clamp(0.0, 1.0), 1 / 6
+    return cast(Clamp, clamp_of((module,))), 1.0
+
+
+class _RoundedSlope(torch.autograd.Function):
+    """dX from the slope rounded to 2**bits levels of its range."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, module: nn.Module, bits: int) -> Tensor:
+        low, high = SLOPES[original_class(module)]
+        with torch.enable_grad():
+            inner = z.detach().requires_grad_()
+            y = _out_of_place(module, inner)
+            (slope,) = torch.autograd.grad(y, inner, torch.ones_like(y))
+        slope = slope if dense(slope) else slope.contiguous()
+        ctx.step, ctx.low, ctx.bits = (high - low) / (2**bits - 1), low, bits
+        ctx.shape, ctx.stride = slope.shape, slope.stride()
+        levels = physical(slope).sub(low).div_(ctx.step).round_().to(torch.uint8)
+        ctx.save_for_backward(pack_levels(levels, bits))
+        return y.detach()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (packed,) = ctx.saved_tensors
+        levels = unpack_levels(packed, prod(ctx.shape), ctx.bits).to(grad.dtype)
+        slope = levels.mul_(ctx.step).add_(ctx.low)
+        return slope.as_strided(ctx.shape, ctx.stride) * grad, None, None
+
+
+def _out_of_place(module: nn.Module, z: Tensor) -> Tensor:
+    """Return the activation of z by its original class; z itself is left as it is."""
+    if getattr(module, "inplace", False):
+        z = z.clone()
+    return cast(Tensor, original_class(module).forward(module, z))
+
+
+class _Compressed:
+    """Mixed in before the original class: its own forward when nothing has to be kept."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        module = cast(nn.Module, self)
+        if not needs_gradient(input):
+            return cast(Tensor, original_class(module).forward(module, input))
+        if original_class(module) not in SLOPES:
+            return applied(_TwoSlopes, input, module)
+        method = cast(Any, state_of(module)).method
+        return applied(_RoundedSlope, input, module, cast(Quantized, method).bits)
+
+
+class CompressedReLU(_Compressed, nn.ReLU):
+    """ReLU that keeps one bit an element."""
+
+
+class CompressedReLU6(_Compressed, nn.ReLU6):
+    """ReLU6 that keeps one bit an element."""
+
+
+class CompressedHardtanh(_Compressed, nn.Hardtanh):
+    """Hardtanh that keeps one bit an element."""
+
+
+class CompressedLeakyReLU(_Compressed, nn.LeakyReLU):
+    """LeakyReLU that keeps one bit an element."""
+
+
+class CompressedHardsigmoid(_Compressed, nn.Hardsigmoid):
+    """Hardsigmoid that keeps one bit an element."""
+
+
+class CompressedHardswish(_Compressed, nn.Hardswish):
+    """Hardswish that keeps its slope in few bits."""
+
+
+class CompressedSiLU(_Compressed, nn.SiLU):
+    """SiLU that keeps its slope in few bits."""
+
+
+class CompressedGELU(_Compressed, nn.GELU):
+    """GELU that keeps its slope in few bits."""
+
+
+class CompressedMish(_Compressed, nn.Mish):
+    """Mish that keeps its slope in few bits."""
+
+
+class CompressedSigmoid(_Compressed, nn.Sigmoid):
+    """Sigmoid that keeps its slope in few bits."""
+
+
+class CompressedTanh(_Compressed, nn.Tanh):
+    """Tanh that keeps its slope in few bits."""
+
+
+class CompressedSoftplus(_Compressed, nn.Softplus):
+    """Softplus that keeps its slope in few bits."""
+
+
+class TwoSlopeKind(FloorKind):
+    """Exact: one bit an element."""
+
+    def reason(self, module: nn.Module) -> str | None:
+        """Return why a leaky ReLU that falls below zero is left as it is."""
+        if isinstance(module, nn.LeakyReLU) and module.negative_slope < 0:
+            return "a negative slope makes the output's sign say nothing; it keeps its input"
+        return None
+
+    def floor_bytes(self, _module: nn.Module, shape: Sequence[int], _dtype: torch.dtype) -> int:
+        """Return the bytes of the mask."""
+        return masks.packed_bytes(prod(shape))
+
+
+class SmoothKind(FloorKind):
+    """Approximate, under Quantized alone."""
+
+    def unsupported(self, module: nn.Module, method: Method) -> str | None:
+        """Return why a method other than Quantized is refused."""
+        if isinstance(method, Quantized):
+            return None
+        return "exact, a smooth activation keeps its input; quantized(bits=8) keeps its slope in 8 bits"
+
+    def saved_bytes(
+        self,
+        module: nn.Module,
+        method: Method,
+        input_shape: Sequence[int],
+        dtype: torch.dtype = torch.float32,
+        fused: Sequence[nn.Module] = (),
+    ) -> int:
+        """Return the bytes of the rounded slopes."""
+        return packed_bytes(prod(input_shape), cast(Quantized, method).bits)
+
+
+def _register(base: type[LayerKind], *compressed: type[nn.Module]) -> None:
+    for cls in compressed:
+        original = cls.__mro__[2]
+        register(type(f"{original.__name__}Kind", (base,), {"original": original, "compressed": cls})())
+
+
+_register(
+    TwoSlopeKind,
+    CompressedReLU,
+    CompressedReLU6,
+    CompressedHardtanh,
+    CompressedLeakyReLU,
+    CompressedHardsigmoid,
+)
+_register(
+    SmoothKind,
+    CompressedHardswish,
+    CompressedSiLU,
+    CompressedGELU,
+    CompressedMish,
+    CompressedSigmoid,
+    CompressedTanh,
+    CompressedSoftplus,
+)

@@ -1,0 +1,66 @@
+"""Dropout that keeps one bit an element and draws it from the layer's own stream.
+
+torch's dropout draws from the global random state, so its masks would depend on the process that trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fed_asi import seeds
+from fed_asi.layers import masks
+from fed_asi.layers.base import LayerState, register, state_of
+from fed_asi.layers.floor import FloorKind, applied
+
+
+@dataclass(slots=True)
+class DropoutState(LayerState):
+    """The state of a dropout layer. calls: training forwards so far, which number the draws."""
+
+    calls: int = 0
+
+
+class _Dropout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kept: Tensor, scale: float) -> Tensor:
+        ctx.shape, ctx.scale = x.shape, scale
+        ctx.save_for_backward(masks.pack(kept.reshape(-1)))
+        return x * kept.mul(scale)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (packed,) = ctx.saved_tensors
+        kept = masks.unpack(packed, prod(ctx.shape), grad.dtype).view(ctx.shape)
+        return grad * kept.mul_(ctx.scale), None, None
+
+
+class CompressedDropout(nn.Dropout):
+    """Dropout by a seeded stream of its own, one bit an element."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the input with a share p of its elements set to zero, the others scaled."""
+        state = state_of(self)
+        if not self.training or self.p == 0 or not isinstance(state, DropoutState):
+            return input
+        draws = seeds.generator(state.seed, "dropout", state.name, state.calls)
+        state.calls += 1
+        kept = (torch.rand(input.shape, generator=draws) >= self.p).to(input)
+        scale = 0.0 if self.p == 1 else 1 / (1 - self.p)
+        return applied(_Dropout, input, kept, scale)
+
+
+class _DropoutKind(FloorKind):
+    original = nn.Dropout
+    compressed = CompressedDropout
+
+    def floor_bytes(self, module: nn.Module, shape: Sequence[int], _dtype: torch.dtype) -> int:
+        return masks.packed_bytes(prod(shape)) if module.training and module.p else 0
+
+
+register(_DropoutKind())

@@ -1,0 +1,117 @@
+"""Batch norm with its running statistics fixed: an affine map that keeps nothing.
+
+Compressed, a batch norm uses its running statistics in training mode too, and never changes them.
+beta's gradient needs nothing; gamma's needs the input, unless the layer is fused behind a convolution,
+where <dW, W> gives it. So a batch norm that stands alone keeps its input only while gamma is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fed_asi.layers.base import register
+from fed_asi.layers.floor import FloorKind, applied
+
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+
+
+class _FixedNorm(torch.autograd.Function):
+    """y = gamma (x - mean) / sqrt(var + eps) + beta, with dX, dgamma and dbeta exact."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        module: BatchNorm,
+        gamma: Tensor | None,
+        _beta: Tensor | None,  # given so that autograd asks for its gradient
+    ) -> Tensor:
+        ctx.eps, ctx.dims = module.eps, x.dim()
+        trained = gamma is not None and ctx.needs_input_grad[2]
+        # gamma and the statistics are the module's own tensors: saving them keeps no activation.
+        ctx.save_for_backward(x if trained else None, gamma, module.running_mean, module.running_var)
+        return fixed_norm(x, module)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, gamma, mean, var = ctx.saved_tensors
+        inverse = torch.rsqrt(var + ctx.eps)
+        view, sums = (1, -1, *[1] * (ctx.dims - 2)), [0, *range(2, ctx.dims)]
+        scale = inverse if gamma is None else gamma * inverse
+        need_x, _, need_gamma, need_beta = ctx.needs_input_grad
+        dx = grad * scale.to(grad.dtype).view(view) if need_x else None
+        dbeta = grad.sum(sums) if need_beta else None
+        dgamma = None
+        if need_gamma:
+            centred = (x - mean.view(view)) * inverse.view(view)
+            dgamma = (grad * centred).sum(sums).to(gamma.dtype)
+        return dx, None, dgamma, dbeta
+
+
+class _FixedBatchNorm:
+    """Mixed in before the original class."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        module = cast(BatchNorm, self)
+        module._check_input_dim(input)
+        if torch.is_grad_enabled():
+            return applied(_FixedNorm, input, module, module.weight, module.bias)
+        return fixed_norm(input, module)
+
+
+def fixed_norm(x: Tensor, module: BatchNorm) -> Tensor:
+    """Return the batch norm of x by the running statistics."""
+    mean, var = module.running_mean, module.running_var
+    return F.batch_norm(x, mean, var, module.weight, module.bias, training=False, eps=module.eps)
+
+
+class FixedBatchNorm1d(_FixedBatchNorm, nn.BatchNorm1d):
+    """BatchNorm1d with fixed statistics."""
+
+
+class FixedBatchNorm2d(_FixedBatchNorm, nn.BatchNorm2d):
+    """BatchNorm2d with fixed statistics."""
+
+
+class FixedBatchNorm3d(_FixedBatchNorm, nn.BatchNorm3d):
+    """BatchNorm3d with fixed statistics."""
+
+
+class BatchNormKind(FloorKind):
+    """Exact under every method; keeps its input only while gamma is trained."""
+
+    def reason(self, module: nn.Module) -> str | None:
+        """Return why a batch norm without running statistics is left as it is."""
+        if cast(BatchNorm, module).running_mean is None:
+            return "it has no running statistics to fix, so it stays as it is and keeps its input"
+        return None
+
+    def floor_bytes(self, module: nn.Module, shape: Sequence[int], dtype: torch.dtype) -> int:
+        """Return the input's bytes while gamma is trained, else 0."""
+        gamma = cast(BatchNorm, module).weight
+        return dtype.itemsize * prod(shape) if gamma is not None and gamma.requires_grad else 0
+
+
+class _BatchNorm1dKind(BatchNormKind):
+    original = nn.BatchNorm1d
+    compressed = FixedBatchNorm1d
+
+
+class _BatchNorm2dKind(BatchNormKind):
+    original = nn.BatchNorm2d
+    compressed = FixedBatchNorm2d
+
+
+class _BatchNorm3dKind(BatchNormKind):
+    original = nn.BatchNorm3d
+    compressed = FixedBatchNorm3d
+
+
+for _kind in (_BatchNorm1dKind, _BatchNorm2dKind, _BatchNorm3dKind):
+    register(_kind())
