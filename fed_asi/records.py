@@ -221,8 +221,7 @@ class RunStore:
 
     def notes(self) -> list[str]:
         """Return the run's notes, oldest first."""
-        with plainly(self.folder):
-            return [text for (text,) in self._connection.execute("SELECT text FROM notes ORDER BY rowid")]
+        return [text for (text,) in self.select("SELECT text FROM notes ORDER BY rowid")]
 
     def devices(self) -> list[DeviceRecord]:
         """Return the fleet, by partition_id."""
@@ -238,6 +237,11 @@ class RunStore:
         query = f"SELECT * FROM device_rounds {which} ORDER BY round, partition_id"
         yield from self._rows(DeviceRoundRecord, query, () if round is None else (round,))
 
+    def select(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of an SQL query of one's own."""
+        with plainly(self.folder):
+            return self._connection.execute(query, values).fetchall()
+
     def missing(self) -> list[str]:
         """Return one line for each round that did not happen and each device unaccounted for."""
         config = self.config()
@@ -245,8 +249,7 @@ class RunStore:
             "SELECT rounds.round, rounds.asked, count(device_rounds.partition_id) FROM rounds "
             "LEFT JOIN device_rounds USING (round) WHERE rounds.round > 0 GROUP BY rounds.round"
         )
-        with plainly(self.folder):
-            found = {round: (asked, got) for round, asked, got in self._connection.execute(query)}
+        found = {round: (asked, got) for round, asked, got in self.select(query)}
         lost = [round for round in range(1, config.rounds + 1) if round not in found]
         lines = [f"{len(lost)} of {config.rounds} rounds did not happen"] if lost else []
         for round, (asked, got) in sorted(found.items()):
