@@ -1,0 +1,127 @@
+"""One entry of the feature store: an .npy filled group by group, which survives a kill at any moment."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import zlib
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+_DONE: Final = 1 << 32  # a group's mark is this bit and the CRC-32 of its features; 0 is not done
+_MARK: Final = np.dtype(np.uint64)
+
+
+def read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """Return (shape, dtype, offset of the data) of an .npy file; raises ValueError for a damaged one."""
+    np.lib.format.read_magic(file)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    offset = file.tell()
+    if os.fstat(file.fileno()).st_size != offset + math.prod(shape) * dtype.itemsize:
+        raise ValueError("the file's size is not its header's")
+    return shape, dtype, offset
+
+
+class PartFile:
+    """An unfinished entry in a folder of its own, for one process at a time; its threads may write at once.
+
+    shape: (N, ...) of all features. groups: how many pieces of `group_size` rows they come in.
+    """
+
+    def __init__(self, folder: Path, shape: tuple[int, ...], dtype: np.dtype[Any], group_size: int) -> None:
+        self.folder = folder
+        self.shape, self.dtype, self.group_size = shape, dtype, group_size
+        self.groups = -(-shape[0] // group_size)
+        self._row_bytes = math.prod(shape[1:]) * dtype.itemsize
+
+    def __enter__(self) -> Self:
+        if not self._resumable():
+            self._create()
+        self._features = (self.folder / "features.npy").open("r+b", buffering=0)
+        self._marks = (self.folder / "groups.bin").open("r+b", buffering=0)
+        self._offset = read_header(self._features)[2]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._features.close()
+        self._marks.close()
+
+    def _resumable(self) -> bool:
+        try:
+            with (self.folder / "features.npy").open("rb") as file:
+                fits = read_header(file)[:2] == (self.shape, self.dtype)
+            return fits and (self.folder / "groups.bin").stat().st_size == self.groups * _MARK.itemsize
+        except (OSError, ValueError):
+            return False
+
+    def _create(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        with (self.folder / "features.npy").open("wb") as file:
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": self.dtype.str, "fortran_order": False, "shape": self.shape}
+            )
+            file.flush()
+            _reserve(file, file.tell() + self.shape[0] * self._row_bytes)
+        (self.folder / "groups.bin").write_bytes(bytes(self.groups * _MARK.itemsize))
+
+    def missing(self) -> list[int]:
+        """Return the groups still to be written; one whose bytes don't match its mark counts as missing."""
+        marks = np.frombuffer((self.folder / "groups.bin").read_bytes(), dtype=_MARK)
+        return [group for group in range(self.groups) if marks[group] != self._mark(self._read(group))]
+
+    def rows(self, group: int) -> int:
+        """Return how many samples the group has."""
+        return min(self.group_size, self.shape[0] - group * self.group_size)
+
+    def _place(self, group: int) -> tuple[int, int]:
+        start = self._offset + group * self.group_size * self._row_bytes
+        return start, self.rows(group) * self._row_bytes
+
+    def _read(self, group: int) -> bytes:
+        start, size = self._place(group)
+        return os.pread(self._features.fileno(), size, start)
+
+    @staticmethod
+    def _mark(data: bytes) -> int:
+        return _DONE | zlib.crc32(data)
+
+    def write(self, group: int, features: NDArray[np.floating[Any]]) -> None:
+        """Write one group's features, then its mark; raises ValueError where the size is another."""
+        data = features.tobytes()
+        start, size = self._place(group)
+        if len(data) != size:
+            raise ValueError(f"group {group} has {len(data)} bytes, expected {size}")
+        _write_all(self._features.fileno(), data, start)
+        mark = np.array([self._mark(data)], dtype=_MARK).tobytes()
+        _write_all(self._marks.fileno(), mark, group * _MARK.itemsize)
+
+    def finish(self, about: dict[str, Any], final: Path) -> None:
+        """Make the entry whole under its final name, all at once; `about` goes beside it as about.json."""
+        with (self.folder / "features.npy").open("rb") as file:
+            os.fsync(file.fileno())
+        (self.folder / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+        self.folder.rename(final)
+        (final / "groups.bin").unlink()
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Take the disk space now, so that a full disk is an error here and not a signal later."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    else:
+        os.truncate(file.fileno(), size)
+
+
+def _write_all(descriptor: int, data: bytes, offset: int) -> None:
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written

@@ -1,0 +1,237 @@
+"""The features of a frozen trunk, computed once and shared by every process: a store of memory-mapped arrays.
+
+An entry's address is the hash of all that decides its numbers: the trunk's code, layers and weights, the
+images, their resolution and normalisation, the number format, and torch's version. Images go through the
+trunk in fixed groups, one thread a group, so the bits depend neither on the number of workers nor on where a
+build was resumed.
+
+    KEY.lock   held by the one process that builds; the others wait, and a killed process lets go of it
+    KEY.part/  an unfinished entry: features.npy, and the checksum of every group that is done
+    KEY/       a finished entry: features.npy and about.json, whose time says when it was last used
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import fx
+
+from fed_asi.data.feature_file import PartFile, read_header
+from fed_asi.data.images import UInt8Images, to_batch
+from fed_asi.errors import ConfigError, RunError
+from fed_asi.units import format_bytes
+
+VERSION: Final = 1
+GROUP: Final = 32  # images; 16 to 32 is fastest where every core works on a group of its own
+DTYPES: Final = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16)}
+Progress = Callable[[int, int], None]
+
+
+class Images(Protocol):
+    """Images (N, H, W, 3) uint8, in memory or read when a slice is asked for."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: slice, /) -> UInt8Images: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSource:
+    """What features are made of.
+
+    trunk: what `models.split.cut` gave. images: (N, H, W, 3) uint8. fingerprint: of the images.
+    resolution, mean, std: how `data.images.to_batch` prepares them. dtype: "float32" or "float16".
+    """
+
+    trunk: fx.GraphModule
+    images: Images
+    fingerprint: str
+    resolution: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    dtype: str = "float32"
+
+    def about(self) -> dict[str, Any]:
+        """Return everything the features' numbers hang on, as JSON values."""
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"features are kept as {' or '.join(DTYPES)}, not {self.dtype!r}")
+        return {
+            "version": VERSION,
+            "trunk": trunk_fingerprint(self.trunk),
+            "data": self.fingerprint,
+            "images": len(self.images),
+            "resolution": self.resolution,
+            "mean": [float(value) for value in self.mean],
+            "std": [float(value) for value in self.std],
+            "dtype": self.dtype,
+            "torch": torch.__version__,
+        }
+
+    def compute(self, group: int) -> NDArray[np.floating]:
+        """Return the features of the images of one group, (GROUP or fewer, ...)."""
+        images = self.images[group * GROUP : (group + 1) * GROUP]
+        with torch.inference_mode():
+            features = self.trunk(to_batch(images, self.resolution, self.mean, self.std))
+        return np.ascontiguousarray(features.numpy().astype(DTYPES[self.dtype]))
+
+
+def trunk_fingerprint(trunk: fx.GraphModule) -> str:
+    """Return a hash of the trunk's code, its layers' settings, and its weights."""
+    digest = hashlib.sha256(f"{trunk.code}\n{trunk}".encode())
+    for name, value in trunk.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class FeatureStore:
+    """Features kept in a folder that any number of processes share.
+
+    limit_bytes: of all entries together, None for no limit; the entries used longest ago make room, never one
+    that a process has open.
+    """
+
+    def __init__(self, folder: Path, limit_bytes: int | None = None) -> None:
+        self.folder = Path(folder)
+        self.limit_bytes = limit_bytes
+
+    def features(
+        self, source: FeatureSource, *, workers: int | None = None, progress: Progress | None = None
+    ) -> torch.Tensor:
+        """Return the features of all images, (N, ...), memory-mapped; computed now if they are not kept yet.
+
+        workers: threads that compute, all cores by default. progress: called with (images done, images).
+        Raises ConfigError where the entry is above the limit, RunError where the folder or disk refuses it.
+        """
+        about = source.about()
+        key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            while (found := self._open(key)) is None:
+                with self._building(key):
+                    if not (self.folder / key).is_dir():
+                        self._build(key, about, source, workers, progress)
+        except OSError as error:
+            raise RunError(f"the feature store in {self.folder} failed: {error.strerror or error}") from error
+        return found
+
+    def entries(self) -> dict[str, int]:
+        """Return the bytes of each entry, finished or not, the one used longest ago first."""
+        found = {}
+        for path in self.folder.glob("*/features.npy"):
+            about = path.parent / "about.json"
+            used = (about if about.exists() else path).stat().st_mtime_ns
+            found[path.parent.name] = (used, path.stat().st_size)
+        return {name: found[name][1] for name in sorted(found, key=lambda name: found[name])}
+
+    def _open(self, key: str) -> torch.Tensor | None:
+        """Return a finished entry, kept from eviction while the tensor lives; None where there is none."""
+        path = self.folder / key / "features.npy"
+        try:
+            with path.open("rb") as file:
+                fcntl.flock(
+                    file, fcntl.LOCK_SH
+                )  # the mapping duplicates the descriptor, and so holds the lock
+                if os.fstat(file.fileno()).st_nlink == 0:
+                    return None  # evicted between open and lock
+                shape, dtype, offset = read_header(file)
+                # Copy-on-write: torch wants memory it could write to, and the file must never change.
+                array = np.memmap(file, dtype=dtype, mode="c", offset=offset, shape=shape)
+            os.utime(path.parent / "about.json")
+        except FileNotFoundError:
+            return None
+        except ValueError:  # a damaged file is no entry
+            shutil.rmtree(path.parent)
+            return None
+        return torch.from_numpy(array)
+
+    @contextmanager
+    def _building(self, key: str) -> Iterator[None]:
+        with (self.folder / f"{key}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _build(
+        self,
+        key: str,
+        about: dict[str, Any],
+        source: FeatureSource,
+        workers: int | None,
+        progress: Progress | None,
+    ) -> None:
+        threads = torch.get_num_threads()
+        try:
+            torch.set_num_threads(1)
+            first = source.compute(0)
+            shape = (len(source.images), *first.shape[1:])
+            self._make_room(key, first[:1].nbytes * shape[0])
+            with PartFile(self.folder / f"{key}.part", shape, first.dtype, GROUP) as part:
+                _fill(part, source, workers or _cores(), progress)
+        finally:
+            torch.set_num_threads(threads)
+        part.finish(about, self.folder / key)
+
+    def _make_room(self, key: str, needed: int) -> None:
+        if self.limit_bytes is None:
+            return
+        kept = {name: size for name, size in self.entries().items() if name.partition(".")[0] != key}
+        for name in list(kept):
+            if sum(kept.values()) + needed > self.limit_bytes and self._evict(name):
+                del kept[name]
+        if sum(kept.values()) + needed > self.limit_bytes:
+            raise ConfigError(
+                f"features of {format_bytes(needed)} do not fit the store's limit of "
+                f"{format_bytes(self.limit_bytes)} ({format_bytes(sum(kept.values()))} in use); "
+                "raise the limit, keep them as float16, or lower the resolution"
+            )
+
+    def _evict(self, name: str) -> bool:
+        """Return whether the entry was removed; one that a process builds or has open stays."""
+        path = self.folder / name
+        unfinished = path.suffix == ".part"
+        guard, mode = (path.with_suffix(".lock"), "ab") if unfinished else (path / "features.npy", "rb")
+        try:
+            with guard.open(mode) as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                (path / "features.npy").unlink(missing_ok=True)
+                shutil.rmtree(path)
+        except BlockingIOError:
+            return False
+        except FileNotFoundError:  # another process was quicker
+            return True
+        return True
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _fill(part: PartFile, source: FeatureSource, workers: int, progress: Progress | None) -> None:
+    missing = part.missing()
+    total = len(source.images)
+    done = total - sum(part.rows(group) for group in missing)
+
+    def work(group: int) -> int:
+        part.write(group, source.compute(group))
+        return part.rows(group)
+
+    pool = ThreadPoolExecutor(workers, "features", torch.set_num_threads, (1,))
+    try:
+        for finished in as_completed([pool.submit(work, group) for group in missing]):
+            done += finished.result()
+            if progress is not None:
+                progress(done, total)
+    finally:
+        pool.shutdown(cancel_futures=True)
