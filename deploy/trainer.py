@@ -40,7 +40,9 @@ def _answer(apps: dict[str, Any], run: Any, fab: Any, message: Any, context: Any
     from flwr.app import Message
     from flwr.app.error import Error
     from flwr.common.constant import ErrorCode
+    from flwr.supercore.task_identity import TaskIdentity
 
+    TaskIdentity.run_id, TaskIdentity.node_id = context.run_id, context.node_id
     try:
         if message.metadata.message_type.startswith("train"):
             _carry_ballast()

@@ -37,6 +37,7 @@ from deploy.settings import say
 from deploy.trainer import trainer_main
 
 _POLL_S = 0.2
+LATE = 75  # exit code of a ClientApp that ends itself because its device hangs (clients/worker.py)
 
 
 @dataclass(slots=True)
@@ -88,6 +89,8 @@ class Trainer:
             room = f"{limit / 2**20:.0f} MiB" if limit else "the machine's memory"
             where = f"the kernel stopped device {self.device} at its container's limit of {room}"
             return f"killed: out of memory: {where}"
+        if code == LATE:
+            return f"timeout: device {self.device} passed its deadline, its training process was ended"
         if code is not None and code < 0:
             return f"killed: signal {-code} ended the training process of device {self.device}"
         return f"killed: the training process of device {self.device} ended with exit code {code}"

@@ -91,6 +91,7 @@ _DEVICE = """
     depends_on: [superlink]
     environment:
       <<: *environment
+      FED_ASI_STATE_DIR: /own/state
       FED_ASI_BALLAST_MIB: ${{FED_ASI_BALLAST_{id}:-0}}
     mem_limit: {limit}m
     memswap_limit: {limit}m
