@@ -15,11 +15,11 @@ from fractions import Fraction
 from math import ceil
 from types import TracebackType
 from typing import Any, Self, cast
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.hooks import RemovableHandle
 
 from fed_asi.errors import UnsupportedLayerError
@@ -82,12 +82,11 @@ class ActivationMeter:
             handle.remove()
         self._visited.clear()  # these would keep dropped parts of the graph alive
         self._add_up()
-        self._refs.clear()
         self._clear()
 
     def _clear(self) -> None:
         self._stack: list[str] = []
-        self._refs: dict[int, tuple[Any, str, int]] = {}
+        self._held: list[tuple[ReferenceType[Tensor], str]] = []
         self._visited: dict[int, Any] = {}
         self._handles: list[RemovableHandle] = []
         self._published = 0
@@ -121,45 +120,44 @@ class ActivationMeter:
             self._visited[id(node)] = node
             if isinstance(node, BackwardCFunction):
                 for tensor in tensors_in(vars(node)):
-                    self._record(tensor)
+                    self._held.append((ref(tensor), self._stack[-1] if self._stack else LOSS))
             pending.extend(before for before, _ in node.next_functions if before is not None)
 
     def _pack(self, tensor: Tensor) -> Tensor:
-        self._record(tensor)
-        # Returned as it is, an operation's own output would hold its node and never be freed.
-        return tensor.detach()
-
-    def _record(self, tensor: Tensor, name: str | None = None) -> None:
-        for part in _dense_parts(tensor):
-            storage = part.untyped_storage()
-            if storage._cdata not in self._refs:
-                layer = name or (self._stack[-1] if self._stack else LOSS)
-                self._refs[storage._cdata] = (_weak_reference(storage), layer, storage.nbytes())
+        # Returned as it is, an operation's own output would hold its node and never be freed. This alias
+        # belongs to autograd alone, so it lives exactly as long as autograd keeps the storage.
+        held = tensor.detach()
+        if held.layout is not torch.strided:
+            storages_of(held)  # raises now for what could not be counted later
+        self._held.append((ref(held), self._stack[-1] if self._stack else LOSS))
+        return held
 
     def _add_up(self) -> None:
-        weights = self._weights()
+        counted = self._weights()
         state = self._record_state()
         kinds = {name: _kind_name(module) for name, module in self._modules}
         self.saved_bytes = self.state_bytes = 0
         self.published_bytes = self._published
         self.by_layer, self.by_kind = {}, {}
-        for key, (ref, name, size) in self._refs.items():
-            if key in weights or ref.expired():
-                continue
-            self.saved_bytes += size
-            self.state_bytes += size if key in state else 0
-            self.by_layer[name] = self.by_layer.get(name, 0) + size
-            kind = kinds.get(name, name)
-            self.by_kind[kind] = self.by_kind.get(kind, 0) + size
+        for held, name in self._held:
+            tensor = held()
+            for storage in () if tensor is None else storages_of(tensor):
+                if storage._cdata not in counted:
+                    counted.add(storage._cdata)
+                    self._count(name, kinds.get(name, name), storage.nbytes(), storage._cdata in state)
+
+    def _count(self, name: str, kind: str, size: int, is_state: bool) -> None:
+        self.saved_bytes += size
+        self.state_bytes += size if is_state else 0
+        self.by_layer[name] = self.by_layer.get(name, 0) + size
+        self.by_kind[kind] = self.by_kind.get(kind, 0) + size
 
     def _weights(self) -> set[int]:
         found: set[int] = set()
         for _, module in self._modules:
-            for tensor in (*module._parameters.values(), *module._buffers.values()):
+            for tensor in (*module._parameters.values(), *module._buffers.values(), *static_tensors(module)):
                 if tensor is not None:
-                    found.update(part.untyped_storage()._cdata for part in _dense_parts(tensor))
-            for tensor in static_tensors(module):
-                found.add(tensor.untyped_storage()._cdata)
+                    found.update(storage._cdata for storage in storages_of(tensor))
         return found
 
     def _record_state(self) -> set[int]:
@@ -167,8 +165,8 @@ class ActivationMeter:
         for name, module in self._modules:
             for key in module.__dict__.keys() - _MODULE_ATTRIBUTES:
                 for tensor in tensors_in(module.__dict__[key]):
-                    self._record(tensor, name)
-                    found.update(part.untyped_storage()._cdata for part in _dense_parts(tensor))
+                    self._held.append((ref(tensor), name))
+                    found.update(storage._cdata for storage in storages_of(tensor))
         return found
 
 
@@ -196,20 +194,22 @@ def tensors_in(value: Any, depth: int = 4) -> Iterator[Tensor]:
             yield from tensors_in(getattr(value, field.name, None), depth - 1)
 
 
-def _dense_parts(tensor: Tensor) -> tuple[Tensor, ...]:
+def storages_of(tensor: Tensor) -> list[torch.UntypedStorage]:
+    """Return the storages behind a tensor: one, or those of a sparse tensor's parts.
+
+    Raises UnsupportedLayerError for layouts that hide theirs.
+    """
     if tensor.layout is torch.strided:
-        return (tensor,)
+        return [tensor.untyped_storage()]
     if tensor.layout is torch.sparse_coo:
-        return (tensor._indices(), tensor._values())
-    if tensor.layout in {torch.sparse_csr, torch.sparse_bsr}:
-        return (tensor.crow_indices(), tensor.col_indices(), tensor.values())
-    if tensor.layout in {torch.sparse_csc, torch.sparse_bsc}:
-        return (tensor.ccol_indices(), tensor.row_indices(), tensor.values())
-    raise UnsupportedLayerError(f"a saved tensor of layout {tensor.layout} has no measurable storage")
-
-
-def _weak_reference(storage: torch.UntypedStorage) -> Any:
-    return StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+        parts = [tensor._indices(), tensor._values()]
+    elif tensor.layout in {torch.sparse_csr, torch.sparse_bsr}:
+        parts = [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    elif tensor.layout in {torch.sparse_csc, torch.sparse_bsc}:
+        parts = [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    else:
+        raise UnsupportedLayerError(f"a saved tensor of layout {tensor.layout} has no measurable storage")
+    return [part.untyped_storage() for part in parts]
 
 
 def _unpack(tensor: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ ORDER = [
     "methods",
     "layers",
     "meter graph memory",
-    "tune compression policies",
+    "tune compression compression_report byte_table policies",
     "costs",
     "knapsack profiles plans candidates trials floors calibration planner plan_report",
     "models data",
