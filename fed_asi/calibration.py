@@ -188,10 +188,11 @@ def _join(
     bias = torch.stack(biases).sum(0)
     trainable = name in graph.norms or getattr(modules[name], "bias", None) is not None
     x, g = torch.cat(xs), torch.cat(gs)
+    whole_shape = tuple(x.shape[1:])
     pooled = name in graph.pooled and is_pointwise(modules[name])
     if pooled:
         x, g = _over_space(x, torch.mean), _over_space(g, torch.sum)
-    return Record(name, modules[name], x, g, bias, bias.numel() if trainable else 0, pooled)
+    return Record(name, modules[name], x, g, bias, bias.numel() if trainable else 0, whole_shape, pooled)
 
 
 def _over_space(x: Tensor, reduce: Callable[..., Tensor]) -> Tensor:

@@ -7,7 +7,7 @@ avoids (masks, pooled features, the loss) depend on both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from fed_asi.errors import BudgetError, ConfigError, ProfileError, nearest
 from fed_asi.knapsack import UNLIMITED_BYTES, Choices, Knapsack, Solution, smallest_bytes
-from fed_asi.methods import KINDS, BiasOnly, Frozen
+from fed_asi.methods import KINDS, BiasOnly, Frozen, Method, Vanilla
 from fed_asi.plans import FLOOR, Plan
 from fed_asi.profiles import Candidate, LayerProfile, Profile
 from fed_asi.units import format_bytes, parse_bytes
@@ -37,7 +37,7 @@ class Options:
     layers: str | Sequence[str] | None = None
     count: str = "saved"
     selection: str = "exact"
-    centered: bool = True
+    centered: bool | None = True
     update: str = "step"
     momentum: bool = False
 
@@ -53,7 +53,7 @@ class _Question:
     objective: str
     count: str
     selection: str
-    centered: bool
+    centered: bool | None
     accumulators: bool
     momentum: bool
 
@@ -65,17 +65,20 @@ class _Question:
         if layer.name in self.allowed or layer.head:
             if "bias" in self.methods and layer.bias_parameters:
                 found.append(Candidate(BiasOnly(), 0, 0, layer.weight_norm, 0.0))
-            found += [c for c in layer.candidates[micro_batch] if self._admits(layer, c)]
+            forms = {c.method for c in layer.candidates[micro_batch]}
+            found += [c for c in layer.candidates[micro_batch] if self._admits(layer, c, forms)]
         return found
 
-    def _admits(self, layer: LayerProfile, candidate: Candidate) -> bool:
-        if getattr(candidate.method, "centered", False) and not self.centered:
-            return False
-        if layer.head:  # the classifier may always be kept whole: a plan must be able to train it
-            return candidate.method.kind == "vanilla" or candidate.method.kind in self.methods
+    def _admits(self, layer: LayerProfile, candidate: Candidate, forms: Set[Method]) -> bool:
+        method = candidate.method
         if self.selection == "published":
-            return candidate.epsilon is not None
-        return candidate.method.kind in self.methods
+            return method == Vanilla() if layer.head else candidate.epsilon is not None
+        if self.centered is False and getattr(method, "centered", False):
+            return False
+        if self.centered and not getattr(method, "centered", True) and _centered(method) in forms:
+            return False
+        # The classifier may always be kept whole: a plan must be able to train it.
+        return method.kind in self.methods or (layer.head and method.kind == "vanilla")
 
     def value(self, layer: LayerProfile, candidate: Candidate) -> float:
         """Return what this form is worth: the objective's share of this layer."""
@@ -100,6 +103,11 @@ class _Question:
         return 0 if self.count == "published" else self.profile.floors[micro_batch][first]
 
 
+def _centered(method: Method) -> Method:
+    """Return the same form that subtracts the fixed mean first."""
+    return Method.from_dict(method.to_dict() | {"centered": True})
+
+
 @dataclass(frozen=True, slots=True)
 class _Problem:
     """The knapsack of one micro-batch and one first trained layer."""
@@ -122,7 +130,7 @@ def plan(
     layers: str | Sequence[str] | None = None,
     count: str = "saved",
     selection: str = "exact",
-    centered: bool = True,
+    centered: bool | None = True,
     update: str = "step",
     momentum: bool = False,
 ) -> Plan:

@@ -42,11 +42,16 @@ class Record:
     g: Tensor
     bias_gradient: Tensor
     bias_parameters: int
+    whole_shape: tuple[int, ...]
     pooled: bool = False
 
     def canonical(self) -> Tensor:
         """Return the input as (N, C, *S), channels second, as the layers keep it."""
         return self.x.movedim(channel_axis(self.module, self.x), 1)
+
+    def kept_shape(self, method: Method) -> tuple[int, ...]:
+        """Return the shape, of one image, of what the method is applied to: pooled first, but for Vanilla."""
+        return self.whole_shape if isinstance(method, Vanilla) else tuple(self.x.shape[1:])
 
     def mean(self) -> Tensor:
         """Return the mean of the input per channel, (C,)."""
@@ -112,7 +117,7 @@ class Study:
         return LayerProfile(
             name=item.name,
             kind=type(item.module).__name__,
-            input_shape=tuple(item.x.shape[1:]),
+            input_shape=item.whole_shape,
             position=position,
             weight_parameters=item.weight().numel(),
             bias_parameters=item.bias_parameters,
@@ -171,7 +176,7 @@ class _Trial:
         kind = layer_kinds.kind_of(self.item.module)
         if kind is None or kind.unsupported(self.item.module, method) is not None:
             return None
-        shape = (micro_batch, *self.item.x.shape[1:])
+        shape = (micro_batch, *self.item.kept_shape(method))
         saved = kind.saved_bytes(self.item.module, method, shape, self.item.x.dtype)
         error = self._error(method, min(micro_batch, len(self.item.x)))
         return Candidate(method, saved, saved, error, self.energy - error**2, epsilon)
