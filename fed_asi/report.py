@@ -16,7 +16,7 @@ from fed_asi.summary import Summary, summarise
 def show(folder: str | Path, console: Console) -> Summary:
     """Print a run's result table and return its summary."""
     summary = _summary(folder)
-    console.print(report_table.table(summary))
+    console.print(report_table.table(summary, console.width))
     return summary
 
 

@@ -23,15 +23,22 @@ COLUMNS = (
     "local accuracy",
     "took part",
 )
+OPTIONAL = {"papers' count", "micro-batch", "planned"}
+WIDE = 110
 
 
-def table(summary: Summary) -> RenderableType:
-    """Return the result as rich text: a row a budget group, then the whole fleet in words."""
+def table(summary: Summary, width: int = 120) -> RenderableType:
+    """Return the result as rich text: a row a budget group, then the whole fleet in words.
+
+    width: in characters; a narrow one leaves out the columns one can do without.
+    """
     made = Table(title=f"{summary.name}: what each budget bought", title_justify="left")
-    for column in COLUMNS:
-        made.add_column(column, justify="left" if column in {"group", "took part"} else "right")
+    shown = [i for i, column in enumerate(COLUMNS) if width >= WIDE or column not in OPTIONAL]
+    for i in shown:
+        made.add_column(COLUMNS[i], justify="left" if COLUMNS[i] in {"group", "took part"} else "right")
     for group in summary.groups:
-        made.add_row(*cells(group))
+        row = cells(group)
+        made.add_row(*(row[i] for i in shown))
     return Group(made, *(Text(line) for line in lines(summary)))
 
 
