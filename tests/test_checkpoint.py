@@ -39,7 +39,7 @@ def test_a_round_done_again_replaces_its_file(tmp_path: Path) -> None:
 
 def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, at(1))
-    with pytest.raises(RunError, match="no checkpoint"):
+    with pytest.raises(RunError, match="no file"):
         checkpoint.load(tmp_path, 2, "print")
     with pytest.raises(RunError, match="other settings"):
         checkpoint.load(tmp_path, 1, "another")

@@ -12,6 +12,7 @@ build was resumed.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -96,6 +97,11 @@ def trunk_fingerprint(trunk: fx.GraphModule) -> str:
     return digest.hexdigest()
 
 
+def key_of(source: FeatureSource) -> str:
+    """Return the address of a source's features in any store."""
+    return hashlib.sha256(json.dumps(source.about(), sort_keys=True).encode()).hexdigest()[:32]
+
+
 class FeatureStore:
     """Features kept in a folder that any number of processes share.
 
@@ -116,7 +122,7 @@ class FeatureStore:
         Raises ConfigError where the entry is above the limit, RunError where the folder or disk refuses it.
         """
         about = source.about()
-        key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
+        key = key_of(source)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             while (found := self._open(key)) is None:
@@ -125,6 +131,15 @@ class FeatureStore:
                         self._build(key, about, source, workers, progress)
         except OSError as error:
             raise RunError(f"the feature store in {self.folder} failed: {error.strerror or error}") from error
+        return found
+
+    def open(self, key: str) -> torch.Tensor:
+        """Return the finished entry of a key that `key_of` gave, memory-mapped; RunError where it is gone."""
+        found = self._open(key)
+        if found is None:
+            raise RunError(
+                f"the feature store in {self.folder} has no entry {key}: it was removed; start again"
+            )
         return found
 
     def entries(self) -> dict[str, int]:
@@ -149,7 +164,8 @@ class FeatureStore:
                 shape, dtype, offset = read_header(file)
                 # Copy-on-write: torch wants memory it could write to, and the file must never change.
                 array = np.memmap(file, dtype=dtype, mode="c", offset=offset, shape=shape)
-            os.utime(path.parent / "about.json")
+            with contextlib.suppress(OSError):  # a reader may not be allowed to write
+                os.utime(path.parent / "about.json")
         except FileNotFoundError:
             return None
         except ValueError:  # a damaged file is no entry

@@ -1,0 +1,91 @@
+"""What one worker process holds from message to message: the workplaces it has opened, and its threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fed_asi.errors import RunError
+from fed_asi.local import Job
+from fed_asi.workplace import RunAddress, Workplace, fingerprint, open_workplace
+
+WORKPLACE_DIR = "FED_ASI_WORKPLACE_DIR"
+STATE_DIR = "FED_ASI_STATE_DIR"
+GRACE_SECONDS = 10.0
+LATE = 75  # exit code of a worker that ends itself because its device hangs
+
+_open: dict[RunAddress, Workplace] = {}
+
+
+def workplace(run: RunAddress) -> Workplace:
+    """Return the run's workplace, opened by this process's first message and kept.
+
+    The thread count is set each time: worker processes are shared, and it decides the last bits.
+    Raises RunError where the folder is missing or was prepared for other settings.
+    """
+    if run not in _open:
+        _open.clear()  # one run at a time: a workplace holds a network
+        place = open_workplace(folder_of(run))
+        if fingerprint(place.config) != run.fingerprint:
+            raise RunError(f"{place.folder} was prepared for other settings than this run's")
+        _open[run] = place
+    place = _open[run]
+    torch.set_num_threads(place.config.compute.threads)
+    return place
+
+
+def folder_of(run: RunAddress) -> Path:
+    """Return where this machine sees the workplace: under FED_ASI_WORKPLACE_DIR where that is set."""
+    shared = os.environ.get(WORKPLACE_DIR)
+    return Path(shared) / run.folder if shared else Path(run.folder)
+
+
+def state_folder(run: RunAddress) -> Path | None:
+    """Return where devices on this machine keep warm factors beside Flower's state; None keeps none there."""
+    own = os.environ.get(STATE_DIR)
+    if own:
+        return Path(own)
+    return None if os.environ.get(WORKPLACE_DIR) else Path(run.folder).parent / "devices"
+
+
+def within_own_budget(job: Job, node_config: Mapping[str, Any]) -> Job:
+    """Return the job with the device's own budget where that is smaller: a device knows best what it has."""
+    if "budget" not in node_config:
+        return job
+    own = int(node_config["budget"])
+    return replace(job, budget_bytes=own if job.budget_bytes is None else min(own, job.budget_bytes))
+
+
+@contextmanager
+def deadline(run: RunAddress, job: Job) -> Iterator[None]:
+    """End this process when the block outlives the job's deadline by a grace; its steps look at it first.
+
+    A hanging device cannot be asked to stop, and would hold its worker for the rest of the run.
+    """
+    timer = threading.Timer(job.deadline_seconds + GRACE_SECONDS, _end, (run, job))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def late_marker(folder: Path, job: Job) -> Path:
+    """Return the file that says a device was ended because it hung, for who finds its process gone."""
+    return folder / f"late-{job.round:06d}-{job.partition_id:06d}"
+
+
+def _end(run: RunAddress, job: Job) -> None:
+    states = state_folder(run)
+    if states is not None:
+        states.mkdir(parents=True, exist_ok=True)
+        late_marker(states, job).touch()
+    os._exit(LATE)

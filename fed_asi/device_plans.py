@@ -1,0 +1,156 @@
+"""The plans a device tries, in order: its own, and, when that is over budget, what its fleet's policy says.
+
+Policies: "exclude" tries nothing else; "fewer-layers" trains one layer fewer each time; "smaller-micro-batch"
+halves the micro-batch; "lower-ranks" takes the cheapest forms and ranks that the profile knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from fed_asi import planner
+from fed_asi.config import MethodConfig, TrainConfig
+from fed_asi.errors import BudgetError
+from fed_asi.plans import Plan
+from fed_asi.profiles import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a device's plans. micro_batch: None lets the planner choose, up to batch_size."""
+
+    budget_bytes: int | None
+    batch_size: int
+    micro_batch: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One plan, and the name of the policy that made it; None for the device's own."""
+
+    plan: Plan
+    policy: str | None = None
+
+
+class DevicePlans:
+    """Plans from one profile for one run's method; answers are kept, because many devices are alike."""
+
+    def __init__(self, profile: Profile, method: MethodConfig, train: TrainConfig) -> None:
+        self._profile, self._method, self._train = profile, method, train
+        self._known: dict[tuple[Limits, int | None, str], Plan | BudgetError] = {}
+
+    def first(self, limits: Limits) -> Plan:
+        """Return the device's own plan. Raises BudgetError below the smallest plan."""
+        return self._plan(limits, None, self._method.selection)
+
+    def attempts(self, limits: Limits) -> Iterator[Attempt]:
+        """Yield the plans to try, largest first; the next is asked for when the last was over budget.
+
+        Raises BudgetError, that of the device's own plan, when none fits at all.
+        """
+        refused: BudgetError | None = None
+        try:
+            yield Attempt(self.first(limits))
+        except BudgetError as error:
+            refused = error
+        fitting = 0
+        for attempt in self._fallbacks(limits):
+            fitting += 1
+            yield attempt
+        if refused is not None and not fitting:
+            raise refused
+
+    def captured(self, plan: Plan) -> dict[str, float]:
+        """Return, by weight, the share of centred gradient energy that the plan's form captures, 0 to 1."""
+        shares: dict[str, float] = {}
+        for layer in self._profile.layers:
+            method = plan.methods.get(layer.name)
+            if method is None or layer.centered_energy <= 0.0:
+                continue
+            found = [c for c in layer.candidates.get(plan.micro_batch, ()) if c.method == method]
+            captured = found[0].captured / layer.centered_energy if found else 0.0
+            shares[f"{layer.name}.weight"] = min(1.0, max(0.0, captured))
+        return shares
+
+    def _fallbacks(self, limits: Limits) -> Iterator[Attempt]:
+        policy = self._method.over_budget
+        choices: list[tuple[Limits, int | None, str]]
+        if policy == "fewer-layers":
+            body = sum(not layer.head for layer in self._profile.layers)
+            choices = [(limits, count, self._method.selection) for count in range(body - 1, -1, -1)]
+        elif policy == "smaller-micro-batch":
+            largest = limits.micro_batch or limits.batch_size
+            smaller = [b for b in reversed(self._profile.micro_batches) if b < largest]
+            choices = [(replace(limits, micro_batch=b), None, self._method.selection) for b in smaller]
+        elif policy == "lower-ranks" and limits.budget_bytes is not None:
+            parts = [limits.budget_bytes * share // 8 for share in (8, 6, 4, 3, 2, 1)]
+            choices = [(replace(limits, budget_bytes=b), None, "exact") for b in parts if b > 0]
+        else:
+            choices = []
+        for choice in choices:
+            try:
+                yield Attempt(self._plan(*choice), policy)
+            except BudgetError:
+                continue
+
+    def _plan(self, limits: Limits, layer_count: int | None, selection: str) -> Plan:
+        key = (limits, layer_count, selection)
+        if key not in self._known:
+            try:
+                self._known[key] = self._search(limits, layer_count, selection)
+            except BudgetError as error:
+                self._known[key] = error
+        found = self._known[key]
+        if isinstance(found, BudgetError):
+            raise found.with_traceback(None)
+        return found
+
+    def _search(self, limits: Limits, layer_count: int | None, selection: str) -> Plan:
+        method = self._method
+        return planner.plan(
+            self._within(limits.batch_size, limits.micro_batch),
+            limits.budget_bytes,
+            micro_batch=limits.micro_batch,
+            methods=method.allowed or ("vanilla",),
+            objective=method.objective,
+            layers=self._layers(layer_count),
+            count=method.covers,
+            selection=selection,
+            centered=method.centered,
+            update=self._train.update,
+            momentum=self._train.momentum > 0,
+        )
+
+    def _layers(self, count: int | None) -> str | None:
+        if count is not None:
+            return f"last {count}"
+        if self._method.name == "head":
+            return "last 0"
+        return None if self._method.name == "planner" or self._method.layers == "any" else "all"
+
+    def _within(self, batch_size: int, micro_batch: int | None) -> Profile:
+        """The profile's candidates for micro-batches no larger than the device's batch."""
+        smallest = self._profile.micro_batches[0]
+        kept = {
+            b: floors
+            for b, floors in self._profile.floors.items()
+            if b <= batch_size or b in {micro_batch, smallest}
+        }
+        return replace(self._profile, floors=kept)
+
+
+def micro_batches(needs: Iterator[tuple[int, int | None]] | list[tuple[int, int | None]]) -> tuple[int, ...]:
+    """Return the micro-batches a profile must know: powers of two up to the batch, and those that are pinned.
+
+    needs: (batch_size, micro_batch or None) of every device.
+    """
+    found: set[int] = set()
+    for batch_size, micro_batch in needs:
+        if micro_batch is None:
+            found.update(1 << power for power in range(batch_size.bit_length()) if 1 << power < batch_size)
+            found.add(batch_size)
+        else:
+            found.update(1 << power for power in range(micro_batch.bit_length()) if 1 << power < micro_batch)
+            found.add(micro_batch)
+    return tuple(sorted(found))

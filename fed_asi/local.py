@@ -1,0 +1,232 @@
+"""One device's work in one round: plan for its own budget, train on its shard, never keep more than it may.
+
+Pure of Flower: a job and the global tensors go in, an update and what is to be recorded come out. The same
+function serves the plain loop, Ray workers and real devices, which is why their weights are equal to the bit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fed_asi import layers, seeds
+from fed_asi.checkpoint import Factors
+from fed_asi.compression import compress_, uncompress_
+from fed_asi.device_plans import Attempt, Limits
+from fed_asi.errors import BudgetError, FedAsiError, OverBudgetError
+from fed_asi.evaluation import evaluate, load_tensors_
+from fed_asi.plans import Plan
+from fed_asi.sgd import Sgd
+from fed_asi.steps import DeadlineError, Stepper, compare, training_mode_
+from fed_asi.units import format_bytes
+from fed_asi.workplace import Shard, Workplace
+
+JOB_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one device is asked to do in one round; the small JSON of a message."""
+
+    round: int
+    partition_id: int
+    budget_bytes: int | None  # None: unlimited
+    batch_size: int
+    micro_batch: int | None  # None: the planner chooses
+    lr: float
+    factors_round: int = 0  # start from the warm factors this device had after that round; 0: fresh
+    check: bool = False  # hold the first side-by-side step against one micro-batch after another
+    deadline_seconds: float = float("inf")
+
+    def to_json(self) -> str:
+        """Return the job as JSON with its version."""
+        return json.dumps({"version": JOB_VERSION, **asdict(self)}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        """Return the job that `to_json` wrote. Raises FedAsiError for another version."""
+        content = json.loads(text)
+        if content.pop("version", None) != JOB_VERSION:
+            raise FedAsiError("the server speaks another version: use the same fed_asi on both sides")
+        return cls(**content)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalResult:
+    """What a device hands in. stats: columns of device_rounds. tensors: what it trained. factors: to keep."""
+
+    stats: dict[str, Any]
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    factors: Factors = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)  # share of the gradient captured, by tensor
+    notes: tuple[str, ...] = ()
+    host_seconds: float = 0.0
+
+
+def train_locally(
+    place: Workplace, job: Job, tensors: Mapping[str, Tensor], factors: Factors | None = None
+) -> LocalResult:
+    """Return the update of one device, or why there is none ("out-of-memory", "excluded", "timeout").
+
+    tensors: the global ones by name. factors: the device's warm factors, cut or padded to the plan's ranks.
+    The place's tail is used and given back as it was, whatever happens.
+    """
+    started = time.perf_counter()
+    stats: dict[str, Any] = {"budget_bytes": job.budget_bytes}
+    try:
+        result = _first_within_budget(_Device(place, job, tensors, factors, started), stats)
+    except BudgetError as error:
+        result = LocalResult({**stats, "outcome": "excluded", "cause": str(error)})
+    except OverBudgetError as error:
+        result = LocalResult({**stats, "outcome": "out-of-memory", "cause": str(error)})
+    except DeadlineError as error:
+        result = LocalResult({**stats, "outcome": "timeout", "cause": str(error)})
+    finally:
+        uncompress_(place.tail)
+    return replace(result, host_seconds=time.perf_counter() - started)
+
+
+@dataclass(frozen=True, slots=True)
+class _Device:
+    """One device at work: what it was asked, and where it works."""
+
+    place: Workplace
+    job: Job
+    tensors: Mapping[str, Tensor]
+    factors: Factors | None
+    started: float
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.job.budget_bytes, self.job.batch_size, self.job.micro_batch)
+
+
+def _first_within_budget(device: _Device, stats: dict[str, Any]) -> LocalResult:
+    """Return the result of the first plan that keeps its promise; the last plan's error when none does."""
+    refused: OverBudgetError | None = None
+    for attempt in device.place.plans.attempts(device.limits):
+        try:
+            return _train(device, attempt, stats)
+        except OverBudgetError as error:
+            refused = error
+            stats["measured_bytes"] = error.measured_bytes
+            uncompress_(device.place.tail)
+    if refused is None:
+        raise BudgetError("no plan was tried")
+    raise refused
+
+
+def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalResult:
+    """Return the update of a device that trained under this plan. Raises as `Stepper.step_` does."""
+    place, job, plan = device.place, device.job, attempt.plan
+    settings, tail = place.config.train, place.tail
+    stats |= {"policy": attempt.policy, **_described(plan)}
+    shard = place.shard(job.partition_id)
+    load_tensors_(tail, device.tensors)
+    stats |= _judged(place, shard, "before")
+    _compress_(device, plan)
+    optimizer = Sgd(
+        tail.named_parameters(),
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        clip_norm=settings.clip_norm,
+    )
+    stepper = Stepper(
+        tail,
+        optimizer,
+        micro_batch=plan.micro_batch,
+        budget_bytes=job.budget_bytes,
+        covers=place.config.method.covers,
+        side_by_side=place.config.compute.side_by_side,
+        update=settings.update,
+        deadline=time.monotonic() + job.deadline_seconds,
+    )
+    notes = _checked(device, stepper, shard) if job.check else ()
+    _epochs_(device, stepper, shard)
+    tensors = {name: parameter.detach().clone() for name, parameter in optimizer.parameters}
+    factors = layers.factors(tail)
+    uncompress_(tail)
+    stats |= {"outcome": "trained", "num_examples": len(shard.train), **_measured(stepper, optimizer)}
+    stats |= _judged(place, shard, "after")
+    return LocalResult(stats, tensors, factors, place.plans.captured(plan), notes)
+
+
+def _described(plan: Plan) -> dict[str, Any]:
+    kinds = sorted({method.kind for method in plan.methods.values()})
+    ranks = {name: list(method.ranks) for name, method in plan.methods.items() if hasattr(method, "ranks")}
+    return {
+        "method": "+".join(kinds),
+        "planned_bytes": plan.planned_bytes,
+        "micro_batch": plan.micro_batch,
+        "ranks": ranks,
+        "trained_layers": len(plan.trained),
+    }
+
+
+def _measured(stepper: Stepper, optimizer: Sgd) -> dict[str, Any]:
+    largest = stepper.largest
+    return {
+        "measured_bytes": largest.saved_bytes,
+        "published_bytes": largest.published_bytes,
+        "steps": largest.steps,
+        "accumulator_bytes": stepper.accumulator_bytes,
+        "optimizer_bytes": optimizer.state_bytes,
+        "weight_bytes": sum(p.nbytes for p in stepper.tail.parameters()),
+    }
+
+
+def _compress_(device: _Device, plan: Plan) -> None:
+    place, job = device.place, device.job
+    seed = seeds.derive(place.config.seed, "factors", job.partition_id)
+    compress_(place.tail, plan, seed=seed, micro_batch=plan.micro_batch)
+    if device.factors is not None:
+        warm = {name for name, method in plan.methods.items() if method.kind == "asi"}
+        layers.load_factors_(place.tail, {n: f for n, f in device.factors.items() if n in warm})
+    training_mode_(place.tail)
+
+
+def _epochs_(device: _Device, stepper: Stepper, shard: Shard) -> None:
+    place, job = device.place, device.job
+    for epoch in range(place.config.train.epochs):
+        rng = seeds.rng(place.config.seed, "shuffle", job.round, job.partition_id, epoch)
+        order = torch.from_numpy(rng.permutation(shard.train))
+        for rows in torch.split(order, job.batch_size):
+            stepper.step_(place.inputs(rows), place.labels[rows], job.lr)
+
+
+def _checked(device: _Device, stepper: Stepper, shard: Shard) -> tuple[str, ...]:
+    """Return a note on one side-by-side step held against a sequential one; raises where they differ."""
+    rows = torch.from_numpy(shard.train[: device.job.batch_size])
+    found = compare(stepper, device.place.inputs(rows), device.place.labels[rows])
+    text = (
+        f"device {device.job.partition_id}, {len(rows)} images in micro-batches of {stepper.micro_batch}: "
+        f"side by side keeps {format_bytes(found.side_by_side_bytes)} each, one after another "
+        f"{format_bytes(found.sequential_bytes)}; gradients differ by {found.relative_difference:.0e}"
+    )
+    if not found.agrees:
+        raise FedAsiError(f"the simulated step does not stand for the real one: {text}")
+    return (text,)
+
+
+def _judged(place: Workplace, shard: Shard, when: str) -> dict[str, Any]:
+    """Return loss and accuracy on the part of the shard that is kept from training; empty without one."""
+    if len(shard.holdout) == 0:
+        return {}
+    rows = torch.from_numpy(shard.holdout)
+    found = evaluate(place.tail, place.inputs(rows), place.labels[rows], place.num_classes)
+    return {f"loss_{when}": found.loss, f"accuracy_{when}": found.accuracy}
+
+
+def learning_rate(lr: float, final_ratio: float, schedule: str, round: int, rounds: int) -> float:
+    """Return the rate of a round (from 1): constant, or a half cosine from lr to final_ratio * lr."""
+    if schedule == "constant" or rounds <= 1:
+        return lr
+    share = 0.5 * (1.0 + math.cos(math.pi * (round - 1) / (rounds - 1)))
+    return lr * (final_ratio + (1.0 - final_ratio) * share)

@@ -1,0 +1,246 @@
+"""Before the first round: data, shards, weights, the cut, features and the profile, once per run."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from fed_asi import calibration, data, fleet, models, seeds
+from fed_asi.checkpoint import write_file, write_tensors
+from fed_asi.config import RunConfig, ShardingConfig
+from fed_asi.data import shards as sharding
+from fed_asi.data.features import FeatureSource, FeatureStore, key_of
+from fed_asi.data.images import to_batch
+from fed_asi.device_plans import micro_batches
+from fed_asi.errors import ConfigError
+from fed_asi.models import split
+from fed_asi.pretraining import pretrain_
+from fed_asi.profiles import Profile
+from fed_asi.progress import Unwatched, Watcher
+from fed_asi.tune import tune_last_
+from fed_asi.workplace import MANIFEST, VERSION, Workplace, fingerprint, is_prepared, open_workplace
+
+Images = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class _Splits:
+    """Images and labels by use; no image has two."""
+
+    public: tuple[Images, Tensor]
+    train: tuple[Images, Tensor]
+    test: tuple[Images, Tensor]
+
+
+def prepare(
+    config: RunConfig,
+    folder: Path,
+    *,
+    data_dir: Path | None = None,
+    weights_dir: Path | None = None,
+    watcher: Watcher | None = None,
+) -> Workplace:
+    """Return the run's workplace, made under `folder` unless it is there from before a kill.
+
+    folder: runs/NAME/workplace. data_dir, weights_dir: where the data set and weights are; None looks at the
+    environment, then at the publishers.
+    Raises MissingDataError, WeightsError, ConfigError, RunError before anything else has started.
+    """
+    torch.set_num_threads(config.compute.threads)
+    if not is_prepared(folder, config):
+        _make(config, folder, data_dir, weights_dir, watcher or Unwatched())
+    return open_workplace(folder, config)
+
+
+def _make(
+    config: RunConfig, folder: Path, data_dir: Path | None, weights_dir: Path | None, watcher: Watcher
+) -> None:
+    watcher.stage(f"data: {config.data.source}")
+    source = data.load(config.data.source, data_dir)
+    splits = _split(config, source)
+    model = _model(config, source.num_classes, weights_dir)
+    if config.model.weights == "public":
+        _pretrain_(config, model, splits.public, watcher)
+    model.eval()
+    trained = trained_names(model, config)
+    example = torch.zeros(1, 3, config.model.resolution, config.model.resolution)
+    trunk, tail = split.cut(model, trained, example)
+    shards = sharding.make(splits.train[1].numpy(), config.num_devices, scheme(config.sharding), config.seed)
+    store = FeatureStore(folder / store_path(), config.compute.features_limit)
+    kept = {
+        use: _features(config, trunk, images, store, use, watcher)
+        for use, images in (("train", splits.train[0]), ("test", splits.test[0]))
+    }
+    profile = _profile(config, tail, trunk, splits.public, trained, watcher)
+    write_tensors(folder / "base.pt", model.state_dict())
+    write_file(folder / "profile.json", profile.to_json().encode())
+    write_file(folder / "config.json", config.to_json().encode())
+    write_file(
+        folder / "index.npz",
+        _npz(
+            labels=splits.train[1].numpy(),
+            test_labels=splits.test[1].numpy(),
+            indices=shards.indices,
+            offsets=shards.offsets,
+        ),
+    )
+    manifest = {
+        "version": VERSION,
+        "fingerprint": fingerprint(config),
+        "num_classes": source.num_classes,
+        "trained": list(trained),
+        "store": store_path(),
+        "features": kept["train"],
+        "test_features": kept["test"],
+    }
+    write_file(folder / MANIFEST, json.dumps(manifest, indent=1).encode())  # last: it says the rest is whole
+
+
+def scheme(settings: ShardingConfig) -> sharding.Scheme:
+    """Return the sharding scheme that the settings name."""
+    if settings.scheme == "iid":
+        return sharding.Iid(settings.minimum)
+    if settings.scheme == "classes":
+        return sharding.ClassesPerDevice(settings.classes_per_device, settings.minimum)
+    return sharding.Dirichlet(settings.alpha, settings.minimum)
+
+
+def trained_names(model: nn.Module, config: RunConfig) -> Sequence[str]:
+    """Return the names of all layers or parameters that any device may train; the model stays as it is."""
+    wanted = 0 if config.method.name == "head" else config.method.layers
+    if wanted in {"all", "any"}:
+        return [name for name, p in model.named_parameters()]
+    if isinstance(wanted, int):
+        return tune_last_(copy.deepcopy(model), wanted)
+    return [*wanted, models.head_name(model)]
+
+
+def _split(config: RunConfig, source: data.Dataset) -> _Splits:
+    settings = config.data
+    rows = source.split(settings.public, settings.validation, config.seed)
+    x, y = source.x_train, torch.from_numpy(source.y_train)
+    train = rows.train[: settings.limit]
+    if len(train) < config.num_devices:
+        raise ConfigError(f"{len(train)} training images for {config.num_devices} devices; each needs one")
+    if settings.validation:
+        judged = (x[rows.validation], y[rows.validation])
+    else:
+        judged = (source.x_test, torch.from_numpy(source.y_test))
+    judged = (judged[0][: settings.test_limit], judged[1][: settings.test_limit])
+    return _Splits((x[rows.public], y[rows.public]), (x[train], y[train]), judged)
+
+
+def _model(config: RunConfig, num_classes: int, weights_dir: Path | None) -> nn.Module:
+    settings = config.model
+    weights = None if settings.weights in {"public", "none"} else settings.weights
+    return models.build(
+        settings.name,
+        num_classes,
+        weights,
+        settings.resolution,
+        weights_dir=weights_dir,
+        seed=seeds.derive(config.seed, "weights"),
+    )
+
+
+def _batch(config: RunConfig, images: Images) -> Tensor:
+    mean, std = models.normalisation(config.model.name)
+    return to_batch(images, config.model.resolution, mean, std)
+
+
+def _pretrain_(config: RunConfig, model: nn.Module, public: tuple[Images, Tensor], watcher: Watcher) -> None:
+    epochs = config.pretrain.epochs
+    watcher.stage(f"no pretrained weights: training on the server's {len(public[1])} public images", epochs)
+    loss = pretrain_(
+        model,
+        _batch(config, public[0]),
+        public[1],
+        config.pretrain,
+        seed=config.seed,
+        report=lambda _epoch, _loss: watcher.advance(),
+    )
+    watcher.note(
+        f"weights: trained by the server on {len(public[1])} public images, which are on no device "
+        f"({epochs} epochs, loss {loss:.3f})"
+    )
+
+
+def store_path() -> str:
+    """Return where trunk features are kept for all runs, as seen from a workplace's folder.
+
+    FED_ASI_FEATURES_DIR, else beside the workplaces that machines share (FED_ASI_WORKPLACE_DIR), else the
+    user's cache.
+    """
+    if os.environ.get("FED_ASI_FEATURES_DIR"):
+        return str(Path(os.environ["FED_ASI_FEATURES_DIR"]).resolve())
+    if os.environ.get("FED_ASI_WORKPLACE_DIR"):
+        return "../features"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return str(cache.resolve() / "fed_asi" / "features")
+
+
+def _source(config: RunConfig, trunk: fx.GraphModule, images: Images) -> FeatureSource:
+    mean, std = models.normalisation(config.model.name)
+    content = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
+    kept = config.compute.features if config.compute.features != "off" else "float32"
+    return FeatureSource(trunk, images, content, config.model.resolution, mean, std, kept)
+
+
+def _features(
+    config: RunConfig, trunk: fx.GraphModule, images: Images, store: FeatureStore, use: str, watcher: Watcher
+) -> str:
+    """Return the key of these images' features in the store, where they are from now on."""
+    source = _source(config, trunk, images)
+    watcher.stage(f"features of {len(images):,} {use} images", len(images))
+    shown = 0
+
+    def progress(done: int, _total: int) -> None:
+        nonlocal shown
+        watcher.advance(done - shown)
+        shown = done
+
+    store.features(source, progress=progress)
+    return key_of(source)
+
+
+def _profile(
+    config: RunConfig,
+    tail: fx.GraphModule,
+    trunk: fx.GraphModule,
+    public: tuple[Images, Tensor],
+    trained: Sequence[str],
+    watcher: Watcher,
+) -> Profile:
+    count = config.method.calibration_images
+    watcher.stage(f"calibration on {min(count, len(public[1]))} public images")
+    with torch.inference_mode():
+        features = trunk(_batch(config, public[0][:count]))
+    needs = [(d.batch_size, d.micro_batch) for d in fleet.build(config)]
+    return calibration.profile(
+        tail,
+        features.clone(),
+        public[1][:count],
+        trained=trained,
+        micro_batches=[b for b in micro_batches(needs) if b <= len(features)],
+        methods=config.method.allowed or ("vanilla",),
+        selection="published" if config.method.selection == "published" else "candidates",
+        seed=config.seed,
+    )
+
+
+def _npz(**arrays: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
