@@ -184,7 +184,7 @@ def _measured(stepper: Stepper, optimizer: Sgd) -> dict[str, Any]:
 
 def _compress_(device: _Device, plan: Plan) -> None:
     place, job = device.place, device.job
-    seed = seeds.derive(place.config.seed, "factors", job.partition_id)
+    seed = seeds.derive(place.config.seed, "layers", job.round, job.partition_id)
     compress_(place.tail, plan, seed=seed, micro_batch=plan.micro_batch)
     if device.factors is not None:
         warm = {name for name, method in plan.methods.items() if method.kind == "asi"}

@@ -1,0 +1,46 @@
+"""Flower 1.41's simulation engine, quicker: the part that hands messages to workers, done in one pass.
+
+Its own looks through all waiting messages once for every node, ten times a second: with 5,000 nodes and 50
+messages that is seconds of work under the lock that replies need. It is replaced only where it has its known
+form; a run is right without it, and slower.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from queue import Queue
+from typing import Any
+
+PAUSE_SECONDS = 0.01
+KNOWN = ["state", "queue", "nodes_mapping", "f_stop"]
+
+
+def quicken() -> bool:
+    """Put the quicker part in; return whether the engine has the form it fits."""
+    from flwr.server.superlink.fleet.vce import vce_api
+    from flwr.server.superlink.linkstate import InMemoryLinkState
+
+    found = list(inspect.signature(vce_api.add_messages_to_queue).parameters)
+    if found != KNOWN or not hasattr(InMemoryLinkState, "get_message_ins"):
+        return False
+    engine: Any = vce_api
+    engine.add_messages_to_queue = add_messages_to_queue
+    return True
+
+
+def add_messages_to_queue(
+    state: Any, queue: Queue[Any], nodes_mapping: dict[int, int], f_stop: threading.Event
+) -> None:
+    """Move messages that wait for a node into the workers' queue, oldest first, until told to stop."""
+    while not f_stop.is_set():
+        with state.lock:
+            waiting = [
+                message.metadata.dst_node_id
+                for message in state.message_ins_store.values()
+                if message.metadata.delivered_at == "" and message.metadata.dst_node_id in nodes_mapping
+            ]
+        for node_id in waiting:
+            for message in state.get_message_ins(node_id=node_id, limit=1):
+                queue.put(message)
+        f_stop.wait(PAUSE_SECONDS)

@@ -1,0 +1,51 @@
+"""The processes a simulation started: find them, end them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Collection
+
+
+def descendants() -> set[int]:
+    """Return the ids of the live processes that this one started, and of those they started."""
+    command = ["ps", "-A", "-o", "pid=,ppid=,stat="]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    children: dict[int, list[int]] = {}
+    gone: set[int] = set()
+    for line in listed.splitlines():
+        pid, parent, state = line.split()
+        children.setdefault(int(parent), []).append(int(pid))
+        if state.startswith("Z"):
+            gone.add(int(pid))
+    found: set[int] = set()
+    waiting = [os.getpid()]
+    while waiting:
+        own = children.get(waiting.pop(), [])
+        found.update(own)
+        waiting += own
+    return found - gone
+
+
+def end_descendants(spare: Collection[int] = (), seconds: float = 2.0) -> None:
+    """Kill every process this one started, but those in `spare`, until none is left or time is up."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        left = [pid for pid in descendants() if pid not in spare and _kill(pid)]
+        if not left:
+            return
+        time.sleep(0.05)
+
+
+def _kill(pid: int) -> bool:
+    """Return whether there was such a process, and there may be one still."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    return True

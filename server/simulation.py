@@ -1,0 +1,174 @@
+"""A run on Flower's simulation: Ray workers on this machine, or on a cluster that is running already."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fed_asi.config import RunConfig
+from fed_asi.config_checks import cpus_here
+from fed_asi.errors import RunError
+from fed_asi.prepare import prepare
+from fed_asi.progress import Unwatched, Watcher
+from fed_asi.records import RunStore
+from fed_asi.rounds import conduct, recording
+from fed_asi.workplace import RunAddress, Workplace, fingerprint
+from server import processes
+from server.environment import set_environment
+
+OBJECT_STORE_BYTES = 256 * 1024**2  # messages pass through it; a fleet's tensors are a few MiB
+
+
+def run_flower(
+    config: RunConfig,
+    folder: Path,
+    *,
+    resume: bool = False,
+    data_dir: Path | None = None,
+    weights_dir: Path | None = None,
+    watcher: Watcher | None = None,
+) -> None:
+    """Do a whole run on Flower's simulation and record it in `folder`; with `resume`, the rest of one.
+
+    Raises FedAsiError, one line for the user, and KeyboardInterrupt; both are recorded as the run's status,
+    and no process of the simulation is left behind.
+    """
+    watcher = watcher or Unwatched()
+    with recording(config, folder, resume) as store:
+        place = prepare(
+            config, folder / "workplace", data_dir=data_dir, weights_dir=weights_dir, watcher=watcher
+        )
+        watcher.stage("starting Flower and Ray")
+        Simulation(place, store, watcher).run()
+
+
+class Simulation:
+    """One simulation: Flower in a thread of its own, so that the main thread can always stop it."""
+
+    def __init__(self, place: Workplace, store: RunStore, watcher: Watcher) -> None:
+        self._place, self._store, self._watcher = place, store, watcher
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self._finished = False
+        self._before = processes.descendants()
+
+    def run(self) -> None:
+        """Return when every round is done. Raises what ended the run otherwise."""
+        with _ray_folder() as temporary:
+            set_environment(self._store.folder / "flower")
+            thread = threading.Thread(
+                target=self._simulate, args=(temporary,), name="simulation", daemon=True
+            )
+            thread.start()
+            try:
+                while thread.is_alive():
+                    thread.join(0.1)
+            except BaseException:
+                self._end(thread)
+                raise
+            processes.end_descendants(self._before)
+        if self._error is not None:
+            raise self._error
+        if not self._finished:
+            raise RunError("the simulation ended before its last round; the log above says why")
+
+    def _end(self, thread: threading.Thread) -> None:
+        """Stop within seconds: what trains now is given up, its round is done again on resume."""
+        self._stop.set()
+        thread.join(1.5)
+        processes.end_descendants(self._before)
+        thread.join(1.0)
+
+    def _simulate(self, temporary: str) -> None:
+        from flwr.serverapp import ServerApp
+        from flwr.simulation import run_simulation
+
+        from clients.app import app as client_app
+        from server.engine import quicken
+
+        quicken()
+        server_app = ServerApp()
+        server_app.main()(lambda grid, _context: self._serve(grid))
+        logging.getLogger("flwr").setLevel(logging.ERROR)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                run_simulation(
+                    server_app=server_app,
+                    client_app=client_app,
+                    num_supernodes=self._place.config.num_devices,
+                    backend_config=backend_config(self._place.config, temporary),
+                )
+        except BaseException as error:  # the main thread raises it
+            if self._error is None and not self._stop.is_set():
+                self._error = _plain(error)
+
+    def _serve(self, grid: Any) -> None:
+        from server.executor import FlowerExecutor, Interrupted, Waiting
+
+        config = self._place.config
+        torch.set_num_threads(config.compute.threads)
+        run = RunAddress(str(self._place.folder.resolve()), fingerprint(config))
+        waiting = Waiting(self._stop.is_set, workers(config))
+        executor = FlowerExecutor(grid, config.num_devices, run, waiting, self._store.folder / "devices")
+        try:
+            executor.find_devices()
+            conduct(self._place, self._store, executor, self._watcher)
+            self._finished = True
+        except Interrupted:
+            pass
+        except BaseException as error:
+            self._error = error
+            raise
+
+
+def workers(config: RunConfig) -> int:
+    """Return how many devices are at work at once on this machine."""
+    compute = config.compute
+    return compute.workers or max(1, cpus_here() // compute.cpus_per_client)
+
+
+def backend_config(config: RunConfig, temporary: str) -> dict[str, Any]:
+    """Return Flower's settings of the Ray backend; workers that die are started anew."""
+    compute = config.compute
+    init: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    if compute.ray_address is not None:
+        init["address"] = compute.ray_address
+    else:
+        init |= {
+            "num_cpus": workers(config) * compute.cpus_per_client,
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "_temp_dir": temporary,
+        }
+    resources = {"num_cpus": compute.cpus_per_client, "num_gpus": 0.0, "max_restarts": -1}
+    return {"init_args": init, "client_resources": resources}
+
+
+@contextlib.contextmanager
+def _ray_folder() -> Iterator[str]:
+    """Give Ray a folder for its sockets, short because a socket's path may be, and remove it afterwards."""
+    folder = tempfile.mkdtemp(prefix="fed-asi-", dir="/tmp" if Path("/tmp").is_dir() else None)
+    try:
+        yield folder
+    finally:
+        for _ in range(5):
+            shutil.rmtree(folder, ignore_errors=True)
+            if not Path(folder).exists():
+                break
+            time.sleep(0.1)
+
+
+def _plain(error: BaseException) -> BaseException:
+    text = str(error.__cause__ or error)
+    return RunError(f"Flower's simulation failed: {(text.splitlines() or [type(error).__name__])[0]}")
