@@ -14,9 +14,8 @@ import torch
 
 from fed_asi.errors import RunError
 from fed_asi.local import Job
-from fed_asi.workplace import RunAddress, Workplace, fingerprint, open_workplace
+from fed_asi.workplace import WORKPLACE_DIR, RunAddress, Workplace, fingerprint, open_workplace
 
-WORKPLACE_DIR = "FED_ASI_WORKPLACE_DIR"
 STATE_DIR = "FED_ASI_STATE_DIR"
 GRACE_SECONDS = 10.0
 LATE = 75  # exit code of a worker that ends itself because its device hangs

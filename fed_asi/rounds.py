@@ -32,7 +32,7 @@ from fed_asi.prepare import prepare
 from fed_asi.progress import Unwatched, Watcher
 from fed_asi.records import DeviceRecord, DeviceRoundRecord, RoundRecord, RunStore
 from fed_asi.replies import Reply, answer, payload_bytes
-from fed_asi.workplace import Workplace, fingerprint
+from fed_asi.workplace import Workplace, fingerprint, workplace_folder
 
 
 class Executor(Protocol):
@@ -239,7 +239,7 @@ def run_loop(
     watcher = watcher or Unwatched()
     with recording(config, folder, resume) as store:
         place = prepare(
-            config, folder / "workplace", data_dir=data_dir, weights_dir=weights_dir, watcher=watcher
+            config, workplace_folder(folder), data_dir=data_dir, weights_dir=weights_dir, watcher=watcher
         )
         conduct(place, store, LoopExecutor(place, folder / "devices"), watcher)
 
@@ -267,6 +267,8 @@ def recording(config: RunConfig, folder: Path, resume: bool) -> Iterator[RunStor
     """Give the run's store, new or opened again, and record how the block ends."""
     store = RunStore.open(folder) if resume else RunStore.create(folder, config, versions())
     with store:
+        if fingerprint(store.config()) != fingerprint(config):
+            raise RunError(f"{folder} holds a run of other settings: choose another name, or remove it")
         store.set_status("running")
         try:
             yield store

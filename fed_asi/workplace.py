@@ -7,6 +7,7 @@ message carries only the trained tensors and a small job. Large arrays are memor
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from fed_asi.tune import tune_
 
 VERSION = 1
 MANIFEST = "manifest.json"
+WORKPLACE_DIR = "FED_ASI_WORKPLACE_DIR"
 
 Rows = NDArray[np.int64]
 
@@ -82,6 +84,18 @@ class Workplace:
     def inputs(self, rows: Tensor) -> Tensor:
         """Return the tail's inputs of these rows, float32, copied."""
         return self.features[rows].float()
+
+
+def workplace_folder(run_folder: Path) -> Path:
+    """Return where a run's workplace is: in its own folder, or under a shared one (FED_ASI_WORKPLACE_DIR)."""
+    shared = os.environ.get(WORKPLACE_DIR)
+    return Path(shared) / run_folder.name if shared else run_folder / "workplace"
+
+
+def address_of(place: Workplace) -> RunAddress:
+    """Return what a worker needs to find this workplace, on this machine or on one that shares its folder."""
+    folder = place.folder.name if os.environ.get(WORKPLACE_DIR) else str(place.folder.resolve())
+    return RunAddress(folder, fingerprint(place.config))
 
 
 def fingerprint(config: RunConfig) -> str:

@@ -12,6 +12,7 @@ import threading
 from queue import Queue
 from typing import Any
 
+ENGINE = "flwr.server.superlink.fleet.vce.vce_api"
 PAUSE_SECONDS = 0.01
 KNOWN = ["state", "queue", "nodes_mapping", "f_stop"]
 

@@ -22,7 +22,7 @@ from fed_asi.prepare import prepare
 from fed_asi.progress import Unwatched, Watcher
 from fed_asi.records import RunStore
 from fed_asi.rounds import conduct, recording
-from fed_asi.workplace import RunAddress, Workplace, fingerprint
+from fed_asi.workplace import Workplace, address_of, workplace_folder
 from server import processes
 from server.environment import set_environment
 
@@ -46,7 +46,7 @@ def run_flower(
     watcher = watcher or Unwatched()
     with recording(config, folder, resume) as store:
         place = prepare(
-            config, folder / "workplace", data_dir=data_dir, weights_dir=weights_dir, watcher=watcher
+            config, workplace_folder(folder), data_dir=data_dir, weights_dir=weights_dir, watcher=watcher
         )
         watcher.stage("starting Flower and Ray")
         Simulation(place, store, watcher).run()
@@ -118,7 +118,7 @@ class Simulation:
 
         config = self._place.config
         torch.set_num_threads(config.compute.threads)
-        run = RunAddress(str(self._place.folder.resolve()), fingerprint(config))
+        run = address_of(self._place)
         waiting = Waiting(self._stop.is_set, workers(config))
         executor = FlowerExecutor(grid, config.num_devices, run, waiting, self._store.folder / "devices")
         try:
