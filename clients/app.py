@@ -37,9 +37,9 @@ def train(message: Message, context: Context) -> Message:
     own = partition_id(context)
     if job.partition_id != own:
         raise RunError(f"a job for device {job.partition_id} reached device {own}")
-    place = worker.workplace(run)
     state = DeviceState(context.state, worker.state_folder(run))
-    with worker.deadline(run, job):
+    with worker.at_work(run, job):
+        place = worker.workplace(run)
         factors = state.factors(job)
         reply, kept = answer(place, worker.within_own_budget(job, context.node_config), tensors, factors)
         state.keep(job, kept)

@@ -17,7 +17,7 @@ from fed_asi.local import Job
 from fed_asi.workplace import WORKPLACE_DIR, RunAddress, Workplace, fingerprint, open_workplace
 
 STATE_DIR = "FED_ASI_STATE_DIR"
-GRACE_SECONDS = 10.0
+GRACE_SECONDS, GRACE_SHARE = 3.0, 0.1  # a step that began in time may end
 LATE = 75  # exit code of a worker that ends itself because its device hangs
 
 _open: dict[RunAddress, Workplace] = {}
@@ -63,28 +63,38 @@ def within_own_budget(job: Job, node_config: Mapping[str, Any]) -> Job:
 
 
 @contextmanager
-def deadline(run: RunAddress, job: Job) -> Iterator[None]:
-    """End this process when the block outlives the job's deadline by a grace; its steps look at it first.
+def at_work(run: RunAddress, job: Job) -> Iterator[None]:
+    """Leave word that this device is at work, and end this process when it outlives its deadline by a grace.
 
-    A hanging device cannot be asked to stop, and would hold its worker for the rest of the run.
+    A hanging device cannot be asked to stop, and would hold its worker for the rest of the run. From the word
+    left, who finds this process gone can tell the device that was at work from those it never came to.
     """
-    timer = threading.Timer(job.deadline_seconds + GRACE_SECONDS, _end, (run, job))
+    states = state_folder(run)
+    begun = None if states is None else begun_file(states, job)
+    if begun is not None:
+        begun.parent.mkdir(parents=True, exist_ok=True)
+        begun.touch()
+    timer = threading.Timer(_patience(job.deadline_seconds), _end, (begun,))
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
+        if begun is not None:
+            begun.unlink(missing_ok=True)
 
 
-def late_marker(folder: Path, job: Job) -> Path:
-    """Return the file that says a device was ended because it hung, for who finds its process gone."""
-    return folder / f"late-{job.round:06d}-{job.partition_id:06d}"
+def begun_file(folder: Path, job: Job) -> Path:
+    """Return the file that is there while a device works; "late" in it means it was ended for that."""
+    return folder / f"begun-{job.round:06d}-{job.partition_id:06d}"
 
 
-def _end(run: RunAddress, job: Job) -> None:
-    states = state_folder(run)
-    if states is not None:
-        states.mkdir(parents=True, exist_ok=True)
-        late_marker(states, job).touch()
+def _patience(deadline_seconds: float) -> float:
+    return deadline_seconds * (1.0 + GRACE_SHARE) + GRACE_SECONDS
+
+
+def _end(begun: Path | None) -> None:
+    if begun is not None:
+        begun.write_text("late")
     os._exit(LATE)

@@ -61,11 +61,12 @@ def answer(
 ) -> tuple[Reply, Factors]:
     """Return a device's reply to a job, and the warm factors it keeps.
 
-    A device that raises is "failed" with the error's text; KeyboardInterrupt and SystemExit pass.
+    A device that raises is "failed" with the error's text, also where it means to end its process: a Ray
+    worker that exits by itself is never replaced. KeyboardInterrupt passes.
     """
     try:
         result = train_locally(place, job, tensors, factors)
-    except Exception as error:  # one device's failure, whatever it is, is that device's alone
+    except (Exception, SystemExit) as error:  # one device's failure, whatever it is, is that device's alone
         return failure(job.partition_id, "failed", f"{type(error).__name__}: {first_line(error)}"), {}
     reply = Reply(
         job.partition_id,

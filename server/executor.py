@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flwr.app import Message, RecordDict
+from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor
 
@@ -19,6 +19,8 @@ from server import messages
 
 POLL_SECONDS = 0.01
 NO_NODE = "device unreachable (stopped, or no heartbeat)"
+NODE_UNAVAILABLE = 5
+TRIES, RESTART_SECONDS = 40, 0.5
 GRACE_SECONDS = 30.0  # a worker ends a hanging device itself; what it could not, we give up on
 START_SECONDS = 120.0  # of Ray and a worker's first imports, before a first reply can come
 
@@ -35,6 +37,14 @@ class Waiting:
     parallel: int | None = None
     nodes_seconds: float = 120.0
     poll_seconds: float = POLL_SECONDS
+
+
+@dataclass(slots=True)
+class _Flight:
+    """The jobs of a round that are out: by message id, and how often each was sent again."""
+
+    jobs_of: dict[str, Job]
+    tries: dict[int, int]
 
 
 class FlowerExecutor:
@@ -67,32 +77,53 @@ class FlowerExecutor:
         """Yield one reply a job as they come; a device that is not there or does not answer is named."""
         self._ask_new_nodes()
         packed = messages.pack(tensors)
-        jobs_of: dict[str, Job] = {}
+        flight = _Flight({}, {})
         for job in sorted(jobs, key=lambda job: job.partition_id):
-            node = self.nodes_of.get(job.partition_id)
-            if node is None:
+            if not self._send(job, packed, flight):
                 yield failure(job.partition_id, "failed", NO_NODE)
-                continue
-            message = Message(messages.write_job(job, packed, self._run), node, "train")
-            (message_id,) = list(self._grid.push_messages([message])) or ("",)
-            if message_id:
-                jobs_of[message_id] = job
-            else:
-                yield failure(job.partition_id, "failed", NO_NODE)
-        for reply, job in self._replies(jobs_of):
+        for reply, job in self._replies(flight, packed):
             yield replace(reply, bytes_down=payload_bytes(tensors, job.to_json()))
 
-    def _replies(self, jobs_of: dict[str, Job]) -> Iterator[tuple[Reply, Job]]:
+    def _send(self, job: Job, packed: ArrayRecord, flight: _Flight) -> bool:
+        """Send one job; return whether its device is there."""
+        node = self.nodes_of.get(job.partition_id)
+        if node is None:
+            return False
+        if self._states is not None:
+            begun_file(self._states, job).unlink(missing_ok=True)
+        message = Message(messages.write_job(job, packed, self._run), node, "train")
+        (message_id,) = list(self._grid.push_messages([message])) or ("",)
+        if message_id:
+            flight.jobs_of[message_id] = job
+        return bool(message_id)
+
+    def _replies(self, flight: _Flight, packed: ArrayRecord) -> Iterator[tuple[Reply, Job]]:
+        jobs_of = flight.jobs_of
         until = time.monotonic() + self._round_seconds(list(jobs_of.values()))
         while jobs_of and time.monotonic() < until:
             for message in self._grid.pull_messages(list(jobs_of)):
                 job = jobs_of.pop(message.metadata.reply_to_message_id, None)
-                if job is not None:
-                    yield self._read(message, job), job
+                if job is None or self._sent_again(message, job, packed, flight):
+                    continue
+                yield self._read(message, job), job
             if jobs_of:
                 self._pause()
         for job in jobs_of.values():
             yield failure(job.partition_id, "timeout", "no reply before the round's deadline"), job
+
+    def _sent_again(self, message: Message, job: Job, packed: ArrayRecord, flight: _Flight) -> bool:
+        """Send a job again whose worker process was gone before it came to it; return whether it was sent.
+
+        Ray starts a worker anew within seconds, and until then refuses what is sent to it.
+        """
+        if self._states is None or not message.has_error() or begun_file(self._states, job).exists():
+            return False
+        tries = flight.tries.get(job.partition_id, 0)
+        if not _is_ray(message.error.reason or "") or tries >= TRIES:
+            return False
+        flight.tries[job.partition_id] = tries + 1
+        self._pause(RESTART_SECONDS)
+        return self._send(job, packed, flight)
 
     def _read(self, message: Message, job: Job) -> Reply:
         if message.has_error():
@@ -109,18 +140,21 @@ class FlowerExecutor:
             return failure(job.partition_id, "timeout", cause)
         if reason.startswith("killed"):
             return failure(job.partition_id, "killed", reason)
-        if "Actor" in reason or "Worker" in reason:
-            return failure(job.partition_id, "killed", "its worker process died; another took its place")
-        if code == 5:
+        if "OutOfMemory" in reason:
+            return failure(job.partition_id, "killed", "out of memory: Ray ended its worker process")
+        if _is_ray(reason):
+            return failure(job.partition_id, "killed", "its worker process died; another takes its place")
+        if code == NODE_UNAVAILABLE:
             return failure(job.partition_id, "failed", NO_NODE)
         return failure(job.partition_id, "failed", (reason.splitlines() or [f"Flower error {code}"])[0])
 
     def _was_late(self, job: Job) -> bool:
-        marker = None if self._states is None else late_marker(self._states, job)
-        if marker is None or not marker.exists():
+        begun = None if self._states is None else begun_file(self._states, job)
+        if begun is None or not begun.exists():
             return False
-        marker.unlink()
-        return True
+        word = begun.read_text()
+        begun.unlink(missing_ok=True)
+        return word == "late"
 
     def _round_seconds(self, jobs: Sequence[Job]) -> float:
         waves = -(-len(jobs) // (self._waiting.parallel or max(1, len(jobs))))
@@ -157,12 +191,17 @@ class FlowerExecutor:
         self.nodes_of[partition_id] = node
         self._asked.add(node)
 
-    def _pause(self) -> None:
+    def _pause(self, seconds: float = 0.0) -> None:
         if self._waiting.stop():
             raise Interrupted
-        time.sleep(self._waiting.poll_seconds)
+        time.sleep(max(seconds, self._waiting.poll_seconds))
 
 
-def late_marker(folder: Path, job: Job) -> Path:
-    """Return the file in which a worker leaves word that it ended itself because this device hung."""
-    return folder / f"late-{job.round:06d}-{job.partition_id:06d}"
+def _is_ray(reason: str) -> bool:
+    """Whether an error reply tells of a worker process that is gone, not of what a device did."""
+    return "ActorUnavailable" in reason or "ActorDied" in reason or "WorkerCrashed" in reason
+
+
+def begun_file(folder: Path, job: Job) -> Path:
+    """Return the file that a worker keeps while a device works on a job (clients/worker.py)."""
+    return folder / f"begun-{job.round:06d}-{job.partition_id:06d}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import tempfile
 import threading
@@ -11,7 +12,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -26,6 +27,9 @@ from fed_asi.workplace import Workplace, address_of, workplace_folder
 from server import processes
 from server.environment import set_environment
 
+if TYPE_CHECKING:  # Flower reads the environment when it is imported, so not before it is set
+    from flwr.clientapp import ClientApp
+
 OBJECT_STORE_BYTES = 256 * 1024**2  # messages pass through it; a fleet's tensors are a few MiB
 
 
@@ -37,11 +41,12 @@ def run_flower(
     data_dir: Path | None = None,
     weights_dir: Path | None = None,
     watcher: Watcher | None = None,
+    client_app: ClientApp | None = None,
 ) -> None:
     """Do a whole run on Flower's simulation and record it in `folder`; with `resume`, the rest of one.
 
     Raises FedAsiError, one line for the user, and KeyboardInterrupt; both are recorded as the run's status,
-    and no process of the simulation is left behind.
+    and no process of the simulation is left behind. client_app: another app than clients.app, to rehearse.
     """
     watcher = watcher or Unwatched()
     with recording(config, folder, resume) as store:
@@ -49,14 +54,17 @@ def run_flower(
             config, workplace_folder(folder), data_dir=data_dir, weights_dir=weights_dir, watcher=watcher
         )
         watcher.stage("starting Flower and Ray")
-        Simulation(place, store, watcher).run()
+        Simulation(place, store, watcher, client_app).run()
 
 
 class Simulation:
     """One simulation: Flower in a thread of its own, so that the main thread can always stop it."""
 
-    def __init__(self, place: Workplace, store: RunStore, watcher: Watcher) -> None:
+    def __init__(
+        self, place: Workplace, store: RunStore, watcher: Watcher, client_app: ClientApp | None = None
+    ) -> None:
         self._place, self._store, self._watcher = place, store, watcher
+        self._client_app = client_app
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._finished = False
@@ -93,19 +101,19 @@ class Simulation:
         from flwr.serverapp import ServerApp
         from flwr.simulation import run_simulation
 
-        from clients.app import app as client_app
+        from clients.app import app
         from server.engine import quicken
 
         quicken()
         server_app = ServerApp()
         server_app.main()(lambda grid, _context: self._serve(grid))
-        logging.getLogger("flwr").setLevel(logging.ERROR)
+        logging.getLogger("flwr").setLevel(log_level())
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 run_simulation(
                     server_app=server_app,
-                    client_app=client_app,
+                    client_app=self._client_app or app,
                     num_supernodes=self._place.config.num_devices,
                     backend_config=backend_config(self._place.config, temporary),
                 )
@@ -130,6 +138,11 @@ class Simulation:
         except BaseException as error:
             self._error = error
             raise
+
+
+def log_level() -> int:
+    """Return how much of Flower's log is shown: nothing, as we name failures; all with FED_ASI_DEBUG."""
+    return logging.INFO if os.environ.get("FED_ASI_DEBUG") else logging.CRITICAL + 1
 
 
 def workers(config: RunConfig) -> int:
