@@ -14,6 +14,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
@@ -97,6 +98,7 @@ def _run(given: argparse.Namespace) -> int:
 
     config, folder = _resumed(given) if given.resume else _begun(given)
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)  # also where a shell started us in the background
     watch = Console(stderr=True)
     watch.print(f"run: {folder}", highlight=False)
     try:
@@ -111,6 +113,10 @@ def _run(given: argparse.Namespace) -> int:
             )
     except KeyboardInterrupt:
         _say(f"stopped; go on with: fed-asi run --resume {folder}")
+        if config.compute.backend == "flower":
+            from server.simulation import leave
+
+            leave(STOPPED)
         return STOPPED
     except FedAsiError as error:
         return _failed(error, folder, kept=given.resume is not None)
@@ -162,8 +168,7 @@ def _backend(name: str) -> Callable[..., None]:
         return run_loop
     from server.simulation import run_flower
 
-    begin: Callable[..., None] = run_flower
-    return begin
+    return partial(run_flower, hasty=True)
 
 
 def _failed(error: FedAsiError, folder: Path, kept: bool) -> int:

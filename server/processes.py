@@ -10,16 +10,19 @@ import time
 from collections.abc import Collection
 
 
-def descendants() -> set[int]:
-    """Return the ids of the live processes that this one started, and of those they started."""
-    command = ["ps", "-A", "-o", "pid=,ppid=,stat="]
+def descendants(named: str = "") -> set[int]:
+    """Return the ids of the live processes that this one started, and of those they started.
+
+    named: only those whose command line begins so.
+    """
+    command = ["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="]
     listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     children: dict[int, list[int]] = {}
     gone: set[int] = set()
     for line in listed.splitlines():
-        pid, parent, state = line.split()
+        pid, parent, state, arguments = (*line.split(maxsplit=3), "")[:4]
         children.setdefault(int(parent), []).append(int(pid))
-        if state.startswith("Z"):
+        if state.startswith("Z") or not arguments.startswith(named):
             gone.add(int(pid))
     found: set[int] = set()
     waiting = [os.getpid()]
@@ -30,11 +33,11 @@ def descendants() -> set[int]:
     return found - gone
 
 
-def end_descendants(spare: Collection[int] = (), seconds: float = 2.0) -> None:
-    """Kill every process this one started, but those in `spare`, until none is left or time is up."""
+def end_descendants(spare: Collection[int] = (), seconds: float = 2.0, named: str = "") -> None:
+    """Kill the processes this one started, but those in `spare`, until none is left or time is up."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        left = [pid for pid in descendants() if pid not in spare and _kill(pid)]
+        left = [pid for pid in descendants(named) if pid not in spare and _kill(pid)]
         if not left:
             return
         time.sleep(0.05)

@@ -6,13 +6,14 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
+import sys
 import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
@@ -30,6 +31,7 @@ from server.environment import set_environment
 if TYPE_CHECKING:  # Flower reads the environment when it is imported, so not before it is set
     from flwr.clientapp import ClientApp
 
+_left_behind: list[tuple[set[int], str]] = []  # per simulation: processes from before it, and Ray's folder
 OBJECT_STORE_BYTES = 256 * 1024**2  # messages pass through it; a fleet's tensors are a few MiB
 
 
@@ -42,11 +44,13 @@ def run_flower(
     weights_dir: Path | None = None,
     watcher: Watcher | None = None,
     client_app: ClientApp | None = None,
+    hasty: bool = False,
 ) -> None:
     """Do a whole run on Flower's simulation and record it in `folder`; with `resume`, the rest of one.
 
     Raises FedAsiError, one line for the user, and KeyboardInterrupt; both are recorded as the run's status,
     and no process of the simulation is left behind. client_app: another app than clients.app, to rehearse.
+    hasty: when interrupted, let the caller say so first and `leave`; an orderly end of Ray takes ten seconds.
     """
     watcher = watcher or Unwatched()
     with recording(config, folder, resume) as store:
@@ -54,17 +58,22 @@ def run_flower(
             config, workplace_folder(folder), data_dir=data_dir, weights_dir=weights_dir, watcher=watcher
         )
         watcher.stage("starting Flower and Ray")
-        Simulation(place, store, watcher, client_app).run()
+        Simulation(place, store, watcher, client_app, hasty).run()
 
 
 class Simulation:
     """One simulation: Flower in a thread of its own, so that the main thread can always stop it."""
 
     def __init__(
-        self, place: Workplace, store: RunStore, watcher: Watcher, client_app: ClientApp | None = None
+        self,
+        place: Workplace,
+        store: RunStore,
+        watcher: Watcher,
+        client_app: ClientApp | None = None,
+        hasty: bool = False,
     ) -> None:
         self._place, self._store, self._watcher = place, store, watcher
-        self._client_app = client_app
+        self._client_app, self._hasty = client_app, hasty
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._finished = False
@@ -72,30 +81,32 @@ class Simulation:
 
     def run(self) -> None:
         """Return when every round is done. Raises what ended the run otherwise."""
-        with _ray_folder() as temporary:
-            set_environment(self._store.folder / "flower")
-            thread = threading.Thread(
-                target=self._simulate, args=(temporary,), name="simulation", daemon=True
-            )
-            thread.start()
-            try:
-                while thread.is_alive():
-                    thread.join(0.1)
-            except BaseException:
+        _left_behind.append((self._before, temporary := _ray_folder()))
+        set_environment(self._store.folder / "flower")
+        thread = threading.Thread(target=self._simulate, args=(temporary,), name="simulation", daemon=True)
+        thread.start()
+        try:
+            while thread.is_alive():
+                thread.join(0.1)
+                _take_back_signals()
+        except BaseException:
+            self._stop.set()
+            if not self._hasty:
                 self._end(thread)
-                raise
-            processes.end_descendants(self._before)
+                _clean_up()
+            raise
+        _clean_up()
         if self._error is not None:
             raise self._error
         if not self._finished:
             raise RunError("the simulation ended before its last round; the log above says why")
 
     def _end(self, thread: threading.Thread) -> None:
-        """Stop within seconds: what trains now is given up, its round is done again on resume."""
-        self._stop.set()
-        thread.join(1.5)
-        processes.end_descendants(self._before)
-        thread.join(1.0)
+        """Stop in order: what trains now is given up, its round is done again on resume."""
+        until = time.monotonic() + 15.0
+        while thread.is_alive() and time.monotonic() < until:
+            processes.end_descendants(self._before, 0.2, named="ray::ClientAppActor")
+            thread.join(0.1)
 
     def _simulate(self, temporary: str) -> None:
         from flwr.serverapp import ServerApp
@@ -140,6 +151,12 @@ class Simulation:
             raise
 
 
+def _take_back_signals() -> None:
+    """Make SIGTERM the program's again: Ray's handler prints a stack and aborts three seconds later."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+
+
 def log_level() -> int:
     """Return how much of Flower's log is shown: nothing, as we name failures; all with FED_ASI_DEBUG."""
     return logging.INFO if os.environ.get("FED_ASI_DEBUG") else logging.CRITICAL + 1
@@ -168,18 +185,25 @@ def backend_config(config: RunConfig, temporary: str) -> dict[str, Any]:
     return {"init_args": init, "client_resources": resources}
 
 
-@contextlib.contextmanager
-def _ray_folder() -> Iterator[str]:
-    """Give Ray a folder for its sockets, short because a socket's path may be, and remove it afterwards."""
-    folder = tempfile.mkdtemp(prefix="fed-asi-", dir="/tmp" if Path("/tmp").is_dir() else None)
-    try:
-        yield folder
-    finally:
-        for _ in range(5):
-            shutil.rmtree(folder, ignore_errors=True)
-            if not Path(folder).exists():
-                break
-            time.sleep(0.1)
+def leave(code: int) -> NoReturn:
+    """End this process at once, and every process of its simulations, whose folders are removed."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with contextlib.suppress(BaseException):
+        _clean_up()
+    os._exit(code)
+
+
+def _clean_up() -> None:
+    while _left_behind:
+        before, temporary = _left_behind.pop()
+        processes.end_descendants(before)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _ray_folder() -> str:
+    """Return a new folder for Ray's sockets, short because a socket's path may be."""
+    return tempfile.mkdtemp(prefix="fed-asi-", dir="/tmp" if Path("/tmp").is_dir() else None)
 
 
 def _plain(error: BaseException) -> BaseException:
