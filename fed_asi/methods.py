@@ -127,6 +127,8 @@ class ASI(Method):
     order: "sequential" truncates mode after mode, channels first; "published" finds every mode
         from the whole input, batch mode first, as the papers do.
     bits: 32, or 8 to keep core and factors in int8 with one scale a row.
+    warm: start from the last step's factors, which stay in memory between steps; False starts anew
+        from the same random numbers with two iterations, and keeps nothing.
     Source: Nguyen et al., arXiv 2505.05086, section 3.
     """
 
@@ -135,6 +137,7 @@ class ASI(Method):
     order: str = "sequential"
     bits: int = 32
     centered: bool = False
+    warm: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.ranks, (tuple, list)) or not self.ranks:

@@ -158,7 +158,8 @@ class Study:
         for ranks in proposed_ranks(whole.shape[1:], values, self.density):
             for bits in (32, 8):
                 yield from (
-                    (ASI(in_layer_order(item, ranks), bits=bits, centered=c), None) for c in (False, True)
+                    (ASI(in_layer_order(item, ranks), bits=bits, centered=c, warm=False), None)
+                    for c in (False, True)
                 )
 
 
@@ -195,7 +196,7 @@ class _Trial:
             mean=self.mean,
         )
         kept = keep(x, state)
-        if isinstance(method, ASI):
+        if isinstance(method, ASI) and method.warm:
             for _ in range(_WARM_STEPS - 1):
                 state.factors = state.pending
                 kept = keep(x, state)

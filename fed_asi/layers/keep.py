@@ -15,7 +15,7 @@ from fed_asi.layers.base import LayerState
 from fed_asi.layers.kept import Kept, LowBits, TuckerInput, Whole, tucker_bytes
 from fed_asi.methods import ASI, HOSVD, FixedSubspace, Method, Quantized, SpatialMean, Vanilla
 
-BATCH_ITERATIONS = 2  # the batch mode starts anew in every step, as shuffled batches share no samples
+COLD_ITERATIONS = 2  # of a mode that starts anew in every step
 
 
 def keep(x: Tensor, state: LayerState, method: Method | None = None) -> Kept:
@@ -95,12 +95,26 @@ def _asi(x: Tensor, method: ASI, state: LayerState) -> Kept:
     found: tucker.Factors = []
     for part in split(x, state.micro_batch):
         ranks = fitted_ranks(method.ranks, part.shape[1:], state.name)
-        starts = state.factors or [None] * len(ranks)
-        decompose = tucker.published if method.order == "published" else sequential
-        core, found = decompose(computing(part), ranks, starts, state.seed)
+        starts = (state.factors if method.warm else None) or [None] * len(ranks)
+        core, found = _decompose(computing(part), method, ranks, starts, state.seed)
         kept.add(core.to(x.dtype), [None if f is None else f.to(x.dtype) for f in found], method.bits == 8)
-    state.pending = [newest(f) for f in found]
+    if method.warm:
+        modes = warm_modes(method, len(found))
+        state.pending = [newest(f) if mode in modes else None for mode, f in enumerate(found)]
     return kept
+
+
+def _decompose(
+    x: Tensor, method: ASI, ranks: Sequence[int], starts: tucker.Factors, seed: int
+) -> tuple[Tensor, tucker.Factors]:
+    if method.order == "published":
+        return tucker.published(x, ranks, starts, seed)
+    return sequential(x, ranks, starts, seed, 1 if method.warm else COLD_ITERATIONS)
+
+
+def warm_modes(method: ASI, modes: int) -> range:
+    """Return the modes (B, C, *S) whose factors are remembered: in sequential order the batch starts anew."""
+    return range(0 if method.order == "published" else 1, modes)
 
 
 def newest(factor: Tensor | None) -> Tensor | None:
@@ -111,13 +125,16 @@ def newest(factor: Tensor | None) -> Tensor | None:
 
 
 def sequential(
-    x: Tensor, ranks: Sequence[int], starts: tucker.Factors, seed: int
+    x: Tensor, ranks: Sequence[int], starts: tucker.Factors, seed: int, iterations: int = 1
 ) -> tuple[Tensor, tucker.Factors]:
-    """Return (core, factors) of x: (m, b, C, *S), truncated mode after mode: C, *S, then the batch."""
+    """Return (core, factors) of x: (m, b, C, *S), truncated mode after mode: C, *S, then the batch.
+
+    The batch mode starts anew in every step, as shuffled batches share no samples.
+    """
     factors: tucker.Factors = [None] * len(ranks)
     for mode in (*range(1, len(ranks)), 0):
-        start, iterations = (starts[mode], 1) if mode else (None, BATCH_ITERATIONS)
-        x, factors[mode] = tucker.truncate(x, mode, ranks[mode], start, seed=seed, iterations=iterations)
+        start, count = (starts[mode], iterations) if mode else (None, COLD_ITERATIONS)
+        x, factors[mode] = tucker.truncate(x, mode, ranks[mode], start, seed=seed, iterations=count)
     return x.contiguous(), factors
 
 
@@ -164,7 +181,8 @@ _KEEP: dict[type[Method], Callable[[Tensor, Any, LayerState], Kept]] = {
 def kept_bytes(method: Method, dims: Sequence[int], dtype: torch.dtype) -> int:
     """Return the bytes of one micro-batch's input in the form `method` gives it.
 
-    dims: (N, C, *S). Methods that train no weight keep nothing. An upper bound, the whole input,
+    dims: (N, C, *S). Factors remembered for a warm start count too; methods that train no weight keep
+    nothing. An upper bound, the whole input,
     for HOSVD and FixedSubspace, whose ranks depend on the data.
     """
     size = dtype.itemsize
@@ -173,5 +191,18 @@ def kept_bytes(method: Method, dims: Sequence[int], dtype: torch.dtype) -> int:
     if isinstance(method, Quantized):
         return LowBits.numel_bytes(dims[0], prod(dims[1:]), method.bits, max(size, 4))
     if isinstance(method, ASI):
-        return tucker_bytes(dims, fitted_ranks(method.ranks, dims, "layer"), size, method.bits == 8)
+        ranks = fitted_ranks(method.ranks, dims, "layer")
+        kept = tucker_bytes(dims, ranks, size, method.bits == 8)
+        return kept + _remembered_bytes(method, dims, ranks, size)
     return size * prod(dims)
+
+
+def _remembered_bytes(method: ASI, dims: Sequence[int], ranks: Sequence[int], size: int) -> int:
+    """Return the bytes of the factors that a warm start needs beside the newest ones, which are kept anyway.
+
+    In int8 the newest are kept rounded, so they are remembered once more.
+    """
+    if not method.warm:
+        return 0
+    factors = sum(dims[m] * ranks[m] for m in warm_modes(method, len(dims)) if ranks[m] < dims[m])
+    return size * factors * (2 if method.bits == 8 else 1)
