@@ -203,7 +203,7 @@ def _clean_up() -> None:
 
 def _ray_folder() -> str:
     """Return a new folder for Ray's sockets, short because a socket's path may be."""
-    return tempfile.mkdtemp(prefix="fed-asi-", dir="/tmp" if Path("/tmp").is_dir() else None)
+    return tempfile.mkdtemp(prefix=f"fed-asi-{os.getpid()}-", dir="/tmp" if Path("/tmp").is_dir() else None)
 
 
 def _plain(error: BaseException) -> BaseException:

@@ -1,0 +1,152 @@
+"""Kill a run's whole process tree at random moments, resume it each time, compare with one left alone.
+
+    python experiments/benchmarks/kill_test.py [--kills 20] [--backend flower] [--log docs/kill_test.md]
+
+Every kill is SIGKILL to the run's session: server, Ray and workers at once. The run is then resumed until it
+ends, and its weights and records must be those of the uninterrupted run, to the bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from fed_asi import seeds
+from fed_asi.records import TIMES, RunStore
+from fed_asi.runlock import is_locked
+
+FLEET = """
+name = "killed"
+seed = 3
+rounds = 8
+cohort = 4
+[model]
+name = "tiny"
+weights = "public"
+[data]
+public = 120
+[pretrain]
+epochs = 2
+[method]
+name = "asi"
+layers = 2
+[train]
+epochs = 4
+[[groups]]
+name = "tight"
+count = 4
+budget = "96 KiB"
+batch_size = 16
+[[groups]]
+name = "roomy"
+count = 4
+budget = "unlimited"
+batch_size = 16
+"""
+RUN = [sys.executable, "-m", "fed_asi.cli", "run"]
+
+
+def start(arguments: list[str]) -> subprocess.Popen[bytes]:
+    """Start a run in a session of its own, so that all of it can be killed."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "stdin": subprocess.DEVNULL}
+    return subprocess.Popen([*RUN, *arguments], start_new_session=True, **quiet)
+
+
+def kill_session(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL everything in the process's session, whatever group it has moved to."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,sess="], capture_output=True, text=True, check=True)
+    pairs = [tuple(map(int, line.split())) for line in listed.stdout.splitlines()]
+    for pid in [pid for pid, session in pairs if session == process.pid]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.wait()
+
+
+def records(folder: Path) -> tuple[list[object], str | None]:
+    """Return every record but the times, and the weights' hash."""
+    with RunStore.read(folder) as store:
+        rows = [*store.rounds(), *store.device_rounds()]
+        kept = [{k: getattr(r, k) for k in r.__dataclass_fields__ if k not in TIMES} for r in rows]
+        return kept, store.run().weights_sha256
+
+
+def last_round(folder: Path) -> int:
+    """Return the last recorded round, -1 before any."""
+    try:
+        with RunStore.read(folder) as store:
+            return max((record.round for record in store.rounds()), default=-1)
+    except Exception:
+        return -1
+
+
+def one_kill(number: int, fleet: Path, out: Path, backend: str, longest: float) -> tuple[float, int, Path]:
+    """Start a run, kill it at a random moment, resume it to its end; return when and where."""
+    out = out / f"kill-{number}"
+    moment = float(seeds.rng(0, "kill", number).uniform(1.0, longest))
+    process = start([str(fleet), "--out", str(out), "--backend", backend])
+    time.sleep(moment)
+    kill_session(process)
+    folder = out / "killed"
+    while is_locked(folder):
+        time.sleep(0.05)
+    reached = last_round(folder)
+    for _ in range(3):
+        again = ["--resume", str(folder), "--backend", backend]
+        if not (folder / "run.sqlite").exists():  # killed before its first line
+            shutil.rmtree(folder, ignore_errors=True)
+            again = [str(fleet), "--out", str(out), "--backend", backend]
+        if start(again).wait() == 0:
+            break
+        shutil.rmtree(folder, ignore_errors=True) if reached < 0 else None
+    return moment, reached, folder
+
+
+def main() -> int:
+    """Run the test; return 0 when every resumed run equals the uninterrupted one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--backend", default="flower", choices=("flower", "loop"))
+    parser.add_argument("--log", type=Path)
+    given = parser.parse_args()
+    lines = []
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(temporary)
+        os.environ["FED_ASI_FEATURES_DIR"] = str(out / "features")
+        fleet = out / "fleet.toml"
+        fleet.write_text(FLEET)
+        started = time.monotonic()
+        code = start([str(fleet), "--out", str(out / "whole"), "--backend", given.backend]).wait()
+        longest = time.monotonic() - started
+        expected = records(out / "whole" / "killed")
+        lines.append(f"uninterrupted: exit {code}, {longest:.1f} s, weights {str(expected[1])[:12]}")
+        print(lines[-1], flush=True)
+        equal = 0
+        for number in range(given.kills):
+            moment, reached, folder = one_kill(number, fleet, out, given.backend, longest)
+            same = records(folder) == expected
+            equal += same
+            where = "before round 0" if reached < 0 else f"after round {reached}"
+            lines.append(f"kill {number + 1} at {moment:.2f} s, {where}: {'equal' if same else 'DIFFERENT'}")
+            print(lines[-1], flush=True)
+            shutil.rmtree(folder)
+    lines.append(f"{equal} of {given.kills} resumed runs equal the uninterrupted one to the bit")
+    print(lines[-1])
+    if given.log:
+        command = (
+            f"python experiments/benchmarks/kill_test.py --kills {given.kills} --backend {given.backend}"
+        )
+        given.log.write_text("\n".join(["# The kill test", "", f"`{command}`", "", "```", *lines, "```", ""]))
+    return 0 if equal == given.kills else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
