@@ -87,7 +87,7 @@ class Terminal:
         """Show a bar for the stage; without a terminal, its name."""
         self._replace(text, total)
         if not self._console.is_terminal:
-            self._console.print(text, highlight=False)
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def advance(self, steps: int = 1) -> None:
         """Move the stage's bar."""
@@ -96,7 +96,7 @@ class Terminal:
 
     def note(self, text: str) -> None:
         """Print one line that stays."""
-        self._console.print(text, highlight=False, markup=False)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def round_started(self, round: int, rounds: int, asked: int) -> None:
         """Show the rounds' bar and a bar for the devices of this one."""
@@ -117,10 +117,13 @@ class Terminal:
             self._bars.update(self._rounds, completed=record.round)
         self._drop()
         left_out = "".join(f", {count} {outcome}" for outcome, count in sorted(self._left_out.items()))
+        trained = (
+            f"{record.trained} of {record.asked} devices trained" if record.asked else "before any training"
+        )
         self._console.print(
-            f"{self._round or 'start'}: {_accuracy(record)}{record.trained} of {record.asked} devices trained"
-            f"{left_out}, {record.host_seconds:.1f} s",
+            f"{self._round or 'start'}: {_accuracy(record)}{trained}{left_out}, {record.host_seconds:.1f} s",
             highlight=False,
+            soft_wrap=True,
         )
 
     def _replace(self, text: str, total: int | None) -> None:

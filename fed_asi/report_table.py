@@ -61,7 +61,7 @@ def cells(group: GroupResult) -> list[str]:
 def lines(summary: Summary) -> list[str]:
     """Return what the table cannot hold: the fleet's accuracy, who was left out and why, what is missing."""
     said = [_accuracy(summary)]
-    said += [f"{count} × {outcome}: {cause}" for outcome, cause, count in summary.causes]
+    said += _left_out(summary)
     said += [f"note: {note}" for note in summary.notes]
     said += list(summary.missing)
     if summary.run.status != "finished":
@@ -69,6 +69,15 @@ def lines(summary: Summary) -> list[str]:
             f"the run is {summary.run.status}" + (f": {summary.run.cause}" if summary.run.cause else "")
         )
     return said
+
+
+def _left_out(summary: Summary) -> list[str]:
+    """Return a line an outcome other than "trained", with its most frequent cause."""
+    lines: dict[str, str] = {}
+    for outcome, cause, _ in summary.causes:
+        times = sum(group.left_out.get(outcome, 0) for group in summary.groups)
+        lines.setdefault(outcome, f"{times} × {outcome}, as in: {cause}" if cause else f"{times} × {outcome}")
+    return list(lines.values())
 
 
 def _accuracy(summary: Summary) -> str:

@@ -85,7 +85,7 @@ def test_table_says_what_was_bought_and_who_was_left_out(run):
     assert "unlimited" in text
     assert "0 of 4, 4 excluded" in text
     assert "accuracy 12.0 % → 72.5 %" in text
-    assert "4 × excluded: budget 2.0 KiB is below the smallest plan, 4.0 KiB" in text
+    assert "4 × excluded, as in: budget 2.0 KiB is below the smallest plan, 4.0 KiB" in text
     assert "note: the server trained the network on 300 public images" in text
     assert "papers' count" in text
     assert "papers' count" not in text_of(run, width=80)
