@@ -19,6 +19,7 @@ RUN pip install --no-cache-dir --requirement /requirements.txt
 
 ENV HOME=/tmp \
     PYTHONPATH=/app \
+    COLUMNS=140 \
     PYTHONUNBUFFERED=1 \
     MPLCONFIGDIR=/tmp/matplotlib \
     FLWR_HOME=/tmp/flwr \
@@ -35,7 +36,7 @@ COPY clients clients
 COPY server server
 COPY deploy deploy
 COPY experiments/fleets experiments/fleets
-RUN python -m compileall -q fed_asi deploy
+RUN pip install --no-cache-dir --no-deps --no-build-isolation --editable . && python -m compileall -q fed_asi deploy
 
 USER app
 CMD ["python", "-c", "print('start me with: docker compose up --build')"]

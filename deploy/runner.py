@@ -20,6 +20,7 @@ from types import FrameType
 from flwr.common.constant import Status
 from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest, StopRunRequest
 from flwr.supercore.control import ControlHttpClient
+from rich.console import Console
 
 from deploy.control import control_client, reachable
 from deploy.settings import (
@@ -119,7 +120,11 @@ def _word(client: ControlHttpClient) -> str:
 
 def show(folder: Path) -> None:
     """Print the run's table and write its report beside its records."""
-    subprocess.run([sys.executable, "-m", "fed_asi.cli", "report", str(folder)], check=False)
+    from fed_asi import report
+
+    report.show(folder, Console(width=140))
+    report.write([folder])
+    say(WHO, "report: http://localhost:8080 while the service `page` runs (docker compose up page)")
 
 
 def run(fleet: str) -> int:
