@@ -22,7 +22,7 @@ ORDER = [
     "tune compression compression_report byte_table policies",
     "counting costs",
     "knapsack profiles plans candidates trials floors calibration planner plan_report",
-    "models data",
+    "models data plan_command",
     "fleet config config_checks config_file compose",
     "sqlite_file runlock",
     "records",
@@ -96,7 +96,8 @@ def test_the_apps_do_not_know_each_other() -> None:
 
 
 def test_import_is_free_of_flower_and_ray() -> None:
-    code = "import sys, fed_asi; print(*(m for m in ('flwr', 'ray', 'matplotlib', 'sklearn') if m in sys.modules))"
+    heavy = ("flwr", "ray", "matplotlib", "sklearn")
+    code = f"import sys, fed_asi; print(*(m for m in {heavy} if m in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == ""
 
