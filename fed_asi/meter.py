@@ -23,6 +23,7 @@ from torch.autograd.function import BackwardCFunction
 from torch.utils.hooks import RemovableHandle
 
 from fed_asi.errors import UnsupportedLayerError
+from fed_asi.layers import LayerState, original_class, state_of
 
 MODEL = "(model)"
 LOSS = "(loss)"
@@ -93,7 +94,7 @@ class ActivationMeter:
 
     def _before(self, name: str, module: nn.Module) -> Any:
         stack = self._stack
-        if not isinstance(module, _CONVOLUTIONS):
+        if not isinstance(module, _CONVOLUTIONS) or state_of(module) is not None:
             return lambda _module, _args: stack.append(name)
 
         def push(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -103,10 +104,13 @@ class ActivationMeter:
 
         return push
 
-    def _after(self, _module: nn.Module, _args: Any, output: Any) -> None:
+    def _after(self, module: nn.Module, _args: Any, output: Any) -> None:
         for tensor in tensors_in(output):
             if tensor.grad_fn is not None:
                 self._walk(tensor.grad_fn)
+        state = state_of(module)
+        if state is not None and isinstance(module, _CONVOLUTIONS) and torch.is_grad_enabled():
+            self._published += state.kept_bytes if module.weight.requires_grad else 0
         if self._stack:
             self._stack.pop()
 
@@ -135,7 +139,7 @@ class ActivationMeter:
     def _add_up(self) -> None:
         counted = self._weights()
         state = self._record_state()
-        kinds = {name: _kind_name(module) for name, module in self._modules}
+        kinds = {name: original_class(module).__name__ for name, module in self._modules}
         self.saved_bytes = self.state_bytes = 0
         self.published_bytes = self._published
         self.by_layer, self.by_kind = {}, {}
@@ -161,10 +165,15 @@ class ActivationMeter:
         return found
 
     def _record_state(self) -> set[int]:
+        # Side by side, the newest factors are a copy that micro-batches one after another would not need.
+        side_by_side = self.micro_batches > 1
         found: set[int] = set()
         for name, module in self._modules:
             for key in module.__dict__.keys() - _MODULE_ATTRIBUTES:
-                for tensor in tensors_in(module.__dict__[key]):
+                value = module.__dict__[key]
+                if isinstance(value, LayerState):
+                    value = [value.factors, None if side_by_side else value.pending]
+                for tensor in tensors_in(value):
                     self._held.append((ref(tensor), name))
                     found.update(storage._cdata for storage in storages_of(tensor))
         return found
@@ -172,13 +181,15 @@ class ActivationMeter:
 
 def static_tensors(module: nn.Module) -> list[Tensor]:
     """Return the constants a compressed layer got from calibration (its fixed mean): weights in effect."""
-    state = getattr(module, "_asi", None)
-    mean = getattr(state, "mean", None)
-    return [mean] if isinstance(mean, Tensor) else []
+    state = state_of(module)
+    return [] if state is None or state.mean is None else [state.mean]
 
 
 def tensors_in(value: Any, depth: int = 4) -> Iterator[Tensor]:
-    """Yield the tensors in a value: itself, or those in containers and dataclasses, not in modules."""
+    """Yield the tensors in a value: itself, or those in containers and dataclasses.
+
+    Modules and the states of compressed layers are passed over; what they hold is looked at by itself.
+    """
     if isinstance(value, Tensor):
         yield value
     elif depth == 0:
@@ -189,7 +200,7 @@ def tensors_in(value: Any, depth: int = 4) -> Iterator[Tensor]:
     elif isinstance(value, dict):
         for item in value.values():
             yield from tensors_in(item, depth - 1)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+    elif dataclasses.is_dataclass(value) and not isinstance(value, (type, LayerState)):
         for field in dataclasses.fields(value):
             yield from tensors_in(getattr(value, field.name, None), depth - 1)
 
@@ -222,8 +233,3 @@ def _published_bytes(module: nn.Module, args: tuple[Any, ...]) -> int:
     if not weight.requires_grad or not args or not isinstance(args[0], Tensor):
         return 0
     return args[0].numel() * args[0].element_size()
-
-
-def _kind_name(module: nn.Module) -> str:
-    original = getattr(getattr(module, "_asi", None), "original", None)
-    return cast(str, (original or type(module)).__name__)

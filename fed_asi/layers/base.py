@@ -37,6 +37,7 @@ class LayerState:
     mean: (C,) fixed channel mean of the input, for centred methods.
     factors: committed warm factors, one a mode of the input, None where a mode has none.
     pending: the factors of the newest micro-batch, which `commit_factors_` makes the committed.
+    kept_bytes: of the kept form of the newest input alone, without masks: what the papers count.
     """
 
     name: str
@@ -49,6 +50,7 @@ class LayerState:
     mean: Tensor | None = None
     factors: Factors | None = None
     pending: Factors | None = None
+    kept_bytes: int = 0
 
 
 class LayerKind(ABC):

@@ -100,6 +100,7 @@ class LayerFunction(torch.autograd.Function):
         _check_trained(ctx.needs_input_grad, job.state)
         if job.keeps:
             job.kept = job.operation.keep(x, job.state.method, job.state)
+            job.state.kept_bytes = sum(tensor.nbytes for tensor in job.kept.tensors)
         mask: tuple[Tensor, ...] = ()
         if job.clamp is not None and any(ctx.needs_input_grad):
             y, mask = _masked(y, job.clamp)
