@@ -6,32 +6,74 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import torch
 from torch import nn
 
 from fed_asi.errors import WeightsError
+from fed_asi.models import download
 
 State = dict[str, torch.Tensor]
+
+
+_MCUNET = "https://hanlab18.mit.edu/projects/tinyml/mcunet/release/"
+# The publisher lists no checksums: that of in3 is of the one file at hand, the others' are noted at download.
+_PUBLISHED: dict[str, tuple[str, str]] = {
+    "mcunet-in0": (f"{_MCUNET}mcunet-10fps_imagenet.pth", ""),
+    "mcunet-in1": (f"{_MCUNET}mcunet-5fps_imagenet.pth", ""),
+    "mcunet-in2": (f"{_MCUNET}mcunet-256kb-1mb_imagenet.pth", ""),
+    "mcunet-in3": (
+        f"{_MCUNET}mcunet-320kb-1mb_imagenet.pth",
+        "c0d4ccf4bb8ba93ef69a609c60ca053be2c6bab3b4ece19d9b7e66cec8a485e5",
+    ),
+    "mcunet-in4": (f"{_MCUNET}mcunet-512kb-2mb_imagenet.pth", ""),
+}
 
 
 def find(name: str, weights: str | Path, folder: Path | None = None) -> Path:
     """Return the file that holds the weights asked for.
 
-    name: the network. weights: "imagenet" or a path. folder: looked in before FED_ASI_WEIGHTS_DIR.
-    Raises WeightsError that says what is missing and how to provide it.
+    name: the network. weights: "imagenet" or a path. folder: looked in before FED_ASI_WEIGHTS_DIR, for
+    NAME.pth or the publisher's own file name; then they are downloaded, once, from their publisher.
+    Raises WeightsError, within seconds, that says what is missing and the three ways to provide it.
     """
     if weights != "imagenet":
         path = Path(weights).expanduser()
         if not path.is_file():
             raise WeightsError(f"no weights file at {path}")
         return path
-    for place in (folder, os.environ.get("FED_ASI_WEIGHTS_DIR")):
-        if place and (Path(place) / f"{name}.pth").is_file():
-            return Path(place) / f"{name}.pth"
+    url, checksum = published(name)
+    for place in (folder, os.environ.get("FED_ASI_WEIGHTS_DIR"), download.cache_dir()):
+        for file in (f"{name}.pth", Path(urlsplit(url).path).name):
+            if place and url and (Path(place) / file).is_file():
+                return Path(place) / file
+    if url and download.reachable(url):
+        return download.fetch(url, checksum, download.cache_dir())
+    if not url:
+        raise WeightsError(
+            f"nobody publishes ImageNet weights of {name}; name a path, or train without weights"
+        )
     raise WeightsError(
-        f"no ImageNet weights of {name}: put {name}.pth into FED_ASI_WEIGHTS_DIR, or name a path"
+        f"no ImageNet weights of {name}, and {urlsplit(url).hostname} does not answer: put {name}.pth "
+        "into FED_ASI_WEIGHTS_DIR, name a path as weights, or connect to a network so that they are downloaded"
     )
+
+
+def published(name: str) -> tuple[str, str]:
+    """Return (address, checksum) of the network's ImageNet weights; ("", "") where there are none.
+
+    torchvision's file names end in the first digits of their SHA-256.
+    """
+    if name in _PUBLISHED:
+        return _PUBLISHED[name]
+    from fed_asi.models.torchvision_shim import torchvision
+
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        return "", ""
+    known = torchvision.models.get_model_weights(name)
+    url: str = getattr(known, "IMAGENET1K_V1", known.DEFAULT).url
+    return url, Path(url).stem.rpartition("-")[2]
 
 
 def read(path: Path) -> State:
@@ -39,7 +81,7 @@ def read(path: Path) -> State:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise WeightsError(f"{path} is not a file of weights: {str(error).splitlines()[0]}") from error
+        raise WeightsError(f"{path} is not a file of weights: {error!s:.200}".splitlines()[0]) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):

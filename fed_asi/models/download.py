@@ -1,0 +1,90 @@
+"""Files from their publishers: fetched once, checked and kept; given up on quickly without a network."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from fed_asi.errors import WeightsError
+
+PATIENCE_SECONDS = 6.0
+_CHUNK = 1 << 20
+
+
+def cache_dir() -> Path:
+    """Return where downloads are kept: FED_ASI_CACHE_DIR, or fed_asi in the user's cache folder."""
+    named = os.environ.get("FED_ASI_CACHE_DIR")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fed_asi"
+
+
+def reachable(url: str) -> bool:
+    """Return, within PATIENCE_SECONDS, whether the host of `url` (or the proxy in between) answers."""
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return True
+    through = urlsplit(urllib.request.getproxies().get(parts.scheme, url))
+    address = (through.hostname or "", through.port or (80 if through.scheme == "http" else 443))
+    answered = threading.Event()
+
+    def knock() -> None:
+        try:
+            socket.create_connection(address, timeout=PATIENCE_SECONDS).close()
+        except OSError:
+            return
+        answered.set()
+
+    # Looking a name up has no timeout of its own, so the waiting is done out here.
+    knocking = threading.Thread(target=knock, daemon=True)
+    knocking.start()
+    knocking.join(PATIENCE_SECONDS)
+    return answered.is_set()
+
+
+def fetch(url: str, sha256: str, folder: Path) -> Path:
+    """Return the file at `url`, downloaded into `folder` unless it is there already.
+
+    sha256: the checksum, or its first digits; "" where the publisher gives none: then the checksum of the
+    first download is kept beside the file, and a file that changes later is refused.
+    Raises WeightsError where the file cannot be had or is not the one expected.
+    """
+    path = folder / Path(urlsplit(url).path).name
+    noted = path.with_name(f"{path.name}.sha256")
+    if not path.is_file():
+        _download(url, path)
+    found = _sha256(path)
+    expected = sha256 or (noted.read_text(encoding="ascii").strip() if noted.is_file() else "")
+    if not found.startswith(expected):
+        path.unlink()
+        raise WeightsError(
+            f"{url}: checksum {found[:16]}... is not the expected {expected[:16]}...; file removed"
+        )
+    noted.write_text(found, encoding="ascii")
+    return path
+
+
+def _download(url: str, path: Path) -> None:
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as source, part.open("wb") as file:
+            while chunk := source.read(_CHUNK):
+                file.write(chunk)
+        part.replace(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise WeightsError(f"{url} cannot be downloaded: {reason}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
