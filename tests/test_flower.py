@@ -1,0 +1,86 @@
+"""Flower on Ray against the plain loop: the same weights and records to the bit, on any number of workers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fed_asi.records import RunStore
+from fed_asi.rounds import run_loop
+from runs import records, small
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _features(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
+
+
+def flower(folder: Path, **changes: object) -> None:
+    """Do a run in a process of its own, as Ray wants a driver to be, and leave nothing behind."""
+    (folder.parent / f"{folder.name}.json").write_text(small(**changes).to_json())
+    code = (
+        "import sys, pathlib; from fed_asi.config import RunConfig\n"
+        "from server.simulation import run_flower\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "text = (folder.parent / f'{folder.name}.json').read_text()\n"
+        "run_flower(RunConfig.from_json(text), folder)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=True, cwd=ROOT, timeout=280)
+
+
+ASI = {"name": "asi", "layers": 2}
+
+
+def test_loop_and_any_number_of_workers_give_the_same_bits(tmp_path: Path) -> None:
+    run_loop(small(method=ASI, rounds=3), tmp_path / "loop")
+    expected = records(tmp_path / "loop")
+    for workers in (1, 2):
+        flower(
+            tmp_path / f"on-{workers}",
+            method=ASI,
+            rounds=3,
+            compute={"backend": "flower", "workers": workers},
+        )
+        assert records(tmp_path / f"on-{workers}") == expected
+    with RunStore.read(tmp_path / "on-2") as store:
+        assert store.exit_code() == 0
+        assert any(row.outcome == "trained" for row in store.device_rounds())
+
+
+def test_no_process_is_left(tmp_path: Path) -> None:
+    flower(tmp_path / "run", rounds=1, compute={"backend": "flower"})
+    listed = subprocess.run(["ps", "-A", "-o", "args="], capture_output=True, text=True, check=True).stdout
+    assert f"fed-asi-{os.getpid()}" not in listed
+
+
+def test_bytes_reported_are_those_on_the_wire() -> None:
+    import torch
+    from flwr.common.serde import recorddict_to_proto
+
+    from clients.messages import write_reply
+    from fed_asi.local import Job
+    from fed_asi.replies import Reply, payload_bytes
+    from fed_asi.workplace import RunAddress
+    from server.messages import pack, read_reply, write_job
+
+    tensors = {"conv.weight": torch.randn(64, 32, 3, 3), "conv.bias": torch.randn(64)}
+    job = Job(3, 1, 65536, 32, None, 0.05)
+    down = len(
+        recorddict_to_proto(write_job(job, pack(tensors), RunAddress("/runs/x", "abc"))).SerializeToString()
+    )
+    assert payload_bytes(tensors, job.to_json()) <= down <= 1.02 * payload_bytes(tensors, job.to_json()) + 512
+    sent = Reply(1, {"outcome": "trained", "num_examples": 3}, tensors, tuple(tensors), host_seconds=1.5)
+    content = write_reply(sent)
+    got = read_reply(1, content)
+    up = len(recorddict_to_proto(content).SerializeToString())
+    assert got.bytes_up is not None
+    assert got.bytes_up <= up <= 1.02 * got.bytes_up + 512
+    assert got.host_seconds == 1.5
+    assert all(torch.equal(got.tensors[name], tensors[name]) for name in tensors)

@@ -1,0 +1,86 @@
+"""Runs that are killed or stopped from outside, and go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fed_asi.records import RunStore
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(("backend", "kills"), [("loop", 3), ("flower", 1)])
+def test_killed_at_any_moment_it_ends_with_the_same_bits(backend: str, kills: int) -> None:
+    script = ROOT / "experiments" / "benchmarks" / "kill_test.py"
+    command = [sys.executable, str(script), "--kills", str(kills), "--backend", backend]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=290, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+FLEET = """
+name = "stopped"
+rounds = 50
+cohort = 4
+[model]
+name = "tiny"
+weights = "none"
+[data]
+public = 64
+[method]
+name = "vanilla"
+layers = 2
+[train]
+epochs = 20
+[[groups]]
+name = "all"
+count = 4
+budget = "unlimited"
+batch_size = 16
+"""
+
+
+@pytest.mark.parametrize("backend", ["loop", "flower"])
+def test_ctrl_c_ends_it_within_seconds_and_it_can_go_on(tmp_path: Path, backend: str) -> None:
+    (tmp_path / "fleet.toml").write_text(FLEET)
+    environment = {**os.environ, "FED_ASI_FEATURES_DIR": str(tmp_path / "features")}
+    command = [sys.executable, "-m", "fed_asi.cli", "run", str(tmp_path / "fleet.toml")]
+    command += ["--out", str(tmp_path), "--backend", backend]
+    run = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, stderr=subprocess.PIPE)
+    folder = tmp_path / "stopped"
+    wait_for_round(folder, 1)
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to everything at once
+    _, said = run.communicate(timeout=5)
+    assert run.returncode == 130
+    assert b"go on with: fed-asi run --resume" in said
+    time.sleep(0.5)
+    listed = subprocess.run(["ps", "-A", "-o", "sess=,stat="], capture_output=True, text=True, check=True)
+    alive = [line.split() for line in listed.stdout.splitlines()]
+    assert not [state for session, state in alive if int(session) == run.pid and not state.startswith("Z")]
+    with RunStore.read(folder) as store:
+        assert store.run().status == "interrupted"
+        reached = len(store.rounds())
+    again = [*command[:4], "--resume", str(folder), "--backend", "loop"]
+    resumed = subprocess.Popen(again, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    wait_for_round(folder, reached)
+    resumed.send_signal(signal.SIGINT)
+    assert resumed.wait(timeout=5) == 130
+
+
+def wait_for_round(folder: Path, round: int, seconds: float = 100.0) -> None:
+    """Return when the round is recorded."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if (folder / "run.sqlite").exists():
+            with RunStore.read(folder) as store:
+                if len(store.rounds()) > round:
+                    return
+        time.sleep(0.1)
+    raise AssertionError(f"round {round} did not come within {seconds} s")
