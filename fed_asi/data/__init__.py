@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from fed_asi.data.sources import Dataset, Split, load, names
+from fed_asi.data.dataset import Dataset, Split, from_arrays, halves
+from fed_asi.data.sources import from_npz, load, names
 
-__all__ = ["Dataset", "Split", "load", "names"]
+__all__ = ["Dataset", "Split", "from_arrays", "from_npz", "halves", "load", "names"]

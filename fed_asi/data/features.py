@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import fx
 
 from fed_asi.data.feature_file import PartFile, read_header
-from fed_asi.data.images import UInt8Images, to_batch
+from fed_asi.data.images import Images, to_batch
 from fed_asi.errors import ConfigError, RunError
 from fed_asi.units import format_bytes
 
@@ -39,13 +39,6 @@ VERSION: Final = 1
 GROUP: Final = 32  # images; 16 to 32 is fastest where every core works on a group of its own
 DTYPES: Final = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16)}
 Progress = Callable[[int, int], None]
-
-
-class Images(Protocol):
-    """Images (N, H, W, 3) uint8, in memory or read when a slice is asked for."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, rows: slice, /) -> UInt8Images: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,73 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from fed_asi.errors import MissingDataError
+
 UInt8Images = NDArray[np.uint8]
+Rows = slice | NDArray[np.integer] | NDArray[np.bool_]
+
+
+class Images(Protocol):
+    """Images (N, H, W, 3) uint8, in memory or read when rows of them are asked for."""
+
+    def __len__(self) -> int:
+        """Return N."""
+
+    def __getitem__(self, rows: Rows, /) -> UInt8Images:
+        """Return the images of a slice, of indices, or of a mask."""
+
+
+class FileImages:
+    """Image files read when they are asked for, each cut to its middle square and resized to one size."""
+
+    def __init__(self, paths: Sequence[Path], size: int) -> None:
+        self.paths = np.asarray([str(path) for path in paths], dtype=object)
+        self.size = size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, rows: Rows, /) -> UInt8Images:
+        found = [self._read(path) for path in self.paths[rows]]
+        return np.stack(found) if found else np.empty((0, self.size, self.size, 3), np.uint8)
+
+    def _read(self, path: str) -> UInt8Images:
+        from PIL import Image, ImageOps
+
+        try:
+            with Image.open(path) as image:
+                square = ImageOps.fit(image.convert("RGB"), (self.size, self.size), Image.Resampling.BILINEAR)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise MissingDataError(f"{path} is not a readable image: {error}") from error
+        return np.asarray(square, dtype=np.uint8)
+
+
+class SelectedImages:
+    """Rows of other images."""
+
+    def __init__(self, images: Images, rows: NDArray[np.integer]) -> None:
+        self.images, self.rows = images, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Rows, /) -> UInt8Images:
+        return self.images[self.rows[rows]]
+
+
+def select(images: Images, rows: NDArray[np.integer]) -> Images:
+    """Return rows of images; those on disk are still read only when they are asked for."""
+    return images[rows] if isinstance(images, np.ndarray) else SelectedImages(images, rows)
 
 
 def to_batch(
@@ -26,3 +85,20 @@ def to_batch(
     shape = (1, 3, 1, 1)
     batch = batch.sub_(torch.tensor(mean).view(shape)).div_(torch.tensor(std).view(shape))
     return batch.contiguous()
+
+
+def fingerprint(images: Images) -> str:
+    """Return a hash of the images: of their pixels in memory, of names and sizes in bytes on disk."""
+    digest = hashlib.sha256()
+    match images:
+        case SelectedImages():
+            digest.update(fingerprint(images.images).encode())
+            digest.update(np.ascontiguousarray(images.rows, dtype=np.int64).data)
+        case FileImages():
+            for path in images.paths:
+                digest.update(f"{path} {Path(path).stat().st_size} {images.size}\n".encode())
+        case _:
+            pixels = np.ascontiguousarray(images[:])
+            digest.update(f"{pixels.shape}".encode())
+            digest.update(pixels.data)
+    return digest.hexdigest()

@@ -56,7 +56,7 @@ def find(name: str, weights: str | Path, folder: Path | None = None) -> Path:
         )
     raise WeightsError(
         f"no ImageNet weights of {name}, and {urlsplit(url).hostname} does not answer: put {name}.pth "
-        "into FED_ASI_WEIGHTS_DIR, name a path as weights, or connect to a network so that they are downloaded"
+        "into FED_ASI_WEIGHTS_DIR, name a path as weights, or connect to a network to download them"
     )
 
 

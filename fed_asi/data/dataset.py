@@ -1,0 +1,137 @@
+"""What every data set is: images, labels, class names, and a fingerprint of them all."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fed_asi import seeds
+from fed_asi.data.images import FileImages, Images, SelectedImages, UInt8Images
+from fed_asi.errors import ConfigError, MissingDataError
+
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Rows of x_train by use; no row has two uses."""
+
+    public: NDArray[np.int64]
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """Images (N, H, W, 3) uint8, in memory or on disk, and labels (N,), for training and for testing."""
+
+    name: str
+    x_train: Images
+    y_train: Labels
+    x_test: Images
+    y_test: Labels
+    class_names: tuple[str, ...]
+    fingerprint: str
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    def split(self, public: int, validation: int, seed: int) -> Split:
+        """Return rows of x_train: the last `validation` ones, `public` drawn from the others, and the rest.
+
+        Raises ConfigError where nothing is left to train on.
+        """
+        samples = len(self.y_train)
+        if min(public, validation) < 0 or public + validation >= samples:
+            raise ConfigError(
+                f"public={public} and validation={validation} leave nothing of {samples} training samples"
+            )
+        rest = samples - validation
+        drawn = np.zeros(rest, dtype=bool)
+        drawn[seeds.rng(seed, "public").choice(rest, public, replace=False)] = True
+        return Split(np.flatnonzero(drawn), np.flatnonzero(~drawn), np.arange(rest, samples))
+
+
+def halves(dataset: Dataset, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """Return two non-iid halves: every class is wholly in one, drawn by `seed`; the labels stay as they are.
+
+    One is for pretraining, the other for fine-tuning, as in the published ImageNet set-up. Both keep all
+    class names, so one network fits both. Raises ConfigError for fewer than two classes.
+    """
+    if dataset.num_classes < 2:
+        raise ConfigError(f"{dataset.name} has {dataset.num_classes} class, which cannot be halved")
+    order = seeds.rng(seed, "halves").permutation(dataset.num_classes)
+    first = order[: (dataset.num_classes + 1) // 2]
+    return _classes(dataset, first, f"half 0 of {seed}"), _classes(
+        dataset, order[len(first) :], f"half 1 of {seed}"
+    )
+
+
+def _classes(dataset: Dataset, classes: NDArray[np.int64], which: str) -> Dataset:
+    train, test = (np.flatnonzero(np.isin(y, classes)) for y in (dataset.y_train, dataset.y_test))
+    return replace(
+        dataset,
+        x_train=SelectedImages(dataset.x_train, train),
+        y_train=dataset.y_train[train],
+        x_test=SelectedImages(dataset.x_test, test),
+        y_test=dataset.y_test[test],
+        fingerprint=hashlib.sha256(f"{dataset.fingerprint} {which}".encode()).hexdigest()[:16],
+    )
+
+
+def from_arrays(
+    name: str,
+    train: tuple[UInt8Images, NDArray[np.integer]],
+    test: tuple[UInt8Images, NDArray[np.integer]],
+    class_names: Sequence[str],
+) -> Dataset:
+    """Return a data set of one's own arrays, its fingerprint taken from their contents.
+
+    train, test: images (N, H, W, 3) uint8 and labels (N,) in 0..len(class_names) - 1.
+    Raises MissingDataError that names the array of a wrong shape, type or range.
+    """
+    digest = hashlib.sha256()
+    for part, (x, y) in (("train", train), ("test", test)):
+        if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] != 3:
+            raise MissingDataError(f"{name}: x_{part} is {x.dtype} {x.shape}, expected uint8 (N, H, W, 3)")
+        if y.shape != x.shape[:1]:
+            raise MissingDataError(f"{name}: y_{part} is {y.shape} for {len(x)} images")
+        if len(y) and not 0 <= y.min() <= y.max() < len(class_names):
+            raise MissingDataError(f"{name}: y_{part} has labels outside 0..{len(class_names) - 1}")
+        for array in (x, y.astype(np.int64)):
+            digest.update(repr(array.shape).encode())
+            digest.update(np.ascontiguousarray(array).data)
+    (x_train, y_train), (x_test, y_test) = train, test
+    labels = y_train.astype(np.int64), y_test.astype(np.int64)
+    return Dataset(name, x_train, labels[0], x_test, labels[1], tuple(class_names), digest.hexdigest()[:16])
+
+
+Listed = Sequence[tuple[Path, int]]
+
+
+def from_files(
+    name: str, folder: Path, train: Listed, test: Listed, class_names: Sequence[str], size: int
+) -> Dataset:
+    """Return a data set of image files; its fingerprint covers their names, sizes in bytes, and labels.
+
+    train, test: (path, label) of each image; paths under `folder`. size: height and width they are read at.
+    Raises MissingDataError where either part is empty.
+    """
+    digest = hashlib.sha256(f"{size} {class_names}".encode())
+    for part, listed in (("training", train), ("test", test)):
+        if not listed:
+            raise MissingDataError(f"{name}: no {part} images in {folder}")
+        for path, label in listed:
+            digest.update(f"{path.relative_to(folder)} {path.stat().st_size} {label}\n".encode())
+    images = [FileImages([path for path, _ in listed], size) for listed in (train, test)]
+    labels = [np.array([label for _, label in listed], dtype=np.int64) for listed in (train, test)]
+    return Dataset(
+        name, images[0], labels[0], images[1], labels[1], tuple(class_names), digest.hexdigest()[:16]
+    )
