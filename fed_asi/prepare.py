@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import io
 import json
 import os
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from fed_asi import calibration, data, fleet, models, seeds
@@ -22,7 +20,8 @@ from fed_asi.checkpoint import write_file, write_tensors
 from fed_asi.config import RunConfig, ShardingConfig
 from fed_asi.data import shards as sharding
 from fed_asi.data.features import FeatureSource, FeatureStore, key_of
-from fed_asi.data.images import to_batch
+from fed_asi.data.images import Images, select, to_batch
+from fed_asi.data.images import fingerprint as images_fingerprint
 from fed_asi.device_plans import micro_batches
 from fed_asi.errors import ConfigError
 from fed_asi.models import split
@@ -30,9 +29,7 @@ from fed_asi.pretraining import pretrain_
 from fed_asi.profiles import Profile
 from fed_asi.progress import Unwatched, Watcher
 from fed_asi.tune import tune_last_
-from fed_asi.workplace import MANIFEST, VERSION, Workplace, fingerprint, is_prepared, open_workplace
-
-Images = NDArray[np.uint8]
+from fed_asi.workplace import IMAGES, MANIFEST, VERSION, Workplace, fingerprint, is_prepared, open_workplace
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +68,9 @@ def _make(
     source = data.load(config.data.source, data_dir)
     splits = _split(config, source)
     model = _model(config, source.num_classes, weights_dir)
+    notes = []
     if config.model.weights == "public":
-        _pretrain_(config, model, splits.public, watcher)
+        notes.append(_pretrain_(config, model, splits.public, watcher))
     model.eval()
     trained = trained_names(model, config)
     example = torch.zeros(1, 3, config.model.resolution, config.model.resolution)
@@ -82,7 +80,10 @@ def _make(
     kept = {
         use: _features(config, trunk, images, store, use, watcher)
         for use, images in (("train", splits.train[0]), ("test", splits.test[0]))
+        if use == "test" or config.compute.features != "off"
     }
+    if config.compute.features == "off":
+        write_file(folder / IMAGES, _npy(splits.train[0][:]))
     profile = _profile(config, tail, trunk, splits.public, trained, watcher)
     write_tensors(folder / "base.pt", model.state_dict())
     write_file(folder / "profile.json", profile.to_json().encode())
@@ -102,8 +103,9 @@ def _make(
         "num_classes": source.num_classes,
         "trained": list(trained),
         "store": store_path(),
-        "features": kept["train"],
+        "features": kept.get("train"),
         "test_features": kept["test"],
+        "notes": notes,
     }
     write_file(folder / MANIFEST, json.dumps(manifest, indent=1).encode())  # last: it says the rest is whole
 
@@ -135,11 +137,16 @@ def _split(config: RunConfig, source: data.Dataset) -> _Splits:
     if len(train) < config.num_devices:
         raise ConfigError(f"{len(train)} training images for {config.num_devices} devices; each needs one")
     if settings.validation:
-        judged = (x[rows.validation], y[rows.validation])
+        tested, judged_x, judged_y = rows.validation, x, y
     else:
-        judged = (source.x_test, torch.from_numpy(source.y_test))
-    judged = (judged[0][: settings.test_limit], judged[1][: settings.test_limit])
-    return _Splits((x[rows.public], y[rows.public]), (x[train], y[train]), judged)
+        judged_x, judged_y = source.x_test, torch.from_numpy(source.y_test)
+        tested = np.arange(len(judged_y))
+    tested = tested[: settings.test_limit]
+    return _Splits(
+        (select(x, rows.public), y[rows.public]),
+        (select(x, train), y[train]),
+        (select(judged_x, tested), judged_y[tested]),
+    )
 
 
 def _model(config: RunConfig, num_classes: int, weights_dir: Path | None) -> nn.Module:
@@ -157,10 +164,10 @@ def _model(config: RunConfig, num_classes: int, weights_dir: Path | None) -> nn.
 
 def _batch(config: RunConfig, images: Images) -> Tensor:
     mean, std = models.normalisation(config.model.name)
-    return to_batch(images, config.model.resolution, mean, std)
+    return to_batch(images[:], config.model.resolution, mean, std)
 
 
-def _pretrain_(config: RunConfig, model: nn.Module, public: tuple[Images, Tensor], watcher: Watcher) -> None:
+def _pretrain_(config: RunConfig, model: nn.Module, public: tuple[Images, Tensor], watcher: Watcher) -> str:
     epochs = config.pretrain.epochs
     watcher.stage(f"no pretrained weights: training on the server's {len(public[1])} public images", epochs)
     loss = pretrain_(
@@ -171,10 +178,12 @@ def _pretrain_(config: RunConfig, model: nn.Module, public: tuple[Images, Tensor
         seed=config.seed,
         report=lambda _epoch, _loss: watcher.advance(),
     )
-    watcher.note(
+    text = (
         f"weights: trained by the server on {len(public[1])} public images, which are on no device "
         f"({epochs} epochs, loss {loss:.3f})"
     )
+    watcher.note(text)
+    return text
 
 
 def store_path() -> str:
@@ -193,7 +202,7 @@ def store_path() -> str:
 
 def _source(config: RunConfig, trunk: fx.GraphModule, images: Images) -> FeatureSource:
     mean, std = models.normalisation(config.model.name)
-    content = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
+    content = images_fingerprint(images)
     kept = config.compute.features if config.compute.features != "off" else "float32"
     return FeatureSource(trunk, images, content, config.model.resolution, mean, std, kept)
 
@@ -238,6 +247,12 @@ def _profile(
         selection="published" if config.method.selection == "published" else "candidates",
         seed=config.seed,
     )
+
+
+def _npy(array: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
 
 
 def _npz(**arrays: Any) -> bytes:

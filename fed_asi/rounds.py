@@ -258,6 +258,9 @@ def conduct(place: Workplace, store: RunStore, executor: Executor, watcher: Watc
         )
         for d in devices
     )
+    if not store.rounds():
+        for text in place.notes:
+            store.note(text)
     tensors = Rounds(place, store, executor, watcher).run()
     store.set_status("finished", weights_sha256=digest(tensors))
 

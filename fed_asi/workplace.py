@@ -22,6 +22,7 @@ from fed_asi import models, seeds
 from fed_asi.checkpoint import read_tensors
 from fed_asi.config import RunConfig
 from fed_asi.data.features import FeatureStore
+from fed_asi.data.images import to_batch
 from fed_asi.data.shards import Shards
 from fed_asi.device_plans import DevicePlans
 from fed_asi.errors import RunError
@@ -31,7 +32,7 @@ from fed_asi.profiles import Profile
 from fed_asi.tune import tune_
 
 VERSION = 1
-MANIFEST = "manifest.json"
+MANIFEST, IMAGES = "manifest.json", "images.npy"
 WORKPLACE_DIR = "FED_ASI_WORKPLACE_DIR"
 
 Rows = NDArray[np.int64]
@@ -54,25 +55,44 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
+class WholeNetwork:
+    """What stands in for stored features where they are off: the trunk and the images it sees each time."""
+
+    trunk: fx.GraphModule
+    images: NDArray[np.uint8]
+    config: RunConfig
+
+    def inputs(self, rows: Tensor) -> Tensor:
+        """Return the trunk's output for these rows."""
+        mean, std = models.normalisation(self.config.model.name)
+        with torch.inference_mode():
+            batch = to_batch(self.images[rows.numpy()], self.config.model.resolution, mean, std)
+            found: Tensor = self.trunk(batch)
+        return found.clone()
+
+
+@dataclass(frozen=True, slots=True)
 class Workplace:
     """Everything `train_locally` and the server's evaluation need; opened once per process.
 
     tail: the trained part, shared by all work in this process, one job at a time. features: (N, ...) of the
     training images; test_features: of those the server judges by. reference: initial values of every tensor
-    that some device may train, by name.
+    that some device may train, by name. notes: what the report should say. whole: set where features are off.
     """
 
     config: RunConfig
     folder: Path
     num_classes: int
     tail: fx.GraphModule
-    features: Tensor
+    features: Tensor | None
     labels: Tensor
     test_features: Tensor
     test_labels: Tensor
     shards: Shards
     plans: DevicePlans
     reference: Mapping[str, Tensor]
+    notes: tuple[str, ...] = ()
+    whole: WholeNetwork | None = None
 
     def shard(self, partition_id: int) -> Shard:
         """Return a device's rows; the holdout is drawn once, and training keeps at least one row."""
@@ -83,7 +103,11 @@ class Workplace:
 
     def inputs(self, rows: Tensor) -> Tensor:
         """Return the tail's inputs of these rows, float32, copied."""
-        return self.features[rows].float()
+        if self.features is not None:
+            return self.features[rows].float()
+        if self.whole is None:
+            raise RunError(f"{self.folder} has neither features nor images")
+        return self.whole.inputs(rows)
 
 
 def workplace_folder(run_folder: Path) -> Path:
@@ -116,7 +140,8 @@ def open_workplace(folder: Path, config: RunConfig | None = None) -> Workplace:
     config = config or stored
     if manifest["fingerprint"] != fingerprint(config):
         raise RunError(f"{folder} was prepared for other settings")
-    tail = rebuild_tail(config, manifest, read_tensors(folder / "base.pt"))
+    trunk, tail = rebuild(config, manifest, read_tensors(folder / "base.pt"))
+    off = config.compute.features == "off"
     with np.load(folder / "index.npz") as index:
         arrays = {name: index[name] for name in index.files}
     store = FeatureStore(folder / manifest["store"])
@@ -126,13 +151,15 @@ def open_workplace(folder: Path, config: RunConfig | None = None) -> Workplace:
         folder=folder,
         num_classes=int(manifest["num_classes"]),
         tail=tail,
-        features=store.open(manifest["features"]),
+        features=None if off else store.open(manifest["features"]),
         labels=torch.from_numpy(arrays["labels"]),
         test_features=store.open(manifest["test_features"]),
         test_labels=torch.from_numpy(arrays["test_labels"]),
         shards=Shards(arrays["indices"], arrays["offsets"]),
         plans=DevicePlans(profile, config.method, config.train),
         reference=reference_of(tail, profile),
+        notes=tuple(manifest["notes"]),
+        whole=WholeNetwork(trunk, np.load(folder / IMAGES, mmap_mode="r"), config) if off else None,
     )
 
 
@@ -154,15 +181,15 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def rebuild_tail(
+def rebuild(
     config: RunConfig, manifest: Mapping[str, Any], base: Mapping[str, Tensor]
-) -> fx.GraphModule:
-    """Return the trained part of the network with the weights it had before the first round."""
+) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """Return the frozen and the trained part of the network, with the weights from before the first round."""
     resolution = config.model.resolution
     model = models.build(config.model.name, int(manifest["num_classes"]), resolution=resolution)
     model.load_state_dict(dict(base))
     example = torch.zeros(1, 3, resolution, resolution)
-    return split.cut(model.eval(), manifest["trained"], example)[1]
+    return split.cut(model.eval(), manifest["trained"], example)
 
 
 def reference_of(tail: fx.GraphModule, profile: Profile) -> dict[str, Tensor]:

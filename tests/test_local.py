@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -84,6 +85,7 @@ def test_below_the_smallest_plan_is_excluded_by_name(place: Workplace) -> None:
 
 def test_growing_activations_are_out_of_memory_before_anything_moves(place: Workplace) -> None:
     """A device fed larger features by mistake: the plan's promise breaks, the meter says so."""
+    assert place.features is not None
     grown = replace(place, features=place.features.repeat_interleave(2, -1).repeat_interleave(2, -2))
     budget = train_locally(place, job(), place.reference).stats["planned_bytes"]
     result = train_locally(grown, job(budget_bytes=budget), place.reference)
@@ -143,3 +145,16 @@ def test_job_and_reply_survive_the_wire() -> None:
 )
 def test_learning_rate(schedule: str, round: int, expected: float) -> None:
     assert learning_rate(0.1, 0.1, schedule, round, 11) == pytest.approx(expected)
+
+
+def test_training_from_the_store_equals_training_through_the_whole_network(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path / "features"))
+    through = prepare(small(compute={"features": "off"}), tmp_path / "workplace")
+    assert through.features is None
+    whole = train_locally(through, job(), through.reference)
+    stored = train_locally(place, job(), place.reference)
+    assert whole.stats["measured_bytes"] == stored.stats["measured_bytes"]
+    for name in stored.tensors:  # kernels may differ in the last bits with the batch they see
+        torch.testing.assert_close(whole.tensors[name], stored.tensors[name], rtol=1e-5, atol=1e-6)
