@@ -34,6 +34,10 @@ def _layers(value: Any) -> int | str | tuple[str, ...]:
     )
 
 
+def _off(value: Any) -> Any:
+    return None if value == "off" else value  # TOML has no null
+
+
 def _folder_name(name: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is None:
         raise ValueError(f"{name!r} becomes a folder's name: use letters, digits, '.', '_' and '-'")
@@ -82,15 +86,11 @@ class MethodConfig(_Section):
     """How a device keeps what its backward pass needs, and what happens where that does not fit."""
 
     name: Literal["asi", "vanilla", "bias", "head", "quantized", "planner"] = "asi"
-    methods: Annotated[tuple[MethodName, ...] | None, Field(strict=False)] = (
-        None  # overrides what `name` allows
-    )
+    methods: Annotated[tuple[MethodName, ...] | None, Field(strict=False)] = None  # instead of `name`'s
     layers: Annotated[int | Literal["all", "any"] | tuple[str, ...], BeforeValidator(_layers)] = 4
     selection: Literal["exact", "published"] = "exact"
     centered: bool = True  # whether forms that keep x - mu (mu fixed by calibration) may be used
-    objective: Literal["captured", "perplexity", "relative-error"] | None = (
-        None  # None: the planner's default
-    )
+    objective: Literal["captured", "perplexity", "relative-error"] | None = None  # None: the planner's
     covers: Literal["saved", "published", "training"] = "saved"
     over_budget: Literal["exclude", "fewer-layers", "smaller-micro-batch", "lower-ranks"] = "exclude"
     calibration: Literal["server", "device", "federated"] = "server"
@@ -113,12 +113,10 @@ class TrainConfig(_Section):
     lr: Annotated[float, Field(gt=0)] = 0.05
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    clip_norm: Annotated[float, Field(gt=0)] | None = 2.0
+    clip_norm: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_off)] = 2.0  # or "off"
     lr_schedule: Literal["cosine", "constant"] = "cosine"  # over rounds
     final_lr_ratio: Annotated[float, Field(gt=0, le=1)] = 0.1
-    update: Literal["step", "micro-batch"] = (
-        "step"  # when the weights move; micro-batch needs no accumulators
-    )
+    update: Literal["step", "micro-batch"] = "step"  # when weights move; "micro-batch" accumulates nothing
 
 
 class PretrainConfig(_Section):

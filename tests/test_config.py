@@ -123,7 +123,7 @@ def test_five_mistakes_are_five_lines(write):
         ("budgets.7=5000", "budgets: partition_id 7: the fleet has devices 0 to 4"),
         ("data.public=0", "data.public: 0 images, but model.weights"),
         ("model.name=mcunt", "model.name: unknown network 'mcunt'; did you mean mcunet"),
-        ("data.source=cifar11", "data.source: unknown 'cifar11'; did you mean cifar10?"),
+        ("data.source=cifar11", "data.source: unknown 'cifar11'; did you mean cifar10"),
         ("nothing", "--set 'nothing': write key=value"),
         ("name.x=1", "--set 'name.x=1': name is not a table"),
         ("groups.huge.count=1", "--set 'groups.huge.count=1': there is no groups.huge"),
