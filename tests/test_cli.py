@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from made_run import make
 
 from fed_asi import cli
 from fed_asi.errors import MissingDataError, RunError
 from fed_asi.records import DeviceRoundRecord, RoundRecord, RunStore
+from made_run import make
 
 FLEET = """
 name = "small"

@@ -6,7 +6,6 @@ import io
 import re
 
 import pytest
-from made_run import GROUPS, make
 from rich.console import Console
 
 from fed_asi import report, report_table
@@ -15,6 +14,7 @@ from fed_asi.config import BudgetChange, GroupConfig
 from fed_asi.errors import RunError
 from fed_asi.records import DeviceRecord, DeviceRoundRecord, RoundRecord, RunStore
 from fed_asi.summary import summarise
+from made_run import GROUPS, make
 
 
 @pytest.fixture(scope="module")
