@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fed_asi import fleet
@@ -101,7 +101,10 @@ def test_five_mistakes_are_five_lines(write):
         ("train.lr=-1", "train.lr: must be greater than 0, not -1"),
         ("train.epochs=1.5", "train.epochs: must be a whole number, not 1.5"),
         ('method.name="asy"', "method.name: unknown 'asy'; did you mean asi?"),
-        ('method.methods=["asi", "quantised"]', "method.methods[1]: unknown 'quantised'; did you mean quantized?"),
+        (
+            'method.methods=["asi", "quantised"]',
+            "method.methods[1]: unknown 'quantised'; did you mean quantized?",
+        ),
         ("method.methods=[]", "method.methods: empty"),
         ("method.layers=0", 'method.layers: must be a count of last convolutions, "all", "any", or'),
         ("method.layers=[]", "method.layers: must be a count"),
@@ -214,6 +217,7 @@ def test_the_loop_needs_no_free_cpus(write):
     assert load_config(write(GOOD), ["compute.backend=loop", "compute.cpus_per_client=64"], cpus=1)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is not a bug
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
