@@ -216,10 +216,10 @@ features, the loss, and warm factors included. *Plain PyTorch* has the same laye
 mode; *folded* has its batch norms folded into the convolutions."""
 NOTES = """
 MCUNet has ImageNet weights and CIFAR-10 images, its ranks those of HOSVD at 0.8. MobileNetV2 and ResNet18
-have random weights, and ranks in proportion to the modes whose forms take the bytes that the poster prints for HOSVD
-0.8 on ImageNet; on random weights their dW error says nothing about a trained network. *Warm* keeps the
-last step's factors beside the new ones; the others start anew. Weights, gradient accumulators, optimizer
-state and transients are not in these figures: `fed_asi.memory` counts them under their own names."""
+have random weights, and ranks in proportion to the modes whose forms take the bytes that the poster prints
+for HOSVD 0.8 on ImageNet; on random weights their dW error says nothing about a trained network. *Warm*
+keeps the last step's factors beside the new ones; the others start anew. Weights, gradient accumulators,
+optimizer state and transients are not in these figures: `fed_asi.memory` counts them by name."""
 
 if __name__ == "__main__":
     main()
