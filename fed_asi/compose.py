@@ -77,7 +77,6 @@ services:
   page:
     <<: *hardened
     command: [python, -m, deploy.page]
-    depends_on: [superlink]
     mem_limit: {page}m
     networks: [page]
     ports: ["127.0.0.1:${{FED_ASI_PORT:-8080}}:8080"]
