@@ -13,7 +13,7 @@ import pytest
 from fed_asi.records import RunStore
 from runs import small
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 ROOT = Path(__file__).parents[1]
 
 FAULTS = {
@@ -53,7 +53,7 @@ def test_every_fault_is_recorded_by_device_and_cause_and_the_run_goes_on(tmp_pat
         "FED_ASI_FEATURES_DIR": str(tmp_path / "features"),
     }
     command = [sys.executable, "-c", RUN, str(tmp_path), str(Path(__file__).parent)]
-    subprocess.run(command, check=True, cwd=ROOT, env=environment, timeout=280)
+    subprocess.run(command, check=True, cwd=ROOT, env=environment, timeout=550)
     with RunStore.read(tmp_path / "run") as store:
         rows = list(store.device_rounds())
         assert len(rows) == 24

@@ -13,7 +13,7 @@ from fed_asi.records import RunStore
 from fed_asi.rounds import run_loop
 from runs import records, small
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 ROOT = Path(__file__).parents[1]
 
 
@@ -32,7 +32,7 @@ def flower(folder: Path, **changes: object) -> None:
         "text = (folder.parent / f'{folder.name}.json').read_text()\n"
         "run_flower(RunConfig.from_json(text), folder)\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(folder)], check=True, cwd=ROOT, timeout=280)
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=True, cwd=ROOT, timeout=550)
 
 
 ASI = {"name": "asi", "layers": 2}

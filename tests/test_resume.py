@@ -13,16 +13,21 @@ import pytest
 
 from fed_asi.records import RunStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize(("backend", "kills"), [("loop", 3), ("flower", 1)])
+@pytest.mark.parametrize(("backend", "kills"), [("loop", 2), ("flower", 1)])
 def test_killed_at_any_moment_it_ends_with_the_same_bits(backend: str, kills: int) -> None:
     script = ROOT / "experiments" / "benchmarks" / "kill_test.py"
     command = [sys.executable, str(script), "--kills", str(kills), "--backend", backend]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=290, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    test = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        said, _ = test.communicate(timeout=550)
+    finally:
+        test.terminate()
+        test.wait()
+    assert test.returncode == 0, said
 
 
 FLEET = """

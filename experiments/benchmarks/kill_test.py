@@ -59,6 +59,15 @@ def start(arguments: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*RUN, *arguments], start_new_session=True, **quiet)
 
 
+def finish(arguments: list[str]) -> int:
+    """Do a run to its end and return its exit code; nothing of it outlives this call."""
+    process = start(arguments)
+    try:
+        return process.wait()
+    finally:
+        kill_session(process)
+
+
 def kill_session(process: subprocess.Popen[bytes]) -> None:
     """SIGKILL everything in the process's session, whatever group it has moved to."""
     listed = subprocess.run(["ps", "-A", "-o", "pid=,sess="], capture_output=True, text=True, check=True)
@@ -93,8 +102,10 @@ def one_kill(number: int, fleet: Path, out: Path, backend: str, longest: float) 
     out = out / f"kill-{number}"
     moment = float(seeds.rng(0, "kill", number).uniform(1.0, longest))
     process = start([str(fleet), "--out", str(out), "--backend", backend])
-    time.sleep(moment)
-    kill_session(process)
+    try:
+        time.sleep(moment)
+    finally:
+        kill_session(process)
     folder = out / "killed"
     while is_locked(folder):
         time.sleep(0.05)
@@ -104,7 +115,7 @@ def one_kill(number: int, fleet: Path, out: Path, backend: str, longest: float) 
         if not (folder / "run.sqlite").exists():  # killed before its first line
             shutil.rmtree(folder, ignore_errors=True)
             again = [str(fleet), "--out", str(out), "--backend", backend]
-        if start(again).wait() == 0:
+        if finish(again) == 0:
             break
         shutil.rmtree(folder, ignore_errors=True) if reached < 0 else None
     return moment, reached, folder
@@ -117,6 +128,7 @@ def main() -> int:
     parser.add_argument("--backend", default="flower", choices=("flower", "loop"))
     parser.add_argument("--log", type=Path)
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(1))  # so that nothing outlives us
     lines = []
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary)
@@ -124,7 +136,7 @@ def main() -> int:
         fleet = out / "fleet.toml"
         fleet.write_text(FLEET)
         started = time.monotonic()
-        code = start([str(fleet), "--out", str(out / "whole"), "--backend", given.backend]).wait()
+        code = finish([str(fleet), "--out", str(out / "whole"), "--backend", given.backend])
         longest = time.monotonic() - started
         expected = records(out / "whole" / "killed")
         lines.append(f"uninterrupted: exit {code}, {longest:.1f} s, weights {str(expected[1])[:12]}")
