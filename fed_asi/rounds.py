@@ -96,7 +96,9 @@ class Rounds:
         records: list[DeviceRoundRecord] = []
         updates: list[Update] = []
         notes: dict[int, tuple[str, ...]] = {}
+        budgets = {job.partition_id: job.budget_bytes for job in jobs}
         for reply in self._replies(jobs, tensors):
+            reply.stats.setdefault("budget_bytes", budgets[reply.partition_id])
             record, update = self._judge(round, reply)
             records.append(record)
             notes[reply.partition_id] = reply.notes
@@ -146,7 +148,7 @@ class Rounds:
 
     def _judge(self, round: int, reply: Reply) -> tuple[DeviceRoundRecord, Update | None]:
         """Return the device's record, and its update unless there is none or it must not be averaged."""
-        stats = dict(reply.stats)
+        stats = {"budget_bytes": self.fleet[reply.partition_id].budget_at(round), **reply.stats}
         update = None
         if stats["outcome"] == "trained":
             update = Update(
