@@ -45,3 +45,12 @@ def add_messages_to_queue(
             for message in state.get_message_ins(node_id=node_id, limit=1):
                 queue.put(message)
         f_stop.wait(PAUSE_SECONDS)
+
+
+def quieten() -> None:
+    """Keep Ray from printing that a worker died: the round loop names the device and the cause."""
+    from ray._private import worker
+
+    shown: Any = worker
+    if hasattr(shown, "print_to_stdstream"):
+        shown.print_to_stdstream = lambda *_lines, **_options: None

@@ -113,9 +113,11 @@ class Simulation:
         from flwr.simulation import run_simulation
 
         from clients.app import app
-        from server.engine import quicken
+        from server.engine import quicken, quieten
 
         quicken()
+        if not os.environ.get("FED_ASI_DEBUG"):
+            quieten()
         server_app = ServerApp()
         server_app.main()(lambda grid, _context: self._serve(grid))
         logging.getLogger("flwr").setLevel(log_level())
