@@ -85,10 +85,11 @@ def fit_start(start: Tensor | None, seed: int, d: int, r: int, like: Tensor) -> 
 def iterate(matrix: Tensor, start: Tensor, iterations: int = 1) -> Tensor:
     """Return orth(M M^T ... start), `iterations` steps of subspace iteration.
 
-    matrix: (m, d, n). start: (d, r) or (m, d, r).
+    matrix: (m, d, n). start: (d, r) or (m, d, r). The thin matrices stay on the left: BLAS is
+    several times slower the other way round.
     """
     for _ in range(iterations):
-        start = orth(matrix @ (matrix.mT @ start))
+        start = orth(((start.mT @ matrix) @ matrix.mT).mT)
     return start
 
 
@@ -107,6 +108,55 @@ def published(x: Tensor, ranks: Sequence[int], starts: Factors, seed: int) -> tu
         start = fit_start(starts[mode], seed, d, rank, x)
         factors.append(iterate(unfold(x, mode), start))
     return project(x, factors), factors
+
+
+def truncate_channels(
+    x: Tensor, rank: int, start: Tensor | None, *, seed: int, iterations: int
+) -> tuple[Tensor, Tensor | None]:
+    """Return `truncate` on mode 1 of x: (m, b, C, ...), reading x in the order of its memory.
+
+    x with its channels last or contiguous is not copied. The projected x is (m, b, rank, ...).
+    """
+    if rank >= x.shape[2]:
+        return x, None
+    last = x.movedim(2, -1)
+    if last.is_contiguous() and x.dim() > 3:
+        return _truncate_rows(last, fit_start(start, seed, x.shape[2], rank, x), iterations)
+    return _truncate_images(x, fit_start(start, seed, x.shape[2], rank, x), iterations)
+
+
+def _truncate_rows(x: Tensor, factor: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """x: (m, b, ..., C), contiguous; factor: the start (C, r)."""
+    rows = x.flatten(1, -2)
+    factor = factor.expand(x.shape[0], -1, -1)
+    for _ in range(iterations):
+        factor = orth(product(product(factor.mT, rows.mT), rows).mT)
+    small = product(factor.mT, rows.mT)  # (m, r, b * ...)
+    return small.view(x.shape[0], -1, *x.shape[1:-1]).movedim(1, 2), factor
+
+
+def _truncate_images(x: Tensor, factor: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """x: (m, b, C, ...); factor: the start (C, r)."""
+    m, b, channels = x.shape[:3]
+    images = x.reshape(m * b, channels, -1)
+    factor = factor.expand(m, -1, -1)
+    for _ in range(iterations):
+        small = _each(factor, b) @ images
+        factor = orth((small @ images.mT).view(m, b, -1, channels).sum(1).mT)
+    small = _each(factor, b) @ images
+    return small.view(m, b, -1, *x.shape[3:]), factor
+
+
+def _each(factor: Tensor, b: int) -> Tensor:
+    """Return factor^T: (m, r, C) for each of b samples: (m * b, r, C)."""
+    return factor.mT.unsqueeze(1).expand(-1, b, -1, -1).flatten(0, 1)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Return the batched product a @ b, as a plain one where there is one micro-batch."""
+    if a.shape[0] == 1:
+        return (a[0] @ b[0]).unsqueeze(0)
+    return a @ b
 
 
 def truncate(

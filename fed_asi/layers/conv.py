@@ -15,10 +15,12 @@ from fed_asi.layers import tucker_gradient
 from fed_asi.layers.base import register, state_of
 from fed_asi.layers.compressed import WeightKind, run
 from fed_asi.layers.function import Operation
+from fed_asi.layers.fused import dense
 from fed_asi.layers.geometry import Geometry, geometry_of, padded, unpadded_gradient
 from fed_asi.layers.kept import Kept, TuckerInput
 from fed_asi.methods import GradientFilter, Method
 
+LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 BACKWARD = torch.ops.aten.convolution_backward.default
 
 
@@ -45,11 +47,31 @@ class Convolution(Operation):
 
     def input_gradient(self, g: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
         """Return dX: `shape`, exact."""
+        if self._flippable(g, shape[1]):
+            return self._flipped(g, weight)
         outer = list(shape)
         for i, amount in enumerate(self.geometry.pad):
             outer[-1 - i // 2] += amount
         x = g.new_empty(1).expand(outer)
+        if not g.is_contiguous() and dense(g):  # the kernel goes by x's layout, never reading it
+            x = torch.empty(outer, dtype=g.dtype, device=g.device, memory_format=LAST[g.dim()])
         return unpadded_gradient(self._backward(g, x, weight, 0), shape, self.geometry)
+
+    def _flippable(self, g: Tensor, channels: int) -> bool:
+        """Whether dX is better asked of the forward kernel: depthwise, where the backward one is slow."""
+        q = self.geometry
+        depthwise = q.groups > 1 and q.groups == g.shape[1] == channels and not (q.transposed or q.pad)
+        reach = [d * (k - 1) for d, k in zip(q.dilation, q.kernel, strict=True)]
+        return depthwise and q.dense_stride and all(p <= n for p, n in zip(q.padding, reach, strict=True))
+
+    def _flipped(self, g: Tensor, weight: Tensor) -> Tensor:
+        q = self.geometry
+        every = zip(q.dilation, q.kernel, q.padding, strict=True)
+        padding = [d * (k - 1) - p for d, k, p in every]
+        back = weight.flip(list(range(2, weight.dim())))
+        return torch.convolution(
+            g, back, None, q.stride, padding, q.dilation, False, q.output_padding, q.groups
+        )
 
     def weight_gradient(self, kept: Kept, g: Tensor, weight: Tensor) -> Tensor:
         """Return dW of the restored input; from the factors where the input was kept in them."""

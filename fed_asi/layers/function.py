@@ -136,11 +136,7 @@ def _gradients(
     if need[0]:
         folded = weight if scale is None else operation.scale_outputs(weight, scale)
         dx = operation.input_gradient(g, folded, job.shape).to(job.dtype)
-    total = (
-        g.sum(dim=[d for d in range(g.dim()) if d != operation.channel_dim % g.dim()])
-        if any(need[2:])
-        else None
-    )
+    total = channel_sums(g, operation.channel_dim) if any(need[2:]) else None
     if job.keeps:
         dw = operation.weight_gradient(job.kept, g, weight)
     if need[3] and norm is not None and dw is not None and total is not None and inverse is not None:
@@ -159,6 +155,18 @@ def _gradients(
         dw = operation.scale_outputs(dw, scale)
     found = (dx, dw, db, dgamma, dbeta)
     return tuple(value if needed else None for value, needed in zip(found, need, strict=False))
+
+
+def channel_sums(g: Tensor, channel_dim: int) -> Tensor:
+    """Return the sum of g over all but its channels: (C',), as one product where memory allows it."""
+    last = g.movedim(channel_dim, -1)
+    if last.is_contiguous():
+        rows = last.reshape(-1, last.shape[-1])
+        return (rows.new_ones(1, rows.shape[0]) @ rows).view(-1)
+    if g.is_contiguous():
+        images = g.flatten(1)
+        return (images.new_ones(1, images.shape[0]) @ images).view(g.shape[1], -1).sum(1)
+    return g.sum(dim=[d for d in range(g.dim()) if d != channel_dim % g.dim()])
 
 
 def _fold(

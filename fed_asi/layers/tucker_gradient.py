@@ -36,10 +36,10 @@ def _of_form(
     core: Tensor, factors: tucker.Factors, g: Tensor, shape: torch.Size, geometry: Geometry
 ) -> Tensor:
     """Return dW of one form; core: (m, r1, r2, *r), g: (m, b, C', *S')."""
+    if factors[0] is not None:
+        g = _project_batch(g, factors[0])
     if geometry.pointwise:
         return _pointwise(core, factors, g, geometry.stride).view(shape)
-    if factors[0] is not None:
-        g = tucker.mode_product(g, factors[0], 0)
     images = tucker.expand(core, factors, range(2, len(factors)))
     channels = factors[1]
     if channels is None or geometry.groups > 1 or geometry.transposed or core.shape[0] > 1:
@@ -52,18 +52,26 @@ def _of_form(
 
 def _pointwise(core: Tensor, factors: tucker.Factors, g: Tensor, stride: tuple[int, ...]) -> Tensor:
     """Return dW: (C', C) of a 1x1 convolution or a linear layer: g is projected on every factor."""
-    batch, channels, *space = factors
+    _, channels, *space = factors
     for i, (factor, step) in enumerate(zip(space, stride, strict=True)):
         if factor is not None:
-            g = tucker.mode_product(g, factor[:, ::step], 2 + i)
+            core = tucker.mode_product(core, factor[:, ::step].mT, 2 + i)
         elif step > 1:
             core = core[(slice(None),) * (3 + i) + (slice(None, None, step),)]
-    if batch is not None:
-        g = tucker.mode_product(g, batch, 0)
-    narrow = tucker.unfold(g, 1) @ tucker.unfold(core, 1).mT
+    # r2 rows on the left, g's channels last where its memory has them so.
+    narrow = tucker.product(tucker.unfold(core, 1), g.movedim(2, -1).flatten(1, -2))
     if channels is None:
-        return narrow.sum(0)
-    return narrow.movedim(0, 1).flatten(1) @ channels.mT.flatten(0, 1)
+        return narrow.sum(0).mT
+    return (channels.mT.flatten(0, 1).mT @ narrow.flatten(0, 1)).mT
+
+
+def _project_batch(g: Tensor, factor: Tensor) -> Tensor:
+    """Return factor^T g over the batch mode of g: (m, b, C', ...), in the order of g's memory."""
+    last = g.movedim(2, -1)
+    if g.dim() > 3 and last.is_contiguous():
+        images = tucker.product(factor.mT, last.flatten(2))
+        return images.view(g.shape[0], -1, *last.shape[2:]).movedim(-1, 2)
+    return tucker.product(factor.mT, g.flatten(2)).view(g.shape[0], -1, *g.shape[2:])
 
 
 def _kernel_gradient(x: Tensor, g: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
