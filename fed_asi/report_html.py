@@ -63,7 +63,7 @@ def _run(summary: Summary, figures: Mapping[str, bytes]) -> Iterable[str]:
 
 def _under(summary: Summary) -> str:
     run = summary.run
-    return f"{run.status} · begun {run.created_at} · seed {run.seed} · {run.backend}, {run.threads} thread(s)"
+    return f"{summary.standing} · begun {run.created_at} · seed {run.seed} · {run.backend}, {run.threads} thread(s)"
 
 
 def _numbers(summary: Summary) -> Iterable[tuple[str, str]]:

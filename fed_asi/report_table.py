@@ -64,10 +64,8 @@ def lines(summary: Summary) -> list[str]:
     said += _left_out(summary)
     said += [f"note: {note}" for note in summary.notes]
     said += list(summary.missing)
-    if summary.run.status != "finished":
-        said.append(
-            f"the run is {summary.run.status}" + (f": {summary.run.cause}" if summary.run.cause else "")
-        )
+    if summary.standing != "finished":
+        said.append(f"the run is {summary.standing}")
     return said
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Self
 
@@ -24,13 +25,12 @@ class RunLock:
     def take(cls, folder: Path) -> Self:
         """Return the lock of `folder`. Raises RunError where another process has it."""
         descriptor = os.open(folder / "run.lock", os.O_CREAT | os.O_RDWR, 0o644)
-        if fcntl is not None:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-                raise RunError(f"{folder} is being written by another process: wait, or stop it") from None
-        return cls(descriptor)
+        for patience in (0.1, 0.4, 0.0):  # someone may just be looking whether it is taken
+            if _flock(descriptor):
+                return cls(descriptor)
+            time.sleep(patience)
+        os.close(descriptor)
+        raise RunError(f"{folder} is being written by another process: wait, or stop it")
 
     def release(self) -> None:
         """Give the right back; doing so twice is harmless."""
@@ -41,15 +41,25 @@ class RunLock:
 
 def is_locked(folder: Path) -> bool:
     """Return whether some process is writing to the run in `folder` right now."""
-    if not (folder / "run.lock").exists():
-        return False
     try:
-        RunLock.take(folder).release()
-    except RunError:
-        return True
+        descriptor = os.open(folder / "run.lock", os.O_RDONLY)
     except OSError:
         return False
-    return False
+    try:
+        return not _flock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _flock(descriptor: int) -> bool:
+    """Take the lock if it is free; return whether it was."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def new_folder(out: str | Path, name: str) -> Path:

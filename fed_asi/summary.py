@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from fed_asi.records import RoundRecord, RunRecord, RunStore
+from fed_asi.runlock import is_locked
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class Summary:
     """A whole run, ready to be shown."""
 
     name: str  # of the run's folder
+    standing: str  # how the run stands, for people
     run: RunRecord
     groups: tuple[GroupResult, ...]
     devices: tuple[DeviceResult, ...]
@@ -112,6 +114,7 @@ def summarise(store: RunStore) -> Summary:
     )
     return Summary(
         store.folder.resolve().name,
+        _standing(store),
         store.run(),
         groups,
         devices,
@@ -120,6 +123,15 @@ def summarise(store: RunStore) -> Summary:
         tuple(store.notes()),
         tuple(store.missing()),
     )
+
+
+def _standing(store: RunStore) -> str:
+    run = store.run()
+    if run.status == "running" and not is_locked(store.folder):
+        return f"stopped half-way; go on with: fed-asi run --resume {store.folder}"
+    if run.status == "interrupted":
+        return f"interrupted; go on with: fed-asi run --resume {store.folder}"
+    return f"{run.status}: {run.cause}" if run.cause else run.status
 
 
 def _group(name: str, size: int, devices: Sequence[DeviceResult], left_out: dict[str, int]) -> GroupResult:

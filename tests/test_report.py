@@ -122,10 +122,11 @@ def test_a_run_that_has_not_begun_or_not_ended(tmp_path):
     folder = make(tmp_path / "x", rounds=3, finish=False)
     with RunStore.open(folder) as store:
         store.forget_after(-1)
+        assert "the run is running" in text_of(folder)
         assert summarise(store).groups[1].asked == 0
     assert "no evaluation yet" in text_of(folder)
     assert "3 of 3 rounds did not happen" in text_of(folder)
-    assert "the run is running" in text_of(folder)
+    assert "the run is stopped half-way; go on with: fed-asi run --resume" in text_of(folder)
     assert report.write([folder]).exists()
 
 
