@@ -44,7 +44,7 @@ run_flower(config, folder / "run", client_app=faulty_app.app)
 
 
 def test_every_fault_is_recorded_by_device_and_cause_and_the_run_goes_on(tmp_path: Path) -> None:
-    config = small(rounds=4, cohort=6, compute={"backend": "flower", "workers": 2, "deadline_seconds": 5.0})
+    config = small(rounds=4, cohort=6, compute={"backend": "flower", "workers": 2, "deadline_seconds": 20.0})
     (tmp_path / "config.json").write_text(config.to_json())
     (tmp_path / "faults.json").write_text(json.dumps({at: fault for at, (fault, _, _) in FAULTS.items()}))
     environment = {

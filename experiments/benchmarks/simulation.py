@@ -224,11 +224,12 @@ def main() -> int:
     parser.add_argument("--rounds-ours", type=int, default=20)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--devices", type=int, nargs="+", default=[10, 100, 1000, 5000])
+    parser.add_argument("--features", help="an existing store; without it, building one is part of the time")
     parser.add_argument("--log", type=Path)
     given = parser.parse_args()
     tables = {"plain": against_plain, "scale": by_scale, "cluster": on_cluster}
     with tempfile.TemporaryDirectory() as temporary:
-        os.environ["FED_ASI_FEATURES_DIR"] = f"{temporary}/features"
+        os.environ["FED_ASI_FEATURES_DIR"] = given.features or f"{temporary}/features"
         lines = tables[given.table](given, Path(temporary))
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     lines += [
