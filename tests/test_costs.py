@@ -163,3 +163,20 @@ def test_linear_layers_have_macs_but_no_published_figures() -> None:
     found = cost(nn.Sequential(nn.Linear(6, 7)), torch.zeros(4, 5, 6))
     assert found.layers[0].forward_macs == found.layers[0].dw_macs == 4 * 5 * 6 * 7
     assert found.published_bytes == found.published_flops == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "mmacs", "parameters"),
+    [
+        ("mcunet-in0", 48, "6.4", "0.7"),
+        ("mcunet-in1", 96, "12.8", "0.6"),
+        ("mcunet-in2", 160, "67.3", "0.7"),
+        ("mcunet-in3", 176, "81.8", "0.7"),
+        ("mcunet-in4", 160, "125.9", "1.7"),
+    ],
+)
+def test_the_mcunets_have_their_published_macs(name: str, size: int, mmacs: str, parameters: str) -> None:
+    model = models.build(name, 1000)
+    found = cost(model, torch.zeros(1, 3, size, size))
+    assert f"{sum(layer.forward_macs for layer in found.layers) / 1e6:.1f}" == mmacs
+    assert f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f}" == parameters
