@@ -9,17 +9,16 @@ Out of sight stays only what Python cannot reach: tensors inside closures of use
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
 from fractions import Fraction
 from math import ceil
-from types import TracebackType
+from types import FunctionType, TracebackType
 from typing import Any, Self, cast
 from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
 from fed_asi.errors import UnsupportedLayerError
@@ -28,6 +27,7 @@ from fed_asi.layers import LayerState, original_class, state_of
 MODEL = "(model)"
 LOSS = "(loss)"
 _MODULE_ATTRIBUTES = frozenset(nn.Module().__dict__)
+_PLAIN = frozenset({int, float, bool, str, type(None), torch.Size, torch.dtype, torch.device, FunctionType})
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
 
 
@@ -56,7 +56,6 @@ class ActivationMeter:
         self.by_layer: dict[str, int] = {}
         self.by_kind: dict[str, int] = {}
         self._modules = [(name or MODEL, module) for name, module in model.named_modules()]
-        self._root = model
         self._clear()
 
     @property
@@ -67,9 +66,10 @@ class ActivationMeter:
     def __enter__(self) -> Self:
         """Start counting."""
         self._clear()
-        for name, module in self._modules:
-            self._handles.append(module.register_forward_pre_hook(self._before(name, module)))
-            self._handles.append(module.register_forward_hook(self._after))
+        self._names = {id(module): name for name, module in self._modules}
+        # Hooks on all modules of the process are two registrations instead of two for each layer.
+        self._handles.append(register_module_forward_pre_hook(self._before))
+        self._handles.append(register_module_forward_hook(self._after))
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack)
         self._hooks.__enter__()
         return self
@@ -92,20 +92,18 @@ class ActivationMeter:
         self._handles: list[RemovableHandle] = []
         self._published = 0
 
-    def _before(self, name: str, module: nn.Module) -> Any:
-        stack = self._stack
-        if not isinstance(module, _CONVOLUTIONS) or state_of(module) is not None:
-            return lambda _module, _args: stack.append(name)
-
-        def push(module: nn.Module, args: tuple[Any, ...]) -> None:
-            stack.append(name)
-            if torch.is_grad_enabled():
-                self._published += _published_bytes(module, args)
-
-        return push
+    def _before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        name = self._names.get(id(module))
+        if name is None:
+            return
+        self._stack.append(name)
+        if isinstance(module, _CONVOLUTIONS) and state_of(module) is None and torch.is_grad_enabled():
+            self._published += _published_bytes(module, args)
 
     def _after(self, module: nn.Module, _args: Any, output: Any) -> None:
-        for tensor in tensors_in(output):
+        if id(module) not in self._names:
+            return
+        for tensor in (output,) if isinstance(output, Tensor) else tensors_in(output):
             if tensor.grad_fn is not None:
                 self._walk(tensor.grad_fn)
         state = state_of(module)
@@ -171,6 +169,8 @@ class ActivationMeter:
         for name, module in self._modules:
             for key in module.__dict__.keys() - _MODULE_ATTRIBUTES:
                 value = module.__dict__[key]
+                if type(value) in _PLAIN:
+                    continue
                 if isinstance(value, LayerState):
                     value = [value.factors, None if side_by_side else value.pending]
                 for tensor in tensors_in(value):
@@ -185,24 +185,35 @@ def static_tensors(module: nn.Module) -> list[Tensor]:
     return [] if state is None or state.mean is None else [state.mean]
 
 
-def tensors_in(value: Any, depth: int = 4) -> Iterator[Tensor]:
-    """Yield the tensors in a value: itself, or those in containers and dataclasses.
+def tensors_in(value: Any) -> list[Tensor]:
+    """Return the tensors in a value: itself, or those in containers and dataclasses.
 
     Modules and the states of compressed layers are passed over; what they hold is looked at by itself.
     """
+    found: list[Tensor] = []
+    _collect(value, found, 4)
+    return found
+
+
+def _collect(value: Any, found: list[Tensor], depth: int) -> None:
+    kind = type(value)
+    if kind in _PLAIN:  # most attributes of modules; this is the meter's innermost loop
+        return
     if isinstance(value, Tensor):
-        yield value
-    elif depth == 0:
+        found.append(value)
+    elif depth == 0 or isinstance(value, (LayerState, type)):
         return
     elif isinstance(value, (list, tuple, set)):
         for item in value:
-            yield from tensors_in(item, depth - 1)
+            if type(item) not in _PLAIN:
+                _collect(item, found, depth - 1)
     elif isinstance(value, dict):
         for item in value.values():
-            yield from tensors_in(item, depth - 1)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, (type, LayerState)):
-        for field in dataclasses.fields(value):
-            yield from tensors_in(getattr(value, field.name, None), depth - 1)
+            if type(item) not in _PLAIN:
+                _collect(item, found, depth - 1)
+    elif hasattr(kind, "__dataclass_fields__"):
+        for name in kind.__dataclass_fields__:
+            _collect(getattr(value, name, None), found, depth - 1)
 
 
 def storages_of(tensor: Tensor) -> list[torch.UntypedStorage]:
