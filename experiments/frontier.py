@@ -92,11 +92,14 @@ SUITES: dict[str, list[Contestant]] = {
     "asi": [Contestant("ASI alone", b, methods=("asi",)) for b in BUDGETS],
     "rivals": [
         Contestant("head only", layers="last 0", methods=("vanilla",), micro_batch=1, centered=False),
+        _vanilla(14),
+        _vanilla(4),
         Contestant("bias only, last 12", layers="last 12", methods=("bias",), micro_batch=1),
-        *(_vanilla(n) for n in (2, 4, 8, 14)),
+        _vanilla(8),
         Contestant("published last 4", "64 KiB", layers="last 4", micro_batch=16, selection="published"),
         Contestant("published last 4", "256 KiB", layers="last 4", micro_batch=16, selection="published"),
         _vanilla(14, centered=True),
+        _vanilla(2),
         Contestant("published last 4", "16 KiB", layers="last 4", micro_batch=1, selection="published"),
     ],
     "objectives": [
@@ -362,12 +365,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--weights-dir", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/frontier"))
     parser.add_argument("--suite", action="append", choices=[*SUITES], default=None)
+    parser.add_argument("--only", nargs="+", help="keys such as 'planner @ 16 KiB'; all by default")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--plans", action="store_true", help="print the plans and stop")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     work = Work(arguments.out, arguments.data_dir, arguments.weights_dir)
     contestants = [c for suite in arguments.suite or SUITES for c in SUITES[suite]]
+    contestants = [c for c in contestants if not arguments.only or c.key in arguments.only]
     if arguments.plans:
         for contestant in contestants:
             print(contestant.key, contestant.plan(work.profile), sep="\n", end="\n\n")

@@ -65,7 +65,7 @@ class _Question:
         if layer.name in self.allowed or layer.head:
             if "bias" in self.methods and layer.bias_parameters:
                 found.append(Candidate(BiasOnly(), 0, 0, layer.weight_norm, 0.0))
-            forms = {c.method for c in layer.candidates[micro_batch]}
+            forms = {c.method for c in layer.candidates[micro_batch] if c.epsilon is None}
             found += [c for c in layer.candidates[micro_batch] if self._admits(layer, c, forms)]
         return found
 
@@ -73,6 +73,8 @@ class _Question:
         method = candidate.method
         if self.selection == "published":
             return method == Vanilla() if layer.head else candidate.epsilon is not None
+        if candidate.epsilon is not None and any(form.kind == method.kind for form in forms):
+            return False  # the papers' grid only stands in where a profile holds nothing better
         if self.centered is False and getattr(method, "centered", False):
             return False
         if self.centered and not getattr(method, "centered", True) and _centered(method) in forms:

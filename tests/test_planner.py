@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -99,7 +100,7 @@ def test_the_knapsack_equals_brute_force(layers: list[Rows], budget: int) -> Non
     assert solution.value == pytest.approx(sum(value for _, value in picked), abs=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_knapsack_equals_a_mixed_integer_solver(seed: int) -> None:
     layers = realistic(np.random.default_rng(seed), 42, 64)
     budget = 30_000 + 90_000 * seed
@@ -113,20 +114,21 @@ def test_pareto_drops_what_is_beaten() -> None:
     assert pareto(sizes, np.array([2.0, 1.0, 3.0, 0.5, 1.5])).tolist() == [1, 4, 2]
 
 
+def forms(micro_batch: int, found: Rows) -> Iterator[Candidate]:
+    """Tucker forms of these bytes and worth, two of a published grid that are worth more, and the whole."""
+    for i, (size, value) in enumerate(found):
+        yield Candidate(ASI((micro_batch, 1 + i)), size, size // 2, 1.0 / (1 + i), value)
+    for i, (size, value) in enumerate(found[:2]):
+        grid = ASI((micro_batch, 1 + i), order="published")
+        yield Candidate(grid, size, size // 2, 1.0 / (1 + i), 2 * value, 0.4 + 0.1 * i)
+    yield Candidate(Vanilla(), 4096 * micro_batch, 4096 * micro_batch, 0.0, 20.0)
+
+
 def layer(
     name: str, rows: dict[int, Rows], *, head: bool = False, position: int = 0, bias: float = 0.1
 ) -> LayerProfile:
     """A layer whose forms at each micro-batch have these (bytes, captured)."""
-    candidates = {
-        b: tuple(
-            Candidate(
-                ASI((b, 1 + i)), size, size // 2, 1.0 / (1 + i), value, 0.4 + 0.1 * i if i < 2 else None
-            )
-            for i, (size, value) in enumerate(found)
-        )
-        + (Candidate(Vanilla(), 4096 * b, 4096 * b, 0.0, 20.0),)
-        for b, found in rows.items()
-    }
+    candidates = {b: tuple(forms(b, found)) for b, found in rows.items()}
     return LayerProfile(
         name, "Conv2d", (4, 8, 8), position, 100, 4, 2.0, 10.0, bias, (0.5,) * 4, candidates, head
     )
@@ -155,8 +157,12 @@ def all_plans(profile: Profile, budget: int) -> float:
     for b, floors in profile.floors.items():
         options = []
         for item in profile.layers:
-            forms = [(c.saved_bytes, c.captured + item.bias_energy) for c in item.candidates[b]]
-            options.append([*([] if item.head else [(None, 0.0)]), (0, item.bias_energy), *forms])
+            kept = [
+                (c.saved_bytes, c.captured + item.bias_energy)
+                for c in item.candidates[b]
+                if c.epsilon is None
+            ]
+            options.append([*([] if item.head else [(None, 0.0)]), (0, item.bias_energy), *kept])
         for picks in itertools.product(*options):
             first = next(i for i, (size, _) in enumerate(picks) if size is not None)
             if floors[first] + sum(size or 0 for size, _ in picks) <= budget:
@@ -274,6 +280,7 @@ def test_differences_name_layers_and_numbers(profile: Profile) -> None:
     assert differences(large, replace(large)) == {}
 
 
+@pytest.mark.slow
 def test_a_large_search_is_a_handful_of_small_ones() -> None:
     """42 layers, 64 candidates, 8 micro-batches: equal to the solver for the best of all of them."""
     rng = np.random.default_rng(7)
@@ -286,7 +293,7 @@ def test_a_large_search_is_a_handful_of_small_ones() -> None:
         )
         for i in range(42)
     )  # fmt: skip
-    profile = Profile(Fingerprint("x", (1,), "float32"), layers, {b: (0,) * 42 for b in tables}, 1)
+    profile = Profile(Fingerprint("x", (1,), "float32"), layers, dict.fromkeys(tables, (0,) * 42), 1)
     for table in tables.values():
         for row in table[:-1]:
             row.append((0, 0.0))
