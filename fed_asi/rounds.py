@@ -96,9 +96,7 @@ class Rounds:
         records: list[DeviceRoundRecord] = []
         updates: list[Update] = []
         notes: dict[int, tuple[str, ...]] = {}
-        budgets = {job.partition_id: job.budget_bytes for job in jobs}
         for reply in self._replies(jobs, tensors):
-            reply.stats.setdefault("budget_bytes", budgets[reply.partition_id])
             record, update = self._judge(round, reply)
             records.append(record)
             notes[reply.partition_id] = reply.notes

@@ -174,7 +174,7 @@ class Comparison:
         beyond what a micro-batch holds are noise, which rounding turns: seen up to 1e-4 in float32.
         """
         apart = abs(self.side_by_side_bytes - self.sequential_bytes)
-        return apart <= SCALARS and self.relative_difference < 1e-2
+        return apart <= SCALARS and self.relative_difference < GRADIENTS
 
 
 def compare(stepper: Stepper, x: Tensor, y: Tensor) -> Comparison:
