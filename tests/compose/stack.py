@@ -100,7 +100,8 @@ class Stack:
 
     def log(self, service: str) -> str:
         """What a service has printed so far."""
-        return self.compose("logs", "--no-log-prefix", "--no-color", service).stdout
+        done = docker("logs", f"{self.project}-{service}-1")
+        return done.stdout + _COLOURS.sub("", done.stderr)
 
     def wait_for_log(self, service: str, pattern: str, timeout: float = 400) -> str:
         """Wait until a service has printed `pattern`; return its log."""
@@ -110,7 +111,7 @@ class Stack:
                 raise AssertionError(
                     f"{service} has not said {pattern!r} within {timeout} s:\n{text[-3000:]}"
                 )
-            time.sleep(0.5)
+            time.sleep(1.0)
         return text
 
     def wait_for_runner(self, timeout: float = 500) -> int:
