@@ -89,7 +89,10 @@ def _vanilla(n: int, centered: bool = False) -> Contestant:
 
 SUITES: dict[str, list[Contestant]] = {
     "planner": [Contestant("planner", b) for b in BUDGETS],
-    "asi": [Contestant("ASI alone", b, methods=("asi",)) for b in BUDGETS],
+    "asi": [  # above 16 KiB the tails are long, so the rate is the planner's
+        Contestant("ASI alone", b, methods=("asi",), rate_of="planner" if b in BUDGETS[1::2] else None)
+        for b in BUDGETS
+    ],
     "rivals": [
         Contestant("head only", layers="last 0", methods=("vanilla",), micro_batch=1, centered=False),
         _vanilla(14),
