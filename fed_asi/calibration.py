@@ -33,7 +33,7 @@ def profile(
     micro_batches: Sequence[int] | None = None,
     methods: Sequence[str] = DEFAULT_METHODS,
     selection: str = "candidates",
-    density: int = 16,
+    density: int = 10,
     seed: int = 0,
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> Profile:

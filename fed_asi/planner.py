@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,7 @@ class _Question:
         return 0 if self.count == "published" else self.profile.floors[micro_batch][first]
 
 
+@lru_cache(maxsize=4096)
 def _centered(method: Method) -> Method:
     """Return the same form that subtracts the fixed mean first."""
     return Method.from_dict(method.to_dict() | {"centered": True})

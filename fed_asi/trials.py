@@ -104,7 +104,7 @@ class Study:
     micro_batches: tuple[int, ...]
     methods: tuple[str, ...] = DEFAULT_METHODS
     selection: str = "candidates"
-    density: int = 16
+    density: int = 10
     seed: int = 0
 
     def layer(self, item: Record, position: int, head: bool) -> LayerProfile:
