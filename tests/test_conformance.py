@@ -32,7 +32,7 @@ from fed_asi.methods import (
     SpatialMean,
     Vanilla,
 )
-from strategies import Case, asi, case_of, convolutions, fill_, linears, methods, modes_of, seeded
+from layer_cases import Case, asi, case_of, convolutions, fill_, linears, methods, modes_of, seeded
 
 pytestmark = [  # torch's own remarks on the plain layers
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths"),
