@@ -22,7 +22,7 @@ NO_NODE = "device unreachable (stopped, or no heartbeat)"
 NODE_UNAVAILABLE = 5
 TRIES, RESTART_SECONDS = 40, 0.5
 GRACE_SECONDS = 30.0  # a worker ends a hanging device itself; what it could not, we give up on
-START_SECONDS = 120.0  # of Ray and a worker's first imports, before a first reply can come
+START_SECONDS = 300.0  # on a busy machine, of Ray and a worker's first imports, before a first reply can come
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
@@ -35,7 +35,7 @@ class Waiting:
 
     stop: Callable[[], bool]
     parallel: int | None = None
-    nodes_seconds: float = 120.0
+    nodes_seconds: float = 300.0
     poll_seconds: float = POLL_SECONDS
 
 
