@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -60,26 +61,50 @@ def test_ctrl_c_ends_it_within_seconds_and_it_can_go_on(tmp_path: Path, backend:
     command += ["--out", str(tmp_path), "--backend", backend]
     run = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, stderr=subprocess.PIPE)
     folder = tmp_path / "stopped"
-    wait_for_round(folder, 1)
-    os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to everything at once
-    _, said = run.communicate(timeout=5)
+    try:
+        wait_for_round(folder, 1)
+        os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to everything at once
+        _, said = run.communicate(timeout=5)
+        time.sleep(0.5)
+        left = alive_in_session(run.pid)
+    finally:
+        kill_session(run)
     assert run.returncode == 130
     assert b"go on with: fed-asi run --resume" in said
-    time.sleep(0.5)
-    listed = subprocess.run(["ps", "-A", "-o", "sess=,stat="], capture_output=True, text=True, check=True)
-    alive = [line.split() for line in listed.stdout.splitlines()]
-    assert not [state for session, state in alive if int(session) == run.pid and not state.startswith("Z")]
+    assert not left
     with RunStore.read(folder) as store:
         assert store.run().status == "interrupted"
         reached = len(store.rounds())
     again = [*command[:4], "--resume", str(folder), "--backend", "loop"]
     resumed = subprocess.Popen(again, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
-    wait_for_round(folder, reached)
-    resumed.send_signal(signal.SIGINT)
-    assert resumed.wait(timeout=5) == 130
+    try:
+        wait_for_round(folder, reached)
+        resumed.send_signal(signal.SIGINT)
+        assert resumed.wait(timeout=5) == 130
+    finally:
+        resumed.kill()
 
 
-def wait_for_round(folder: Path, round: int, seconds: float = 100.0) -> None:
+def alive_in_session(session: int) -> list[str]:
+    """Return the commands of a session's live processes."""
+    listed = subprocess.run(
+        ["ps", "-A", "-o", "sess=,stat=,args="], capture_output=True, text=True, check=True
+    )
+    rows = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
+    return [row[-1] for row in rows if int(row[0]) == session and not row[1].startswith("Z")]
+
+
+def kill_session(process: subprocess.Popen[bytes]) -> None:
+    """End what is left of a run that was started in a session of its own."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,sess="], capture_output=True, text=True, check=True)
+    for pid, session in (line.split() for line in listed.stdout.splitlines()):
+        if int(session) == process.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+    process.wait()
+
+
+def wait_for_round(folder: Path, round: int, seconds: float = 250.0) -> None:
     """Return when the round is recorded."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:

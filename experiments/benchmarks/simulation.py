@@ -40,21 +40,27 @@ from fed_asi.config import RunConfig
 from server.simulation import run_flower
 folder = pathlib.Path(sys.argv[1])
 config = RunConfig.from_json((folder.parent / f"{folder.name}.json").read_text())
-run_flower(config, folder)
+from fed_asi.progress import Unwatched
+class Clock(Unwatched):
+    moments = []
+    def round_done(self, record):
+        self.moments.append(time.process_time())
+run_flower(config, folder, watcher=Clock())
 own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(time.perf_counter() - started, own)
+between = (Clock.moments[-1] - Clock.moments[1]) / max(1, len(Clock.moments) - 2)
+print(time.perf_counter() - started, own, between)
 """
 
 
-def ours(folder: Path, config: RunConfig) -> tuple[float, float]:
-    """Do a run in a process of its own; return its seconds, start-up and all, and its peak MiB."""
+def ours(folder: Path, config: RunConfig) -> tuple[float, float, float]:
+    """Do a run in a process of its own; return its seconds with start-up, its peak MiB, its CPU s a round."""
     (folder.parent / f"{folder.name}.json").write_text(config.to_json())
     command = [sys.executable, "-c", RUN, str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
-    seconds, kib = (float(word) for word in done.stdout.split()[-2:])
-    return seconds, kib / 1024
+    seconds, kib, busy = (float(word) for word in done.stdout.split()[-3:])
+    return seconds, kib / 1024, busy
 
 
 def seconds_of_rounds(folder: Path) -> list[float]:
@@ -87,7 +93,7 @@ def against_plain(given: argparse.Namespace, out: Path) -> list[str]:
     runs = {"fed_asi, budgets (the cifar10 fleet)": fleet, "fed_asi, the same layers whole": vanilla}
     rows, measured = [], {}
     for number, (name, config) in enumerate(runs.items()):
-        seconds, _ = ours(out / f"ours-{number}", config)
+        seconds, _, _ = ours(out / f"ours-{number}", config)
         measured[name] = (
             seconds_of_rounds(out / f"ours-{number}"),
             seconds,
@@ -159,7 +165,7 @@ def by_scale(given: argparse.Namespace, out: Path) -> list[str]:
             compute={"workers": given.workers},
         )
         folder = out / f"scale-{devices}"
-        seconds, mebibytes = ours(folder, config)
+        seconds, mebibytes, server = ours(folder, config)
         rounds = seconds_of_rounds(folder)
         with RunStore.read(folder) as store:
             busy = [r.host_seconds or 0.0 for r in store.device_rounds() if r.round >= 2]
@@ -172,14 +178,16 @@ def by_scale(given: argparse.Namespace, out: Path) -> list[str]:
         report = time.perf_counter() - started
         rows.append(
             f"| {devices:,} | {cohort} | {seconds:.0f} | {statistics.median(rounds):.2f} "
-            f"| {1000 * idle / len(busy):.1f} | {mebibytes:.0f} | {size:.0f} | {report:.1f} |"
+            f"| {1000 * idle / len(busy):.1f} | {1000 * server / cohort:.1f} "
+            f"| {mebibytes:.0f} | {size:.0f} | {report:.1f} |"
         )
         print(rows[-1], flush=True)
     head = (
         "| devices | cohort | whole run of 6 rounds, s | round, s (median from the 2nd) "
-        "| overhead beyond training, ms a device-round | server's peak, MiB | run.sqlite, KiB | report, s |"
+        "| overhead beyond training, ms a device-round | server's CPU, ms a device-round "
+        "| server's peak, MiB | run.sqlite, KiB | report, s |"
     )
-    return [head, "|---|---|---|---|---|---|---|---|", *rows]
+    return [head, "|---|---|---|---|---|---|---|---|---|", *rows]
 
 
 def on_cluster(_given: argparse.Namespace, out: Path) -> list[str]:
@@ -189,7 +197,7 @@ def on_cluster(_given: argparse.Namespace, out: Path) -> list[str]:
     head = ["--head", "--port=6399", "--include-dashboard=false"]
     with ray_node(head), ray_node(["--address=127.0.0.1:6399"]):
         time.sleep(10)
-        seconds, _ = ours(out / "cluster", with_(config, compute={"ray_address": "127.0.0.1:6399"}))
+        seconds, _, _ = ours(out / "cluster", with_(config, compute={"ray_address": "127.0.0.1:6399"}))
     hashes = []
     for name in ("alone", "cluster"):
         with RunStore.read(out / name) as store:
