@@ -10,10 +10,12 @@ kills it for passing the container's memory limit, the worker answers in its pla
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
+import threading
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -22,10 +24,10 @@ import httpx
 from flwr.app import Context, Message
 from flwr.app.error import Error
 from flwr.common.constant import ErrorCode, SubStatus
-from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
 from flwr.supercore.constant import TaskType
 from flwr.supercore.fab import Fab
-from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.run import Run
@@ -47,6 +49,7 @@ class Trainer:
     device: int
     process: BaseProcess | None = None
     pipe: Connection | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def start(self) -> tuple[BaseProcess, Connection]:
         """Start the child; it imports torch while no message waits."""
@@ -109,7 +112,8 @@ def serve(runtime: str, trainer: Trainer) -> None:
         try:
             task = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
             if task.HasField("task") and task.token:
-                _handle(runtime, task.token, trainer)
+                # In a thread: a message of a run that was stopped while it came in is waited for in vain.
+                threading.Thread(target=_handle, args=(runtime, task.token, trainer), daemon=True).start()
                 continue
         except httpx.HTTPError as error:
             problem = f"the SuperNode does not answer ({type(error).__name__}): trying again"
@@ -120,14 +124,15 @@ def serve(runtime: str, trainer: Trainer) -> None:
 
 def _handle(runtime: str, token: str, trainer: Trainer) -> None:
     client = _client(runtime, RuntimeTokenHttpInterceptor(token))
-    heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+    heartbeat = HeartbeatSender(lambda: _beat(client))
     heartbeat.start()
     context: Context | None = None
     status: str = SubStatus.FAILED
     details = ""
     try:
         message, before, run, fab = pull_task_input(client)
-        reply, context = trainer.answer(run, fab, message, before)
+        with trainer.lock:  # one message after another
+            reply, context = trainer.answer(run, fab, message, before)
         if reply.has_content():
             status = SubStatus.COMPLETED
         else:
@@ -140,6 +145,13 @@ def _handle(runtime: str, token: str, trainer: Trainer) -> None:
         push_task_output(client=client, context=context, sub_status=status, details=details)
         heartbeat.stop()
         client.close()
+
+
+def _beat(client: RuntimeHttpClient) -> bool:
+    # Flower's own function ends the whole process when the task is over for the SuperNode, as after a stop.
+    with contextlib.suppress(httpx.HTTPError):
+        client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+    return True
 
 
 def _client(runtime: str, *interceptors: Any) -> RuntimeHttpClient:
