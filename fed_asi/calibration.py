@@ -192,7 +192,8 @@ def _join(
     pooled = name in graph.pooled and is_pointwise(modules[name])
     if pooled:
         x, g = _over_space(x, torch.mean), _over_space(g, torch.sum)
-    return Record(name, modules[name], x, g, bias, bias.numel() if trainable else 0, whole_shape, pooled)
+    parameters, scales = bias.numel() if trainable else 0, bias.numel() if name in graph.norms else 0
+    return Record(name, modules[name], x, g, bias, parameters, whole_shape, pooled, scales)
 
 
 def _over_space(x: Tensor, reduce: Callable[..., Tensor]) -> Tensor:

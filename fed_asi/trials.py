@@ -44,6 +44,7 @@ class Record:
     bias_parameters: int
     whole_shape: tuple[int, ...]
     pooled: bool = False
+    scale_parameters: int = 0
 
     def canonical(self) -> Tensor:
         """Return the input as (N, C, *S), channels second, as the layers keep it."""
@@ -119,7 +120,7 @@ class Study:
             kind=type(item.module).__name__,
             input_shape=item.whole_shape,
             position=position,
-            weight_parameters=item.weight().numel(),
+            weight_parameters=item.weight().numel() + item.scale_parameters,
             bias_parameters=item.bias_parameters,
             weight_norm=float(exact.double().norm()),
             centered_energy=energy,

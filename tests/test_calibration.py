@@ -149,6 +149,22 @@ def test_planned_bytes_are_the_meters(
         layers.commit_factors_(compressed)
 
 
+def test_training_counts_the_gradients_of_every_trained_parameter(
+    model: nn.Module, batch: tuple[Tensor, Tensor], made: Profile
+) -> None:
+    chosen = plan(made, "64 KiB", count="training")
+    inside = plan(made, "64 KiB", count="training", update="micro-batch")
+    compressed = copy.deepcopy(model).train()
+    compress_(compressed, chosen)
+    trained = sum(p.numel() for p in compressed.parameters() if p.requires_grad)
+    with ActivationMeter(compressed) as meter:
+        size = chosen.micro_batch
+        loss = F.cross_entropy(compressed(batch[0][:size].clone()), batch[1][:size].clone())
+    assert meter.saved_bytes + 4 * trained == chosen.planned_bytes
+    assert inside.value >= chosen.value
+    del loss
+
+
 def test_published_plans_of_warm_factors_are_the_meters_too(
     model: nn.Module, batch: tuple[Tensor, Tensor], made: Profile
 ) -> None:
