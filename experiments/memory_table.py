@@ -26,6 +26,7 @@ from fed_asi.data.images import to_batch
 from fed_asi.graph import analyse
 from fed_asi.meter import ActivationMeter
 from fed_asi.methods import ASI, Method, Quantized, Vanilla
+from fed_asi.models.split import cut
 
 MIB = 2**20
 # MiB of the Tucker forms at HOSVD 0.8, printed on the poster for batch 64 at 224x224.
@@ -35,12 +36,13 @@ Ranks = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Case:
-    """One network with its batch and the ranks of its last n convolutions."""
+    """The tail of one network, its batch of the trunk's features, and the ranks of its last n convolutions."""
 
     name: str
     n: int
     model: nn.Module
     x: Tensor
+    resolution: int
     ranks: Ranks
     head: str
 
@@ -76,11 +78,15 @@ def cases(name: str, data_dir: Path, weights_dir: Path) -> Iterator[Case]:
     x = to_batch(images, resolution, *models.normalisation(name))
     for n in (2, 4):
         model = models.build(name, 10, weights, weights_dir=weights_dir).eval()
-        tune_last_(model, n)
-        inputs = conv_inputs(model, x)
+        trained = tune_last_(model, n)
+        # The frozen trunk keeps nothing, so it runs once and every form is measured on the tail.
+        trunk, tail = cut(model, {key.rpartition(".")[0] for key in trained}, x[:1])
+        with torch.no_grad():
+            features = trunk.eval()(x)
+        inputs = conv_inputs(tail.eval(), features)
         shapes = {key: tuple(value.shape) for key, value in inputs.items()}
         ranks = hosvd_ranks(inputs) if name == "mcunet" else stand_in_ranks(shapes, POSTER[name, n])
-        yield Case(name, n, model, x, ranks, models.head_name(model))
+        yield Case(name, n, tail, features, resolution, ranks, models.head_name(model))
 
 
 def conv_inputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
@@ -192,17 +198,16 @@ def error(found: Mapping[str, Tensor], exact: Mapping[str, Tensor], case: Case) 
 
 def show(case: Case, rows: list[Row]) -> None:
     plain, fold = rows[0].saved, rows[1].saved
-    batch, resolution = case.x.shape[0], case.x.shape[-1]
-    print(
-        f"\n### {case.name}, last {case.n} convolutions and head, batch {batch}, {resolution}x{resolution}\n"
-    )
+    size = f"{case.resolution}x{case.resolution}"
+    print(f"\n### {case.name}, last {case.n} convolutions and head, batch {len(case.x)}, {size}\n")
     print("Ranks: " + ", ".join(f"`{name}` {ranks}" for name, ranks in case.ranks.items()) + "\n")
     print("| | counted, MiB | saved, MiB | times less than plain | than folded | relative dW error |")
     print("|---|---|---|---|---|---|")
     for row in rows:
         print(
             f"| {row.form} | {row.counted / MIB:.3f} | {row.saved / MIB:.3f} | {plain / row.saved:.1f} "
-            f"| {fold / row.saved:.1f} | {row.error:.3f} |"
+            f"| {fold / row.saved:.1f} | {row.error:.3f} |",
+            flush=True,
         )
 
 
