@@ -32,7 +32,7 @@ from fed_asi.methods import (
     SpatialMean,
     Vanilla,
 )
-from layer_cases import Case, asi, case_of, convolutions, fill_, linears, methods, modes_of, seeded
+from strategies import Case, asi, case_of, convolutions, fill_, linears, methods, modes_of, seeded
 
 pytestmark = [  # torch's own remarks on the plain layers
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths"),

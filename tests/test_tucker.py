@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fed_asi import tucker
 from fed_asi.layers.keep import sequential
-from layer_cases import seeded
+from strategies import seeded
 
 SHAPES = st.lists(st.integers(1, 6), min_size=2, max_size=4).map(tuple)
 
