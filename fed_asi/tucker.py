@@ -88,8 +88,9 @@ def iterate(matrix: Tensor, start: Tensor, iterations: int = 1) -> Tensor:
     matrix: (m, d, n). start: (d, r) or (m, d, r). The thin matrices stay on the left: BLAS is
     several times slower the other way round.
     """
+    start = start.expand(matrix.shape[0], -1, -1)
     for _ in range(iterations):
-        start = orth(((start.mT @ matrix) @ matrix.mT).mT)
+        start = orth(product(product(start.mT, matrix), matrix.mT).mT)
     return start
 
 
@@ -166,8 +167,11 @@ def truncate(
     d = x.shape[mode + 1]
     if rank >= d:
         return x, None
-    factor = iterate(unfold(x, mode), fit_start(start, seed, d, rank, x), iterations)
-    return mode_product(x, factor, mode), factor
+    matrix = unfold(x, mode)
+    factor = iterate(matrix, fit_start(start, seed, d, rank, x), iterations)
+    rest = [*x.shape[1 : mode + 1], *x.shape[mode + 2 :]]
+    small = product(factor.mT, matrix).view(x.shape[0], rank, *rest)
+    return small.movedim(1, mode + 1), factor
 
 
 def project(x: Tensor, factors: Sequence[Tensor | None]) -> Tensor:
