@@ -17,9 +17,16 @@ from torch.nn import functional as F
 from fed_asi.errors import ConfigError, nearest
 from fed_asi.floors import measured_floors
 from fed_asi.graph import Graph, analyse
-from fed_asi.methods import KINDS
 from fed_asi.profiles import Fingerprint, LayerProfile, Profile
-from fed_asi.trials import DEFAULT_METHODS, SUPPORTED, Record, Study, channel_axis, is_pointwise
+from fed_asi.trials import (
+    DEFAULT_METHODS,
+    SUPPORTED,
+    Record,
+    Study,
+    channel_axis,
+    is_pointwise,
+    method_problems,
+)
 
 _CHUNK = 32
 
@@ -73,9 +80,7 @@ def _with_bias(layers: Sequence[LayerProfile]) -> list[tuple[str, bool]]:
 def _check_arguments(
     x: Tensor, y: Tensor, methods: Sequence[str], selection: str, micro_batches: Sequence[int] | None
 ) -> None:
-    problems = [
-        f"method {kind!r} is not known; {nearest(kind, KINDS)}" for kind in methods if kind not in KINDS
-    ]
+    problems = method_problems(methods)
     if selection not in ("candidates", "published"):
         problems.append(f'selection {selection!r} is neither "candidates" nor "published"')
     if len(x) == 0 or len(x) != len(y):

@@ -16,9 +16,10 @@ import numpy as np
 
 from fed_asi.errors import BudgetError, ConfigError, ProfileError, nearest
 from fed_asi.knapsack import UNLIMITED_BYTES, Choices, Knapsack, Solution, smallest_bytes
-from fed_asi.methods import KINDS, BiasOnly, Frozen, Method, Vanilla
+from fed_asi.methods import BiasOnly, Frozen, Method, Vanilla
 from fed_asi.plans import FLOOR, Plan
 from fed_asi.profiles import Candidate, LayerProfile, Profile
+from fed_asi.trials import DEFAULT_METHODS, method_problems
 from fed_asi.units import format_bytes, parse_bytes
 
 OBJECTIVES = ("captured", "perplexity", "relative-error")
@@ -26,7 +27,6 @@ COUNTS = ("saved", "published", "training")
 UPDATES = ("step", "micro-batch")
 SELECTIONS = ("exact", "published")
 DEFAULT_OBJECTIVE = "captured"
-DEFAULT_METHODS = ("asi", "quantized", "vanilla", "bias", "mean")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +181,12 @@ def _ask(profile: Profile, options: Options) -> _Question:
     choices: list[tuple[str, str, tuple[str, ...]]]
     choices = [("objective", objective, OBJECTIVES), ("count", options.count, COUNTS)]
     choices += [("selection", selection, SELECTIONS), ("update", options.update, UPDATES)]
-    choices += [("method", kind, tuple(KINDS)) for kind in kinds]
     unknown = [
         f"{what} {value!r} is not known; {nearest(value, known)}"
         for what, value, known in choices
         if value not in known
     ]
+    unknown += method_problems(kinds)
     if unknown:
         raise ConfigError(unknown)
     forced = _forced(profile, options.layers)

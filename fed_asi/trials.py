@@ -5,7 +5,7 @@ The layers' own code makes and restores every form, so the gradient judged is th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,15 +14,21 @@ from torch import Tensor, nn
 from fed_asi import layers as layer_kinds
 from fed_asi import seeds
 from fed_asi.candidates import PUBLISHED_EPSILONS, proposed_ranks, published_ranks, spectra
-from fed_asi.errors import UnsupportedLayerError
+from fed_asi.errors import UnsupportedLayerError, nearest
 from fed_asi.layers import LayerState
 from fed_asi.layers.keep import keep
-from fed_asi.methods import ASI, Method, Quantized, SpatialMean, Vanilla
+from fed_asi.methods import ASI, KINDS, Method, Quantized, SpatialMean, Vanilla
 from fed_asi.profiles import Candidate, LayerProfile
 
 DEFAULT_METHODS = ("asi", "quantized", "vanilla", "bias", "mean")
 SUPPORTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _WARM_STEPS = 2
+_UNPLANNED = {
+    "frozen": "layers are frozen by leaving them out",
+    "hosvd": "its ranks, and so its bytes, are found anew in every step",
+    "fixed": "its ranks, and so its bytes, depend on the data it first sees",
+    "filter": "it changes dX too, so no layer's error stands for itself",
+}
 
 
 @dataclass(slots=True)
@@ -71,6 +77,12 @@ class Record:
         if not isinstance(weight, Tensor):
             raise UnsupportedLayerError(f"{self.name} has no weight to train")
         return weight
+
+
+def method_problems(kinds: Sequence[str]) -> list[str]:
+    """Return what is wrong with methods that are to be planned: unknown, or without bytes known beforehand."""
+    unknown = [f"method {k!r} is not known; {nearest(k, DEFAULT_METHODS)}" for k in kinds if k not in KINDS]
+    return unknown + [f"method {k!r} cannot be planned: {_UNPLANNED[k]}" for k in kinds if k in _UNPLANNED]
 
 
 def channel_axis(module: nn.Module, tensor: Tensor) -> int:
