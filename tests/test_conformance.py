@@ -38,7 +38,7 @@ pytestmark = [  # torch's own remarks on the plain layers
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths"),
 ]
 FAST = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-MANY = settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def mean_of(case: Case) -> Tensor:
