@@ -68,3 +68,10 @@ def test_recomputed_figures(network: str, table: ModuleType) -> None:
         assert rows[key].gflops == pytest.approx(gflops, abs=0.006), key
         if gmacs is not None:
             assert rows[key].gmacs == pytest.approx(gmacs, rel=0.002), key
+
+
+def test_the_published_page_has_every_printed_figure(table: ModuleType) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "poster_table.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "---" not in line]
+    for (network, method, layers), (mib, _) in table.PRINTED.items():
+        assert any(f"| {network} | {layers} | {method} |" in row and f" {mib} |" in row for row in rows)
