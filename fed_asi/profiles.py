@@ -221,7 +221,7 @@ def _layer_to_dict(layer: LayerProfile) -> dict[str, Any]:
 
 def _row(candidate: Candidate) -> list[Any]:
     c = candidate
-    return [c.method.to_dict(), c.saved_bytes, c.published_bytes, c.error, c.captured, c.epsilon]
+    return [str(c.method), c.saved_bytes, c.published_bytes, c.error, c.captured, c.epsilon]
 
 
 def _layer_from_dict(data: Mapping[str, Any]) -> LayerProfile:
@@ -244,8 +244,6 @@ def _layer_from_dict(data: Mapping[str, Any]) -> LayerProfile:
 
 def _candidates(rows: Iterable[Sequence[Any]]) -> tuple[Candidate, ...]:
     return tuple(
-        Candidate(
-            Method.from_dict(method), int(saved), int(published), float(error), float(captured), epsilon
-        )
+        Candidate(Method.parse(method), int(saved), int(published), float(error), float(captured), epsilon)
         for method, saved, published, error, captured, epsilon in rows
     )

@@ -5,7 +5,7 @@ The layers' own code makes and restores every form, so the gradient judged is th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -79,6 +79,22 @@ class Record:
         return weight
 
 
+def undominated(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+    """Return the candidates that no other of the same kind and centring beats in both bytes and error.
+
+    No plan loses by it, as plans admit forms by kind and centring; the published grid stays whole.
+    """
+    kept: list[Candidate] = []
+    best: dict[tuple[str, bool], float] = {}
+    for c in sorted(candidates, key=lambda c: (c.saved_bytes, c.error)):
+        group = (c.method.kind, bool(getattr(c.method, "centered", False)))
+        if c.epsilon is not None or c.error < best.get(group, float("inf")):
+            kept.append(c)
+            if c.epsilon is None:
+                best[group] = c.error
+    return tuple(kept)
+
+
 def method_problems(kinds: Sequence[str]) -> list[str]:
     """Return what is wrong with methods that are to be planned: unknown, or without bytes known beforehand."""
     unknown = [f"method {k!r} is not known; {nearest(k, DEFAULT_METHODS)}" for k in kinds if k not in KINDS]
@@ -137,8 +153,10 @@ class Study:
             weight_norm=float(exact.double().norm()),
             centered_energy=energy,
             bias_energy=float(item.bias_gradient.double().square().sum()) if item.bias_parameters else 0.0,
-            mean=tuple(float(m) for m in mean),
-            candidates={size: tuple(self._candidates(trial, size, head)) for size in self.micro_batches},
+            mean=tuple(float(f"{m:.6g}") for m in mean.tolist()),
+            candidates={
+                size: undominated(self._candidates(trial, size, head)) for size in self.micro_batches
+            },
             head=head,
         )
 
@@ -192,7 +210,7 @@ class _Trial:
             return None
         shape = (micro_batch, *self.item.kept_shape(method))
         saved = kind.saved_bytes(self.item.module, method, shape, self.item.x.dtype)
-        error = self._error(method, min(micro_batch, len(self.item.x)))
+        error = float(f"{self._error(method, min(micro_batch, len(self.item.x))):.6g}")
         return Candidate(method, saved, saved, error, self.energy - error**2, epsilon)
 
     def _error(self, method: Method, micro_batch: int) -> float:

@@ -19,7 +19,8 @@ from fed_asi.graph import analyse
 from fed_asi.meter import ActivationMeter
 from fed_asi.methods import ASI, Quantized, SpatialMean, Vanilla
 from fed_asi.planner import plan
-from fed_asi.profiles import Profile
+from fed_asi.profiles import Candidate, Profile
+from fed_asi.trials import undominated
 from fed_asi.tucker import kept_numel
 
 SIZES = (1, 4, 8)
@@ -123,7 +124,7 @@ def test_more_bits_and_higher_ranks_err_less(made: Profile) -> None:
             error = {c.method: c.error for c in candidates}
             assert error[Quantized(8)] <= error[Quantized(4)]
             if not layer.head:
-                tucker = [c for c in candidates if isinstance(c.method, ASI) and c.method.bits == 32]
+                tucker = [c for c in candidates if isinstance(c.method, ASI)]
                 assert max(c.error for c in tucker) > min(c.error for c in tucker)
 
 
@@ -219,6 +220,18 @@ def test_published_ranks_hold_their_share_of_the_energy() -> None:
         share = np.cumsum(singular) / singular.sum()
         assert share[rank - 1] >= 0.8
         assert rank == 1 or share[rank - 2] < 0.8
+
+
+def test_dominated_forms_are_dropped_and_the_grid_is_kept() -> None:
+    def form(rank: int, size: int, error: float, epsilon: float | None = None) -> Candidate:
+        return Candidate(ASI((1, rank)), size, size, error, 1 - error**2, epsilon)
+
+    found = undominated([form(1, 10, 0.5), form(2, 20, 0.6), form(3, 20, 0.2), form(4, 30, 0.9, 0.4)])
+    assert [c.method for c in found] == [ASI((1, 1)), ASI((1, 3)), ASI((1, 4))]
+
+
+def test_profiles_are_read_back_as_they_were(made: Profile) -> None:
+    assert Profile.from_json(made.to_json()) == made
 
 
 def test_proposals_rise_from_one_to_nearly_whole() -> None:
