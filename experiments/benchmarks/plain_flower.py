@@ -147,4 +147,6 @@ def main(out: Path, rounds: int, clients: int, cohort: int, workers: int) -> Non
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *(int(word) for word in sys.argv[2:6]))
+    import plain_flower  # by its name, so that Ray's workers can import what they are sent
+
+    plain_flower.main(Path(sys.argv[1]), *(int(word) for word in sys.argv[2:6]))
