@@ -148,9 +148,11 @@ def _gradients(
     if total is not None:
         # What a centred weight leaves to the bias: W mu is folded into it.
         mean_part = 0 if dw is None or job.mean is None else operation.respond(dw, job.mean)
-        free = total - mean_part
-        db = total * scale if scale is not None else free
-        dbeta = free if scale is None else total - mean_part * scale
+        if scale is None:
+            db = total - mean_part
+        else:  # beta takes it where beta is trained: y = s W (x - mu) + beta', beta = beta' - s W mu
+            db = total * scale if need[4] else (total - mean_part) * scale
+            dbeta = total - mean_part * scale * scale
     if dw is not None and scale is not None:
         dw = operation.scale_outputs(dw, scale)
     found = (dx, dw, db, dgamma, dbeta)
