@@ -187,7 +187,9 @@ class _Work:
         for name, module in sorted(self.modules.items(), key=lambda item: order[item[0]]):
             if name in self.absorbed or (not list(module._parameters) and list(module.children())):
                 continue
-            if order[name] < first and not isinstance(module, BATCH_NORMS):
+            # A module called again may be called behind the first trained layer too.
+            early = order[name] < first and name not in self.graph.repeated
+            if early and not isinstance(module, BATCH_NORMS):
                 self._line(name, module, "left", reason="before the first trained layer, so it keeps nothing")
             else:
                 self._swap(name, module, asked)

@@ -268,6 +268,15 @@ def test_what_cannot_be_done_is_named_and_changes_nothing(
     assert all(p.requires_grad for p in model.parameters())
 
 
+def test_a_module_called_before_and_behind_the_first_trained_layer_is_compressed() -> None:
+    model = small().train()
+    tune_last_(model, 2)
+    report = compress_(model, Quantized(8))
+    assert report["relu"].action == "compressed"
+    x = batch(2)
+    assert step(model, x)[2].by_layer["relu"] == -(-2 * 6 * 5 * 5 // 8)
+
+
 def test_nothing_trained_is_an_error_and_so_is_a_layer_without_a_gradient() -> None:
     model = small().requires_grad_(False)
     with pytest.raises(ConfigError, match="tune_last_"):
