@@ -152,9 +152,8 @@ def published(x: Tensor, ranks: list[int], starts: tucker.Factors) -> tuple[Tens
         begin = torch.randn(matrix.shape[0], rank, device=x.device) if start is None else start
         factors.append(torch.linalg.qr(matrix @ (matrix.T @ begin))[0].unsqueeze(0))
     core = x[0]
-    for mode, factor in enumerate(factors):
+    for factor in factors:  # each takes the first mode and puts its rank last
         core = torch.tensordot(core, factor[0], dims=([0], [0])) if factor is not None else core
-        assert mode < 4
     return core.unsqueeze(0), factors
 
 
