@@ -178,6 +178,7 @@ def backend_config(config: RunConfig, temporary: str) -> dict[str, Any]:
         init["address"] = compute.ray_address
     else:
         init |= {
+            "address": "local",  # never a cluster that happens to run on this machine
             "num_cpus": workers(config) * compute.cpus_per_client,
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,

@@ -141,7 +141,10 @@ def main(out: Path, rounds: int, clients: int, cohort: int, workers: int) -> Non
         found["accuracy"] = accuracy(model)
 
     resources = {"num_cpus": 1, "num_gpus": 0.0}
-    config = {"init_args": {"num_cpus": workers, "include_dashboard": False}, "client_resources": resources}
+    config = {
+        "init_args": {"address": "local", "num_cpus": workers, "include_dashboard": False},
+        "client_resources": resources,
+    }
     run_simulation(server, app, clients, backend_config=config)
     out.write_text(json.dumps(found))
 
