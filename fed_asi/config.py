@@ -89,12 +89,17 @@ class MethodConfig(_Section):
     methods: Annotated[tuple[MethodName, ...] | None, Field(strict=False)] = None  # instead of `name`'s
     layers: Annotated[int | Literal["all", "any"] | tuple[str, ...], BeforeValidator(_layers)] = 4
     selection: Literal["exact", "published"] = "exact"
-    centered: bool = True  # whether forms that keep x - mu (mu fixed by calibration) may be used
+    centered: bool | None = None  # may x - mu be kept (mu from calibration)? None: but for plain "vanilla"
     objective: Literal["captured", "perplexity", "relative-error"] | None = None  # None: the planner's
     covers: Literal["saved", "published", "training"] = "saved"
     over_budget: Literal["exclude", "fewer-layers", "smaller-micro-batch", "lower-ranks"] = "exclude"
-    calibration: Literal["server", "device", "federated"] = "server"
+    calibration: Literal["server"] = "server"  # on its public images, once
     calibration_images: Count = 128
+
+    @property
+    def may_center(self) -> bool:
+        """Whether x - mu may be kept in place of x; "vanilla" is the plain baseline unless it is asked for."""
+        return self.name != "vanilla" if self.centered is None else self.centered
 
     @property
     def allowed(self) -> tuple[str, ...]:

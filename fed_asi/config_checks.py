@@ -131,8 +131,8 @@ def _data(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[st
         return
     if config.model.weights == "public" and public < 1:
         yield 'data.public: 0 images, but model.weights = "public" trains the network on them first'
-    elif config.method.calibration == "server" and public < 1:
-        yield 'data.public: 0 images, but method.calibration = "server" needs some; or use "device"'
+    elif public < 1:
+        yield "data.public: 0 images, but the server calibrates on some"
 
 
 def _known(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:

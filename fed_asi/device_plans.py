@@ -117,7 +117,7 @@ class DevicePlans:
             layers=self._layers(layer_count),
             count=method.covers,
             selection=selection,
-            centered=method.centered,
+            centered=method.may_center,
             update=self._train.update,
             momentum=self._train.momentum > 0,
         )

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fed_asi import fleet
-from fed_asi.config import RunConfig
+from fed_asi.config import MethodConfig, RunConfig
 from fed_asi.config_checks import check
 from fed_asi.config_file import load_config
 from fed_asi.errors import ConfigError
@@ -243,3 +243,10 @@ def test_fleet_follows_groups_lines_and_devices(write):
     assert [device.group for device in built] == ["tight", "tight", "roomy", "roomy", "roomy"]
     assert [device.budget_bytes for device in built] == [9000, 65536, 7000, None, None]
     assert (built[2].batch_size, built[0].micro_batch) == (2, 4)
+
+
+def test_plain_vanilla_is_not_centered_unless_it_is_asked_for() -> None:
+    assert not MethodConfig(name="vanilla").may_center
+    assert MethodConfig(name="vanilla", centered=True).may_center
+    assert MethodConfig(name="planner").may_center
+    assert not MethodConfig(name="planner", centered=False).may_center

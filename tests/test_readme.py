@@ -53,7 +53,7 @@ def test_make_targets_exist(words: list[str]) -> None:
 def test_the_commands_in_their_order(tmp_path: Path, cifar10_dir: Path, weights_dir: Path) -> None:
     """The README's own fleet and commands, on real images; --set only makes them shorter."""
     (tmp_path / "mine.toml").write_text(blocks("toml")[0])
-    shorter = ["--set", "rounds=2", "--set", "model.resolution=64", "--set", "data.limit=600"]
+    shorter = ["--set", "rounds=6", "--set", "model.resolution=64", "--set", "data.limit=600"]
     shorter += ["--set", "data.test_limit=200", "--set", "data.public=160", "--backend", "loop"]
     shorter += ["--set", "method.calibration_images=32"]
     environment = os.environ | {"FED_ASI_WEIGHTS_DIR": str(weights_dir), "FED_ASI_DATA_DIR": str(cifar10_dir)}
