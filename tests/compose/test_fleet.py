@@ -226,14 +226,3 @@ def test_insecure_only_by_profile_and_it_says_so(image, tmp_path):
 
 def test_committed_file_is_accepted(image):
     docker("compose", "--file", str(ROOT / "docker-compose.yml"), "config", "--quiet")
-
-
-def test_left_nothing_behind(image):
-    """Last in this file: the tests before it took everything away."""
-    for kind, words in (
-        ("containers", ["ps", "--all", "--quiet"]),
-        ("volumes", ["volume", "ls", "--quiet"]),
-        ("networks", ["network", "ls", "--quiet"]),
-    ):
-        found = docker(*words, "--filter", "name=fed-asi-test-").stdout.split()
-        assert not found, kind
