@@ -40,7 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     profile = Profile.load(arguments.out / "profile.json")
     rows = [row for row in Rows(arguments.out).read() if row.phase == "final"]
     contestants = [c for suite in SUITES.values() for c in suite if any(r.contestant == c.key for r in rows)]
-    text = [HEADER, accuracy_table(contestants, rows), exact_table(profile), time_table(profile)]
+    text = [
+        HEADER,
+        accuracy_table(contestants, rows),
+        exact_table(profile),
+        time_table(profile),
+        missing(rows),
+    ]
     text += ["![accuracy against saved bytes](plan_frontier.svg)\n\n![bytes by layer](plan_bytes.svg)\n"]
     (arguments.docs / "plan_frontier.md").write_text("\n".join(text))
     draw(contestants, rows, arguments.docs / "plan_frontier.svg")
@@ -104,6 +110,18 @@ def time_table(profile: Profile) -> str:
                 shares.append(float("nan"))
         lines.append(f"| {budget} | {spent:.0f} | {' | '.join(f'{share:.1%}' for share in shares)} |")
     return "\n".join(lines) + "\n"
+
+
+def missing(rows: Sequence[Row]) -> str:
+    """Return which contestants still lack runs, so that no line is read for more than it is."""
+    every = [contestant for suite in SUITES.values() for contestant in suite]
+    absent = [c.key for c in every if not _of(c, rows)]
+    fewer = [c.key for c in every if 0 < len(_of(c, rows)) < 3]
+    return (
+        "## Not finished\n\nThe first command goes on where it stopped.\n\n"
+        f"* no run yet: {'; '.join(absent) or 'none'}\n* fewer than three seeds: {'; '.join(fewer) or 'none'}\n\n"
+        "Below three seeds, differences under a point say nothing, those between objectives least of all.\n"
+    )
 
 
 def draw(contestants: Sequence[Contestant], rows: Sequence[Row], path: Path) -> None:
