@@ -19,7 +19,7 @@ ORDER = [
     "methods",
     "layers",
     "meter graph memory",
-    "tune compression compression_report byte_table policies",
+    "tune compression compression_report",
     "counting costs",
     "knapsack profiles plans candidates trials floors calibration planner plan_report",
     "models data plan_command",

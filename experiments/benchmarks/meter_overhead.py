@@ -1,0 +1,88 @@
+"""The time that ActivationMeter adds to a training step, as a share of the step.
+
+    OMP_NUM_THREADS=1 python experiments/benchmarks/meter_overhead.py
+
+MCUNet's compressed tail (what local training runs, on the trunk's features) and the whole of MCUNet; the meter
+is made anew for every step, as local training does. Metered and bare steps alternate; medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fed_asi import compress_, models, tune_last_
+from fed_asi.meter import ActivationMeter
+from fed_asi.methods import ASI, Method, Vanilla
+from fed_asi.models.split import cut
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--steps", type=int, default=60)
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    print("| network | method | batch | step, ms | with the meter, ms | overhead |")
+    print("|---|---|---|---|---|---|")
+    for part in ("tail", "whole network"):
+        for method in (Vanilla(), ASI((4, 8, 3, 3), warm=False)):
+            for batch in (1, 16, 128) if part == "tail" else (1, 16):
+                row(part, method, batch, chosen.steps)
+
+
+def row(part: str, method: Method, batch: int, steps: int) -> None:
+    """Print one line of the table."""
+    model, x, y = made(part, batch)
+    compress_(model, method)
+    bare, metered = [], []
+    for index in range(steps + 5):
+        for times, on in ((bare, False), (metered, True)):
+            seconds = step(model, x, y, on)
+            if index >= 5:
+                times.append(seconds)
+    plain, with_meter = 1e3 * statistics.median(bare), 1e3 * statistics.median(metered)
+    share = with_meter / plain - 1
+    print(
+        f"| MCUNet {part} | {method.kind} | {batch} | {plain:.2f} | {with_meter:.2f} | {share:+.1%} |",
+        flush=True,
+    )
+
+
+def made(part: str, batch: int) -> tuple[nn.Module, Tensor, Tensor]:
+    """Return the part of MCUNet with its last 4 convolutions trained, at 128x128, and a batch for it."""
+    model = models.build("mcunet", 10).train()
+    x = torch.randn(batch, 3, 128, 128)
+    y = torch.arange(batch) % 10
+    tune_last_(model, 4)
+    if part == "whole network":
+        return model, x, y
+    trained = [
+        name
+        for name, m in model.named_modules()
+        if any(p.requires_grad for p in m._parameters.values() if p is not None)
+    ]
+    trunk, tail = cut(model, trained, x[:1])
+    with torch.no_grad():
+        features = trunk.eval()(x)
+    return tail.train(), features.clone(), y
+
+
+def step(model: nn.Module, x: Tensor, y: Tensor, metered: bool) -> float:
+    """Return the CPU seconds of one forward and backward; other processes do not disturb them."""
+    start = time.thread_time()
+    if metered:
+        with ActivationMeter(model):
+            loss = F.cross_entropy(model(x), y)
+    else:
+        loss = F.cross_entropy(model(x), y)
+    loss.backward()
+    return time.thread_time() - start
+
+
+if __name__ == "__main__":
+    main()
