@@ -1,6 +1,6 @@
 """What a byte buys: MCUNet on CIFAR-10 under byte budgets, for the planner and its rivals.
 
-    python experiments/frontier.py --data-dir ../shared/data --weights-dir ../shared/weights
+    python experiments/frontier.py --data-dir DATA --weights-dir WEIGHTS
     python experiments/frontier.py ... --suite objectives --seeds 0 1 2
 
 Protocol: 10,000 training images drawn from x_train[:40000], 6 epochs of batch 128 with SGD (weight decay

@@ -27,7 +27,7 @@ backward of one micro-batch, planned and measured. Learning rates were tuned for
 (4,000 images, 2 epochs, grid 0.025 to 0.3) unless "rate" says otherwise. Only finished runs are shown; "seeds" says
 how many. The classifier is trained in all of them.
 
-    python experiments/frontier.py --data-dir ../shared/data --weights-dir ../shared/weights
+    python experiments/frontier.py --data-dir DATA --weights-dir WEIGHTS
     python experiments/frontier_table.py --out runs/frontier
 """
 
