@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from frontier import SUITES, Contestant, Row, Rows  # the sibling script
+from centralised import Rows  # the sibling modules
+from frontier import SUITES, Contestant, Row
 
 from fed_asi.errors import FedAsiError
 from fed_asi.plan_report import captured_share, figure
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     arguments = parser.parse_args(argv)
     profile = Profile.load(arguments.out / "profile.json")
-    rows = [row for row in Rows(arguments.out).read() if row.phase == "final"]
+    rows = [row for row in Rows(arguments.out, Row).read() if row.phase == "final"]
     contestants = [c for suite in SUITES.values() for c in suite if any(r.contestant == c.key for r in rows)]
     text = [
         HEADER,
