@@ -85,7 +85,21 @@ class ShardingConfig(_Section):
 class MethodConfig(_Section):
     """How a device keeps what its backward pass needs, and what happens where that does not fit."""
 
-    name: Literal["asi", "vanilla", "bias", "head", "quantized", "planner"] = "asi"
+    name: Literal[
+        "asi",
+        "asi-published",
+        "vanilla",
+        "bias",
+        "head",
+        "quantized",
+        "planner",
+        "hosvd",
+        "fixed-subspace",
+        "gradient-filter",
+        "checkpointing",
+    ] = "asi"
+    epsilon: Annotated[float | None, Field(gt=0, le=1)] = None  # "hosvd" (0.8), "fixed-subspace" (0.7)
+    patch: Count | None = None  # "gradient-filter" (2)
     methods: Annotated[tuple[MethodName, ...] | None, Field(strict=False)] = None  # instead of `name`'s
     layers: Annotated[int | Literal["all", "any"] | tuple[str, ...], BeforeValidator(_layers)] = 4
     selection: Literal["exact", "published"] = "exact"
@@ -98,8 +112,13 @@ class MethodConfig(_Section):
 
     @property
     def may_center(self) -> bool:
-        """Whether x - mu may be kept in place of x; "vanilla" is the plain baseline unless it is asked for."""
-        return self.name != "vanilla" if self.centered is None else self.centered
+        """Whether x - mu may be kept in place of x; the plain baselines do so only where it is asked for."""
+        return self.name not in ("vanilla", "checkpointing") if self.centered is None else self.centered
+
+    @property
+    def grid(self) -> Literal["exact", "published"]:
+        """How ranks are chosen: `selection`, or what `name` stands for."""
+        return "published" if self.name == "asi-published" else self.selection
 
     @property
     def allowed(self) -> tuple[str, ...]:
@@ -108,7 +127,13 @@ class MethodConfig(_Section):
             return self.methods
         if self.name == "planner":
             return ("asi", "quantized", "vanilla", "bias", "mean")
-        return () if self.name == "head" else (self.name,)
+        return {
+            "head": (),
+            "checkpointing": ("vanilla",),
+            "hosvd": (f"hosvd(epsilon={self.epsilon or 0.8})",),
+            "fixed-subspace": (f"fixed(epsilon={self.epsilon or 0.7})",),
+            "gradient-filter": (f"filter(patch={self.patch or 2})",),
+        }.get(self.name, (self.name,))
 
 
 class TrainConfig(_Section):

@@ -121,8 +121,14 @@ def _method(config: RunConfig, _broken: Collection[str], _cpus: int) -> Iterator
         yield 'method.methods: empty; leave it out, or name = "head" to train the classifier alone'
     if method.selection == "published" and method.methods not in (None, ("asi",)):
         yield 'method.selection: "published" picks ASI ranks only; with other methods use selection = "exact"'
-    if method.name == "planner" and method.selection == "published":
-        yield 'method.selection: the planner mixes methods; use selection = "exact"'
+    if method.selection == "published" and method.methods is None and "asi" not in method.name:
+        yield f'method.selection: "published" picks ASI ranks; with name = "{method.name}" use selection = "exact"'
+    if method.name == "asi-published" and method.methods is not None:
+        yield 'method.methods: "asi-published" is ASI alone; leave methods out'
+    if method.epsilon is not None and method.name not in ("hosvd", "fixed-subspace"):
+        yield f'method.epsilon: of "hosvd" and "fixed-subspace"; name is "{method.name}"'
+    if method.patch is not None and method.name != "gradient-filter":
+        yield f'method.patch: of "gradient-filter"; name is "{method.name}"'
 
 
 def _data(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:

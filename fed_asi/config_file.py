@@ -44,6 +44,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, cpus: int | 
     """
     raw = _read_toml(Path(path))
     problems = [problem for text in overrides if (problem := _override_(raw, text))]
+    problems += _hidden_name(raw, overrides)
     problems += _add_csv_(raw, Path(path).parent)
     config, broken, found = _validate(raw)
     problems += found
@@ -84,6 +85,19 @@ def _override_(raw: dict[str, Any], text: str) -> str | None:
         return None
     kind = "a list; name one of its entries" if isinstance(here, list) else "not a table"
     return f"--set {text!r}: {'.'.join(parents)} is {kind}"
+
+
+def _hidden_name(raw: Mapping[str, Any], overrides: Sequence[str]) -> Iterator[str]:
+    """Yield the problem of a method name on the command line that the file's own `methods` would hide."""
+    keys = [text.partition("=")[0].strip() for text in overrides]
+    method = raw.get("method")
+    if "method.name" in keys and "method.methods" not in keys and isinstance(method, dict):
+        forms = method.get("methods")
+        if forms is not None:
+            yield (
+                f"--set method.name: the file's method.methods = {forms} decides the forms, whatever the name; "
+                "set method.methods too"
+            )
 
 
 def _step_into(here: Any, part: str) -> Any:

@@ -28,8 +28,8 @@ class LayerCost:
     """One call of one layer in one training step.
 
     published_bytes, published_flops: as the papers count, 0 for layers that are not trained convolutions.
-    forward_macs, dw_macs, dx_macs, overhead_macs: what is really multiplied; dx_macs is 0 where nothing
-    before the layer trains, overhead_macs is the compression of its input.
+    forward_macs, dw_macs, dx_macs, overhead_macs: what is really multiplied; forward_macs twice under gradient
+    checkpointing, dx_macs 0 where nothing before the layer trains, overhead_macs is the compression of its input.
     """
 
     name: str
@@ -105,6 +105,9 @@ def cost(model: nn.Module, x: Tensor) -> Cost:
     read: a copy of it runs forward once, batch norms fixed. Element-by-element work is not counted.
     """
     model = copy.deepcopy(model).train()
+    again = "recomputed_bytes" in model.__dict__  # gradient checkpointing: each forward happens twice
+    if again:
+        model(x)  # its first batch of a shape runs its parts once more, to measure them
     for module in model.modules():
         if isinstance(module, BATCH_NORMS):
             module.eval()
@@ -119,6 +122,9 @@ def cost(model: nn.Module, x: Tensor) -> Cost:
     for handle in handles:
         handle.remove()
     del loss  # held until here: the meter counts what it keeps alive
+    if again:
+        first = next((i for i, layer in enumerate(found) if layer.method != Frozen()), len(found))
+        found[first:] = [replace(layer, forward_macs=2 * layer.forward_macs) for layer in found[first:]]
     return Cost(tuple(found), meter.saved_bytes, tuple(_uncounted(model, {layer.name for layer in found})))
 
 

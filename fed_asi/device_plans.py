@@ -15,6 +15,8 @@ from fed_asi.errors import BudgetError
 from fed_asi.plans import Plan
 from fed_asi.profiles import Profile
 
+CHECKPOINTED = "planned bytes are those of keeping everything; checkpointing keeps less and computes it again"
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -42,7 +44,7 @@ class DevicePlans:
 
     def first(self, limits: Limits) -> Plan:
         """Return the device's own plan. Raises BudgetError below the smallest plan."""
-        return self._plan(limits, None, self._method.selection)
+        return self._plan(limits, None, self._method.grid)
 
     def attempts(self, limits: Limits) -> Iterator[Attempt]:
         """Yield the plans to try, largest first; the next is asked for when the last was over budget.
@@ -78,11 +80,11 @@ class DevicePlans:
         choices: list[tuple[Limits, int | None, str]]
         if policy == "fewer-layers":
             body = sum(not layer.head for layer in self._profile.layers)
-            choices = [(limits, count, self._method.selection) for count in range(body - 1, -1, -1)]
+            choices = [(limits, count, self._method.grid) for count in range(body - 1, -1, -1)]
         elif policy == "smaller-micro-batch":
             largest = limits.micro_batch or limits.batch_size
             smaller = [b for b in reversed(self._profile.micro_batches) if b < largest]
-            choices = [(replace(limits, micro_batch=b), None, self._method.selection) for b in smaller]
+            choices = [(replace(limits, micro_batch=b), None, self._method.grid) for b in smaller]
         elif policy == "lower-ranks" and limits.budget_bytes is not None:
             parts = [limits.budget_bytes * share // 8 for share in (8, 6, 4, 3, 2, 1)]
             choices = [(replace(limits, budget_bytes=b), None, "exact") for b in parts if b > 0]
@@ -107,6 +109,16 @@ class DevicePlans:
         return found
 
     def _search(self, limits: Limits, layer_count: int | None, selection: str) -> Plan:
+        method = self._method
+        if method.name == "checkpointing":
+            # What it keeps is less than any plan knows, so the step itself is held against the budget.
+            micro_batch = limits.micro_batch or limits.batch_size
+            unlimited = Limits(None, limits.batch_size, min(micro_batch, self._profile.micro_batches[-1]))
+            kept_whole = self._chosen(unlimited, layer_count, selection)
+            return replace(kept_whole, budget_bytes=limits.budget_bytes, notes=(CHECKPOINTED,))
+        return self._chosen(limits, layer_count, selection)
+
+    def _chosen(self, limits: Limits, layer_count: int | None, selection: str) -> Plan:
         method = self._method
         return planner.plan(
             self._within(limits.batch_size, limits.micro_batch),

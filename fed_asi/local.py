@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fed_asi import layers, seeds
 from fed_asi.checkpoint import Factors
+from fed_asi.checkpointing import Checkpointed
 from fed_asi.compression import compress_, uncompress_
 from fed_asi.device_plans import Attempt, Limits
 from fed_asi.errors import BudgetError, FedAsiError, OverBudgetError
@@ -131,6 +132,7 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
     shard = place.shard(job.partition_id)
     load_tensors_(tail, device.tensors)
     stats |= _judged(place, shard, "before")
+    running = _running(place, plan)
     _compress_(device, plan)
     optimizer = Sgd(
         tail.named_parameters(),
@@ -139,16 +141,17 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
         clip_norm=settings.clip_norm,
     )
     stepper = Stepper(
-        tail,
+        running,
         optimizer,
         micro_batch=plan.micro_batch,
         budget_bytes=job.budget_bytes,
         covers=place.config.method.covers,
-        side_by_side=place.config.compute.side_by_side,
+        # Where ranks hang on the data, micro-batches differ, and the largest one counts.
+        side_by_side=place.config.compute.side_by_side and all(m.sized for m in plan.methods.values()),
         update=settings.update,
         deadline=time.monotonic() + job.deadline_seconds,
     )
-    notes = _checked(device, stepper, shard) if job.check else ()
+    notes = _checked(device, stepper, shard) if job.check and stepper.side_by_side else ()
     _epochs_(device, stepper, shard)
     tensors = {name: parameter.detach().clone() for name, parameter in optimizer.parameters}
     factors = layers.factors(tail)
@@ -156,6 +159,13 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
     stats |= {"outcome": "trained", "num_examples": len(shard.train), **_measured(stepper, optimizer)}
     stats |= _judged(place, shard, "after")
     return LocalResult(stats, tensors, factors, place.plans.captured(plan), notes)
+
+
+def _running(place: Workplace, plan: Plan) -> nn.Module:
+    """Return what runs in a step: the tail, or the tail in segments that are computed twice."""
+    if place.config.method.name != "checkpointing":
+        return place.tail
+    return Checkpointed.of(place.tail, plan.trained, place.inputs(torch.zeros(1, dtype=torch.long)))
 
 
 def _described(plan: Plan) -> dict[str, Any]:

@@ -9,6 +9,7 @@ Out of sight stays only what Python cannot reach: tensors inside closures of use
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from math import ceil
 from types import FunctionType, TracebackType
@@ -26,6 +27,7 @@ from fed_asi.layers import LayerState, original_class, state_of
 
 MODEL = "(model)"
 LOSS = "(loss)"
+RECOMPUTATION = "recomputation"
 _MODULE_ATTRIBUTES = frozenset(nn.Module().__dict__)
 _PLAIN = frozenset({int, float, bool, str, type(None), torch.Size, torch.dtype, torch.device, FunctionType})
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
@@ -35,7 +37,7 @@ class ActivationMeter:
     """Measure the bytes kept for backward by what runs inside the `with` block.
 
     model: plain or compressed. micro_batches: how many micro-batches the block's one batch stands for when
-    they run side by side (a Fraction N / b when b does not divide N).
+    they run side by side (a Fraction N / b when b does not divide N). constants: tensors that are there anyway.
 
     After the block, while the loss is still held:
         saved_bytes: all storages alive that autograd or the layers hold, each once.
@@ -46,10 +48,13 @@ class ActivationMeter:
     The meter may be entered again for every step; the last block's numbers stay until then.
     """
 
-    def __init__(self, model: nn.Module, micro_batches: int | Fraction = 1) -> None:
+    def __init__(
+        self, model: nn.Module, micro_batches: int | Fraction = 1, constants: Sequence[Tensor] = ()
+    ) -> None:
         if micro_batches <= 0:
             raise ValueError(f"micro_batches is {micro_batches}; it must be above 0")
         self.micro_batches = micro_batches
+        self._constants = tuple(constants)
         self.saved_bytes = 0
         self.state_bytes = 0
         self.published_bytes = 0
@@ -147,6 +152,9 @@ class ActivationMeter:
                 if storage._cdata not in counted:
                     counted.add(storage._cdata)
                     self._count(name, kinds.get(name, name), storage.nbytes(), storage._cdata in state)
+        for name, module in self._modules:  # gradient checkpointing keeps these in the backward alone
+            if size := module.__dict__.get("recomputed_bytes", 0):
+                self._count(name, RECOMPUTATION, size, False)
 
     def _count(self, name: str, kind: str, size: int, is_state: bool) -> None:
         self.saved_bytes += size
@@ -155,7 +163,7 @@ class ActivationMeter:
         self.by_kind[kind] = self.by_kind.get(kind, 0) + size
 
     def _weights(self) -> set[int]:
-        found: set[int] = set()
+        found = {storage._cdata for tensor in self._constants for storage in storages_of(tensor)}
         for _, module in self._modules:
             for tensor in (*module._parameters.values(), *module._buffers.values(), *static_tensors(module)):
                 if tensor is not None:

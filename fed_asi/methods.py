@@ -25,6 +25,7 @@ class Method:
     version: ClassVar[int] = 1
     trains_weight: ClassVar[bool] = True
     trains_bias: ClassVar[bool] = True
+    sized: ClassVar[bool] = True  # its bytes follow from shapes alone, not from the data
 
     def to_dict(self) -> dict[str, Any]:
         """Return the method as JSON values, with its kind and version."""
@@ -156,6 +157,7 @@ class HOSVD(Method):
     """A Tucker form cut anew at every step where each mode holds a share `epsilon` of the energy."""
 
     kind: ClassVar[str] = "hosvd"
+    sized: ClassVar[bool] = False
     epsilon: float = 0.8
     centered: bool = False
 
@@ -172,6 +174,7 @@ class FixedSubspace(Method):
 
     kind: ClassVar[str] = "fixed"
     aliases: ClassVar[tuple[str, ...]] = ("fixed-subspace", "lance")
+    sized: ClassVar[bool] = False
     epsilon: float = 0.7
     centered: bool = False
 

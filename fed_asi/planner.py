@@ -19,7 +19,7 @@ from fed_asi.knapsack import UNLIMITED_BYTES, Choices, Knapsack, Solution, small
 from fed_asi.methods import BiasOnly, Frozen, Method, Vanilla
 from fed_asi.plans import FLOOR, Plan
 from fed_asi.profiles import Candidate, LayerProfile, Profile
-from fed_asi.trials import DEFAULT_METHODS, method_problems
+from fed_asi.trials import DEFAULT_METHODS, kind_name, method_problems
 from fed_asi.units import format_bytes, parse_bytes
 
 OBJECTIVES = ("captured", "perplexity", "relative-error")
@@ -143,7 +143,8 @@ def plan(
     budget: bytes, text such as "256 KiB", or None for unlimited.
     micro_batch: pins it; otherwise the best one is chosen, and among equals the largest, which is the
         fastest.
-    methods: kinds that may be used, such as ("asi",). centered: whether forms that subtract a fixed mean
+    methods: kinds that may be used, such as ("asi",) or ("hosvd(epsilon=0.7)",), of those the profile was
+        made with. centered: whether forms that subtract a fixed mean
         may be used.
     objective: "captured" (centred gradient energy, the default), "perplexity" (the papers'),
         "relative-error".
@@ -195,7 +196,7 @@ def _ask(profile: Profile, options: Options) -> _Question:
         profile,
         forced,
         allowed,
-        frozenset(kinds),
+        frozenset(map(kind_name, kinds)),
         objective,
         options.count,
         selection,
@@ -309,7 +310,18 @@ def _assemble(question: _Question, budget_bytes: int | None, problem: _Problem, 
         count=question.count,
         layer_bytes={layer.name: question.bytes(layer, c) for layer, c in trained} | {FLOOR: problem.floor},
         means={layer.name: layer.mean for layer, c in trained if getattr(c.method, "centered", False)},
+        notes=tuple(_notes(c.method for _, c in trained)),
     )
+
+
+def _notes(methods: Iterator[Method]) -> Iterator[str]:
+    """Say of which forms the planned bytes are no promise."""
+    loose = sorted({m.kind for m in methods if not m.sized})
+    if loose:
+        yield (
+            f"bytes of {' and '.join(loose)} are those of the calibration batch; "
+            "their ranks hang on the data, and a step may keep more"
+        )
 
 
 def _below_smallest(question: _Question, problems: Sequence[_Problem], limit: int) -> BudgetError:

@@ -244,7 +244,7 @@ def _profile(
         trained=trained,
         micro_batches=[b for b in micro_batches(needs) if b <= len(features)],
         methods=config.method.allowed or ("vanilla",),
-        selection="published" if config.method.selection == "published" else "candidates",
+        selection="published" if config.method.grid == "published" else "candidates",
         seed=config.seed,
     )
 

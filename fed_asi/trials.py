@@ -5,6 +5,7 @@ The layers' own code makes and restores every form, so the gradient judged is th
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,21 +15,26 @@ from torch import Tensor, nn
 from fed_asi import layers as layer_kinds
 from fed_asi import seeds
 from fed_asi.candidates import PUBLISHED_EPSILONS, proposed_ranks, published_ranks, spectra
-from fed_asi.errors import UnsupportedLayerError, nearest
+from fed_asi.errors import ConfigError, UnsupportedLayerError, nearest
 from fed_asi.layers import LayerState
 from fed_asi.layers.keep import keep
-from fed_asi.methods import ASI, KINDS, Method, Quantized, SpatialMean, Vanilla
+from fed_asi.methods import (
+    ASI,
+    HOSVD,
+    FixedSubspace,
+    GradientFilter,
+    Method,
+    Quantized,
+    SpatialMean,
+    Vanilla,
+)
 from fed_asi.profiles import Candidate, LayerProfile
 
 DEFAULT_METHODS = ("asi", "quantized", "vanilla", "bias", "mean")
 SUPPORTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _WARM_STEPS = 2
-_UNPLANNED = {
-    "frozen": "layers are frozen by leaving them out",
-    "hosvd": "its ranks, and so its bytes, are found anew in every step",
-    "fixed": "its ranks, and so its bytes, depend on the data it first sees",
-    "filter": "it changes dX too, so no layer's error stands for itself",
-}
+_BASELINES = (HOSVD, FixedSubspace, GradientFilter)
+_NAMES = (*DEFAULT_METHODS, "asi-published", *(cls.kind for cls in _BASELINES))
 
 
 @dataclass(slots=True)
@@ -95,10 +101,30 @@ def undominated(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
     return tuple(kept)
 
 
-def method_problems(kinds: Sequence[str]) -> list[str]:
-    """Return what is wrong with methods that are to be planned: unknown, or without bytes known beforehand."""
-    unknown = [f"method {k!r} is not known; {nearest(k, DEFAULT_METHODS)}" for k in kinds if k not in KINDS]
-    return unknown + [f"method {k!r} cannot be planned: {_UNPLANNED[k]}" for k in kinds if k in _UNPLANNED]
+def kind_name(text: str) -> str:
+    """Return the kind a planned method's text stands for: "hosvd" of "hosvd(epsilon=0.7)"."""
+    found = baseline(text)
+    return found.kind if found is not None else text.removesuffix("-published")
+
+
+def baseline(text: str) -> Method | None:
+    """Return the rival that a text such as "filter(patch=4)" names; None where it names no rival."""
+    name = text.partition("(")[0].strip().lower()
+    known = [cls for cls in _BASELINES if name in {cls.kind, *cls.aliases}]
+    return Method.parse(text) if known else None
+
+
+def method_problems(texts: Sequence[str]) -> list[str]:
+    """Return what is wrong with methods that are to be planned."""
+    problems = []
+    for text in texts:
+        try:
+            if baseline(text) is None and text not in _NAMES:
+                hint = "leave the layer out" if text == "frozen" else nearest(text, _NAMES)
+                problems.append(f"method {text!r} is not known to the planner; {hint}")
+        except ConfigError as error:
+            problems.append(str(error))
+    return problems
 
 
 def channel_axis(module: nn.Module, tensor: Tensor) -> int:
@@ -172,18 +198,21 @@ class Study:
         centering = (False,) if published else (False, True)
         if "vanilla" in self.methods or head:
             yield from ((Vanilla(centered=c), None) for c in centering)
-        if "asi" in self.methods:
+        if "asi" in self.methods or "asi-published" in self.methods:
             yield from self._ranked(item, micro_batch)
         if not published and "quantized" in self.methods:
             yield from ((Quantized(bits, centered=c), None) for bits in (8, 4) for c in centering)
         if not published and "mean" in self.methods and item.pooled:
             yield SpatialMean(), None
+        if not head:
+            yield from ((method, None) for method in map(baseline, self.methods) if method is not None)
 
     def _ranked(self, item: Record, micro_batch: int) -> Iterator[tuple[Method, float | None]]:
         whole = grouped(item.canonical(), min(micro_batch, len(item.x)))
         values = spectra(whole)
+        order = "published" if "asi-published" in self.methods else "sequential"
         for epsilon in PUBLISHED_EPSILONS:
-            yield ASI(in_layer_order(item, published_ranks(values, epsilon))), epsilon
+            yield ASI(in_layer_order(item, published_ranks(values, epsilon)), order=order), epsilon
         if self.selection == "published":
             return
         for ranks in proposed_ranks(whole.shape[1:], values, self.density):
@@ -208,24 +237,23 @@ class _Trial:
         kind = layer_kinds.kind_of(self.item.module)
         if kind is None or kind.unsupported(self.item.module, method) is not None:
             return None
-        shape = (micro_batch, *self.item.kept_shape(method))
-        saved = kind.saved_bytes(self.item.module, method, shape, self.item.x.dtype)
-        error = float(f"{self._error(method, min(micro_batch, len(self.item.x))):.6g}")
+        count = min(micro_batch, len(self.item.x))
+        if not method.sized:
+            saved = self._measured_bytes(method, count)
+        else:
+            shape = (micro_batch, *self.item.kept_shape(method))
+            saved = kind.saved_bytes(self.item.module, method, shape, self.item.x.dtype)
+        error = float(f"{self._error(method, count):.6g}")
         return Candidate(method, saved, saved, error, self.energy - error**2, epsilon)
 
     def _error(self, method: Method, micro_batch: int) -> float:
         """Return ||dW_kept - dW||_F with micro-batches of that size side by side and warm factors."""
         if isinstance(method, (Vanilla, SpatialMean)):
             return 0.0
+        if isinstance(method, GradientFilter):
+            return self._filtered_error(method)
         x = self.item.canonical()
-        state = LayerState(
-            name=self.item.name,
-            method=_canonical_method(self.item, method),
-            original=type(self.item.module),
-            seed=self.seed,
-            micro_batch=micro_batch,
-            mean=self.mean,
-        )
+        state = self._state(method, micro_batch)
         kept = keep(x, state)
         if isinstance(method, ASI) and method.warm:
             for _ in range(_WARM_STEPS - 1):
@@ -234,6 +262,36 @@ class _Trial:
         restored = kept.restore()
         wanted = x - _constant(self.mean, x) if getattr(method, "centered", False) else x
         return float(self.item.weight_gradient(restored - wanted).double().norm())
+
+    def _measured_bytes(self, method: Method, micro_batch: int) -> int:
+        """Return the most bytes that a micro-batch of the calibration batch keeps."""
+        largest = 0
+        for part in grouped(self.item.canonical(), micro_batch):
+            kept = keep(part, self._state(method, None))
+            storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in kept.tensors}
+            largest = max(largest, sum(storages.values()))
+        return largest
+
+    def _filtered_error(self, method: GradientFilter) -> float:
+        """Return ||dW_filtered - dW||_F of the compressed layer itself, whose kept form restores no input."""
+        module = copy.deepcopy(self.item.module).requires_grad_(True).train()
+        layer_kinds.attach_(module, self._state(method, None))
+        with torch.enable_grad():
+            torch.autograd.backward(module(self.item.x), self.item.g)
+        found = module._parameters["weight"]
+        if found is None or found.grad is None:
+            raise UnsupportedLayerError(f"{self.item.name}: the gradient filter gave no weight gradient")
+        return float((found.grad - self.item.weight_gradient(self.item.canonical())).double().norm())
+
+    def _state(self, method: Method, micro_batch: int | None) -> LayerState:
+        return LayerState(
+            name=self.item.name,
+            method=_canonical_method(self.item, method),
+            original=type(self.item.module),
+            seed=self.seed,
+            micro_batch=micro_batch,
+            mean=self.mean,
+        )
 
 
 def _constant(mean: Tensor, x: Tensor) -> Tensor:

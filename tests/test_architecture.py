@@ -22,7 +22,7 @@ ORDER = [
     "tune compression compression_report",
     "counting costs",
     "knapsack profiles plans candidates trials floors calibration planner plan_report",
-    "models data plan_command",
+    "models data plan_command checkpointing",
     "fleet config config_checks config_file compose",
     "sqlite_file runlock",
     "records",

@@ -20,7 +20,7 @@ from fed_asi.meter import ActivationMeter
 from fed_asi.methods import ASI, Quantized, SpatialMean, Vanilla
 from fed_asi.planner import plan
 from fed_asi.profiles import Candidate, Profile
-from fed_asi.trials import undominated
+from fed_asi.trials import baseline, undominated
 from fed_asi.tucker import kept_numel
 
 SIZES = (1, 4, 8)
@@ -244,3 +244,21 @@ def test_proposals_rise_from_one_to_nearly_whole() -> None:
     assert set(ranks[0][1:]) == {1}
     assert sizes == sorted(sizes)
     assert kept_numel(dims, dims) > sizes[-1] > 0.5 * kept_numel(dims, dims)
+
+
+@pytest.mark.parametrize("text", ["hosvd(epsilon=0.9)", "fixed", "filter(patch=2)"])
+def test_rivals_are_profiled_with_the_bytes_a_step_keeps(
+    model: nn.Module, batch: tuple[Tensor, Tensor], text: str
+) -> None:
+    """Where ranks hang on the data, bytes are those of the calibration batch."""
+    x, y = batch
+    made = profile(model, x, y, micro_batches=[len(x)], methods=(text,))
+    chosen = plan(made, None, methods=(text,), micro_batch=len(x))
+    assert baseline(text) in chosen.methods.values()
+    compressed = copy.deepcopy(model).train()
+    compress_(compressed, chosen)
+    with ActivationMeter(compressed) as meter:
+        loss = F.cross_entropy(compressed(x), y)
+    assert meter.saved_bytes == chosen.planned_bytes
+    assert bool(chosen.notes) is (text != "filter(patch=2)")
+    del loss

@@ -231,8 +231,10 @@ def test_unknown_words_are_all_named_at_once(profile: Profile) -> None:
     with pytest.raises(ConfigError) as raised:
         plan(profile, 500, objective="captured energy", count="savd", methods=("assi",))
     assert len(raised.value.problems) == 3
-    with pytest.raises(ConfigError, match="'filter' cannot be planned: it changes dX"):
-        plan(profile, 500, methods=("filter",))
+    with pytest.raises(ConfigError, match=r"hosvd: epsilon must be above 0"):
+        plan(profile, 500, methods=("hosvd(epsilon=2.0)",))
+    with pytest.raises(ConfigError, match=r"'frozen' is not known to the planner; leave the layer out"):
+        plan(profile, 500, methods=("frozen",))
     with pytest.raises(ConfigError, match="last 4"):
         plan(profile, 500, layers="final 4")
     with pytest.raises(ConfigError, match=r"did you mean a\.conv"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 
 import torch
 from torch import fx, nn
@@ -34,6 +35,28 @@ def cut(
     trunk = fx.GraphModule(model, _trunk_graph(nodes[: at + 1]), "Trunk")
     tail = fx.GraphModule(model, _tail_graph(nodes, at), "Tail")
     return copy.deepcopy(trunk).eval().requires_grad_(False), tail
+
+
+def segments(model: nn.Module, trained: Collection[str], example: torch.Tensor) -> tuple[fx.GraphModule, ...]:
+    """Return parts whose composition is the model, one for each trained layer where one tensor links them.
+
+    trained, example, errors: as of `cut`. The parts have the model's own modules and Parameters.
+    """
+    nodes = _trace(model, example)
+    _first_trained(nodes, trained)
+    links = _links(nodes, model, len(example))
+    starts = [i for i, node in enumerate(nodes) if _trains(node, trained) and _weighs(node, model)]
+    ends: list[int] = []
+    for earlier, start in zip([0, *starts], starts, strict=False):
+        between = [i for i in links if max(earlier, ends[-1] + 1 if ends else 0) <= i < start]
+        if between:
+            ends.append(min(between, key=lambda i: (_bytes(nodes[i]), -i)))
+    bounds = [0, *(i for i in ends if i > 0), len(nodes) - 2]  # the last node is the output
+    return tuple(
+        fx.GraphModule(model, _part_graph(nodes, start, end), "Segment")
+        for start, end in pairwise(bounds)
+        if start < end
+    )
 
 
 def cut_point(trunk: fx.GraphModule) -> str:
@@ -86,13 +109,25 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 def _first_trained(nodes: Nodes, trained: Collection[str]) -> int:
     """Return the index of the first node that uses a trained layer or parameter."""
     for index, node in enumerate(nodes):
-        if node.op in {"call_module", "get_attr"}:
-            target = str(node.target)
-            if any(_within(name, target) or _within(target, name) for name in trained):
-                return index
+        if _trains(node, trained):
+            return index
     raise ConfigError(
         f"no trained layer in the network's data flow; asked for: {', '.join(sorted(trained)) or 'none'}"
     )
+
+
+def _trains(node: fx.Node, trained: Collection[str]) -> bool:
+    target = str(node.target)
+    return node.op in {"call_module", "get_attr"} and any(
+        _within(name, target) or _within(target, name) for name in trained
+    )
+
+
+def _weighs(node: fx.Node, model: nn.Module) -> bool:
+    """Return whether the node is a layer with a weight of two or more dimensions: no batch norm."""
+    if node.op != "call_module":
+        return False
+    return any(p.dim() > 1 for p in model.get_submodule(str(node.target)).parameters())
 
 
 def _within(name: str, container: str) -> bool:
@@ -139,6 +174,19 @@ def _trunk_graph(nodes: Nodes) -> fx.Graph:
     for node in nodes:
         copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output(copies[nodes[-1]])
+    return graph
+
+
+def _part_graph(nodes: Nodes, start: int, end: int) -> fx.Graph:
+    """Return the graph from the value of one node to that of a later one."""
+    graph, inside = fx.Graph(), nodes[start + 1 : end + 1]
+    copies = {nodes[start]: graph.placeholder("features")}
+    constants = [
+        node for node in nodes[:start] if node.op == "get_attr" and any(u in inside for u in node.users)
+    ]
+    for node in (*constants, *inside):
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(copies[nodes[end]])
     return graph
 
 
