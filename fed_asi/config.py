@@ -107,8 +107,9 @@ class MethodConfig(_Section):
     objective: Literal["captured", "perplexity", "relative-error"] | None = None  # None: the planner's
     covers: Literal["saved", "published", "training"] = "saved"
     over_budget: Literal["exclude", "fewer-layers", "smaller-micro-batch", "lower-ranks"] = "exclude"
-    calibration: Literal["server"] = "server"  # on its public images, once
-    calibration_images: Count = 128
+    calibration: Literal["server", "device", "federated"] = "server"  # whose images plans are made from
+    calibration_images: Count = 128  # at most so many, of the server or of each device
+    calibration_devices: Count = 8  # "federated": devices that send sums
 
     @property
     def may_center(self) -> bool:

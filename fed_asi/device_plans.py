@@ -42,6 +42,15 @@ class DevicePlans:
         self._profile, self._method, self._train = profile, method, train
         self._known: dict[tuple[Limits, int | None, str], Plan | BudgetError] = {}
 
+    @property
+    def profile(self) -> Profile:
+        """Return the profile that plans are made from."""
+        return self._profile
+
+    def replanned(self, profile: Profile) -> DevicePlans:
+        """Return plans by the same settings from another profile."""
+        return DevicePlans(profile, self._method, self._train)
+
     def first(self, limits: Limits) -> Plan:
         """Return the device's own plan. Raises BudgetError below the smallest plan."""
         return self._plan(limits, None, self._method.grid)

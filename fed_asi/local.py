@@ -20,9 +20,10 @@ from fed_asi import layers, seeds
 from fed_asi.checkpoint import Factors
 from fed_asi.checkpointing import Checkpointed
 from fed_asi.compression import compress_, uncompress_
-from fed_asi.device_plans import Attempt, Limits
+from fed_asi.device_plans import Attempt, DevicePlans, Limits
 from fed_asi.errors import BudgetError, FedAsiError, OverBudgetError
 from fed_asi.evaluation import evaluate, load_tensors_
+from fed_asi.federated_calibration import plans_for
 from fed_asi.plans import Plan
 from fed_asi.sgd import Sgd
 from fed_asi.steps import DeadlineError, Stepper, compare, training_mode_
@@ -45,6 +46,7 @@ class Job:
     factors_round: int = 0  # start from the warm factors this device had after that round; 0: fresh
     check: bool = False  # hold the first side-by-side step against one micro-batch after another
     deadline_seconds: float = float("inf")
+    phase: str = "train"  # or a pass of the federated calibration
 
     def to_json(self) -> str:
         """Return the job as JSON with its version."""
@@ -105,6 +107,10 @@ class _Device:
     started: float
 
     @property
+    def plans(self) -> DevicePlans:
+        return plans_for(self.place, self.job.partition_id)
+
+    @property
     def limits(self) -> Limits:
         return Limits(self.job.budget_bytes, self.job.batch_size, self.job.micro_batch)
 
@@ -112,7 +118,7 @@ class _Device:
 def _first_within_budget(device: _Device, stats: dict[str, Any]) -> LocalResult:
     """Return the result of the first plan that keeps its promise; the last plan's error when none does."""
     refused: OverBudgetError | None = None
-    for attempt in device.place.plans.attempts(device.limits):
+    for attempt in device.plans.attempts(device.limits):
         try:
             return _train(device, attempt, stats)
         except OverBudgetError as error:
@@ -158,7 +164,7 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
     uncompress_(tail)
     stats |= {"outcome": "trained", "num_examples": len(shard.train), **_measured(stepper, optimizer)}
     stats |= _judged(place, shard, "after")
-    return LocalResult(stats, tensors, factors, place.plans.captured(plan), notes)
+    return LocalResult(stats, tensors, factors, device.plans.captured(plan), notes)
 
 
 def _running(place: Workplace, plan: Plan) -> nn.Module:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from fed_asi.checkpoint import Factors
+from fed_asi.federated_calibration import local
 from fed_asi.local import Job, train_locally
 from fed_asi.workplace import Workplace
 
@@ -65,6 +66,9 @@ def answer(
     worker that exits by itself is never replaced. KeyboardInterrupt passes.
     """
     try:
+        if job.phase != "train":
+            sums = local(place, job.partition_id, job.phase, tensors)
+            return Reply(job.partition_id, {"outcome": "calibrated"}, sums, tuple(sorted(sums))), {}
         result = train_locally(place, job, tensors, factors)
     except (Exception, SystemExit) as error:  # one device's failure, whatever it is, is that device's alone
         return failure(job.partition_id, "failed", f"{type(error).__name__}: {first_line(error)}"), {}

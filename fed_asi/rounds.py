@@ -20,7 +20,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fed_asi import checkpoint, fleet, seeds
+from fed_asi import checkpoint, federated_calibration, fleet, seeds
 from fed_asi.aggregate import Update, average, check_update
 from fed_asi.checkpoint import Checkpoint
 from fed_asi.config import RunConfig
@@ -32,6 +32,7 @@ from fed_asi.prepare import prepare
 from fed_asi.progress import Unwatched, Watcher
 from fed_asi.records import DeviceRecord, DeviceRoundRecord, RoundRecord, RunStore
 from fed_asi.replies import Reply, answer, payload_bytes
+from fed_asi.units import format_bytes
 from fed_asi.workplace import Workplace, fingerprint, workplace_folder
 
 
@@ -261,8 +262,44 @@ def conduct(place: Workplace, store: RunStore, executor: Executor, watcher: Watc
     if not store.rounds():
         for text in place.notes:
             store.note(text)
+    if place.config.method.calibration == "federated":
+        _calibrate(place, store, executor, watcher)
     tensors = Rounds(place, store, executor, watcher).run()
     store.set_status("finished", weights_sha256=digest(tensors))
+
+
+def _calibrate(place: Workplace, store: RunStore, executor: Executor, watcher: Watcher) -> None:
+    """Ask some devices for their sums, in two passes, and write everyone's profile where devices read it.
+
+    A device that fails is left out and named. Raises RunError where none answers.
+    """
+    path = place.folder / federated_calibration.EVERYONE
+    if path.exists():
+        return
+    asked = federated_calibration.choose(place)
+    watcher.stage(f"calibration on {len(asked)} devices")
+    sent: list[Reply] = []
+    pooled: dict[str, Tensor] = {}
+    for phase in (federated_calibration.SPECTRA, federated_calibration.TRIALS):
+        deadline = place.config.compute.deadline_seconds
+        jobs = [Job(0, i, None, 1, None, 0.0, deadline_seconds=deadline, phase=phase) for i in asked]
+        replies = sorted(executor.train(jobs, pooled), key=lambda reply: reply.partition_id)
+        for reply in replies:
+            if reply.stats["outcome"] != "calibrated":
+                store.note(f"calibration: device {reply.partition_id} left out: {reply.stats.get('cause')}")
+        sent = [reply for reply in replies if reply.stats["outcome"] == "calibrated"]
+        asked = [reply.partition_id for reply in sent]
+        if not sent:
+            break
+        if phase == federated_calibration.SPECTRA:
+            pooled = federated_calibration.add([reply.tensors for reply in sent])
+    made = federated_calibration.pooled_profile(place, pooled, [reply.tensors for reply in sent])
+    checkpoint.write_file(path, made.to_json().encode())
+    size = max(payload_bytes(reply.tensors, "") for reply in sent)
+    store.note(
+        f"calibration: sums of {len(sent)} devices, {made.num_examples} images, at most {format_bytes(size)} "
+        "each in the second pass; no image left a device"
+    )
 
 
 @contextmanager

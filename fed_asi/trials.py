@@ -162,13 +162,22 @@ class Study:
     density: int = 10
     seed: int = 0
 
-    def layer(self, item: Record, position: int, head: bool) -> LayerProfile:
-        """Return the profile of one layer."""
-        mean = item.mean()
+    def trial(self, item: Record, mean: Tensor) -> tuple[_Trial, tuple[float, float, float]]:
+        """Return the layer ready to try methods on, ||dW||, and the energies ||dW_c||^2 and ||dbias||^2.
+
+        mean: (C,), what centred forms subtract.
+        """
         exact = item.weight_gradient(item.canonical())
         centered = exact - item.weight_gradient(_constant(mean, item.canonical()))
         energy = float(centered.double().square().sum())
+        bias = float(item.bias_gradient.double().square().sum()) if item.bias_parameters else 0.0
         trial = _Trial(item, mean, energy, seeds.derive(self.seed, item.name))
+        return trial, (float(exact.double().norm()), energy, bias)
+
+    def layer(self, item: Record, position: int, head: bool) -> LayerProfile:
+        """Return the profile of one layer."""
+        mean = item.mean()
+        trial, (weight_norm, energy, bias_energy) = self.trial(item, mean)
         return LayerProfile(
             name=item.name,
             kind=type(item.module).__name__,
@@ -176,9 +185,9 @@ class Study:
             position=position,
             weight_parameters=item.weight().numel() + item.scale_parameters,
             bias_parameters=item.bias_parameters,
-            weight_norm=float(exact.double().norm()),
+            weight_norm=weight_norm,
             centered_energy=energy,
-            bias_energy=float(item.bias_gradient.double().square().sum()) if item.bias_parameters else 0.0,
+            bias_energy=bias_energy,
             mean=tuple(float(f"{m:.6g}") for m in mean.tolist()),
             candidates={
                 size: undominated(self._candidates(trial, size, head)) for size in self.micro_batches
@@ -187,19 +196,25 @@ class Study:
         )
 
     def _candidates(self, trial: _Trial, micro_batch: int, head: bool) -> Iterator[Candidate]:
-        for method, epsilon in self._forms(trial.item, micro_batch, head):
+        for method, epsilon in self.forms(trial.item, micro_batch, head):
             candidate = trial.run(method, micro_batch, epsilon)
             if candidate is not None:
                 yield candidate
 
-    def _forms(self, item: Record, micro_batch: int, head: bool) -> Iterator[tuple[Method, float | None]]:
-        """Yield the methods to try; an epsilon marks those of the published grid."""
+    def forms(
+        self, item: Record, micro_batch: int, head: bool, values: Sequence[Tensor] | None = None
+    ) -> Iterator[tuple[Method, float | None]]:
+        """Yield the methods to try; an epsilon marks those of the published grid.
+
+        values: the spectra that ranks are proposed from, one a mode; the item's own by default.
+        """
         published = self.selection == "published"
         centering = (False,) if published else (False, True)
         if "vanilla" in self.methods or head:
             yield from ((Vanilla(centered=c), None) for c in centering)
         if "asi" in self.methods or "asi-published" in self.methods:
-            yield from self._ranked(item, micro_batch)
+            whole = grouped(item.canonical(), min(micro_batch, len(item.x)))
+            yield from self._ranked(item, spectra(whole) if values is None else values)
         if not published and "quantized" in self.methods:
             yield from ((Quantized(bits, centered=c), None) for bits in (8, 4) for c in centering)
         if not published and "mean" in self.methods and item.pooled:
@@ -207,15 +222,13 @@ class Study:
         if not head:
             yield from ((method, None) for method in map(baseline, self.methods) if method is not None)
 
-    def _ranked(self, item: Record, micro_batch: int) -> Iterator[tuple[Method, float | None]]:
-        whole = grouped(item.canonical(), min(micro_batch, len(item.x)))
-        values = spectra(whole)
+    def _ranked(self, item: Record, values: Sequence[Tensor]) -> Iterator[tuple[Method, float | None]]:
         order = "published" if "asi-published" in self.methods else "sequential"
         for epsilon in PUBLISHED_EPSILONS:
             yield ASI(in_layer_order(item, published_ranks(values, epsilon)), order=order), epsilon
         if self.selection == "published":
             return
-        for ranks in proposed_ranks(whole.shape[1:], values, self.density):
+        for ranks in proposed_ranks([len(mode) for mode in values], values, self.density):
             for bits in (32, 8):
                 yield from (
                     (ASI(in_layer_order(item, ranks), bits=bits, centered=c, warm=False), None)

@@ -28,7 +28,7 @@ ORDER = [
     "records",
     "progress",
     "sgd aggregate checkpoint evaluation pretraining device_plans steps",
-    "workplace",
+    "workplace federated_calibration",
     "prepare local",
     "replies",
     "rounds",

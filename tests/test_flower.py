@@ -41,17 +41,33 @@ ASI = {"name": "asi", "layers": 2}
 def test_loop_and_any_number_of_workers_give_the_same_bits(tmp_path: Path) -> None:
     run_loop(small(method=ASI, rounds=3), tmp_path / "loop")
     expected = records(tmp_path / "loop")
-    for workers in (1, 2):
+    for name, workers in (("on-1", 1), ("on-2", 2), ("on-4", 4), ("on-4-again", 4)):
         flower(
-            tmp_path / f"on-{workers}",
+            tmp_path / name,
             method=ASI,
             rounds=3,
             compute={"backend": "flower", "workers": workers},
         )
-        assert records(tmp_path / f"on-{workers}") == expected
+        assert records(tmp_path / name) == expected
     with RunStore.read(tmp_path / "on-2") as store:
         assert store.exit_code() == 0
         assert any(row.outcome == "trained" for row in store.device_rounds())
+
+
+@pytest.mark.parametrize("whose", ["device", "federated"])
+def test_calibration_where_the_images_are_gives_the_same_bits(whose: str, tmp_path: Path) -> None:
+    method = {
+        "name": "planner",
+        "methods": ["asi", "vanilla"],
+        "layers": 1,
+        "centered": None,
+        "calibration": whose,
+        "calibration_images": 16,
+        "calibration_devices": 3,
+    }
+    run_loop(small(method=method), tmp_path / "loop")
+    flower(tmp_path / "flower", method=method, compute={"backend": "flower", "workers": 2})
+    assert records(tmp_path / "flower") == records(tmp_path / "loop")
 
 
 def test_no_process_is_left(tmp_path: Path) -> None:
