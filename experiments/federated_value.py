@@ -37,8 +37,11 @@ VARIANTS = {
     "only the rich (256 KiB and more)": [f"groups.{name}.budget=16" for name in POOR],
     "head only": ["method.name=head"],
     "everyone like the poorest (8 KiB)": [f'groups.{name}.budget="8 KiB"' for name in ALL],
-    "calibrated on each device": ["method.calibration=device"],
-    "calibrated by the federation": ["method.calibration=federated"],
+    "calibrated on each device, 32 images": ["method.calibration=device", "method.calibration_images=32"],
+    "calibrated by 8 devices' sums, 32 images each": [
+        "method.calibration=federated",
+        "method.calibration_images=32",
+    ],
 }
 
 
