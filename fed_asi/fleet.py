@@ -56,14 +56,6 @@ class Fleet:
             grouped.setdefault(device.group, []).append(device)
         return grouped
 
-    def budgets(self, rounds: int) -> set[tuple[int | None, int, int | None]]:
-        """Return every (budget bytes, batch size, micro-batch) a device has in some round."""
-        needs: set[tuple[int | None, int, int | None]] = set()
-        for device in self.devices:
-            starts = [1, *(start for start, _ in device.schedule if start <= rounds)]
-            needs.update((device.budget_at(at), device.batch_size, device.micro_batch) for at in starts)
-        return needs
-
 
 def build(config: RunConfig) -> Fleet:
     """Return the fleet of a run: groups in order, then one line's budget, then one device's own settings.

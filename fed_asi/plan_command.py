@@ -19,10 +19,11 @@ from fed_asi.calibration import profile
 from fed_asi.compression import compress_
 from fed_asi.data.images import to_batch
 from fed_asi.errors import ConfigError
-from fed_asi.plan_report import breakdown, diff_table, figure
+from fed_asi.plan_report import breakdown, diff_table, figure, schedule_table
 from fed_asi.planner import COUNTS, OBJECTIVES, plan
 from fed_asi.plans import Plan
 from fed_asi.profiles import Profile
+from fed_asi.units import parse_bytes
 
 EXAMPLES = 32
 _REPEATS = 3
@@ -39,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     model, x, y = _calibration(arguments)
     made = _profile(arguments, model, x, y)
     options = _options(arguments)
+    if arguments.schedule:
+        print(schedule_table(made, _schedule(arguments), **options))
+        return 0
     chosen = plan(made, arguments.budget, **options)
     print(breakdown(made, chosen, **options))
     print(f"\n{_time_text(model, chosen, x, y)}")
@@ -54,6 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model", help="a network, such as mcunet")
     add("--budget", default="unlimited", help='such as "16 KiB"')
+    add(
+        "--schedule",
+        action="append",
+        metavar="ROUND=BUDGET",
+        help='another budget from a round on, such as "6=16 KiB"; may be given again; plans all of them ahead',
+    )
     add(
         "--last",
         type=int,
@@ -91,6 +101,17 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         "count": arguments.count,
         "selection": "published" if arguments.published else "exact",
     }
+
+
+def _schedule(arguments: argparse.Namespace) -> list[tuple[int, int | None]]:
+    """Return (from this round, bytes) of --budget and every --schedule."""
+    changes: dict[int, int | None] = {1: parse_bytes(arguments.budget)}
+    for text in arguments.schedule:
+        round, equals, budget = text.partition("=")
+        if not equals or not round.strip().isdigit() or int(round) < 2 or int(round) in changes:
+            raise ConfigError(f'--schedule {text!r}: write ROUND=BUDGET, each round once, from 2: "6=16 KiB"')
+        changes[int(round)] = parse_bytes(budget)
+    return sorted(changes.items())
 
 
 def _calibration(arguments: argparse.Namespace) -> tuple[nn.Module, Tensor, Tensor]:

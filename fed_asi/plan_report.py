@@ -163,6 +163,46 @@ def _parameters(layer: LayerProfile, method: Method) -> int:
     return layer.weight_parameters * method.trains_weight + layer.bias_parameters * method.trains_bias
 
 
+def schedule_table(profile: Profile, changes: Sequence[tuple[int, int | None]], **options: Any) -> str:
+    """Return the plans of a schedule of budgets ahead of time: a line a change.
+
+    changes: (from this round, budget in bytes or None), rounds ascending. options: those of `plan`. A budget
+    without a plan is a line that says so.
+    """
+    rows = [
+        ("from round", "budget", "planned", "micro-batch", "layers", "captured", "kept otherwise than before")
+    ]
+    before: Plan | None = None
+    for round, budget in changes:
+        size = "unlimited" if budget is None else format_bytes(budget)
+        try:
+            chosen = plan(profile, budget, **options)
+        except BudgetError as error:
+            rows.append((str(round), size, "none", "-", "-", "-", str(error).partition(" (")[0]))
+            continue
+        rows.append(
+            (
+                str(round),
+                size,
+                format_bytes(chosen.planned_bytes),
+                str(chosen.micro_batch),
+                str(len(chosen.trained)),
+                f"{captured_share(chosen, profile):.1%}",
+                _changed(before, chosen),
+            )
+        )
+        before = chosen
+    return columns(rows)
+
+
+def _changed(before: Plan | None, chosen: Plan) -> str:
+    if before is None:
+        return "-"
+    names = {**before.methods, **chosen.methods}
+    count = sum(before.methods.get(name) != chosen.methods.get(name) for name in names)
+    return f"{count} of {len(names)} layers"
+
+
 def diff_table(left: Plan, right: Plan) -> str:
     """Return one line for everything in which two plans differ."""
     found = differences(left, right)

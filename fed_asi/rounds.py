@@ -24,7 +24,8 @@ from fed_asi import checkpoint, federated_calibration, fleet, seeds
 from fed_asi.aggregate import Update, average, check_update
 from fed_asi.checkpoint import Checkpoint
 from fed_asi.config import RunConfig
-from fed_asi.errors import RunError, UpdateError
+from fed_asi.device_plans import Limits
+from fed_asi.errors import BudgetError, RunError, UpdateError
 from fed_asi.evaluation import evaluate, load_tensors_
 from fed_asi.fleet import Fleet
 from fed_asi.local import Job, learning_rate
@@ -260,12 +261,30 @@ def conduct(place: Workplace, store: RunStore, executor: Executor, watcher: Watc
         for d in devices
     )
     if not store.rounds():
-        for text in place.notes:
+        for text in (*place.notes, *_planned_ahead(place, devices)):
             store.note(text)
     if place.config.method.calibration == "federated":
         _calibrate(place, store, executor, watcher)
     tensors = Rounds(place, store, executor, watcher).run()
     store.set_status("finished", weights_sha256=digest(tensors))
+
+
+def _planned_ahead(place: Workplace, devices: Fleet) -> Iterator[str]:
+    """Yield what each schedule of budgets will plan, from the server's profile; a budget too small is named."""
+    told: set[tuple[object, ...]] = set()
+    for device in devices:
+        key = (device.group, device.budget_bytes, device.batch_size, device.micro_batch, device.schedule)
+        if not device.schedule or key in told:
+            continue
+        told.add(key)
+        parts = []
+        for start, budget in ((1, device.budget_bytes), *device.schedule):
+            try:
+                chosen = place.plans.first(Limits(budget, device.batch_size, device.micro_batch))
+                parts.append(f"{format_bytes(chosen.planned_bytes)} from round {start}")
+            except BudgetError as error:
+                parts.append(f"no plan from round {start} ({str(error).partition(' (')[0]})")
+        yield f"{device.group}, device {device.partition_id} and those like it, planned ahead: {', '.join(parts)}"
 
 
 def _calibrate(place: Workplace, store: RunStore, executor: Executor, watcher: Watcher) -> None:

@@ -81,6 +81,20 @@ def test_two_plans_side_by_side(saved: Path, capsys: pytest.CaptureFixture[str])
     assert diff_table(one, one) == "the plans are equal"
 
 
+def test_a_schedule_is_planned_ahead(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profile = str(saved / "profile.json")
+    ahead = ["--schedule", "9=1 B", "--schedule", "5=1 KiB"]
+    assert main([*TINY, "--profile", profile, "--budget", "8 KiB", *ahead]) == 0
+    _, first, second, third = capsys.readouterr().out.strip().splitlines()
+    assert first.split()[:3] == ["1", "8.0", "KiB"]
+    assert second.split()[0] == "5"
+    assert "layers" in second
+    assert "below the smallest plan" in third
+    for wrong in ("5", "1=1 KiB", "x=1 KiB"):
+        with pytest.raises(ConfigError, match="write ROUND=BUDGET"):
+            main([*TINY, "--profile", profile, "--schedule", wrong])
+
+
 def test_tables_print_as_profiles_and_plans_do(saved: Path) -> None:
     profile = Profile.load(saved / "profile.json")
     assert "classifier" in str(profile)

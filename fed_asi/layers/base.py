@@ -168,8 +168,9 @@ def factors(model: nn.Module) -> dict[str, list[Tensor]]:
 def load_factors_(model: nn.Module, saved: Mapping[str, Sequence[Tensor]]) -> None:
     """Take over warm factors that `factors` gave, perhaps from before a change of ranks.
 
-    Ranks that shrank keep the leading columns, ranks that grew are filled up with a seeded random
-    start, in the layer's next forward pass. Raises ConfigError for a layer that is not compressed.
+    Ranks that shrank keep the leading columns, now, so that no step holds more than its plan; ranks that grew
+    are filled up with a seeded random start in the layer's next forward pass. Raises ConfigError for a layer
+    that is not compressed.
     """
     states = {name: state for name, _, state in compressed_layers(model)}
     unknown = [name for name in saved if name not in states]
@@ -178,5 +179,15 @@ def load_factors_(model: nn.Module, saved: Mapping[str, Sequence[Tensor]]) -> No
             f"factors for {unknown[0]!r}, which is not compressed; {nearest(unknown[0], states)}"
         )
     for name, tensors in saved.items():
-        states[name].factors = [t.detach().clone() if t.numel() else None for t in tensors]
+        ranks = _canonical_ranks(states[name])
+        states[name].factors = [
+            t.detach()[:, : ranks[mode] if mode < len(ranks) else None].clone() if t.numel() else None
+            for mode, t in enumerate(tensors)
+        ]
         states[name].pending = None
+
+
+def _canonical_ranks(state: LayerState) -> tuple[int, ...]:
+    """Return the ranks of a layer's method in (B, C, *S) order; none where it has no ranks."""
+    ranks: tuple[int, ...] = getattr(state.method, "ranks", ())
+    return (ranks[0], ranks[-1], *ranks[1:-1]) if ranks and issubclass(state.original, nn.Linear) else ranks
