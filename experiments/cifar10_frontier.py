@@ -76,11 +76,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Depth:
-    """The last n convolutions: their sizes in one batch of 128, HOSVD's ranks at 0.8, and the classifier."""
+    """The last n convolutions: their sizes in one batch of 128, ranks, and the classifier's name.
+
+    ranks: HOSVD's at 0.8. fixed_ranks: at 0.7, the batch mode whole, as the fixed subspace keeps.
+    """
 
     n: int
     sizes: Mapping[str, LayerSize]
     ranks: Ranks
+    fixed_ranks: Ranks
     head: str
 
     def methods(self, method: str) -> dict[str, Method]:
@@ -105,7 +109,7 @@ class Depth:
         published, flops, macs = 0, 0, 0
         for index, (name, size) in enumerate(self.sizes.items()):
             one = self._one(method, name)
-            ranks = self.ranks[name]
+            ranks = (self.fixed_ranks if isinstance(one, FixedSubspace) else self.ranks)[name]
             published += counting.published_bytes(size, one, ranks)
             flops += counting.published_flops(size, one, ranks)
             macs += counting.forward_macs(size) + counting.dw_macs(size, one, ranks)
@@ -131,8 +135,9 @@ def depth_of(work: Work, n: int) -> Depth:
         )
     with torch.no_grad():
         tail(work.features(milestone)[:BATCH])
-    ranks = hosvd_ranks({name: x for name, (x, _) in found.items()})
-    return Depth(n, {name: size for name, (_, size) in found.items()}, ranks, head)
+    inputs = {name: x for name, (x, _) in found.items()}
+    fixed = {name: (BATCH, *ranks[1:]) for name, ranks in hosvd_ranks(inputs, 0.7).items()}
+    return Depth(n, {name: size for name, (_, size) in found.items()}, hosvd_ranks(inputs), fixed, head)
 
 
 def contestants() -> list[tuple[str, int]]:
