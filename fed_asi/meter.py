@@ -9,7 +9,7 @@ Out of sight stays only what Python cannot reach: tensors inside closures of use
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from math import ceil
 from types import FunctionType, TracebackType
@@ -24,12 +24,14 @@ from torch.utils.hooks import RemovableHandle
 
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.layers import LayerState, original_class, state_of
+from fed_asi.layers.function import Job
 
 MODEL = "(model)"
 LOSS = "(loss)"
 RECOMPUTATION = "recomputation"
 _MODULE_ATTRIBUTES = frozenset(nn.Module().__dict__)
 _PLAIN = frozenset({int, float, bool, str, type(None), torch.Size, torch.dtype, torch.device, FunctionType})
+_PASSED_OVER = _PLAIN | {Job}
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
 
 
@@ -38,6 +40,9 @@ class ActivationMeter:
 
     model: plain or compressed. micro_batches: how many micro-batches the block's one batch stands for when
     they run side by side (a Fraction N / b when b does not divide N). constants: tensors that are there anyway.
+    detailed: whether bytes are told apart by layer and kind, which costs a hook at every module's call. Without
+    it saved_bytes and state_bytes are the same measurement, by_layer and by_kind stay empty, and published_bytes
+    is that of compressed convolutions alone: cheap enough for every step of a training.
 
     After the block, while the loss is still held:
         saved_bytes: all storages alive that autograd or the layers hold, each once.
@@ -45,15 +50,22 @@ class ActivationMeter:
         published_bytes: the papers' count, inputs (or factors) of trained convolutions alone.
         by_layer, by_kind: saved_bytes by qualified module name and by class; a storage that two layers
             keep counts for the first. Functional code outside any module is "(loss)".
-    The meter may be entered again for every step; the last block's numbers stay until then.
+    The meter may be entered again for every step; the last block's numbers stay until then. After compress_ or
+    uncompress_, or when parameters were replaced, make a new one.
     """
 
     def __init__(
-        self, model: nn.Module, micro_batches: int | Fraction = 1, constants: Sequence[Tensor] = ()
+        self,
+        model: nn.Module,
+        micro_batches: int | Fraction = 1,
+        constants: Sequence[Tensor] = (),
+        *,
+        detailed: bool = True,
     ) -> None:
         if micro_batches <= 0:
             raise ValueError(f"micro_batches is {micro_batches}; it must be above 0")
         self.micro_batches = micro_batches
+        self.detailed = detailed
         self._constants = tuple(constants)
         self.saved_bytes = 0
         self.state_bytes = 0
@@ -61,6 +73,10 @@ class ActivationMeter:
         self.by_layer: dict[str, int] = {}
         self.by_kind: dict[str, int] = {}
         self._modules = [(name or MODEL, module) for name, module in model.named_modules()]
+        self._model = model
+        self._names = {id(module): name for name, module in self._modules}
+        self._weights = _Weights(self._modules, self._constants)
+        self._keepers = _Keepers(self._modules)
         self._clear()
 
     @property
@@ -71,11 +87,16 @@ class ActivationMeter:
     def __enter__(self) -> Self:
         """Start counting."""
         self._clear()
-        self._names = {id(module): name for name, module in self._modules}
-        # Hooks on all modules of the process are two registrations instead of two for each layer.
-        self._handles.append(register_module_forward_pre_hook(self._before))
-        self._handles.append(register_module_forward_hook(self._after))
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack)
+        if self.detailed:
+            self._weights.forget()
+            self._keepers.forget()
+            # Hooks on all modules of the process are two registrations instead of two for each layer.
+            self._handles.append(register_module_forward_pre_hook(self._before))
+            self._handles.append(register_module_forward_hook(self._after))
+        else:
+            self._handles.append(self._model.register_forward_hook(self._at_the_end))
+        pack = self._pack if self.detailed else _packing(self._held)
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(pack, _unpack)
         self._hooks.__enter__()
         return self
 
@@ -117,6 +138,11 @@ class ActivationMeter:
         if self._stack:
             self._stack.pop()
 
+    def _at_the_end(self, _module: nn.Module, _args: Any, output: Any) -> None:
+        for tensor in tensors_in(output):
+            if tensor.grad_fn is not None:
+                self._walk(tensor.grad_fn)
+
     def _walk(self, node: Any) -> None:
         """Look at the contexts of the Python autograd functions since the last look."""
         pending = [node]
@@ -126,7 +152,12 @@ class ActivationMeter:
                 continue
             self._visited[id(node)] = node
             if isinstance(node, BackwardCFunction):
-                for tensor in tensors_in(vars(node)):
+                attributes = vars(node)
+                if not self.detailed:
+                    # A compressed layer's job holds what it saves, which the pack hook sees; the detailed
+                    # meter of the first step looks into it too, and the tests hold the two against each other.
+                    attributes = {k: v for k, v in attributes.items() if type(v) not in _PASSED_OVER}
+                for tensor in tensors_in(attributes) if attributes else ():
                     self._held.append((ref(tensor), self._stack[-1] if self._stack else LOSS))
             pending.extend(before for before, _ in node.next_functions if before is not None)
 
@@ -140,51 +171,137 @@ class ActivationMeter:
         return held
 
     def _add_up(self) -> None:
-        counted = self._weights()
-        state = self._record_state()
-        kinds = {name: original_class(module).__name__ for name, module in self._modules}
+        counted = self._weights.storages()
+        # Side by side, the newest factors are a copy that micro-batches one after another would not need.
+        state: set[int] = set()
+        for name, tensor in self._keepers.tensors(side_by_side=self.micro_batches > 1):
+            self._held.append((ref(tensor), name))
+            state.update(storage._cdata for storage in storages_of(tensor))
         self.saved_bytes = self.state_bytes = 0
-        self.published_bytes = self._published
+        self.published_bytes = self._published if self.detailed else self._keepers.published_bytes()
         self.by_layer, self.by_kind = {}, {}
+        kinds = self._keepers.kinds if self.detailed else {}
         for held, name in self._held:
-            tensor = held()
-            for storage in () if tensor is None else storages_of(tensor):
+            alive = held()
+            for storage in () if alive is None else storages_of(alive):
                 if storage._cdata not in counted:
                     counted.add(storage._cdata)
                     self._count(name, kinds.get(name, name), storage.nbytes(), storage._cdata in state)
-        for name, module in self._modules:  # gradient checkpointing keeps these in the backward alone
-            if size := module.__dict__.get("recomputed_bytes", 0):
-                self._count(name, RECOMPUTATION, size, False)
+        for name, size in self._keepers.recomputed():
+            self._count(name, RECOMPUTATION, size, False)
 
     def _count(self, name: str, kind: str, size: int, is_state: bool) -> None:
         self.saved_bytes += size
         self.state_bytes += size if is_state else 0
+        if not self.detailed:
+            return
         self.by_layer[name] = self.by_layer.get(name, 0) + size
         self.by_kind[kind] = self.by_kind.get(kind, 0) + size
 
-    def _weights(self) -> set[int]:
-        found = {storage._cdata for tensor in self._constants for storage in storages_of(tensor)}
-        for _, module in self._modules:
-            for tensor in (*module._parameters.values(), *module._buffers.values(), *static_tensors(module)):
-                if tensor is not None:
-                    found.update(storage._cdata for storage in storages_of(tensor))
-        return found
 
-    def _record_state(self) -> set[int]:
-        # Side by side, the newest factors are a copy that micro-batches one after another would not need.
-        side_by_side = self.micro_batches > 1
-        found: set[int] = set()
+def _packing(held: list[tuple[ReferenceType[Tensor], str]]) -> Callable[[Tensor], Tensor]:
+    """Return the pack hook that does least; see `ActivationMeter._pack` for why it hands out an alias."""
+    add = held.append
+
+    def pack(tensor: Tensor) -> Tensor:
+        alias = tensor.detach()
+        add((ref(alias), MODEL))
+        return alias
+
+    return pack
+
+
+class _Weights:
+    """The storages of parameters, buffers and constants; looked up anew when one of them has moved."""
+
+    def __init__(self, modules: Sequence[tuple[str, nn.Module]], constants: Sequence[Tensor]) -> None:
+        self._modules, self._constants = modules, constants
+        self._tensors: list[Tensor] = []
+        self._places: list[int] = [-1]
+        self._storages: set[int] = set()
+
+    def forget(self) -> None:
+        """Look everything up anew next time."""
+        self._places = [-1]
+
+    def storages(self) -> set[int]:
+        """Return their ids, a set of the caller's own."""
+        if [t.data_ptr() for t in self._tensors if t.layout is torch.strided] != self._places:
+            self._tensors = [*self._constants, *self._found()]
+            self._places = [t.data_ptr() for t in self._tensors if t.layout is torch.strided]
+            self._storages = {s._cdata for tensor in self._tensors for s in storages_of(tensor)}
+        return set(self._storages)
+
+    def _found(self) -> Iterator[Tensor]:
+        for _, module in self._modules:
+            for tensor in (*module._parameters.values(), *module._buffers.values()):
+                if tensor is not None:
+                    yield tensor
+            yield from static_tensors(module)
+
+
+class _Keepers:
+    """The modules that hold tensors between steps in attributes of their own, such as warm factors."""
+
+    def __init__(self, modules: Sequence[tuple[str, nn.Module]]) -> None:
+        self._modules = modules
+        self._sizes: list[tuple[dict[str, Any], int]] = []
+        self._states: list[tuple[str, nn.Module, LayerState]] = []
+        self._others: list[tuple[str, dict[str, Any], str]] = []
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The class of every module, by name; of a compressed one, the class it had."""
+        return {name: original_class(module).__name__ for name, module in self._modules}
+
+    def forget(self) -> None:
+        """Look everything up anew next time."""
+        self._sizes = []
+
+    def tensors(self, side_by_side: bool) -> Iterator[tuple[str, Tensor]]:
+        """Yield (module's name, tensor) of everything held."""
+        self._look()
+        for name, _, state in self._states:
+            if state.factors is not None or state.pending is not None:
+                for tensor in tensors_in([state.factors, None if side_by_side else state.pending]):
+                    yield name, tensor
+        for name, attributes, key in self._others:
+            value = attributes[key]
+            if value is not None:
+                for tensor in tensors_in(value):
+                    yield name, tensor
+
+    def published_bytes(self) -> int:
+        """Return the papers' count of the compressed convolutions."""
+        return sum(
+            state.kept_bytes
+            for _, module, state in self._states
+            if isinstance(module, _CONVOLUTIONS) and module.weight.requires_grad
+        )
+
+    def recomputed(self) -> Iterator[tuple[str, int]]:
+        """Yield (name, bytes) of modules that keep more in the backward pass: gradient checkpointing."""
+        for name, module in self._modules[:1]:
+            if size := module.__dict__.get("recomputed_bytes", 0):
+                yield name, size
+
+    def _look(self) -> None:
+        """Find the modules anew where an attribute came or went, or one of a plain type became another."""
+        if self._sizes and all(len(attributes) == size for attributes, size in self._sizes):
+            return
+        self._sizes = [(module.__dict__, len(module.__dict__)) for _, module in self._modules]
+        self._states, self._others = [], []
         for name, module in self._modules:
             for key in module.__dict__.keys() - _MODULE_ATTRIBUTES:
                 value = module.__dict__[key]
-                if type(value) in _PLAIN:
-                    continue
                 if isinstance(value, LayerState):
-                    value = [value.factors, None if side_by_side else value.pending]
-                for tensor in tensors_in(value):
-                    self._held.append((ref(tensor), name))
-                    found.update(storage._cdata for storage in storages_of(tensor))
-        return found
+                    self._states.append((name, module, value))
+                elif value is None or isinstance(value, (Tensor, list, tuple, set, dict)) or _is_data(value):
+                    self._others.append((name, module.__dict__, key))
+
+
+def _is_data(value: Any) -> bool:
+    return hasattr(type(value), "__dataclass_fields__")
 
 
 def static_tensors(module: nn.Module) -> list[Tensor]:

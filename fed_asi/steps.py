@@ -71,6 +71,8 @@ class Stepper:
         self.micro_batch, self.budget_bytes, self.covers = micro_batch, budget_bytes, covers
         self.side_by_side, self.update, self.deadline = side_by_side, update, deadline
         self.largest = Largest()
+        self._meters: dict[tuple[int, int], ActivationMeter] = {}
+        self._by_layer: dict[str, int] = {}
 
     def step_(self, x: Tensor, y: Tensor, lr: float) -> float:
         """Return the mean loss of a batch after one optimizer step on it.
@@ -98,7 +100,7 @@ class Stepper:
         return float(total)
 
     def _forward_backward(self, x: Tensor, y: Tensor, batch: int, micro_batches: int) -> Tensor:
-        meter = ActivationMeter(self.tail, micro_batches)
+        meter = self._meter(len(y), micro_batches)
         with meter:
             loss = F.cross_entropy(self.tail(x.float()), y) * (len(y) / batch)
         self._hold_against_budget(meter)
@@ -106,6 +108,16 @@ class Stepper:
         if self.largest.steps == 0:
             check_gradients(self.tail)
         return loss.detach()
+
+    def _meter(self, samples: int, micro_batches: int) -> ActivationMeter:
+        """Return a meter for a batch of that size; from its second step on, one that only adds up."""
+        key = (samples, micro_batches)
+        known = self._meters.get(key)
+        if known is not None and known.detailed:
+            self._by_layer = known.by_layer
+        if known is None or known.detailed:
+            self._meters[key] = ActivationMeter(self.tail, micro_batches, detailed=known is None)
+        return self._meters[key]
 
     def _hold_against_budget(self, meter: ActivationMeter) -> None:
         largest = self.largest
@@ -115,9 +127,12 @@ class Stepper:
         largest.saved_bytes = max(largest.saved_bytes, saved)
         largest.published_bytes = max(largest.published_bytes, published)
         if self.budget_bytes is not None and held[self.covers] > self.budget_bytes:
-            biggest = sorted(meter.by_layer.items(), key=lambda item: -item[1])[:3]
+            by_layer = meter.by_layer if meter.detailed else self._by_layer
+            biggest = sorted(by_layer.items(), key=lambda item: -item[1])[:3]
             shares = [(name, -(-size // int(meter.micro_batches))) for name, size in biggest]
-            detail = "largest: " + ", ".join(f"{name} {format_bytes(size)}" for name, size in shares)
+            detail = ("largest: " if meter.detailed else "largest in the first step: ") + ", ".join(
+                f"{name} {format_bytes(size)}" for name, size in shares
+            )
             raise OverBudgetError(held[self.covers], self.budget_bytes, detail)
 
     @property

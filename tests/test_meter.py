@@ -15,8 +15,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
+from fed_asi import layers, models
+from fed_asi.compression import compress_
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.meter import ActivationMeter
+from fed_asi.methods import ASI, HOSVD, BiasOnly, FixedSubspace, GradientFilter, Quantized, Vanilla
+from fed_asi.steps import training_mode_
+from fed_asi.tune import tune_last_
 
 
 class StorageWatch(TorchDispatchMode):
@@ -252,3 +257,65 @@ def test_sparse_tensors_count_and_opaque_ones_are_refused() -> None:
         x = torch.randn(2, 3, 4, 4).requires_grad_()
         with pytest.raises(UnsupportedLayerError, match="layout"), ActivationMeter(nn.Identity()):
             x.to_mkldnn().relu()
+
+
+METHODS: list[Any] = [
+    Vanilla(),
+    Quantized(8),
+    ASI((2, 2, 2, 2)),
+    ASI((2, 2, 2, 2), order="published"),
+    ASI((2, 2, 2, 2), warm=False, bits=8),
+    HOSVD(0.8),
+    FixedSubspace(0.8),
+    GradientFilter(2),
+    BiasOnly(),
+]
+
+
+@pytest.mark.parametrize("method", [None, *METHODS], ids=str)
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_the_meter_that_only_adds_up_measures_the_same(method: Any, micro_batches: int) -> None:
+    """Over several steps, for factors, pending copies and masks come into being in the first ones."""
+    torch.manual_seed(0)
+    model = models.build("tiny", 5, None, 16)
+    tune_last_(model, 3)
+    training_mode_(model)
+    if method is not None:
+        compress_(model, method, micro_batch=4 // micro_batches)
+    x = torch.randn(4, 3, 16, 16)
+    detailed = ActivationMeter(model, micro_batches)
+    total = ActivationMeter(model, micro_batches, detailed=False)
+    for _ in range(3):
+        for meter in (detailed, total):
+            with meter:
+                loss = classify(model, x)
+            loss.backward()
+        assert total.saved_bytes == detailed.saved_bytes > 0
+        assert total.per_micro_batch_bytes == detailed.per_micro_batch_bytes
+        assert total.state_bytes == detailed.state_bytes
+        if method is not None:
+            assert total.published_bytes == detailed.published_bytes
+        assert not total.by_layer
+        layers.commit_factors_(model)
+
+
+def test_the_meter_that_only_adds_up_sees_growth_and_weights_that_moved() -> None:
+    model = models.build("tiny", 5, None, 16)
+    tune_last_(model, 2)
+    training_mode_(model)
+    compress_(model, Vanilla())
+    meter = ActivationMeter(model, detailed=False)
+
+    def kept(size: int) -> int:
+        with meter:
+            loss = classify(model, torch.randn(2, 3, size, size))
+        del loss
+        return meter.saved_bytes
+
+    small = kept(16)
+    assert kept(32) > 2 * small
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    assert kept(16) == small
+    model.__dict__["stash"] = [torch.zeros(100)]
+    assert kept(16) == small + 400
