@@ -14,7 +14,6 @@ from fed_asi.compression_report import CompressionReport, Line, describe
 from fed_asi.errors import ConfigError, UnsupportedLayerError
 from fed_asi.graph import BATCH_NORMS, CONVOLUTIONS, Graph, analyse
 from fed_asi.layers.absorbed import absorb_, can_absorb
-from fed_asi.layers.dropout import DropoutState
 from fed_asi.layers.fused import reason_not_fusable
 from fed_asi.methods import ASI, BiasOnly, Frozen, GradientFilter, Method, Quantized, SpatialMean, Vanilla
 from fed_asi.tune import tune_
@@ -189,7 +188,7 @@ class _Work:
                 continue
             # A module called again may be called behind the first trained layer too.
             early = order[name] < first and name not in self.graph.repeated
-            if early and not isinstance(module, BATCH_NORMS):
+            if early and not isinstance(module, BATCH_NORMS) and not _draws(module):
                 self._line(name, module, "left", reason="before the first trained layer, so it keeps nothing")
             else:
                 self._swap(name, module, asked)
@@ -258,7 +257,8 @@ class _Work:
         fused: tuple[str, ...] = (),
         pooled: bool = False,
     ) -> None:
-        make = DropoutState if isinstance(module, nn.Dropout) else layers.LayerState
+        kind = layers.kind_of(module)
+        make = layers.LayerState if kind is None else kind.state
         state = make(
             name=name,
             method=method,
@@ -292,6 +292,12 @@ class _Work:
     ) -> None:
         text = reason or describe(module, method, into)
         self.lines.append(Line(name, layers.original_class(module).__name__, action, str(method or ""), text))
+
+
+def _draws(module: nn.Module) -> bool:
+    """Return whether a layer is random, and so must draw from its own stream wherever it stands."""
+    kind = layers.kind_of(module)
+    return kind is not None and kind.state is not layers.LayerState
 
 
 def _pools_first(module: nn.Module, method: Method) -> bool:

@@ -20,7 +20,7 @@ from fed_asi.layers import original_class, state_of
 CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
 BATCH_NORMS: Final = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 # Blocks whose product `scale * x` has a form of its own, so the trace must not look inside.
-_BLOCKS = frozenset({"SqueezeExcitation"})
+_BLOCKS = frozenset({"SqueezeExcitation", "StochasticDepth"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,10 +42,11 @@ class Largest:
 
 
 def training_mode_(model: nn.Module) -> None:
-    """Set training mode, but batch norm and dropout to eval: statistics stay frozen, nothing is random."""
+    """Set training mode, but batch norm, dropout and stochastic depth to eval: statistics stay, nothing is random."""
     model.train()
     for module in model.modules():
-        if isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)):
+        still = isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd))
+        if still or layers.original_class(module).__name__ == "StochasticDepth":
             module.eval()
 
 

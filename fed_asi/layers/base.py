@@ -7,6 +7,7 @@ state_dict keys, deepcopy and pickle work as before.
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ class LayerKind(ABC):
 
     original: ClassVar[type[nn.Module]]
     compressed: ClassVar[type[nn.Module]]
+    state: ClassVar[type[LayerState]] = LayerState
 
     @abstractmethod
     def unsupported(self, module: nn.Module, method: Method) -> str | None:
@@ -101,7 +103,10 @@ def original_class(module: nn.Module) -> type[nn.Module]:
 
 def kind_of(module: nn.Module) -> LayerKind | None:
     """Return the kind registered for the module's (original) class, or None."""
-    return _KINDS.get(original_class(module))
+    original = original_class(module)
+    if original.__module__ == "torchvision.ops.stochastic_depth":  # then torchvision is imported already
+        importlib.import_module("fed_asi.layers.stochastic_depth")
+    return _KINDS.get(original)
 
 
 def state_of(module: nn.Module) -> LayerState | None:

@@ -58,6 +58,7 @@ class CompressedDropout(nn.Dropout):
 class _DropoutKind(FloorKind):
     original = nn.Dropout
     compressed = CompressedDropout
+    state = DropoutState
 
     def floor_bytes(self, module: nn.Module, shape: Sequence[int], _dtype: torch.dtype) -> int:
         return masks.packed_bytes(prod(shape)) if module.training and module.p else 0

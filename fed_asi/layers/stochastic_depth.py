@@ -1,0 +1,49 @@
+"""torchvision's StochasticDepth, drawn from the layer's own stream instead of the global random state.
+
+Imported by `layers.base` when a network holds one, so that torchvision is never imported for its own sake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops.stochastic_depth import StochasticDepth
+
+from fed_asi import seeds
+from fed_asi.layers.base import register, state_of
+from fed_asi.layers.dropout import DropoutState
+from fed_asi.layers.floor import FloorKind
+
+
+class CompressedStochasticDepth(StochasticDepth):  # type: ignore[misc]
+    """Drops whole samples (mode "row") or whole micro-batches (mode "batch"); keeps one factor a sample."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the input with a share p of its samples set to zero, the others scaled."""
+        state = state_of(self)
+        if not self.training or self.p == 0 or not isinstance(state, DropoutState):
+            return input
+        draws = seeds.generator(state.seed, "stochastic depth", state.name, state.calls)
+        state.calls += 1
+        samples = input.shape[0]
+        together = 1 if self.mode == "row" else min(state.micro_batch or samples, samples)
+        kept = torch.rand(-(-samples // together), generator=draws) >= self.p
+        factors = kept.repeat_interleave(together)[:samples].to(input)
+        if self.p < 1:
+            factors = factors / (1 - self.p)
+        scaled: Tensor = input * factors.view(-1, *[1] * (input.dim() - 1))
+        return scaled
+
+
+class _StochasticDepthKind(FloorKind):
+    original = StochasticDepth
+    compressed = CompressedStochasticDepth
+    state = DropoutState
+
+    def floor_bytes(self, module: nn.Module, shape: Sequence[int], dtype: torch.dtype) -> int:
+        return int(shape[0]) * dtype.itemsize if module.training and module.p else 0
+
+
+register(_StochasticDepthKind())
