@@ -74,7 +74,8 @@ def _make(
     model.eval()
     trained = trained_names(model, config)
     example = torch.zeros(1, 3, config.model.resolution, config.model.resolution)
-    trunk, tail = split.cut(model, trained, example)
+    own_trunk, tail = split.cut(model, trained, example)
+    trunk = split.folded(own_trunk)
     shards = sharding.make(splits.train[1].numpy(), config.num_devices, scheme(config.sharding), config.seed)
     store = FeatureStore(folder / store_path(), config.compute.features_limit)
     kept = {

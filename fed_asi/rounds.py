@@ -93,7 +93,7 @@ class Rounds:
 
     def _round(self, round: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         started = time.perf_counter()
-        jobs = self._jobs(round)
+        jobs = self.jobs(round)
         self.watcher.round_started(round, self.config.rounds, len(jobs))
         records: list[DeviceRoundRecord] = []
         updates: list[Update] = []
@@ -114,7 +114,8 @@ class Rounds:
         self._factors_round.update((update.partition_id, round) for update in updates)
         return new
 
-    def _jobs(self, round: int) -> list[Job]:
+    def jobs(self, round: int) -> list[Job]:
+        """Return what each device of a round's cohort is asked, by partition id."""
         train = self.config.train
         lr = learning_rate(train.lr, train.final_lr_ratio, train.lr_schedule, round, self.config.rounds)
         cohort = sample_cohort(self.config.seed, round, self.fleet.partition_ids, self.config.cohort)

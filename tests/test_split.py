@@ -132,3 +132,20 @@ def test_a_network_that_cannot_be_traced_is_named_with_the_reason() -> None:
 def test_a_layer_the_network_lacks_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"blocks\.99"):
         split.cut(models.build("tiny", 10), ["blocks.99"], images(32))
+
+
+@pytest.mark.parametrize("name", ["tiny", "mcunet", "resnet18"])
+def test_a_folded_trunk_is_the_trunk_to_rounding_without_its_batch_norms(name: str) -> None:
+    model = models.build(name, 10).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+            nn.init.normal_(module.running_mean)
+            nn.init.normal_(module.bias)
+    x = images(64)
+    trunk, _ = split.cut(model, tune_last_(model, 2), x)
+    with torch.no_grad():
+        before, found = trunk(x), split.folded(trunk)(x)
+        assert torch.equal(trunk(x), before)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in split.folded(trunk).modules())
+    assert float((found - before).norm() / before.norm()) < 1e-5

@@ -1,8 +1,9 @@
 """The rival of simulation.py: the same fleet as Flower's own PyTorch quickstart would write it.
 
 Each message builds the network, loads the global state, runs the whole network over the client's images with
-plain PyTorch layers, and sends the whole state back; FedAvg averages. Nothing of fed_asi's layers, features
-and round loop is used; its data loading, network and shards are, so that the work is the same.
+plain PyTorch layers, and sends the whole state back; FedAvg averages; as many clients then judge the average on
+their held-out images, and the server on the test images. Nothing of fed_asi's layers, features and round loop is
+used; its data loading, network, shards and learning rates are, so that the work is the same.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from torch import nn
 
 from fed_asi import data, models
 from fed_asi.data.images import to_batch
+from fed_asi.local import learning_rate
 from fed_asi.tune import tune_last_
 
 RESOLUTION, LAYERS, BATCH = 128, 4, 32
@@ -38,7 +41,7 @@ def dataset() -> data.Dataset:
 
 @cache
 def shards() -> dict[str, np.ndarray]:
-    """Return each client's rows of x_train."""
+    """Return each client's rows of x_train: "3" it trains on, "3-holdout" it judges by."""
     with np.load(os.environ["PLAIN_SHARDS"]) as rows:
         return {name: rows[name] for name in rows.files}
 
@@ -55,12 +58,18 @@ def batch(images: np.ndarray) -> torch.Tensor:
     return to_batch(images, RESOLUTION, *models.normalisation("mcunet-in1"))
 
 
-@app.train()
-def train(message: Message, context: Context) -> Message:
-    """Train one local epoch and send the state back."""
+def received(message: Message) -> nn.Module:
+    """Return the network with the global state of a message."""
     torch.set_num_threads(1)
     model = network()
     model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
+    return model
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Train one local epoch and send the state back."""
+    model = received(message)
     rows = shards()[str(context.node_config["partition-id"])]
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=float(message.content["config"]["lr"]), weight_decay=1e-4)
@@ -85,36 +94,61 @@ def train(message: Message, context: Context) -> Message:
     return Message(content, reply_to=message)
 
 
-class Timed(FedAvg):
-    """FedAvg that notes when each round's updates were averaged."""
-
-    moments: list[float]
-
-    def configure_train(self, *args: object, **kwargs: object) -> object:
-        """Note the first round's start."""
-        self.moments = getattr(self, "moments", [time.perf_counter()])
-        return list(super().configure_train(*args, **kwargs))
-
-    def aggregate_train(self, *args: object, **kwargs: object) -> object:
-        """Average and note the time."""
-        result = super().aggregate_train(*args, **kwargs)
-        self.moments.append(time.perf_counter())
-        return result
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Judge the average on the client's held-out images."""
+    rows = shards()[f"{context.node_config['partition-id']}-holdout"]
+    right = correct(received(message), dataset().x_train[rows], dataset().y_train[rows])
+    metrics = {"accuracy": right / max(1, len(rows)), "num-examples": max(1, len(rows))}
+    return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
 
 
-def accuracy(model: nn.Module) -> float:
-    """Return the accuracy on the test images, through the whole network."""
+def correct(model: nn.Module, images: np.ndarray, labels: np.ndarray) -> int:
+    """Return how many images the whole network gets right."""
     model.eval()
     right = 0
     with torch.inference_mode():
-        for start in range(0, len(dataset().y_test), 128):
-            predicted = model(batch(dataset().x_test[start : start + 128])).argmax(1).numpy()
-            right += int((predicted == dataset().y_test[start : start + 128]).sum())
-    return right / len(dataset().y_test)
+        for start in range(0, len(labels), 128):
+            predicted = model(batch(images[start : start + 128])).argmax(1).numpy()
+            right += int((predicted == labels[start : start + 128]).sum())
+    return right
+
+
+class Timed(FedAvg):
+    """FedAvg with a cosine learning rate that notes when each round began and when it was averaged."""
+
+    rounds = 1
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Note the round's start, and set its learning rate."""
+        if server_round == 1:
+            self.begun, self.averaged = list[float](), list[float]()
+        self.begun.append(time.perf_counter())
+        config["lr"] = learning_rate(0.05, 0.1, "cosine", server_round, self.rounds)
+        return list(super().configure_train(server_round, arrays, config, grid))
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Average and note the time."""
+        result = super().aggregate_train(server_round, replies)
+        self.averaged.append(time.perf_counter())
+        return result
+
+
+def judged(_round: int, arrays: ArrayRecord) -> MetricRecord:
+    """Return the average's accuracy on the test images, judged by the server on one thread."""
+    torch.set_num_threads(1)
+    model = network()
+    model.load_state_dict(arrays.to_torch_state_dict())
+    right = correct(model, dataset().x_test, dataset().y_test)
+    return MetricRecord({"accuracy": right / len(dataset().y_test)})
 
 
 def main(out: Path, rounds: int, clients: int, cohort: int, workers: int) -> None:
-    """Run the plain app and write {rounds: seconds of each, accuracy, seconds} as JSON."""
+    """Run the plain app and write {rounds, training: seconds of each, accuracy: of each, seconds} as JSON."""
     from flwr.simulation import run_simulation
 
     started = time.perf_counter()
@@ -126,19 +160,21 @@ def main(out: Path, rounds: int, clients: int, cohort: int, workers: int) -> Non
         while len(list(grid.get_node_ids())) < clients:
             time.sleep(0.1)
         share = cohort / clients
-        strategy = Timed(fraction_train=share, fraction_evaluate=0.0, min_available_nodes=clients)
+        strategy = Timed(fraction_train=share, fraction_evaluate=share, min_available_nodes=clients)
+        strategy.rounds = rounds
         result = strategy.start(
             grid=grid,
             initial_arrays=ArrayRecord(network().state_dict()),
             num_rounds=rounds,
-            train_config=ConfigRecord({"lr": 0.05}),
+            train_config=ConfigRecord({}),
+            evaluate_fn=judged,
         )
-        found["rounds"] = list(np.diff(strategy.moments))
-        found["seconds"] = time.perf_counter() - started
-        torch.set_num_threads(1)
-        model = network()
-        model.load_state_dict(result.arrays.to_torch_state_dict())
-        found["accuracy"] = accuracy(model)
+        ended = time.perf_counter()
+        found["rounds"] = list(np.diff([*strategy.begun, ended]))
+        found["training"] = [b - a for a, b in zip(strategy.begun, strategy.averaged, strict=True)]
+        judgements = sorted(result.evaluate_metrics_serverapp.items())
+        found["accuracy"] = [float(metrics["accuracy"]) for _, metrics in judgements]
+        found["seconds"] = ended - started
 
     resources = {"num_cpus": 1, "num_gpus": 0.0}
     config = {

@@ -1,6 +1,6 @@
 """How fast the simulation is: against a plain Flower app, by size of the fleet, and on a Ray cluster.
 
-    python experiments/benchmarks/simulation.py plain  [--rounds 4] [--workers 4]
+    python experiments/benchmarks/simulation.py plain  [--rounds 20] [--workers 4]
     python experiments/benchmarks/simulation.py scale  [--devices 10 100 1000 5000]
     python experiments/benchmarks/simulation.py cluster   # two nodes on loopback
 
@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from kill_test import kill_session
@@ -69,11 +70,14 @@ def seconds_of_rounds(folder: Path) -> list[float]:
         return [record.host_seconds for record in store.rounds() if record.round >= 2]
 
 
-def efficiency(folder: Path, workers: int) -> float:
-    """Return wall time of the rounds from the second on / (local training times alone / workers)."""
-    with RunStore.read(folder) as store:
-        busy = sum(row.host_seconds or 0.0 for row in store.device_rounds() if row.round >= 2)
-    return sum(seconds_of_rounds(folder)) / (busy / workers)
+def efficiency(folder: Path, workers: int, rounds: int = 4) -> float:
+    """Return wall time of the rounds from the second on / (their local training measured alone / workers)."""
+    script = Path(__file__).with_name("local_work.py")
+    command = [sys.executable, str(script), "alone", str(folder), "--rounds", str(rounds)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    alone = sum(sum(seconds) for seconds in json.loads(done.stdout).values())
+    return sum(seconds_of_rounds(folder)[:rounds]) / (alone / workers)
 
 
 def with_(config: RunConfig, **changes: object) -> RunConfig:
@@ -85,64 +89,76 @@ def with_(config: RunConfig, **changes: object) -> RunConfig:
 
 
 def against_plain(given: argparse.Namespace, out: Path) -> list[str]:
-    """Return the table of throughput against a plain Flower app."""
-    compute = {"workers": given.workers}
-    fleet = with_(load_config(FLEET), rounds=given.rounds_ours, compute=compute)
+    """Return the table of throughput against a plain Flower app; every run builds its own feature store."""
+    fleet = with_(load_config(FLEET), rounds=given.rounds, compute={"workers": given.workers})
     groups = [{**group, "budget": None} for group in fleet.model_dump(mode="json")["groups"]]
-    vanilla = with_(fleet, groups=groups, method={"name": "vanilla", "centered": False})
-    runs = {"fed_asi, budgets (the cifar10 fleet)": fleet, "fed_asi, the same layers whole": vanilla}
-    rows, measured = [], {}
-    for number, (name, config) in enumerate(runs.items()):
-        seconds, _, _ = ours(out / f"ours-{number}", config)
-        measured[name] = (
-            seconds_of_rounds(out / f"ours-{number}"),
-            seconds,
-            _accuracy(out / f"ours-{number}", given),
-        )
+    whole = with_(fleet, groups=groups, method={"name": "vanilla", "centered": False})
+    runs = {"fed_asi, budgets (the cifar10 fleet)": fleet, "fed_asi, the same layers whole": whole}
+    measured = [_ours(out / f"ours-{number}", config, given) for number, config in enumerate(runs.values())]
     _write_shards(out / "ours-0", out / "shards.npz", fleet)
-    environment = {**os.environ, **QUIET, "PLAIN_SHARDS": str(out / "shards.npz"), "PYTHONPATH": str(ROOT)}
-    script = Path(__file__).with_name("plain_flower.py")
-    arguments = [str(out / "plain.json"), str(given.rounds), str(fleet.num_devices), str(fleet.cohort)]
-    command = [sys.executable, str(script), *arguments, str(given.workers)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr[-3000:])
-    plain = json.loads((out / "plain.json").read_text())
-    each = statistics.median(plain["rounds"][1:])
-    whole = plain["seconds"] + (20 - given.rounds) * each
-    rows.append(_row("plain Flower", each, fleet.cohort, 1.0, whole, 1.0, plain["accuracy"]))
-    for number, (name, (rounds, seconds, accuracy)) in enumerate(measured.items()):
+    plain = _plain(out, fleet, given)
+    each, every = statistics.median(plain["training"][1:]), statistics.median(plain["rounds"][1:])
+    rows = [
+        f"| plain Flower, training alone | {each:.2f} | {fleet.cohort / each:.2f} | 1.0 | - | - | - | - |",
+        f"| plain Flower, the whole round | {every:.2f} | {fleet.cohort / every:.2f} | - "
+        f"| {plain['seconds']:.0f} | 1.0 | {100 * plain['accuracy'][-1]:.1f} % | - |",
+    ]
+    for name, (rounds, seconds, accuracy, ratio) in zip(runs, measured, strict=True):
         own = statistics.median(rounds)
-        total = seconds + (20 - given.rounds_ours) * own
-        rows.append(_row(name, own, fleet.cohort, each / own, total, whole / total, accuracy))
-        rows[-1] += f" {efficiency(out / f'ours-{number}', given.workers):.2f} |"
-    rows[0] += " |"
+        rows.append(
+            f"| {name} | {own:.2f} | {fleet.cohort / own:.2f} | {each / own:.1f} ({every / own:.1f}) "
+            f"| {seconds:.0f} | {plain['seconds'] / seconds:.1f} | {100 * accuracy:.1f} % | {ratio:.2f} |"
+        )
     head = (
-        "| | s a round (median, from the 2nd) | client-rounds/s | times plain | 20 rounds end to end, s "
-        f"| times plain | accuracy after round {given.rounds} | wall / (busy / workers) |"
+        "| | s a round (median, from the 2nd) | client-rounds/s | times plain (times its whole round) "
+        f"| {given.rounds} rounds end to end, s | times plain | accuracy after round {given.rounds} "
+        "| wall of rounds 2 to 5 / (their training alone / workers) |"
     )
     return [head, "|---|---|---|---|---|---|---|---|", *rows]
 
 
-def _row(
-    name: str, each: float, cohort: int, times: float, whole: float, faster: float, accuracy: float
-) -> str:
-    cells = [f"{each:.2f}", f"{cohort / each:.2f}", f"{times:.1f}", f"{whole:.0f}", f"{faster:.1f}"]
-    return f"| {name} | {' | '.join(cells)} | {100 * accuracy:.1f} % |"
-
-
-def _accuracy(folder: Path, given: argparse.Namespace) -> float:
+def _ours(
+    folder: Path, config: RunConfig, given: argparse.Namespace
+) -> tuple[list[float], float, float, float]:
+    """Return a run's seconds a round, its seconds end to end, its last accuracy, and its efficiency."""
+    if not given.features:
+        os.environ["FED_ASI_FEATURES_DIR"] = str(folder.parent / f"features-{folder.name}")
+    seconds, _, _ = ours(folder, config)
     with RunStore.read(folder) as store:
-        return next(r.accuracy or 0.0 for r in store.rounds() if r.round == given.rounds)
+        accuracy = store.rounds()[-1].accuracy or 0.0
+    return seconds_of_rounds(folder), seconds, accuracy, efficiency(folder, given.workers)
+
+
+def _plain(out: Path, fleet: RunConfig, given: argparse.Namespace) -> dict[str, Any]:
+    """Return what the plain app measured of itself."""
+    environment = {
+        **os.environ,
+        **QUIET,
+        "FLWR_HOME": str(out / "flower"),
+        "PLAIN_SHARDS": str(out / "shards.npz"),
+        "PYTHONPATH": str(ROOT),
+    }
+    script = Path(__file__).with_name("plain_flower.py")
+    numbers = [given.rounds, fleet.num_devices, fleet.cohort, given.workers]
+    command = [sys.executable, str(script), str(out / "plain.json"), *map(str, numbers)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr[-3000:])
+    found: dict[str, Any] = json.loads((out / "plain.json").read_text())
+    print(json.dumps(found), flush=True)
+    return found
 
 
 def _write_shards(run: Path, path: Path, config: RunConfig) -> None:
-    """Write each device's training rows, as rows of x_train."""
+    """Write each device's rows of x_train: those it trains on, and those it judges by."""
     from fed_asi.workplace import open_workplace
 
     place = open_workplace(run / "workplace")
     rows = data.load("cifar10").split(config.data.public, config.data.validation, config.seed).train
-    np.savez(path, **{str(p): rows[place.shard(p).train] for p in range(config.num_devices)})
+    found = {}
+    for p in range(config.num_devices):
+        found[str(p)], found[f"{p}-holdout"] = rows[place.shard(p).train], rows[place.shard(p).holdout]
+    np.savez(path, **found)
 
 
 def by_scale(given: argparse.Namespace, out: Path) -> list[str]:
@@ -228,8 +244,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("table", choices=("plain", "scale", "cluster"))
-    parser.add_argument("--rounds", type=int, default=4, help="of the plain app; it is slow")
-    parser.add_argument("--rounds-ours", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=20, help="of each app in `plain`")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--devices", type=int, nargs="+", default=[10, 100, 1000, 5000])
     parser.add_argument("--features", help="an existing store; without it, building one is part of the time")

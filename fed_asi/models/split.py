@@ -10,6 +10,7 @@ from itertools import pairwise
 import torch
 from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fed_asi.errors import ConfigError, UnsupportedLayerError
 from fed_asi.graph import Tracer
@@ -63,6 +64,30 @@ def cut_point(trunk: fx.GraphModule) -> str:
     """Return the name of the value that leaves the trunk, such as "blocks_11_point_linear_bn"."""
     (output,) = (node for node in trunk.graph.nodes if node.op == "output")
     return str(output.args[0])
+
+
+def folded(trunk: fx.GraphModule) -> fx.GraphModule:
+    """Return a quicker copy of a frozen trunk: batch norms folded into their convolutions, channels last.
+
+    What it returns differs from the trunk's own by float32's rounding, about 1e-6 of its norm.
+    """
+    quick = copy.deepcopy(trunk)
+    for node in list(quick.graph.nodes):
+        before = node.args[0] if node.args else None
+        if not isinstance(before, fx.Node) or len(before.users) > 1:
+            continue
+        conv, norm = _module(quick, before), _module(quick, node)
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats:
+            quick.set_submodule(str(before.target), fuse_conv_bn_eval(conv, norm))
+            node.replace_all_uses_with(before)
+            quick.graph.erase_node(node)
+    quick.delete_all_unused_submodules()
+    quick.recompile()
+    return quick.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _module(network: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    return network.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
 def is_empty(trunk: fx.GraphModule) -> bool:
