@@ -19,6 +19,8 @@ from fed_asi import seeds
 
 Factors = list[Tensor | None]
 
+GRAM_DIM = 64  # modes up to this size are iterated on their Gram matrix: fewer and smaller products
+
 
 def kept_numel(dims: Sequence[int], ranks: Sequence[int]) -> int:
     """Return the elements in core and factors; a mode at full rank keeps no factor."""
@@ -53,6 +55,8 @@ def orth(v: Tensor) -> Tensor:
 
     Cholesky-QR is no faster at these ranks and loses orthogonality on fast-decaying spectra.
     """
+    if v.dim() == 3 and v.shape[0] == 1:  # a plain QR is cheaper to call than a batched one
+        return orth(v[0]).unsqueeze(0)
     basis: Tensor = torch.linalg.qr(v)[0]
     return basis
 
@@ -111,46 +115,93 @@ def published(x: Tensor, ranks: Sequence[int], starts: Factors, seed: int) -> tu
     return project(x, factors), factors
 
 
-def truncate_channels(
-    x: Tensor, rank: int, start: Tensor | None, *, seed: int, iterations: int
-) -> tuple[Tensor, Tensor | None]:
-    """Return `truncate` on mode 1 of x: (m, b, C, ...), reading x in the order of its memory.
+def sequential(
+    x: Tensor, ranks: Sequence[int], starts: Sequence[Tensor | None], seed: int, counts: Sequence[int]
+) -> tuple[Tensor, Factors]:
+    """Return (core, factors) of x: (m, b, C, *S), truncated mode after mode: C, *S, then the batch.
 
-    x with its channels last or contiguous is not copied. The projected x is (m, b, rank, ...).
+    starts: warm factors (d_i, r_i) or None. counts: steps of subspace iteration of each mode.
+    One micro-batch is computed without its axis, as plain products are cheaper to call than batched ones.
     """
-    if rank >= x.shape[2]:
-        return x, None
-    last = x.movedim(2, -1)
-    if last.is_contiguous() and x.dim() > 3:
-        return _truncate_rows(last, fit_start(start, seed, x.shape[2], rank, x), iterations)
-    return _truncate_images(x, fit_start(start, seed, x.shape[2], rank, x), iterations)
+    if x.shape[0] > 1:
+        return _sequential(x, 1, ranks, starts, seed, counts)
+    core, factors = _sequential(x[0], 0, ranks, starts, seed, counts)
+    return core.unsqueeze(0), [None if f is None else f.unsqueeze(0) for f in factors]
 
 
-def _truncate_rows(x: Tensor, factor: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """x: (m, b, ..., C), contiguous; factor: the start (C, r)."""
-    rows = x.flatten(1, -2)
-    factor = factor.expand(x.shape[0], -1, -1)
-    for _ in range(iterations):
-        factor = orth(product(product(factor.mT, rows.mT), rows).mT)
-    small = product(factor.mT, rows.mT)  # (m, r, b * ...)
-    return small.view(x.shape[0], -1, *x.shape[1:-1]).movedim(1, 2), factor
+def _sequential(
+    x: Tensor,
+    lead: int,
+    ranks: Sequence[int],
+    starts: Sequence[Tensor | None],
+    seed: int,
+    counts: Sequence[int],
+) -> tuple[Tensor, Factors]:
+    """See `sequential`; x: (m, b, C, *S) with lead 1, (b, C, *S) with lead 0.
+
+    Every mode in turn is the last axis and leaves, cut, as the first, so that almost nothing is copied.
+    """
+    rest, channels = _cut_channels(x, lead, ranks[1], starts[1], seed, counts[1])
+    factors: Factors = [None, channels]
+    for mode in (*range(2, len(ranks)), 0):
+        rest, factor = _cut_last(rest, lead, ranks[mode], starts[mode], seed, counts[mode])
+        if mode:
+            factors.append(factor)
+        else:
+            factors[0] = factor
+    # rest: (..., B, *reversed S, C)
+    return rest.permute(*range(lead + 1), *range(x.dim() - 1, lead, -1)).contiguous(), factors
 
 
-def _truncate_images(x: Tensor, factor: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """x: (m, b, C, ...); factor: the start (C, r)."""
-    m, b, channels = x.shape[:3]
-    images = x.reshape(m * b, channels, -1)
-    factor = factor.expand(m, -1, -1)
-    for _ in range(iterations):
-        small = _each(factor, b) @ images
-        factor = orth((small @ images.mT).view(m, b, -1, channels).sum(1).mT)
-    small = _each(factor, b) @ images
-    return small.view(m, b, -1, *x.shape[3:]), factor
+def _cut_channels(
+    x: Tensor, lead: int, rank: int, start: Tensor | None, seed: int, count: int
+) -> tuple[Tensor, Tensor | None]:
+    """Return (x cut to `rank` channels: (..., r, b, *reversed S), the factor), for x: (..., b, C, *S).
+
+    x is read in the order of its memory: with its channels last or contiguous it is not copied.
+    """
+    space = range(x.dim() - 1, lead + 1, -1)
+    if rank >= x.shape[lead + 1]:
+        return x.permute(*range(lead), lead + 1, lead, *space), None
+    factor = fit_start(start, seed, x.shape[lead + 1], rank, x).expand(*x.shape[:lead], -1, -1)
+    last = x.movedim(lead + 1, -1)
+    if not last.is_contiguous():
+        small, factor = _cut_images(x, lead, factor, count)
+        return small.permute(*range(lead), lead + 1, lead, *space), factor
+    rows = last.flatten(lead, -2)
+    for _ in range(count):
+        factor = orth(((factor.mT @ rows.mT) @ rows).mT)
+    small = (factor.mT @ rows.mT).view(*x.shape[:lead], rank, *last.shape[lead:-1])
+    return small.permute(*range(lead + 2), *space), factor
 
 
-def _each(factor: Tensor, b: int) -> Tensor:
-    """Return factor^T: (m, r, C) for each of b samples: (m * b, r, C)."""
-    return factor.mT.unsqueeze(1).expand(-1, b, -1, -1).flatten(0, 1)
+def _cut_images(x: Tensor, lead: int, factor: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return (x cut: (..., b, r, *S), the factor), for x: (..., b, C, *S) and a start (..., C, r)."""
+    images = x.reshape(*x.shape[: lead + 2], -1)
+    for _ in range(count):
+        small = factor.mT.unsqueeze(-3) @ images
+        factor = orth((small @ images.mT).sum(-3).mT)
+    small = factor.mT.unsqueeze(-3) @ images
+    return small.view(*x.shape[: lead + 1], -1, *x.shape[lead + 2 :]), factor
+
+
+def _cut_last(
+    x: Tensor, lead: int, rank: int, start: Tensor | None, seed: int, count: int
+) -> tuple[Tensor, Tensor | None]:
+    """Return (x with its last mode cut to `rank` and put first, behind `lead` axes; the factor)."""
+    d = x.shape[-1]
+    if rank >= d:
+        return x.movedim(-1, lead), None
+    rows = x.reshape(*x.shape[:lead], -1, d)
+    factor = fit_start(start, seed, d, rank, x).expand(*x.shape[:lead], -1, -1)
+    if d <= GRAM_DIM:
+        gram = rows.mT @ rows
+        for _ in range(count):
+            factor = orth(gram @ factor)
+    else:
+        for _ in range(count):
+            factor = orth(((factor.mT @ rows.mT) @ rows).mT)
+    return (factor.mT @ rows.mT).view(*x.shape[:lead], rank, *x.shape[lead:-1]), factor
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
@@ -158,20 +209,6 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     if a.shape[0] == 1:
         return (a[0] @ b[0]).unsqueeze(0)
     return a @ b
-
-
-def truncate(
-    x: Tensor, mode: int, rank: int, start: Tensor | None, *, seed: int, iterations: int
-) -> tuple[Tensor, Tensor | None]:
-    """Return (x projected on its leading subspace in `mode`, the factor); (x, None) at full rank."""
-    d = x.shape[mode + 1]
-    if rank >= d:
-        return x, None
-    matrix = unfold(x, mode)
-    factor = iterate(matrix, fit_start(start, seed, d, rank, x), iterations)
-    rest = [*x.shape[1 : mode + 1], *x.shape[mode + 2 :]]
-    small = product(factor.mT, matrix).view(x.shape[0], rank, *rest)
-    return small.movedim(1, mode + 1), factor
 
 
 def project(x: Tensor, factors: Sequence[Tensor | None]) -> Tensor:

@@ -79,6 +79,22 @@ class Convolution(Operation):
             return tucker_gradient.weight_gradient(kept, g, weight.shape, self.geometry)
         return self.gradient_of(kept.restore(), g, weight)
 
+    def scaled_gradient(
+        self, kept: Kept, g: Tensor, weight: Tensor, scale: Tensor | None, products: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """See Operation; of a pointwise convolution on thin matrices, with no pass over all of dW or W."""
+        if not (self.geometry.pointwise and isinstance(kept, TuckerInput)):
+            return Operation.scaled_gradient(self, kept, g, weight, scale, products)
+        left, right = tucker_gradient.thin(kept, g, self.geometry.stride)
+        if right is None:
+            dw = left.contiguous().view(weight.shape)
+            return self.scale_outputs(dw, scale) if scale is not None else dw, (
+                self.row_products(dw, weight) if products else None
+            )
+        rows = (weight.flatten(1) @ right.mT).mul_(left).sum(1) if products else None
+        left = left if scale is None else left * scale.unsqueeze(1)
+        return (left @ right).view(weight.shape), rows
+
     def gradient_of(self, x: Tensor, g: Tensor, weight: Tensor) -> Tensor:
         """Return dW of the input x."""
         return self._backward(g, padded(x.to(g.dtype), self.geometry), weight, 1)

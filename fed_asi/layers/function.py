@@ -37,6 +37,14 @@ class Operation(ABC):
     def weight_gradient(self, kept: Kept, g: Tensor, weight: Tensor) -> Tensor:
         """Return dW of the input that `kept` stands for, in weight's shape."""
 
+    def scaled_gradient(
+        self, kept: Kept, g: Tensor, weight: Tensor, scale: Tensor | None, products: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return (dW with its outputs multiplied by scale, <dW, W> for each output where asked)."""
+        dw = self.weight_gradient(kept, g, weight)
+        rows = self.row_products(dw, weight) if products else None
+        return (dw if scale is None else self.scale_outputs(dw, scale)), rows
+
     @abstractmethod
     def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
         """Return the weight with every output channel multiplied by scale: (C',)."""
@@ -92,8 +100,7 @@ class LayerFunction(torch.autograd.Function):
         job: Job,
     ) -> Tensor:
         """Return y; see the class."""
-        folded, shift = _fold(job, weight, bias, gamma, beta)
-        y = job.operation.forward(x, folded, shift)
+        y = _output(job, x, weight, bias, gamma, beta)
         if job.clamp is not None:
             y = job.clamp.forward_(y)
         job.keeps = ctx.needs_input_grad[1] or ctx.needs_input_grad[3]
@@ -132,31 +139,45 @@ def _gradients(
     operation, norm = job.operation, job.norm
     weight, bias, gamma = parameters
     scale, inverse = (None, None) if norm is None else norm_scale(norm, gamma)
-    dx = dw = db = dgamma = dbeta = None
+    dx = dw = db = dgamma = dbeta = products = None
     if need[0]:
-        folded = weight if scale is None else operation.scale_outputs(weight, scale)
-        dx = operation.input_gradient(g, folded, job.shape).to(job.dtype)
+        dx = _input_gradient(job, g, weight, scale).to(job.dtype)
     total = channel_sums(g, operation.channel_dim) if any(need[2:]) else None
+    left = None  # what a centred weight leaves to the bias: W mu is folded into it
     if job.keeps:
-        dw = operation.weight_gradient(job.kept, g, weight)
-    if need[3] and norm is not None and dw is not None and total is not None and inverse is not None:
+        dw, products = operation.scaled_gradient(job.kept, g, weight, scale, need[3])
+        if job.mean is not None and total is not None:
+            left = operation.respond(dw, job.mean)
+    if need[3] and norm is not None and products is not None and total is not None and inverse is not None:
         running_mean = cast(Tensor, norm.running_mean)
         offset = -running_mean if bias is None else bias - running_mean
         if job.mean is not None:
             offset = offset + operation.respond(weight, job.mean)
-        dgamma = inverse * (operation.row_products(dw, weight) + offset * total)
-    if total is not None:
-        # What a centred weight leaves to the bias: W mu is folded into it.
-        mean_part = 0 if dw is None or job.mean is None else operation.respond(dw, job.mean)
-        if scale is None:
-            db = total - mean_part
-        else:  # beta takes it where beta is trained: y = s W (x - mu) + beta', beta = beta' - s W mu
-            db = total * scale if need[4] else (total - mean_part) * scale
-            dbeta = total - mean_part * scale * scale
-    if dw is not None and scale is not None:
-        dw = operation.scale_outputs(dw, scale)
+        dgamma = inverse * torch.addcmul(products, offset, total)
+    if total is not None and scale is None:
+        db = total if left is None else total - left
+    elif total is not None and scale is not None:
+        # beta takes it where beta is trained: y = s W (x - mu) + beta', beta = beta' - s W mu
+        db = total * scale if need[2] else None
+        db = db if db is None or left is None or need[4] else db - left
+        dbeta = total if left is None else total - left * scale
     found = (dx, dw, db, dgamma, dbeta)
     return tuple(value if needed else None for value, needed in zip(found, need, strict=False))
+
+
+def _input_gradient(job: Job, g: Tensor, weight: Tensor, scale: Tensor | None) -> Tensor:
+    """Return dX; the scale goes onto the smaller of g and the weight."""
+    operation = job.operation
+    if scale is None:
+        return operation.input_gradient(g, weight, job.shape)
+    if g.numel() < weight.numel():
+        return operation.input_gradient(g * _by_channel(scale, g, operation), weight, job.shape)
+    return operation.input_gradient(g, operation.scale_outputs(weight, scale), job.shape)
+
+
+def _by_channel(values: Tensor, y: Tensor, operation: Operation) -> Tensor:
+    """Return values: (C',) shaped to be multiplied with y."""
+    return values.view(-1, *[1] * (y.dim() - 2)) if operation.channel_dim == 1 else values
 
 
 def channel_sums(g: Tensor, channel_dim: int) -> Tensor:
@@ -171,16 +192,21 @@ def channel_sums(g: Tensor, channel_dim: int) -> Tensor:
     return g.sum(dim=[d for d in range(g.dim()) if d != channel_dim % g.dim()])
 
 
-def _fold(
-    job: Job, weight: Tensor, bias: Tensor | None, gamma: Tensor | None, beta: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """Return the weight and bias with the frozen norm folded in."""
+def _output(
+    job: Job, x: Tensor, weight: Tensor, bias: Tensor | None, gamma: Tensor | None, beta: Tensor | None
+) -> Tensor:
+    """Return z with the frozen norm folded in: into the output where that is smaller, else into the weight."""
+    operation = job.operation
     if job.norm is None:
-        return weight, bias
+        return operation.forward(x, weight, bias)
     scale, _ = norm_scale(job.norm, gamma)
     mean = cast(Tensor, job.norm.running_mean)
     shift = (-mean if bias is None else bias - mean) * scale
-    return job.operation.scale_outputs(weight, scale), shift if beta is None else shift + beta
+    shift = shift if beta is None else shift + beta
+    if x.numel() // x.shape[operation.channel_dim] * weight.shape[0] < weight.numel():
+        z = operation.forward(x, weight, None)
+        return z.mul_(_by_channel(scale, z, operation)).add_(_by_channel(shift, z, operation))
+    return operation.forward(x, operation.scale_outputs(weight, scale), shift)
 
 
 def _masked(y: Tensor, clamp: Clamp) -> tuple[Tensor, tuple[Tensor, ...]]:

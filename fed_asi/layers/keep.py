@@ -131,12 +131,8 @@ def sequential(
 
     The batch mode starts anew in every step, as shuffled batches share no samples.
     """
-    factors: tucker.Factors = [None] * len(ranks)
-    x, factors[1] = tucker.truncate_channels(x, ranks[1], starts[1], seed=seed, iterations=iterations)
-    for mode in (*range(2, len(ranks)), 0):
-        start, count = (starts[mode], iterations) if mode else (None, COLD_ITERATIONS)
-        x, factors[mode] = tucker.truncate(x, mode, ranks[mode], start, seed=seed, iterations=count)
-    return x.contiguous(), factors
+    counts = [COLD_ITERATIONS, *[iterations] * (len(ranks) - 1)]
+    return tucker.sequential(x, ranks, [None, *starts[1:]], seed, counts)
 
 
 def _hosvd(x: Tensor, method: HOSVD, state: LayerState) -> Kept:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
@@ -20,58 +21,107 @@ def weight_gradient(kept: TuckerInput, g: Tensor, shape: torch.Size, geometry: G
     g: (N, C', *S'). The batch mode is moved onto g, so that r_1 images stand for the batch; the
     core is multiplied out over space only, and dW's channels last, where groups allow it.
     """
+    if geometry.pointwise:
+        left, right = thin(kept, g, geometry.stride)
+        return (left.contiguous() if right is None else left @ right).view(shape)
     total: Tensor | None = None
+    for core, factors, part in _forms(kept, g):
+        found = _of_form(core, factors, part, shape, geometry)
+        total = found if total is None else total.add_(found)
+    return cast(Tensor, total)
+
+
+def thin(kept: TuckerInput, g: Tensor, stride: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
+    """Return (left, right), (C', r) and (r, C), whose product is dW of a pointwise convolution.
+
+    r is the channel rank, times the micro-batches side by side. At full channel rank left is dW, right None.
+    """
+    parts = [_pointwise(core, factors, part, stride) for core, factors, part in _forms(kept, g)]
+    if len(parts) == 1:
+        return parts[0]
+    rights = [right for _, right in parts if right is not None]
+    if not rights:
+        return torch.stack([left for left, _ in parts]).sum(0), None
+    return torch.cat([left for left, _ in parts], 1), torch.cat(rights, 0)
+
+
+def _forms(kept: TuckerInput, g: Tensor) -> Iterator[tuple[Tensor, tucker.Factors, Tensor]]:
+    """Yield (core, factors, g) of each form, g as (m, b, C', *S'), without the m axis where m is 1."""
     first = 0
     for form in kept.forms:
         core, factors = kept.part(form)
         m = core.shape[0]
         b = core.shape[1] if factors[0] is None else factors[0].shape[1]
-        part = _of_form(core, factors, g[first : first + m * b].view(m, b, *g.shape[1:]), shape, geometry)
-        total = part if total is None else total.add_(part)
+        part = g if m * b == g.shape[0] else g[first : first + m * b]
+        if m == 1:
+            yield core[0], [None if f is None else f[0] for f in factors], part
+        else:
+            yield core, factors, part.view(m, b, *g.shape[1:])
         first += m * b
-    return cast(Tensor, total)
 
 
 def _of_form(
     core: Tensor, factors: tucker.Factors, g: Tensor, shape: torch.Size, geometry: Geometry
 ) -> Tensor:
-    """Return dW of one form; core: (m, r1, r2, *r), g: (m, b, C', *S')."""
-    if factors[0] is not None:
-        g = _project_batch(g, factors[0])
-    if geometry.pointwise:
-        return _pointwise(core, factors, g, geometry.stride).view(shape)
-    images = tucker.expand(core, factors, range(2, len(factors)))
-    channels = factors[1]
-    if channels is None or geometry.groups > 1 or geometry.transposed or core.shape[0] > 1:
-        images = tucker.expand(images, factors, [1])
-        return _kernel_gradient(images.flatten(0, 1), g.flatten(0, 1), shape, geometry)
-    narrow = torch.Size([shape[0], core.shape[2], *shape[2:]])
-    small = _kernel_gradient(images.flatten(0, 1), g.flatten(0, 1), narrow, geometry)
-    return tucker.mode_product(small.unsqueeze(0), channels.mT, 1).squeeze(0)
-
-
-def _pointwise(core: Tensor, factors: tucker.Factors, g: Tensor, stride: tuple[int, ...]) -> Tensor:
-    """Return dW: (C', C) of a 1x1 convolution or a linear layer: g is projected on every factor."""
-    _, channels, *space = factors
-    for i, (factor, step) in enumerate(zip(space, stride, strict=True)):
-        if factor is not None:
-            core = tucker.mode_product(core, factor[:, ::step].mT, 2 + i)
-        elif step > 1:
-            core = core[(slice(None),) * (3 + i) + (slice(None, None, step),)]
-    # r2 rows on the left, g's channels last where its memory has them so.
-    narrow = tucker.product(tucker.unfold(core, 1), g.movedim(2, -1).flatten(1, -2))
+    """Return dW of one form; core: (..., r1, r2, *r), g: (..., b, C', *S')."""
+    lead = core.dim() - len(factors)
+    g = _project_batch(g, factors[0], lead).flatten(0, lead)
+    images, channels = _over_space(core, factors[2:], lead), factors[1]
     if channels is None:
-        return narrow.sum(0).mT
-    return (channels.mT.flatten(0, 1).mT @ narrow.flatten(0, 1)).mT
+        return _kernel_gradient(images.flatten(0, lead), g, shape, geometry)
+    if geometry.groups > 1 or geometry.transposed or lead:
+        last = images.movedim(lead + 1, -1)  # in one product, and channels last as g mostly is
+        whole = last.flatten(lead, -2) @ channels.mT
+        images = whole.view(*last.shape[:-1], -1).movedim(-1, lead + 1)
+        return _kernel_gradient(images.flatten(0, lead), g, shape, geometry)
+    narrow = torch.Size([shape[0], core.shape[1], *shape[2:]])
+    small = _kernel_gradient(images, g, narrow, geometry)
+    return (channels @ small.flatten(2)).view(shape)
 
 
-def _project_batch(g: Tensor, factor: Tensor) -> Tensor:
-    """Return factor^T g over the batch mode of g: (m, b, C', ...), in the order of g's memory."""
-    last = g.movedim(2, -1)
-    if g.dim() > 3 and last.is_contiguous():
-        images = tucker.product(factor.mT, last.flatten(2))
-        return images.view(g.shape[0], -1, *last.shape[2:]).movedim(-1, 2)
-    return tucker.product(factor.mT, g.flatten(2)).view(g.shape[0], -1, *g.shape[2:])
+def _over_space(core: Tensor, space: Sequence[Tensor | None], lead: int) -> Tensor:
+    """Return the core (..., r1, r2, *r) multiplied out over space: (..., r1, r2, *S)."""
+    if len(space) != 2 or space[0] is None or space[1] is None:
+        factors = [None, None, *space]
+        whole = core if lead else core.unsqueeze(0)
+        whole = tucker.expand(whole, [f if f is None or lead else f.unsqueeze(0) for f in factors])
+        return whole if lead else whole[0]
+    high, wide = (factor.mT for factor in space if factor is not None)
+    both = high.unsqueeze(-2).unsqueeze(-1) * wide.unsqueeze(-2).unsqueeze(-4)  # (..., rh, rw, H, W)
+    flat = core.reshape(*core.shape[:lead], -1, both.shape[-4] * both.shape[-3])
+    whole = flat @ both.flatten(-4, -3).flatten(-2)
+    return whole.view(*core.shape[:-2], *both.shape[-2:])
+
+
+def _pointwise(
+    core: Tensor, factors: tucker.Factors, g: Tensor, stride: tuple[int, ...]
+) -> tuple[Tensor, Tensor | None]:
+    """Return (left, right) of `thin`; core: (..., r1, r2, *r), g: (..., b, C', *S')."""
+    lead = core.dim() - len(factors)
+    space: tucker.Factors = []
+    for i, (factor, step) in enumerate(zip(factors[2:], stride, strict=True)):
+        if factor is None and step > 1:
+            core = core[(slice(None),) * (lead + 2 + i) + (slice(None, None, step),)]
+        space.append(factor if factor is None or step == 1 else factor[..., ::step, :])
+    images = _over_space(core, space, lead).transpose(lead, lead + 1).flatten(lead + 1)
+    # r2 rows on the left, g's channels last where its memory has them so.
+    narrow = images @ _project_batch(g, factors[0], lead).movedim(lead + 1, -1).flatten(lead, -2)
+    channels = factors[1]
+    if channels is None:
+        return (narrow.sum(0) if lead else narrow).mT, None
+    right = channels.mT
+    return (narrow.flatten(0, 1).mT, right.flatten(0, 1)) if lead else (narrow.mT, right)
+
+
+def _project_batch(g: Tensor, factor: Tensor | None, lead: int) -> Tensor:
+    """Return factor^T g over the batch mode of g: (..., b, C', *S'), in the order of g's memory."""
+    if factor is None:
+        return g
+    last = g.movedim(lead + 1, -1)
+    if last.is_contiguous():
+        images = factor.mT @ last.flatten(lead + 1)
+        return images.view(*g.shape[:lead], -1, *last.shape[lead + 1 :]).movedim(-1, lead + 1)
+    return (factor.mT @ g.flatten(lead + 1)).view(*g.shape[:lead], -1, *g.shape[lead + 1 :])
 
 
 def _kernel_gradient(x: Tensor, g: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
