@@ -6,7 +6,8 @@ halves the micro-batch; "lower-ranks" takes the cheapest forms and ranks that th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from fed_asi import planner
@@ -71,6 +72,19 @@ class DevicePlans:
             yield attempt
         if refused is not None and not fitting:
             raise refused
+
+    @property
+    def choose_layers(self) -> bool:
+        """Whether plans choose which of the profile's layers train; else all of them do, or the last ones."""
+        return self._layers(None) is None
+
+    def layers_of(self, every: Iterable[Limits]) -> set[str]:
+        """Return the layers that some plan for one of these limits trains, tried after another or first."""
+        found: set[str] = set()
+        for limits in every:
+            with contextlib.suppress(BudgetError):
+                found.update(layer for attempt in self.attempts(limits) for layer in attempt.plan.trained)
+        return found
 
     def captured(self, plan: Plan) -> dict[str, float]:
         """Return, by weight, the share of centred gradient energy that the plan's form captures, 0 to 1."""

@@ -22,7 +22,7 @@ from fed_asi.data import shards as sharding
 from fed_asi.data.features import FeatureSource, FeatureStore, key_of
 from fed_asi.data.images import Images, select, to_batch
 from fed_asi.data.images import fingerprint as images_fingerprint
-from fed_asi.device_plans import micro_batches
+from fed_asi.device_plans import DevicePlans, Limits, micro_batches
 from fed_asi.errors import ConfigError
 from fed_asi.models import split
 from fed_asi.pretraining import pretrain_
@@ -74,8 +74,13 @@ def _make(
     model.eval()
     trained = trained_names(model, config)
     example = torch.zeros(1, 3, config.model.resolution, config.model.resolution)
-    own_trunk, tail = split.cut(model, trained, example)
-    trunk = split.folded(own_trunk)
+    trunk, tail = _cut(model, trained, example)
+    profile = _profile(config, tail, trunk, splits.public, trained, watcher)
+    used = _layers_of_plans(config, profile)
+    if used < {layer.name for layer in profile.layers}:
+        trained = [layer.name for layer in profile.layers if layer.name in used]
+        trunk, tail = _cut(model, trained, example)
+        profile = _profile(config, tail, trunk, splits.public, trained, watcher)
     shards = sharding.make(splits.train[1].numpy(), config.num_devices, scheme(config.sharding), config.seed)
     store = FeatureStore(folder / store_path(), config.compute.features_limit)
     kept = {
@@ -85,7 +90,6 @@ def _make(
     }
     if config.compute.features == "off":
         write_file(folder / IMAGES, _npy(splits.train[0][:]))
-    profile = _profile(config, tail, trunk, splits.public, trained, watcher)
     write_tensors(folder / "base.pt", model.state_dict())
     write_file(folder / "profile.json", profile.to_json().encode())
     write_file(folder / "config.json", config.to_json().encode())
@@ -109,6 +113,27 @@ def _make(
         "notes": notes,
     }
     write_file(folder / MANIFEST, json.dumps(manifest, indent=1).encode())  # last: it says the rest is whole
+
+
+def _cut(model: nn.Module, trained: Sequence[str], example: Tensor) -> tuple[fx.GraphModule, fx.GraphModule]:
+    trunk, tail = split.cut(model, trained, example)
+    return split.folded(trunk), tail
+
+
+def _layers_of_plans(config: RunConfig, profile: Profile) -> set[str]:
+    """Return the layers that some device of the fleet will train in some round, all where that is not known.
+
+    Known before the first round is what plans choose for the fleet's own budgets from the server's profile.
+    """
+    plans = DevicePlans(profile, config.method, config.train)
+    every = {
+        Limits(budget, device.batch_size, device.micro_batch)
+        for device in fleet.build(config)
+        for budget in (device.budget_bytes, *(changed for _, changed in device.schedule))
+    }
+    known = plans.choose_layers and config.method.calibration == "server"
+    used = plans.layers_of(every) if known else set()
+    return used or {layer.name for layer in profile.layers}
 
 
 def scheme(settings: ShardingConfig) -> sharding.Scheme:

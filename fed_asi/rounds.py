@@ -41,7 +41,7 @@ class Executor(Protocol):
     """Gets jobs to devices. It answers for every job: a device that is lost is a Reply with its outcome."""
 
     def train(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> Iterable[Reply]:
-        """Yield one reply a job, in whatever order they come. tensors: the global ones, for every job."""
+        """Yield one reply a job, in whatever order they come. jobs: begun in this order. tensors: the global ones."""
 
 
 def sample_cohort(seed: int, round: int, partition_ids: Iterable[int], size: int) -> list[int]:
@@ -98,7 +98,8 @@ class Rounds:
         records: list[DeviceRoundRecord] = []
         updates: list[Update] = []
         notes: dict[int, tuple[str, ...]] = {}
-        for reply in self._replies(jobs, tensors):
+        largest_first = sorted(jobs, key=lambda job: -len(self.place.shards[job.partition_id]))
+        for reply in self._replies(largest_first, tensors):  # so that no worker begins a long job last
             record, update = self._judge(round, reply)
             records.append(record)
             notes[reply.partition_id] = reply.notes

@@ -16,10 +16,9 @@ from fed_asi.local import Job
 from fed_asi.replies import Reply, failure, first_line, payload_bytes
 from fed_asi.workplace import RunAddress
 from server import messages
+from server.failures import NO_NODE, is_ray, meaning
 
 POLL_SECONDS = 0.01
-NO_NODE = "device unreachable (stopped, or no heartbeat)"
-NODE_UNAVAILABLE = 5
 TRIES, RESTART_SECONDS = 40, 0.5
 GRACE_SECONDS = 30.0  # a worker ends a hanging device itself; what it could not, we give up on
 START_SECONDS = 300.0  # on a busy machine, of Ray and a worker's first imports, before a first reply can come
@@ -78,7 +77,7 @@ class FlowerExecutor:
         self._ask_new_nodes()
         packed = messages.pack(tensors)
         flight = _Flight({}, {})
-        for job in sorted(jobs, key=lambda job: job.partition_id):
+        for job in jobs:
             if not self._send(job, packed, flight):
                 yield failure(job.partition_id, "failed", NO_NODE)
         for reply, job in self._replies(flight, packed):
@@ -119,7 +118,7 @@ class FlowerExecutor:
         if self._states is None or not message.has_error() or begun_file(self._states, job).exists():
             return False
         tries = flight.tries.get(job.partition_id, 0)
-        if not _is_ray(message.error.reason or "") or tries >= TRIES:
+        if not is_ray(message.error.reason or "") or tries >= TRIES:
             return False
         flight.tries[job.partition_id] = tries + 1
         self._pause(RESTART_SECONDS)
@@ -134,19 +133,10 @@ class FlowerExecutor:
             return failure(job.partition_id, "rejected", f"not a reply: {first_line(error)}")
 
     def _failed(self, job: Job, code: int, reason: str) -> Reply:
-        """Return what an error reply means. Flower's codes: 0 unknown, 2 the app raised, 5 node gone."""
         if self._was_late(job):
             cause = f"past its deadline of {job.deadline_seconds:g} s; its worker was ended"
             return failure(job.partition_id, "timeout", cause)
-        if reason.startswith("killed"):
-            return failure(job.partition_id, "killed", reason)
-        if "OutOfMemory" in reason:
-            return failure(job.partition_id, "killed", "out of memory: Ray ended its worker process")
-        if _is_ray(reason):
-            return failure(job.partition_id, "killed", "its worker process died; another takes its place")
-        if code == NODE_UNAVAILABLE:
-            return failure(job.partition_id, "failed", NO_NODE)
-        return failure(job.partition_id, "failed", (reason.splitlines() or [f"Flower error {code}"])[0])
+        return failure(job.partition_id, *meaning(code, reason))
 
     def _was_late(self, job: Job) -> bool:
         begun = None if self._states is None else begun_file(self._states, job)
@@ -195,11 +185,6 @@ class FlowerExecutor:
         if self._waiting.stop():
             raise Interrupted
         time.sleep(max(seconds, self._waiting.poll_seconds))
-
-
-def _is_ray(reason: str) -> bool:
-    """Whether an error reply tells of a worker process that is gone, not of what a device did."""
-    return "ActorUnavailable" in reason or "ActorDied" in reason or "WorkerCrashed" in reason
 
 
 def begun_file(folder: Path, job: Job) -> Path:

@@ -114,6 +114,7 @@ class Simulation:
 
         from clients.app import app
         from server.engine import quicken, quieten
+        from server.ray_start import start_ray
 
         quicken()
         if not os.environ.get("FED_ASI_DEBUG"):
@@ -121,14 +122,16 @@ class Simulation:
         server_app = ServerApp()
         server_app.main()(lambda grid, _context: self._serve(grid))
         logging.getLogger("flwr").setLevel(log_level())
+        settings = backend_config(self._place.config, temporary)
         try:
+            start_ray(settings["init_args"], lambda: processes.end_descendants(self._before))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 run_simulation(
                     server_app=server_app,
                     client_app=self._client_app or app,
                     num_supernodes=self._place.config.num_devices,
-                    backend_config=backend_config(self._place.config, temporary),
+                    backend_config=settings,
                 )
         except BaseException as error:  # the main thread raises it
             if self._error is None and not self._stop.is_set():
@@ -210,5 +213,10 @@ def _ray_folder() -> str:
 
 
 def _plain(error: BaseException) -> BaseException:
-    text = str(error.__cause__ or error)
-    return RunError(f"Flower's simulation failed: {(text.splitlines() or [type(error).__name__])[0]}")
+    """Return the first cause of what Flower raised, in one line: its own words are the same for every cause."""
+    if isinstance(error, RunError):
+        return error
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = (str(error).splitlines() or [""])[0] or type(error).__name__
+    return RunError(f"Flower's simulation failed: {text}")

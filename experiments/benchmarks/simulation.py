@@ -33,6 +33,7 @@ from fed_asi.records import RunStore
 from server.environment import QUIET
 
 ROOT = Path(__file__).parents[2]
+IMAGES_EACH = 8  # a device's, in the table by scale: the same work in every row
 FLEET = ROOT / "experiments" / "fleets" / "cifar10.toml"
 RUN = """
 import pathlib, resource, sys, time
@@ -175,7 +176,13 @@ def by_scale(given: argparse.Namespace, out: Path) -> list[str]:
             cohort=cohort,
             groups=[group],
             model={"weights": "none"},
-            data={"source": "cifar10", "public": 256, "limit": 20_000, "test_limit": 256, "holdout": 0.0},
+            data={
+                "source": "cifar10",
+                "public": 256,
+                "limit": IMAGES_EACH * devices,
+                "test_limit": 256,
+                "holdout": 0.0,
+            },
             sharding={"scheme": "iid", "minimum": 1},
             method={"name": "head", "methods": None},
             compute={"workers": given.workers},
@@ -184,7 +191,11 @@ def by_scale(given: argparse.Namespace, out: Path) -> list[str]:
         seconds, mebibytes, server = ours(folder, config)
         rounds = seconds_of_rounds(folder)
         with RunStore.read(folder) as store:
-            busy = [r.host_seconds or 0.0 for r in store.device_rounds() if r.round >= 2]
+            later = [row for row in store.device_rounds() if row.round >= 2]
+        busy = [row.host_seconds or 0.0 for row in later]
+        down, up = (
+            statistics.mean(getattr(row, name) or 0 for row in later) for name in ("bytes_down", "bytes_up")
+        )
         idle = sum(rounds) - sum(busy) / given.workers
         size = (folder / "run.sqlite").stat().st_size / 1024
         started = time.perf_counter()
@@ -194,16 +205,17 @@ def by_scale(given: argparse.Namespace, out: Path) -> list[str]:
         report = time.perf_counter() - started
         rows.append(
             f"| {devices:,} | {cohort} | {seconds:.0f} | {statistics.median(rounds):.2f} "
-            f"| {1000 * idle / len(busy):.1f} | {1000 * server / cohort:.1f} "
+            f"| {1000 * idle / len(busy):.1f} | {1000 * server / cohort:.1f} | {down:,.0f} | {up:,.0f} "
             f"| {mebibytes:.0f} | {size:.0f} | {report:.1f} |"
         )
         print(rows[-1], flush=True)
     head = (
         "| devices | cohort | whole run of 6 rounds, s | round, s (median from the 2nd) "
         "| overhead beyond training, ms a device-round | server's CPU, ms a device-round "
+        "| bytes down a device-round | bytes up "
         "| server's peak, MiB | run.sqlite, KiB | report, s |"
     )
-    return [head, "|---|---|---|---|---|---|---|---|---|", *rows]
+    return [head, "|---|---|---|---|---|---|---|---|---|---|---|", *rows]
 
 
 def on_cluster(_given: argparse.Namespace, out: Path) -> list[str]:

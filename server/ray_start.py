@@ -1,0 +1,48 @@
+"""Ray's start, tried again: it gives its own processes 30 seconds, which a busy machine may not keep.
+
+Flower takes a Ray that runs already. Left to Flower, a start that failed once is "Simulation Runtime crashed".
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fed_asi.errors import RunError
+
+TRIES = 3
+
+
+def start_ray(arguments: Mapping[str, Any], clear: Callable[[], None]) -> None:
+    """Start Ray, or join the cluster whose address is among the arguments of `ray.init`.
+
+    clear: ends what a failed start left behind. Raises RunError with Ray's own words when no try succeeds.
+    """
+    import ray
+
+    # Workers need this process's sys.path; Flower's own start does the same.
+    path = os.pathsep.join([*sys.path, *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {"env_vars": {"PYTHONPATH": path}}
+
+    def clear_all() -> None:
+        ray.shutdown()
+        clear()
+
+    tried(lambda: ray.init(runtime_env=environment, **arguments), clear_all)
+
+
+def tried(begin: Callable[[], object], clear: Callable[[], object], tries: int = TRIES) -> None:
+    """Do `begin`, again after `clear` where it raised; RunError with the last error's first line in the end."""
+    for left in reversed(range(tries)):
+        try:
+            begin()
+            return
+        except Exception as error:  # Ray raises bare Exceptions here
+            clear()
+            if not left:
+                cause = (str(error).splitlines() or [type(error).__name__])[0]
+                raise RunError(
+                    f"Ray did not start in {tries} tries: {cause} Free some memory or cores, or use --backend loop."
+                ) from error
