@@ -24,6 +24,7 @@ from fed_asi.trials import (
     Record,
     Study,
     channel_axis,
+    check_supported,
     is_pointwise,
     method_problems,
 )
@@ -61,6 +62,7 @@ def profile(
     names = _layer_names(model, graph, trained)
     records = record(copied, graph, names, x, y, loss)
     head = records[-1].name
+    check_supported([item for item in records if item.name != head], methods)
     order = [name for name, _ in model.named_modules()]
     study = Study(sizes, tuple(methods), selection, density, seed)
     found = tuple(study.layer(item, order.index(item.name), item.name == head) for item in records)

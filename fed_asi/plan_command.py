@@ -23,6 +23,7 @@ from fed_asi.plan_report import breakdown, diff_table, figure, schedule_table
 from fed_asi.planner import COUNTS, OBJECTIVES, plan
 from fed_asi.plans import Plan
 from fed_asi.profiles import Profile
+from fed_asi.trials import DEFAULT_METHODS
 from fed_asi.units import parse_bytes
 
 EXAMPLES = 32
@@ -95,12 +96,16 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         layers = layers.split(",")
     return {
         "micro_batch": arguments.micro_batch,
-        "methods": tuple(arguments.methods.split(",")) if arguments.methods else None,
+        "methods": _methods(arguments),
         "objective": arguments.objective,
         "layers": layers,
         "count": arguments.count,
         "selection": "published" if arguments.published else "exact",
     }
+
+
+def _methods(arguments: argparse.Namespace) -> tuple[str, ...] | None:
+    return tuple(arguments.methods.split(",")) if arguments.methods else None
 
 
 def _schedule(arguments: argparse.Namespace) -> list[tuple[int, int | None]]:
@@ -135,7 +140,8 @@ def _profile(arguments: argparse.Namespace, model: nn.Module, x: Tensor, y: Tens
     convolutions = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)][-arguments.last :]
     sizes = sorted({1, 4, 16, EXAMPLES} | ({arguments.micro_batch} if arguments.micro_batch else set()))
     names = list(dict.fromkeys([*convolutions, models.head_name(model)]))
-    made = profile(model, x, y, trained=names, micro_batches=sizes, density=10)
+    methods = tuple(dict.fromkeys([*DEFAULT_METHODS, *(_methods(arguments) or ())]))
+    made = profile(model, x, y, trained=names, micro_batches=sizes, methods=methods)
     if arguments.profile:
         made.save(arguments.profile)
     return made

@@ -218,7 +218,9 @@ def figure(plans: Iterable[tuple[str, Plan]], path: Path) -> None:
     mpl.use("agg")
     from matplotlib import pyplot as plt
     from matplotlib.patches import Patch
+    from matplotlib.ticker import PercentFormatter
 
+    drawn: set[str] = set()
     named = list(plans)
     fig, axis = plt.subplots(figsize=(9, 1.2 + 0.6 * len(named)), layout="constrained")
     for row, (_, chosen) in enumerate(named):
@@ -226,16 +228,23 @@ def figure(plans: Iterable[tuple[str, Plan]], path: Path) -> None:
         for layer, size in chosen.layer_bytes.items():
             kind = FLOOR if layer == FLOOR else chosen.methods[layer].kind
             share = size / chosen.planned_bytes
+            drawn |= {kind} if size else set()
             axis.barh(row, share, left=left, color=_COLORS.get(kind, "#888888"), edgecolor="white")
             if share > 0.06:
-                axis.text(left + share / 2, row, _short(layer), ha="center", va="center", fontsize=6)
+                ink = "black" if kind in ("quantized", "bias", "mean") else "white"
+                middle = left + share / 2
+                axis.text(middle, row, _short(layer), color=ink, ha="center", va="center", fontsize=6)
             left += share
     axis.set_yticks(
         range(len(named)), [f"{n}\n{format_bytes(p.planned_bytes)}" for n, p in named], fontsize=8
     )
+    axis.set_xlim(0, 1)
+    axis.xaxis.set_major_formatter(PercentFormatter(1.0))
     axis.set_xlabel("share of the planned bytes")
     names = {FLOOR: "masks, loss", "asi": "Tucker", "vanilla": "whole", "quantized": "8 or 4 bits"}
-    handles = [Patch(color=color, label=names.get(kind, kind)) for kind, color in _COLORS.items()]
+    handles = [
+        Patch(color=color, label=names.get(kind, kind)) for kind, color in _COLORS.items() if kind in drawn
+    ]
     fig.legend(handles=handles, loc="outside upper center", ncols=6, fontsize=8)
     fig.savefig(path, dpi=150)
     plt.close(fig)

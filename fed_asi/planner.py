@@ -190,6 +190,8 @@ def _ask(profile: Profile, options: Options) -> _Question:
     unknown += method_problems(kinds)
     if unknown:
         raise ConfigError(unknown)
+    if methods is not None:
+        _check_some_form(profile, frozenset(map(kind_name, kinds)))
     forced = _forced(profile, options.layers)
     allowed = forced or frozenset(layer.name for layer in profile.layers)
     return _Question(
@@ -204,6 +206,20 @@ def _ask(profile: Profile, options: Options) -> _Question:
         options.update == "step",
         options.momentum,
     )
+
+
+def _check_some_form(profile: Profile, kinds: frozenset[str]) -> None:
+    """Raise ConfigError when no layer but the head has any form of the kinds asked for."""
+    body = [layer for layer in profile.layers if not layer.head]
+    held = {c.method.kind for layer in body for found in layer.candidates.values() for c in found}
+    if any(layer.bias_parameters for layer in body):
+        held.add("bias")
+    if body and not held & kinds:
+        asked = ", ".join(sorted(kinds))
+        raise ConfigError(
+            f"no layer of this profile can be kept as {asked}, only as {', '.join(sorted(held))}; "
+            f"calibrate again with methods that name {asked}, which also says of layers why they cannot"
+        )
 
 
 def _forced(profile: Profile, layers: str | Sequence[str] | None) -> frozenset[str]:

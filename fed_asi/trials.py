@@ -127,6 +127,24 @@ def method_problems(texts: Sequence[str]) -> list[str]:
     return problems
 
 
+def check_supported(items: Sequence[Record], methods: Sequence[str]) -> None:
+    """Raise UnsupportedLayerError, with reasons, for a rival that none of the layers supports."""
+    for text in methods:
+        method = baseline(text)
+        if method is None or not items:
+            continue
+        reasons = {item.name: _unsupported(item.module, method) for item in items}
+        if all(reasons.values()):
+            named = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:3])
+            more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+            raise UnsupportedLayerError(f"no layer supports {text}: {named}{more}")
+
+
+def _unsupported(module: nn.Module, method: Method) -> str | None:
+    kind = layer_kinds.kind_of(module)
+    return "no such layer is known" if kind is None else kind.unsupported(module, method)
+
+
 def channel_axis(module: nn.Module, tensor: Tensor) -> int:
     """Return which axis of the layer's input or output holds the channels."""
     return tensor.dim() - 1 if isinstance(module, nn.Linear) else 1
@@ -228,12 +246,12 @@ class Study:
             yield ASI(in_layer_order(item, published_ranks(values, epsilon)), order=order), epsilon
         if self.selection == "published":
             return
-        for ranks in proposed_ranks([len(mode) for mode in values], values, self.density):
-            for bits in (32, 8):
-                yield from (
-                    (ASI(in_layer_order(item, ranks), bits=bits, centered=c, warm=False), None)
-                    for c in (False, True)
-                )
+        dims = tuple(len(mode) for mode in values)
+        tried = [(ranks, bits) for ranks in proposed_ranks(dims, values, self.density) for bits in (32, 8)]
+        tried.append((dims, 32))  # every rank full: exact, so that a large budget is not left unused
+        for ranks, bits in tried:
+            for c in (False, True):
+                yield ASI(in_layer_order(item, ranks), bits=bits, centered=c, warm=False), None
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +266,7 @@ class _Trial:
     def run(self, method: Method, micro_batch: int, epsilon: float | None) -> Candidate | None:
         """Return what the method costs and is worth; None when the layer cannot do it."""
         kind = layer_kinds.kind_of(self.item.module)
-        if kind is None or kind.unsupported(self.item.module, method) is not None:
+        if kind is None or _unsupported(self.item.module, method) is not None:
             return None
         count = min(micro_batch, len(self.item.x))
         if not method.sized:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,11 @@ from fed_asi import layers, models
 from fed_asi.calibration import profile, record
 from fed_asi.candidates import PUBLISHED_EPSILONS, proposed_ranks, published_ranks, spectra
 from fed_asi.compression import compress_
-from fed_asi.errors import ConfigError, ProfileError
+from fed_asi.errors import ConfigError, ProfileError, UnsupportedLayerError
 from fed_asi.graph import analyse
 from fed_asi.meter import ActivationMeter
 from fed_asi.methods import ASI, Quantized, SpatialMean, Vanilla
-from fed_asi.planner import plan
+from fed_asi.planner import plan, smallest_plan_bytes
 from fed_asi.profiles import Candidate, Profile
 from fed_asi.trials import baseline, undominated
 from fed_asi.tucker import kept_numel
@@ -40,6 +41,16 @@ def batch() -> tuple[Tensor, Tensor]:
 @pytest.fixture(scope="module")
 def made(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Profile:
     return profile(model, *batch, micro_batches=SIZES, density=4)
+
+
+@pytest.fixture(scope="module")
+def dense() -> Profile:
+    """Eight layers at the default density, from 16 images."""
+    generator = torch.Generator().manual_seed(3)
+    x, y = torch.randn(16, 3, 16, 16, generator=generator), torch.randint(0, 10, (16,), generator=generator)
+    model = models.build("tiny", 10, None, 16)
+    names = [n for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    return profile(model, x, y, trained=names[-8:], micro_batches=(1, 4, 16))
 
 
 def gradients(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -262,3 +273,38 @@ def test_rivals_are_profiled_with_the_bytes_a_step_keeps(
     assert meter.saved_bytes == chosen.planned_bytes
     assert bool(chosen.notes) is (text != "filter(patch=2)")
     del loss
+
+
+@pytest.mark.parametrize("micro_batch", [1, 4, 16])
+@pytest.mark.parametrize("methods", [None, ("asi",)])
+def test_every_budget_is_used_or_buys_nothing_more(
+    dense: Profile, micro_batch: int, methods: tuple[str, ...] | None
+) -> None:
+    """At least 95 % of a budget is used, or less than one part in 200 of the gradient is lost."""
+    options: dict[str, Any] = {"layers": "all", "methods": methods, "micro_batch": micro_batch}
+    exact = plan(dense, None, **options)
+    energy = sum(layer.centered_energy for layer in dense.layers)
+    assert all(dense.layer(name).centered_energy > 0 for name in exact.methods)
+    for budget in np.geomspace(smallest_plan_bytes(dense, **options), exact.planned_bytes, 60).astype(int):
+        chosen = plan(dense, int(budget), **options)
+        lost = (exact.value - chosen.value) / energy
+        assert chosen.planned_bytes >= 0.95 * budget or lost < 0.005, (budget, chosen.planned_bytes, lost)
+
+
+def test_tucker_forms_of_full_rank_are_exact_in_the_bytes_of_the_whole(dense: Profile) -> None:
+    for micro_batch in (1, 4, 16):
+        exact = plan(dense, None, layers="all", methods=("asi",), micro_batch=micro_batch)
+        whole = plan(dense, None, layers="all", methods=("vanilla", "mean"), micro_batch=micro_batch)
+        assert exact.planned_bytes <= whole.planned_bytes
+        assert exact.value == pytest.approx(whole.value, rel=1e-9)
+        assert {exact.methods[layer.name].kind for layer in dense.layers if not layer.head} == {"asi"}
+
+
+def test_a_rival_that_no_layer_supports_is_named_with_the_reasons() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3))
+    x, y = torch.randn(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])
+    with pytest.raises(UnsupportedLayerError, match=r"no layer supports filter: 1: "):
+        profile(model, x, y, micro_batches=(2,), methods=("filter",))
+    made = profile(model, x, y, micro_batches=(2,), density=2)
+    with pytest.raises(ConfigError, match=r"can be kept as hosvd, only as asi, bias, quantized, vanilla"):
+        plan(made, None, methods=("hosvd",))

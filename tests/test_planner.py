@@ -239,8 +239,11 @@ def test_unknown_words_are_all_named_at_once(profile: Profile) -> None:
         plan(profile, 500, layers="final 4")
     with pytest.raises(ConfigError, match=r"did you mean a\.conv"):
         plan(profile, 500, layers=["a.con"])
-    with pytest.raises(ConfigError, match="none of the forms"):
+    with pytest.raises(ConfigError, match="can be kept as quantized, only as asi, bias, vanilla"):
         plan(profile, 500, layers="all", methods=("quantized",))
+    bare = replace(profile.layers[0], candidates={1: (), 4: ()})
+    with pytest.raises(ConfigError, match=r"a\.conv can be kept in none of the forms asked for \(asi"):
+        plan(replace(profile, layers=(bare, *profile.layers[1:])), 500, layers="all", methods=("asi",))
 
 
 def test_a_micro_batch_without_candidates_is_refused(profile: Profile) -> None:
