@@ -103,14 +103,23 @@ def _pointwise(
         if factor is None and step > 1:
             core = core[(slice(None),) * (lead + 2 + i) + (slice(None, None, step),)]
         space.append(factor if factor is None or step == 1 else factor[..., ::step, :])
-    images = _over_space(core, space, lead).transpose(lead, lead + 1).flatten(lead + 1)
+    images, batch, channels = _over_space(core, space, lead), factors[0], factors[1]
+    if batch is not None and _wide(images.shape[lead + 1], *batch.shape[-2:]):
+        g = _project_batch(g, batch, lead)
+    elif batch is not None:
+        images = (batch @ images.flatten(lead + 1)).view(*core.shape[:lead], -1, *images.shape[lead + 1 :])
     # r2 rows on the left, g's channels last where its memory has them so.
-    narrow = images @ _project_batch(g, factors[0], lead).movedim(lead + 1, -1).flatten(lead, -2)
-    channels = factors[1]
+    rows = g.movedim(lead + 1, -1).flatten(lead, -2)
+    narrow = images.transpose(lead, lead + 1).flatten(lead + 1) @ rows
     if channels is None:
         return (narrow.sum(0) if lead else narrow).mT, None
     right = channels.mT
     return (narrow.flatten(0, 1).mT, right.flatten(0, 1)) if lead else (narrow.mT, right)
+
+
+def _wide(channels: int, samples: int, rank: int) -> bool:
+    """Whether g is better projected on the batch mode than multiplied as it is, `channels` rows deep."""
+    return rank * (samples + channels) < channels * samples
 
 
 def _project_batch(g: Tensor, factor: Tensor | None, lead: int) -> Tensor:
