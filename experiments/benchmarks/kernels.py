@@ -3,11 +3,15 @@
     taskset -c 3 python experiments/benchmarks/kernels.py steps    # the last 2 and 4 convolutions of four networks
     taskset -c 3 python experiments/benchmarks/kernels.py compress # one activation against the published order
     taskset -c 3 python experiments/benchmarks/kernels.py micro    # micro-batches 1 to 4, and 64 side by side
+    python experiments/benchmarks/kernels.py peak                  # the most bytes a step holds at one time
     ... --networks mcunet,resnet18 --batches 16,64,128 --seconds 6 --markdown docs/kernels.md
 
 All figures of a line come from one process, one thread, runs interleaved, medians; the allocator keeps its
 memory for both sides (a fresh page costs more than a pass over it). On a machine with CUDA, `--device cuda`
 times with synchronised events.
+
+"floor" is what no way of keeping the inputs can go below: the step with `BiasOnly` (forward, dX, masks, bias sums) and
+one pass over the inputs of the trained layers at the bandwidth of the memory (a sum over as many bytes).
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ from torch import Tensor, nn  # noqa: E402
 from fed_asi import layers, models, tucker  # noqa: E402
 from fed_asi.compression import compress_  # noqa: E402
 from fed_asi.layers.keep import sequential  # noqa: E402
+from fed_asi.memory import StepMeter  # noqa: E402
 from fed_asi.methods import ASI, BiasOnly, Method  # noqa: E402
 from fed_asi.models.split import cut  # noqa: E402
 from fed_asi.tune import tune_last_  # noqa: E402
@@ -103,6 +108,31 @@ def compressed(tail: nn.Module, method: Method) -> nn.Module:
     return ours.to(memory_format=torch.channels_last)
 
 
+def trained_inputs(tail: nn.Module, x: Tensor) -> Tensor:
+    """Return random numbers, as many as the inputs of the trained layers have."""
+    sizes: list[int] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda _module, args: sizes.append(args[0].numel()))
+        for module in tail.modules()
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.weight.requires_grad
+    ]
+    with torch.no_grad():
+        tail(x)
+    for hook in hooks:
+        hook.remove()
+    return torch.randn(sum(sizes), device=x.device)
+
+
+def with_pass(step: Step, inputs: Tensor) -> Step:
+    """Return the step followed by one pass over `inputs`."""
+
+    def both() -> None:
+        step()
+        inputs.sum()
+
+    return both
+
+
 def steps_rows(options: argparse.Namespace) -> Iterator[Row]:
     """Yield one row a network, tail and batch: milliseconds of plain, ours and the floor."""
     for network in options.networks.split(","):
@@ -118,7 +148,9 @@ def steps_rows(options: argparse.Namespace) -> Iterator[Row]:
                 steps = {
                     "plain": step_of(plain, x, y),
                     "plain channels_last": step_of(plain_last, last, y),
-                    "floor": step_of(compressed(tail, BiasOnly()), last, y),
+                    "floor": with_pass(
+                        step_of(compressed(tail, BiasOnly()), last, y), trained_inputs(tail, x)
+                    ),
                 }
                 for name, ranks in RANKS.items():
                     steps[f"ours {name}"] = step_of(compressed(tail, ASI(ranks)), last, y)
@@ -157,26 +189,63 @@ def published(x: Tensor, ranks: list[int], starts: tucker.Factors) -> tuple[Tens
     return core.unsqueeze(0), factors
 
 
+def peak_rows(options: argparse.Namespace) -> Iterator[Row]:
+    """Yield the most MB that a step holds at one time, of plain and ours, and the largest activation."""
+    for network in options.networks.split(","):
+        for convolutions in (2, 4):
+            tail, shape = tail_of(network, convolutions)
+            tail = tail.to(options.device)
+            for batch in map(int, options.batches.split(",")):
+                x = torch.randn(batch, *shape, device=options.device)
+                y = torch.randint(0, 10, (batch,), device=options.device)
+                last = x.to(memory_format=torch.channels_last)
+                found = {"plain": peak(step_of(copy.deepcopy(tail).eval(), x, y), options.device)}
+                for name, ranks in RANKS.items():
+                    found[f"ours {name}"] = peak(
+                        step_of(compressed(tail, ASI(ranks)), last, y), options.device
+                    )
+                yield {"case": f"{network} last {convolutions}, batch {batch}", **found}
+
+
+def peak(step: Step, device: str) -> float:
+    """Return the most MB a step holds at one time beyond what there was before; of the second step."""
+    step()
+    with StepMeter(torch.device(device)) as meter:
+        step()
+    return meter.peak_bytes / 1e6
+
+
 def micro_rows(options: argparse.Namespace) -> Iterator[Row]:
     """Yield steps at batch 1 to 4, and 64 micro-batches one after another and side by side."""
+    device = options.device
     for network in options.networks.split(","):
         tail, shape = tail_of(network, 4, resolution=128)
+        tail = tail.to(device)
         for size in (1, 2, 4):
-            x, y = torch.randn(size, *shape), torch.randint(0, 10, (size,))
             method = ASI((1, 8, 3, 3))
-            steps = {
-                "plain": step_of(copy.deepcopy(tail).eval(), x, y),
-                "ours": step_of(compressed(tail, method), x.to(memory_format=torch.channels_last), y),
-            }
-            many = torch.randn(64 * size, *shape).to(memory_format=torch.channels_last)
-            labels = torch.randint(0, 10, (64 * size,))
-            beside = copy.deepcopy(tail).train()
-            compress_(beside, method, seed=0, micro_batch=size)
-            steps["side by side"] = step_of(beside.to(memory_format=torch.channels_last), many, labels)
+            many = torch.randn(64 * size, *shape, device=device).to(memory_format=torch.channels_last)
+            labels = torch.randint(0, 10, (64 * size,), device=device)
+            x, y = many[:size], labels[:size]
             one = compressed(tail, method)
-            steps["one by one"] = in_turns(one, many.split(size), labels.split(size))
-            found = medians(steps, options.seconds, options.device)
+            steps = {
+                "plain": step_of(copy.deepcopy(tail).eval(), x.contiguous(), y),
+                "floor": with_pass(step_of(compressed(tail, BiasOnly()), x, y), trained_inputs(tail, x)),
+                "ours": step_of(compressed(tail, method), x, y),
+                "side by side": step_of(beside(tail, method, size), many, labels),
+                "floor of 64": with_pass(
+                    step_of(compressed(tail, BiasOnly()), many, labels), trained_inputs(tail, many)
+                ),
+                "one by one": in_turns(one, many.split(size), labels.split(size)),
+            }
+            found = medians(steps, options.seconds, device)
             yield {"case": f"{network} last 4, 128x128, micro-batch {size}", **found}
+
+
+def beside(tail: nn.Module, method: Method, size: int) -> nn.Module:
+    """Return the tail compressed for micro-batches of `size` side by side."""
+    ours = copy.deepcopy(tail).train()
+    compress_(ours, method, seed=0, micro_batch=size)
+    return ours.to(memory_format=torch.channels_last)
 
 
 def in_turns(model: nn.Module, xs: tuple[Tensor, ...], ys: tuple[Tensor, ...]) -> Step:
@@ -202,9 +271,13 @@ def ratios(part: str, row: Row) -> dict[str, float]:
         return {**found, "floor / plain": value["floor"] / value["plain"]}
     if part == "compress":
         return {f"faster at {r}": value[f"published {r}"] / value[f"ours {r}"] for r in RANKS}
+    if part == "peak":
+        return {f"ours {r} / plain": value[f"ours {r}"] / value["plain"] for r in RANKS}
     return {
         "ours / plain": value["ours"] / value["plain"],
+        "floor / plain": value["floor"] / value["plain"],
         "faster side by side": value["one by one"] / value["side by side"],
+        "at most, by the floor": value["one by one"] / value["floor of 64"],
     }
 
 
@@ -212,8 +285,8 @@ def table(part: str, rows: list[Row]) -> str:
     """Return the rows as Markdown, with the geometric mean and the extremes of every ratio."""
     judged = [ratios(part, row) for row in rows]
     times = [name for name in rows[0] if name != "case"]
-    names = list(judged[0])
-    lines = ["| | " + " | ".join([f"{t}, ms" for t in times] + names) + " |"]
+    names, unit = list(judged[0]), "MB" if part == "peak" else "ms"
+    lines = ["| | " + " | ".join([f"{t}, {unit}" for t in times] + names) + " |"]
     lines.append("|---" * (1 + len(times) + len(names)) + "|")
     for row, found in zip(rows, judged, strict=True):
         cells = [f"{row[t]:.1f}" for t in times] + [f"{found[n]:.2f}" for n in names]
@@ -228,7 +301,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("steps", "compress", "micro"))
+    parser.add_argument("part", choices=("steps", "compress", "micro", "peak"))
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--batches", default="16,64,128")
     parser.add_argument("--seconds", type=float, default=6.0, help="about how long each line is measured")
@@ -236,7 +309,7 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, help="also append the table to this file")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    makers = {"steps": steps_rows, "compress": compress_rows, "micro": micro_rows}
+    makers = {"steps": steps_rows, "compress": compress_rows, "micro": micro_rows, "peak": peak_rows}
     rows: list[Row] = []
     for row in makers[options.part](options):
         rows.append(row)

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.layers import fused as fusing
@@ -25,6 +26,12 @@ def run(module: nn.Module, x: Tensor, operation: Operation, batched_dim: int) ->
     under no_grad, this is the plain layer: nothing is changed, and nothing of ours is kept.
     batched_dim: dimensions of an input that has a batch; one less is a single sample.
     """
+    if torch.compiler.is_compiling():
+        return _run_eagerly(module, x, operation, batched_dim)
+    return _run(module, x, operation, batched_dim)
+
+
+def _run(module: nn.Module, x: Tensor, operation: Operation, batched_dim: int) -> Tensor:
     state = state_of(module)
     if state is None:
         raise UnsupportedLayerError(f"{type(module).__name__} has lost its state; compress the model again")
@@ -37,6 +44,11 @@ def run(module: nn.Module, x: Tensor, operation: Operation, batched_dim: int) ->
     if x.dim() == batched_dim - 1:
         return _apply(x.unsqueeze(0), given[1:], operation, state).squeeze(0)
     return _apply(x, given[1:], operation, state)
+
+
+# torch.compile goes round a compressed layer: what it keeps between steps is not for a graph.
+# Unlike torch.compiler.disable this imports the compiler only when it is called.
+_run_eagerly = _disable_dynamo(_run)
 
 
 def _affine(module: nn.Module | None) -> tuple[Tensor | None, Tensor | None]:
