@@ -1,6 +1,6 @@
 """Kill a run's whole process tree at random moments, resume it each time, compare with one left alone.
 
-    python experiments/benchmarks/kill_test.py [--kills 20] [--backend flower] [--log docs/kill_test.md]
+    python experiments/benchmarks/kill_test.py [--kills 20] [--first 1] [--in-rounds] [--log FILE]
 
 Every kill is SIGKILL to the run's session: server, Ray and workers at once. The run is then resumed until it
 ends, and its weights and records must be those of the uninterrupted run, to the bit.
@@ -97,13 +97,28 @@ def last_round(folder: Path) -> int:
         return -1
 
 
-def one_kill(number: int, fleet: Path, out: Path, backend: str, longest: float) -> tuple[float, int, Path]:
-    """Start a run, kill it at a random moment, resume it to its end; return when and where."""
+def seconds_of_rounds(folder: Path) -> float:
+    """Return how long a run's rounds took together, its start left out."""
+    with RunStore.read(folder) as store:
+        return sum(record.host_seconds or 0.0 for record in store.rounds())
+
+
+def one_kill(
+    number: int, fleet: Path, out: Path, backend: str, longest: float, in_rounds: bool
+) -> tuple[float, int, Path]:
+    """Start a run, kill it at a random moment, resume it to its end; return when and where.
+
+    longest: seconds within which the moment is drawn, from the start or, with in_rounds, from round 0's record.
+    """
     out = out / f"kill-{number}"
-    moment = float(seeds.rng(0, "kill", number).uniform(1.0, longest))
+    moment = float(seeds.rng(0, "kill", number).uniform(0.0 if in_rounds else 1.0, longest))
+    started = time.monotonic()
     process = start([str(fleet), "--out", str(out), "--backend", backend])
     try:
+        while in_rounds and last_round(out / "killed") < 0 and process.poll() is None:
+            time.sleep(0.01)
         time.sleep(moment)
+        moment = time.monotonic() - started
     finally:
         kill_session(process)
     folder = out / "killed"
@@ -125,7 +140,11 @@ def main() -> int:
     """Run the test; return 0 when every resumed run equals the uninterrupted one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument(
+        "--first", type=int, default=1, help="of the kills, whose moments are drawn by number"
+    )
     parser.add_argument("--backend", default="flower", choices=("flower", "loop"))
+    parser.add_argument("--in-rounds", action="store_true", help="kill after round 0, not at any moment")
     parser.add_argument("--log", type=Path)
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(1))  # so that nothing outlives us
@@ -141,9 +160,10 @@ def main() -> int:
         expected = records(out / "whole" / "killed")
         lines.append(f"uninterrupted: exit {code}, {longest:.1f} s, weights {str(expected[1])[:12]}")
         print(lines[-1], flush=True)
+        longest = seconds_of_rounds(out / "whole" / "killed") if given.in_rounds else longest
         equal = 0
-        for number in range(given.kills):
-            moment, reached, folder = one_kill(number, fleet, out, given.backend, longest)
+        for number in range(given.first - 1, given.first - 1 + given.kills):
+            moment, reached, folder = one_kill(number, fleet, out, given.backend, longest, given.in_rounds)
             same = records(folder) == expected
             equal += same
             where = "before round 0" if reached < 0 else f"after round {reached}"
@@ -154,7 +174,8 @@ def main() -> int:
     print(lines[-1])
     if given.log:
         command = (
-            f"python experiments/benchmarks/kill_test.py --kills {given.kills} --backend {given.backend}"
+            f"python experiments/benchmarks/kill_test.py --first {given.first} --kills {given.kills} "
+            f"--backend {given.backend}{' --in-rounds' if given.in_rounds else ''}"
         )
         given.log.write_text("\n".join(["# The kill test", "", f"`{command}`", "", "```", *lines, "```", ""]))
     return 0 if equal == given.kills else 1

@@ -1,6 +1,7 @@
 """How fast the simulation is: against a plain Flower app, by size of the fleet, and on a Ray cluster.
 
     python experiments/benchmarks/simulation.py plain  [--rounds 20] [--workers 4]
+    python experiments/benchmarks/simulation.py alone  [--rounds 20]   # ours without the plain app
     python experiments/benchmarks/simulation.py scale  [--devices 10 100 1000 5000]
     python experiments/benchmarks/simulation.py cluster   # two nodes on loopback
 
@@ -91,11 +92,8 @@ def with_(config: RunConfig, **changes: object) -> RunConfig:
 
 def against_plain(given: argparse.Namespace, out: Path) -> list[str]:
     """Return the table of throughput against a plain Flower app; every run builds its own feature store."""
-    fleet = with_(load_config(FLEET), rounds=given.rounds, compute={"workers": given.workers})
-    groups = [{**group, "budget": None} for group in fleet.model_dump(mode="json")["groups"]]
-    whole = with_(fleet, groups=groups, method={"name": "vanilla", "centered": False})
-    runs = {"fed_asi, budgets (the cifar10 fleet)": fleet, "fed_asi, the same layers whole": whole}
-    measured = [_ours(out / f"ours-{number}", config, given) for number, config in enumerate(runs.values())]
+    runs, measured = _both(given, out)
+    fleet = next(iter(runs.values()))
     _write_shards(out / "ours-0", out / "shards.npz", fleet)
     plain = _plain(out, fleet, given)
     each, every = statistics.median(plain["training"][1:]), statistics.median(plain["rounds"][1:])
@@ -118,9 +116,34 @@ def against_plain(given: argparse.Namespace, out: Path) -> list[str]:
     return [head, "|---|---|---|---|---|---|---|---|", *rows]
 
 
-def _ours(
-    folder: Path, config: RunConfig, given: argparse.Namespace
-) -> tuple[list[float], float, float, float]:
+def alone(given: argparse.Namespace, out: Path) -> list[str]:
+    """Return our rows of that table, without the plain app."""
+    runs, measured = _both(given, out)
+    rows = [
+        f"| {name} | {statistics.median(rounds):.2f} | {seconds:.0f} | {100 * accuracy:.1f} % | {ratio:.2f} |"
+        for name, (rounds, seconds, accuracy, ratio) in zip(runs, measured, strict=True)
+    ]
+    head = (
+        f"| | s a round (median, from the 2nd) | {given.rounds} rounds end to end, s | accuracy "
+        "| wall of rounds 2 to 5 / (their training alone / workers) |"
+    )
+    return [head, "|---|---|---|---|---|", *rows]
+
+
+Measured = tuple[list[float], float, float, float]
+
+
+def _both(given: argparse.Namespace, out: Path) -> tuple[dict[str, RunConfig], list[Measured]]:
+    """Do the cifar10 fleet with its budgets and without; return the settings and what was measured."""
+    fleet = with_(load_config(FLEET), rounds=given.rounds, compute={"workers": given.workers})
+    groups = [{**group, "budget": None} for group in fleet.model_dump(mode="json")["groups"]]
+    whole = with_(fleet, groups=groups, method={"name": "vanilla", "centered": False})
+    runs = {"fed_asi, budgets (the cifar10 fleet)": fleet, "fed_asi, the same layers whole": whole}
+    measured = [_ours(out / f"ours-{number}", config, given) for number, config in enumerate(runs.values())]
+    return runs, measured
+
+
+def _ours(folder: Path, config: RunConfig, given: argparse.Namespace) -> Measured:
     """Return a run's seconds a round, its seconds end to end, its last accuracy, and its efficiency."""
     if not given.features:
         os.environ["FED_ASI_FEATURES_DIR"] = str(folder.parent / f"features-{folder.name}")
@@ -255,14 +278,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("table", choices=("plain", "scale", "cluster"))
+    parser.add_argument("table", choices=("plain", "alone", "scale", "cluster"))
     parser.add_argument("--rounds", type=int, default=20, help="of each app in `plain`")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--devices", type=int, nargs="+", default=[10, 100, 1000, 5000])
     parser.add_argument("--features", help="an existing store; without it, building one is part of the time")
     parser.add_argument("--log", type=Path)
     given = parser.parse_args()
-    tables = {"plain": against_plain, "scale": by_scale, "cluster": on_cluster}
+    tables = {"plain": against_plain, "alone": alone, "scale": by_scale, "cluster": on_cluster}
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["FED_ASI_FEATURES_DIR"] = given.features or f"{temporary}/features"
         lines = tables[given.table](given, Path(temporary))
