@@ -7,8 +7,9 @@
     ... --networks mcunet,resnet18 --batches 16,64,128 --seconds 6 --markdown docs/kernels.md
 
 All figures of a line come from one process, one thread, runs interleaved, medians; the allocator keeps its
-memory for both sides (a fresh page costs more than a pass over it). On a machine with CUDA, `--device cuda`
-times with synchronised events.
+memory for both sides (a fresh page costs more than a pass over it). On CPU the time is that of the thread: what
+other processes take of the core is left out, what they take of its caches is not. On a machine with CUDA,
+`--device cuda` times with synchronised events.
 
 "floor" is what no way of keeping the inputs can go below: the step with `BiasOnly` (forward, dX, masks, bias sums) and
 one pass over the inputs of the trained layers at the bandwidth of the memory (a sum over as many bytes).
@@ -90,9 +91,9 @@ def medians(steps: dict[str, Step], seconds: float, device: str) -> dict[str, fl
 
 def _timed(step: Step, device: str) -> float:
     if device != "cuda":
-        start = time.perf_counter()
+        start = time.thread_time()
         step()
-        return (time.perf_counter() - start) * 1e3
+        return (time.thread_time() - start) * 1e3
     first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     first.record()
     step()
