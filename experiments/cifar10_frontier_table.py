@@ -246,8 +246,8 @@ def reading(rows: Sequence[Row], times: Times) -> str:
             '* **"1.5x faster" holds for the tail of the same layers from six layers on** '
             f"({', '.join(f'{one:.2f}x' for one in same)} for {', '.join(map(str, DEPTHS))} layers; this code's "
             f"published order, which is itself quicker than the papers'). Of vanilla-2 against ASI-4 it does not hold. "
-            f"The trunk's forward, {times['trunk'][str(deep)]:.0f} ms of a whole step here, is the same for all and leaves "
-            "little of any factor where it cannot be computed once and kept."
+            f"The trunk's forward, {times['trunk'][str(deep)]:.0f} ms of a whole step here, is the same for all and "
+            "leaves little of any factor where it cannot be computed once and kept."
         )
     return "\n".join(lines) + "\n"
 
@@ -278,7 +278,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             float(np.mean(head)), color="black", linestyle=":", linewidth=1, label="classifier alone"
         )
     axes[0].set_ylabel("accuracy on x_train[40000:], %")
-    axes[1].legend(fontsize=8)
+    handles, labels = axes[1].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside right upper", fontsize=8)
     fig.savefig(path)
     plt.close(fig)
 
