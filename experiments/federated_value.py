@@ -118,7 +118,7 @@ def table(rows: Sequence[Row]) -> str:
             lines.append(
                 f"| {variant} | {accuracy} | {worst} | {100 * part:.0f} % | {up:,.0f} | {len(found)} |"
             )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, FOOTER])
 
 
 def _mean(values: Sequence[float]) -> str:
@@ -137,6 +137,30 @@ error over seeds; "took part" is the share of the device-rounds asked that train
 
 | | accuracy, % | worst class, % | took part | KiB up | seeds |
 |---|---|---|---|---|---|"""
+
+FOOTER = """
+## Whose images plans are made from
+
+`[method] calibration` in a fleet file:
+
+* `"server"`: the server's public images, once; the profile goes to every worker with the run's other files.
+* `"device"`: each device profiles its own images when it is first asked, at the weights from before the first
+  round, so that its plans hang on seed and device alone. In the simulation that costs about 13 s of a core a
+  device (MCUNet, eight layers, 32 images), which is what the line with fewer seeds is short of.
+* `"federated"`: `calibration_devices` devices send sums in two passes. First channel sums and, for every layer,
+  micro-batch and mode, the eigenvalues of the mode's Gram matrix summed over micro-batches. Such spectra add up
+  across devices (a test holds two devices' sums against their images together), and they are all that ranks are
+  proposed from. Then each device tries the forms proposed from everyone's spectra on its own images and sends a
+  squared error of dW and the gradient captured for each; these are averaged, weighted by images. Errors do not
+  add up across devices (their gradients have cross terms), so the average is of what a form does to one
+  device's own gradient. Whole Gram matrices are not needed, and are not sent.
+
+What leaves a device says how strong each channel's and each mode's activations are on its images, and how well
+forms fit its gradient: statistics of a class balance could be read from it, an image could not. No activation,
+gradient or image is sent. A device that fails in either pass is left out and named in the report. All three
+give the same bits in the loop and on Flower, and on a resume (tests/test_federated_calibration.py,
+tests/test_flower.py).
+"""
 
 if __name__ == "__main__":
     sys.exit(main())
