@@ -250,3 +250,13 @@ def test_plain_vanilla_is_not_centered_unless_it_is_asked_for() -> None:
     assert MethodConfig(name="vanilla", centered=True).may_center
     assert MethodConfig(name="planner").may_center
     assert not MethodConfig(name="planner", centered=False).may_center
+
+
+def test_a_method_name_that_the_files_own_forms_would_hide_is_refused(write):
+    path = write(GOOD)
+    both = ['method.methods=["asi", "vanilla"]', "method.name=vanilla"]
+    assert load_config(path, both, cpus=4).method.allowed == ("asi", "vanilla")
+    demo = Path(__file__).parents[1] / "experiments" / "fleets" / "demo.toml"
+    assert load_config(demo, cpus=4).method.methods == ("asi", "vanilla")
+    with pytest.raises(ConfigError, match=r"--set method\.name: the file's method\.methods"):
+        load_config(demo, ["method.name=vanilla"], cpus=4)
