@@ -107,4 +107,4 @@ def test_no_machine_paths_and_no_neighbours() -> None:
         for path in modules(folder):
             text = path.read_text()
             assert "../shared" not in text, path
-            assert str(ROOT.parent) not in text, path
+            assert f"{ROOT}/" not in text, path  # the parent alone may be the start of a container's path
