@@ -24,6 +24,7 @@ from fed_asi import checkpoint, federated_calibration, fleet, seeds
 from fed_asi.aggregate import Update, average, check_update
 from fed_asi.checkpoint import Checkpoint
 from fed_asi.config import RunConfig
+from fed_asi.config_checks import cpus_here
 from fed_asi.device_plans import Limits
 from fed_asi.errors import BudgetError, RunError, UpdateError
 from fed_asi.evaluation import evaluate, load_tensors_
@@ -33,12 +34,17 @@ from fed_asi.prepare import prepare
 from fed_asi.progress import Unwatched, Watcher
 from fed_asi.records import DeviceRecord, DeviceRoundRecord, RoundRecord, RunStore
 from fed_asi.replies import Reply, answer, payload_bytes
+from fed_asi.schedule import Costs, in_order
 from fed_asi.units import format_bytes
 from fed_asi.workplace import Workplace, fingerprint, workplace_folder
 
 
 class Executor(Protocol):
     """Gets jobs to devices. It answers for every job: a device that is lost is a Reply with its outcome."""
+
+    @property
+    def parallel(self) -> int | None:
+        """Devices at work at once; None: all that are asked."""
 
     def train(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> Iterable[Reply]:
         """Yield one reply a job, in whatever order they come. jobs: begun in this order. tensors: the global ones."""
@@ -69,6 +75,7 @@ class Rounds:
         self.config = place.config
         self.fleet: Fleet = fleet.build(self.config)
         self._factors_round: dict[int, int] = {}
+        self._costs = Costs()
         self._checkpoints = store.folder / "checkpoints"
         self._fingerprint = fingerprint(self.config)
 
@@ -98,9 +105,10 @@ class Rounds:
         records: list[DeviceRoundRecord] = []
         updates: list[Update] = []
         notes: dict[int, tuple[str, ...]] = {}
-        largest_first = sorted(jobs, key=lambda job: -len(self.place.shards[job.partition_id]))
-        for reply in self._replies(largest_first, tensors):  # so that no worker begins a long job last
+        job_of = {job.partition_id: job for job in jobs}
+        for reply in self._replies(in_order(jobs, self._cost, self.executor.parallel or 1), tensors):
             record, update = self._judge(round, reply)
+            self._learn_cost(job_of[reply.partition_id], record)
             records.append(record)
             notes[reply.partition_id] = reply.notes
             updates.extend([update] if update is not None else [])
@@ -137,6 +145,14 @@ class Rounds:
                 )
             )
         return jobs
+
+    def _cost(self, job: Job) -> float:
+        """Return how long the job will take, as far as those before it tell."""
+        return self._costs.estimate(_kind(job), len(self.place.shards[job.partition_id]))
+
+    def _learn_cost(self, job: Job, record: DeviceRoundRecord) -> None:
+        if record.outcome == "trained" and record.host_seconds:
+            self._costs.add(_kind(job), record.host_seconds, len(self.place.shards[job.partition_id]))
 
     def _replies(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> Iterator[Reply]:
         """Yield exactly one reply a job, whatever the executor does."""
@@ -189,7 +205,9 @@ class Rounds:
         """Judge the weights, write their checkpoint, then the records: these make the round count."""
         place = self.place
         load_tensors_(place.tail, tensors)
-        found = evaluate(place.tail, place.test_features, place.test_labels, place.num_classes)
+        found = evaluate(
+            place.tail, place.test_features, place.test_labels, place.num_classes, workers=cpus_here()
+        )
         checkpoint.save(self._checkpoints, Checkpoint(summary.round, self._fingerprint, tensors))
         record = RoundRecord(
             round=summary.round,
@@ -208,8 +226,15 @@ class Rounds:
         self.watcher.round_done(record)
 
 
+def _kind(job: Job) -> Limits:
+    """Return what decides the seconds an image takes: the plan, which follows from the device's limits."""
+    return Limits(job.budget_bytes, job.batch_size, job.micro_batch)
+
+
 class LoopExecutor:
     """Trains the devices one after another in this process, without Flower and Ray."""
+
+    parallel = 1
 
     def __init__(self, place: Workplace, states: Path) -> None:
         self._place = place

@@ -60,6 +60,11 @@ class FlowerExecutor:
         self._asked: set[int] = set()
         self.nodes_of: dict[int, int] = {}
 
+    @property
+    def parallel(self) -> int | None:
+        """Devices at work at once; None: all that are asked."""
+        return self._waiting.parallel
+
     def find_devices(self) -> None:
         """Wait until every device is there, or time is up, and ask each who it is.
 

@@ -24,7 +24,7 @@ ORDER = [
     "knapsack profiles plans candidates trials floors calibration planner plan_report",
     "models data plan_command checkpointing",
     "fleet config config_checks config_file compose",
-    "sqlite_file runlock",
+    "sqlite_file runlock schedule",
     "records",
     "progress",
     "sgd aggregate checkpoint evaluation pretraining device_plans steps",

@@ -72,6 +72,8 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
 class CutOff:
     """Passes jobs on until the given round, where everything ends after the first reply."""
 
+    parallel = 1
+
     def __init__(self, executor: LoopExecutor, in_round: int) -> None:
         self._executor, self._round = executor, in_round
 
@@ -84,6 +86,8 @@ class CutOff:
 
 class Spoiled:
     """Loses, spoils, doubles and shuffles replies."""
+
+    parallel = 1
 
     def __init__(self, executor: LoopExecutor) -> None:
         self._executor = executor
