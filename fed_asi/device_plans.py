@@ -73,11 +73,6 @@ class DevicePlans:
         if refused is not None and not fitting:
             raise refused
 
-    @property
-    def choose_layers(self) -> bool:
-        """Whether plans choose which of the profile's layers train; else all of them do, or the last ones."""
-        return self._layers(None) is None
-
     def layers_of(self, every: Iterable[Limits]) -> set[str]:
         """Return the layers that some plan for one of these limits trains, tried after another or first."""
         found: set[str] = set()
@@ -162,7 +157,7 @@ class DevicePlans:
             return f"last {count}"
         if self._method.name == "head":
             return "last 0"
-        return None if self._method.name == "planner" or self._method.layers == "any" else "all"
+        return None if choose_layers(self._method) else "all"
 
     def _within(self, batch_size: int, micro_batch: int | None) -> Profile:
         """The profile's candidates for micro-batches no larger than the device's batch."""
@@ -173,6 +168,11 @@ class DevicePlans:
             if b <= batch_size or b in {micro_batch, smallest}
         }
         return replace(self._profile, floors=kept)
+
+
+def choose_layers(method: MethodConfig) -> bool:
+    """Return whether plans choose which of the profile's layers train; else all of them do, or the last ones."""
+    return method.name != "head" and (method.name == "planner" or method.layers == "any")
 
 
 def micro_batches(needs: Iterator[tuple[int, int | None]] | list[tuple[int, int | None]]) -> tuple[int, ...]:

@@ -6,10 +6,13 @@ import copy
 import io
 import json
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +25,7 @@ from fed_asi.data import shards as sharding
 from fed_asi.data.features import FeatureSource, FeatureStore, key_of
 from fed_asi.data.images import Images, select, to_batch
 from fed_asi.data.images import fingerprint as images_fingerprint
-from fed_asi.device_plans import DevicePlans, Limits, micro_batches
+from fed_asi.device_plans import DevicePlans, Limits, choose_layers, micro_batches
 from fed_asi.errors import ConfigError
 from fed_asi.models import split
 from fed_asi.pretraining import pretrain_
@@ -30,6 +33,8 @@ from fed_asi.profiles import Profile
 from fed_asi.progress import Unwatched, Watcher
 from fed_asi.tune import tune_last_
 from fed_asi.workplace import IMAGES, MANIFEST, VERSION, Workplace, fingerprint, is_prepared, open_workplace
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,71 +53,107 @@ def prepare(
     data_dir: Path | None = None,
     weights_dir: Path | None = None,
     watcher: Watcher | None = None,
+    found: Callable[[], None] | None = None,
 ) -> Workplace:
     """Return the run's workplace, made under `folder` unless it is there from before a kill.
 
     folder: runs/NAME/workplace. data_dir, weights_dir: where the data set and weights are; None looks at the
-    environment, then at the publishers.
-    Raises MissingDataError, WeightsError, ConfigError, RunError before anything else has started.
+    environment, then at the publishers. found: called once data and weights are there, before the long part.
+    Raises MissingDataError, WeightsError, ConfigError before `found`, and RunError.
     """
     torch.set_num_threads(config.compute.threads)
     if not is_prepared(folder, config):
-        _make(config, folder, data_dir, weights_dir, watcher or Unwatched())
+        watcher = watcher or Unwatched()
+        watcher.stage(f"data: {config.data.source}")
+        source = data.load(config.data.source, data_dir)
+        splits = _split(config, source)
+        model = _model(config, source.num_classes, weights_dir)
+        if found is not None:
+            found()
+        _make(config, folder, source.num_classes, splits, model, watcher)
     return open_workplace(folder, config)
 
 
 def _make(
-    config: RunConfig, folder: Path, data_dir: Path | None, weights_dir: Path | None, watcher: Watcher
+    config: RunConfig, folder: Path, num_classes: int, splits: _Splits, model: nn.Module, watcher: Watcher
 ) -> None:
-    watcher.stage(f"data: {config.data.source}")
-    source = data.load(config.data.source, data_dir)
-    splits = _split(config, source)
-    model = _model(config, source.num_classes, weights_dir)
     notes = []
     if config.model.weights == "public":
         notes.append(_pretrain_(config, model, splits.public, watcher))
-    model.eval()
+    made = _profile_and_features(config, folder, splits, model.eval(), watcher)
+    if config.compute.features == "off":
+        write_file(folder / IMAGES, _npy(splits.train[0][:]))
+    shards = sharding.make(splits.train[1].numpy(), config.num_devices, scheme(config.sharding), config.seed)
+    index = {"labels": splits.train[1].numpy(), "test_labels": splits.test[1].numpy()}
+    index |= {"indices": shards.indices, "offsets": shards.offsets}
+    write_file(folder / "index.npz", _npz(**index))
+    write_tensors(folder / "base.pt", model.state_dict())
+    write_file(folder / "profile.json", made.profile.to_json().encode())
+    write_file(folder / "config.json", config.to_json().encode())
+    manifest = {
+        "version": VERSION,
+        "fingerprint": fingerprint(config),
+        "num_classes": num_classes,
+        "trained": list(made.trained),
+        "store": store_path(),
+        "features": made.features.get("train"),
+        "test_features": made.features["test"],
+        "notes": notes,
+    }
+    write_file(folder / MANIFEST, json.dumps(manifest, indent=1).encode())  # last: it says the rest is whole
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """trained: the layers that some device may train. features: keys in the store, by use."""
+
+    trained: Sequence[str]
+    profile: Profile
+    features: dict[str, str]
+
+
+def _profile_and_features(
+    config: RunConfig, folder: Path, splits: _Splits, model: nn.Module, watcher: Watcher
+) -> _Made:
+    """Return the profile and the features' keys, made beside each other where the cut does not hang on the profile."""
     trained = trained_names(model, config)
     example = torch.zeros(1, 3, config.model.resolution, config.model.resolution)
     trunk, tail = _cut(model, trained, example)
-    profile = _profile(config, tail, trunk, splits.public, trained, watcher)
+    store = FeatureStore(folder / store_path(), config.compute.features_limit)
+    images = min(config.method.calibration_images, len(splits.public[1]))
+    watcher.stage(f"calibration on {images} public images")
+    # With more threads the number a thread gets is torch's to say, and it decides the last bits.
+    if _is_cut(config) and config.compute.threads == 1:
+        calibrated = _aside(partial(_profile, config, tail, trunk, splits.public, trained))
+        kept = _all_features(config, trunk, splits, store, watcher)
+        return _Made(trained, calibrated.result(), kept)
+    profile = _profile(config, tail, trunk, splits.public, trained)
     used = _layers_of_plans(config, profile)
     if used < {layer.name for layer in profile.layers}:
         trained = [layer.name for layer in profile.layers if layer.name in used]
         trunk, tail = _cut(model, trained, example)
-        profile = _profile(config, tail, trunk, splits.public, trained, watcher)
-    shards = sharding.make(splits.train[1].numpy(), config.num_devices, scheme(config.sharding), config.seed)
-    store = FeatureStore(folder / store_path(), config.compute.features_limit)
-    kept = {
-        use: _features(config, trunk, images, store, use, watcher)
-        for use, images in (("train", splits.train[0]), ("test", splits.test[0]))
-        if use == "test" or config.compute.features != "off"
-    }
-    if config.compute.features == "off":
-        write_file(folder / IMAGES, _npy(splits.train[0][:]))
-    write_tensors(folder / "base.pt", model.state_dict())
-    write_file(folder / "profile.json", profile.to_json().encode())
-    write_file(folder / "config.json", config.to_json().encode())
-    write_file(
-        folder / "index.npz",
-        _npz(
-            labels=splits.train[1].numpy(),
-            test_labels=splits.test[1].numpy(),
-            indices=shards.indices,
-            offsets=shards.offsets,
-        ),
-    )
-    manifest = {
-        "version": VERSION,
-        "fingerprint": fingerprint(config),
-        "num_classes": source.num_classes,
-        "trained": list(trained),
-        "store": store_path(),
-        "features": kept.get("train"),
-        "test_features": kept["test"],
-        "notes": notes,
-    }
-    write_file(folder / MANIFEST, json.dumps(manifest, indent=1).encode())  # last: it says the rest is whole
+        profile = _profile(config, tail, trunk, splits.public, trained)
+    return _Made(trained, profile, _all_features(config, trunk, splits, store, watcher))
+
+
+def _is_cut(config: RunConfig) -> bool:
+    """Return whether no profile can take layers from the trained ones, and so move the cut."""
+    return config.method.calibration != "server" or not choose_layers(config.method)
+
+
+def _aside(call: Callable[[], Found]) -> Future[Found]:
+    """Do a call in a thread of its own, which never keeps a process from ending."""
+    future: Future[Found] = Future()
+
+    def work() -> None:
+        torch.set_num_threads(1)
+        try:
+            future.set_result(call())
+        except BaseException as error:  # whoever waits for the result raises it
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="aside", daemon=True).start()
+    return future
 
 
 def _cut(model: nn.Module, trained: Sequence[str], example: Tensor) -> tuple[fx.GraphModule, fx.GraphModule]:
@@ -131,8 +172,7 @@ def _layers_of_plans(config: RunConfig, profile: Profile) -> set[str]:
         for device in fleet.build(config)
         for budget in (device.budget_bytes, *(changed for _, changed in device.schedule))
     }
-    known = plans.choose_layers and config.method.calibration == "server"
-    used = plans.layers_of(every) if known else set()
+    used = set() if _is_cut(config) else plans.layers_of(every)
     return used or {layer.name for layer in profile.layers}
 
 
@@ -250,16 +290,24 @@ def _features(
     return key_of(source)
 
 
+def _all_features(
+    config: RunConfig, trunk: fx.GraphModule, splits: _Splits, store: FeatureStore, watcher: Watcher
+) -> dict[str, str]:
+    """Return the keys of the features that the run needs, by use."""
+    needed = {"train": splits.train[0], "test": splits.test[0]}
+    if config.compute.features == "off":
+        del needed["train"]
+    return {use: _features(config, trunk, images, store, use, watcher) for use, images in needed.items()}
+
+
 def _profile(
     config: RunConfig,
     tail: fx.GraphModule,
     trunk: fx.GraphModule,
     public: tuple[Images, Tensor],
     trained: Sequence[str],
-    watcher: Watcher,
 ) -> Profile:
     count = config.method.calibration_images
-    watcher.stage(f"calibration on {min(count, len(public[1]))} public images")
     with torch.inference_mode():
         features = trunk(_batch(config, public[0][:count]))
     needs = [(d.batch_size, d.micro_batch) for d in fleet.build(config)]

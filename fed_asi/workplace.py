@@ -120,10 +120,10 @@ def workplace_folder(run_folder: Path) -> Path:
     return Path(shared) / run_folder.name if shared else run_folder / "workplace"
 
 
-def address_of(place: Workplace) -> RunAddress:
-    """Return what a worker needs to find this workplace, on this machine or on one that shares its folder."""
-    folder = place.folder.name if os.environ.get(WORKPLACE_DIR) else str(place.folder.resolve())
-    return RunAddress(folder, fingerprint(place.config))
+def address_of(folder: Path, config: RunConfig) -> RunAddress:
+    """Return what a worker needs to find a run's workplace, on this machine or on one that shares its folder."""
+    found = folder.name if os.environ.get(WORKPLACE_DIR) else str(folder.resolve())
+    return RunAddress(found, fingerprint(config))
 
 
 def fingerprint(config: RunConfig) -> str:
@@ -144,8 +144,8 @@ def open_workplace(folder: Path, config: RunConfig | None = None) -> Workplace:
     config = config or stored
     if manifest["fingerprint"] != fingerprint(config):
         raise RunError(f"{folder} was prepared for other settings")
-    trunk, tail = rebuild(config, manifest, read_tensors(folder / "base.pt"))
     off = config.compute.features == "off"
+    trunk, tail = rebuild(config, manifest, read_tensors(folder / "base.pt"))
     with np.load(folder / "index.npz") as index:
         arrays = {name: index[name] for name in index.files}
     store = FeatureStore(folder / manifest["store"])
@@ -163,7 +163,9 @@ def open_workplace(folder: Path, config: RunConfig | None = None) -> Workplace:
         plans=DevicePlans(profile, config.method, config.train),
         reference=reference_of(tail, profile),
         notes=tuple(manifest["notes"]),
-        whole=WholeNetwork(trunk, np.load(folder / IMAGES, mmap_mode="r"), config) if off else None,
+        whole=WholeNetwork(split.folded(trunk), np.load(folder / IMAGES, mmap_mode="r"), config)
+        if off
+        else None,
     )
 
 
@@ -193,8 +195,7 @@ def rebuild(
     model = models.build(config.model.name, int(manifest["num_classes"]), resolution=resolution)
     model.load_state_dict(dict(base))
     example = torch.zeros(1, 3, resolution, resolution)
-    trunk, tail = split.cut(model.eval(), manifest["trained"], example)
-    return split.folded(trunk), tail
+    return split.cut(model.eval(), manifest["trained"], example)
 
 
 def reference_of(tail: fx.GraphModule, profile: Profile) -> dict[str, Tensor]:

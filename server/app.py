@@ -45,7 +45,8 @@ def main(grid: Grid, context: Context) -> None:
         torch.set_num_threads(config.compute.threads)
         place = prepare(config, workplace_folder(folder), watcher=watcher)
         waiting = waiting_for(grid, config)
-        executor = FlowerExecutor(grid, config.num_devices, address_of(place), waiting, folder / "devices")
+        run = address_of(place.folder, config)
+        executor = FlowerExecutor(grid, config.num_devices, run, waiting, folder / "devices")
         executor.find_devices()
         conduct(place, store, executor, watcher)
     if code := RunStore.read(folder).exit_code():

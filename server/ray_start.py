@@ -5,9 +5,12 @@ Flower takes a Ray that runs already. Left to Flower, a start that failed once i
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from fed_asi.errors import RunError
@@ -30,7 +33,19 @@ def start_ray(arguments: Mapping[str, Any], clear: Callable[[], None]) -> None:
         ray.shutdown()
         clear()
 
-    tried(lambda: ray.init(runtime_env=environment, **arguments), clear_all)
+    with sigterm_kept():
+        tried(lambda: ray.init(runtime_env=environment, **arguments), clear_all)
+
+
+@contextlib.contextmanager
+def sigterm_kept() -> Iterator[None]:
+    """Keep what SIGTERM does: Ray's own handler, which is C++'s, prints a stack and aborts seconds later."""
+    library, kept = ctypes.CDLL(None), ctypes.create_string_buffer(1024)  # above any struct sigaction
+    library.sigaction(signal.SIGTERM, None, kept)
+    try:
+        yield
+    finally:
+        library.sigaction(signal.SIGTERM, kept, None)
 
 
 def tried(begin: Callable[[], object], clear: Callable[[], object], tries: int = TRIES) -> None:

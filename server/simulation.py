@@ -6,12 +6,12 @@ import contextlib
 import logging
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import threading
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -54,52 +54,80 @@ def run_flower(
     """
     watcher = watcher or Unwatched()
     with recording(config, folder, resume) as store:
-        place = prepare(
-            config, workplace_folder(folder), data_dir=data_dir, weights_dir=weights_dir, watcher=watcher
-        )
-        watcher.stage("starting Flower and Ray")
-        Simulation(place, store, watcher, client_app, hasty).run()
+        simulation = Simulation(config, store, watcher, client_app, hasty)
+        with simulation.ending():
+            place = prepare(
+                config,
+                workplace_folder(folder),
+                data_dir=data_dir,
+                weights_dir=weights_dir,
+                watcher=watcher,
+                found=simulation.start,
+            )
+            watcher.stage("starting Flower and Ray")
+            simulation.run(place)
 
 
 class Simulation:
-    """One simulation: Flower in a thread of its own, so that the main thread can always stop it."""
+    """One simulation: Flower in a thread of its own, so that the main thread can always stop it.
+
+    Flower, Ray and the workers start beside the preparation, most of which is one thread's or torch's work.
+    """
 
     def __init__(
         self,
-        place: Workplace,
+        config: RunConfig,
         store: RunStore,
         watcher: Watcher,
         client_app: ClientApp | None = None,
         hasty: bool = False,
     ) -> None:
-        self._place, self._store, self._watcher = place, store, watcher
+        self._config, self._store, self._watcher = config, store, watcher
         self._client_app, self._hasty = client_app, hasty
-        self._stop = threading.Event()
+        self._place: Workplace | None = None
+        self._prepared, self._stop = threading.Event(), threading.Event()
         self._error: BaseException | None = None
         self._finished = False
+        self._thread: threading.Thread | None = None
         self._before = processes.descendants()
 
-    def run(self) -> None:
-        """Return when every round is done. Raises what ended the run otherwise."""
+    def start(self) -> None:
+        """Start Flower and Ray, which then wait for the workplace."""
         _left_behind.append((self._before, temporary := _ray_folder()))
         set_environment(self._store.folder / "flower")
-        thread = threading.Thread(target=self._simulate, args=(temporary,), name="simulation", daemon=True)
-        thread.start()
-        try:
-            while thread.is_alive():
-                thread.join(0.1)
-                _take_back_signals()
-        except BaseException:
-            self._stop.set()
-            if not self._hasty:
-                self._end(thread)
-                _clean_up()
-            raise
-        _clean_up()
+        self._thread = threading.Thread(
+            target=self._simulate, args=(temporary,), name="simulation", daemon=True
+        )
+        self._thread.start()
+
+    def run(self, place: Workplace) -> None:
+        """Return when every round is done. Raises what ended the run otherwise."""
+        self._place = place
+        self._prepared.set()
+        if self._thread is None:
+            self.start()
+        thread = self._thread
+        while thread is not None and thread.is_alive():
+            thread.join(0.1)
         if self._error is not None:
             raise self._error
         if not self._finished:
             raise RunError("the simulation ended before its last round; the log above says why")
+
+    @contextlib.contextmanager
+    def ending(self) -> Iterator[None]:
+        """Leave no process of the simulation behind, however the block ends."""
+        try:
+            yield
+        except BaseException as error:
+            self._stop.set()
+            if self._hasty and isinstance(error, KeyboardInterrupt):
+                raise  # the caller ends this process
+            if self._thread is not None:
+                self._end(self._thread)
+            _clean_up()
+            raise
+        _clean_up()
 
     def _end(self, thread: threading.Thread) -> None:
         """Stop in order: what trains now is given up, its round is done again on resume."""
@@ -122,7 +150,9 @@ class Simulation:
         server_app = ServerApp()
         server_app.main()(lambda grid, _context: self._serve(grid))
         logging.getLogger("flwr").setLevel(log_level())
-        settings = backend_config(self._place.config, temporary)
+        settings = backend_config(self._config, temporary)
+        if self._stop.is_set():
+            return
         try:
             start_ray(settings["init_args"], lambda: processes.end_descendants(self._before))
             with warnings.catch_warnings():
@@ -130,7 +160,7 @@ class Simulation:
                 run_simulation(
                     server_app=server_app,
                     client_app=self._client_app or app,
-                    num_supernodes=self._place.config.num_devices,
+                    num_supernodes=self._config.num_devices,
                     backend_config=settings,
                 )
         except BaseException as error:  # the main thread raises it
@@ -140,14 +170,15 @@ class Simulation:
     def _serve(self, grid: Any) -> None:
         from server.executor import FlowerExecutor, Interrupted, Waiting
 
-        config = self._place.config
+        config = self._config
         torch.set_num_threads(config.compute.threads)
-        run = address_of(self._place)
+        folder = self._store.folder
+        run = address_of(workplace_folder(folder), config)
         waiting = Waiting(self._stop.is_set, workers(config))
-        executor = FlowerExecutor(grid, config.num_devices, run, waiting, self._store.folder / "devices")
+        executor = FlowerExecutor(grid, config.num_devices, run, waiting, folder / "devices")
         try:
             executor.find_devices()
-            conduct(self._place, self._store, executor, self._watcher)
+            conduct(self._workplace(), self._store, executor, self._watcher)
             self._finished = True
         except Interrupted:
             pass
@@ -155,11 +186,16 @@ class Simulation:
             self._error = error
             raise
 
+    def _workplace(self) -> Workplace:
+        """Return the workplace when it is prepared. Raises Interrupted where it never will be."""
+        from server.executor import Interrupted
 
-def _take_back_signals() -> None:
-    """Make SIGTERM the program's again: Ray's handler prints a stack and aborts three seconds later."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+        while not self._prepared.wait(0.05):
+            if self._stop.is_set():
+                raise Interrupted
+        if self._place is None:
+            raise RunError("the simulation has no workplace")
+        return self._place
 
 
 def log_level() -> int:

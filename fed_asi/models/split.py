@@ -6,10 +6,10 @@ import copy
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fed_asi.errors import ConfigError, UnsupportedLayerError
@@ -102,12 +102,22 @@ class _Tracer(Tracer):
         return next(m.children(), None) is None or super().is_leaf_module(m, module_qualified_name)
 
 
+class _Sizes(fx.Interpreter):
+    """Notes every tensor's shape and format at its node; torch's own ShapeProp imports sympy, half a second."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if isinstance(value, torch.Tensor):
+            n.meta["size"] = (value.shape, value.dtype)
+        return value
+
+
 def _trace(model: nn.Module, example: torch.Tensor) -> Nodes:
     """Return the nodes of the model's data flow, in order, each with the size of its value for `example`."""
     try:
         with _evaluating(model), torch.no_grad():
             traced = fx.GraphModule(model, _Tracer().trace(model))
-            ShapeProp(traced).propagate(example)
+            _Sizes(traced).run(example)
     except Exception as error:  # whatever a forward raises when it is run on symbols
         first_line = (str(error).splitlines() or [""])[0]
         raise UnsupportedLayerError(
@@ -172,8 +182,8 @@ def _links(nodes: Nodes, model: nn.Module, batch: int) -> list[int]:
 
 
 def _is_rows(node: fx.Node, batch: int) -> bool:
-    meta = node.meta.get("tensor_meta")
-    return isinstance(meta, TensorMetadata) and meta.dtype.is_floating_point and meta.shape[:1] == (batch,)
+    shape, dtype = node.meta.get("size", ((), torch.int64))
+    return bool(dtype.is_floating_point and shape[:1] == (batch,))
 
 
 def _overwritten(node: fx.Node, model: nn.Module) -> bool:
@@ -190,8 +200,8 @@ def _overwritten(node: fx.Node, model: nn.Module) -> bool:
 
 
 def _bytes(node: fx.Node) -> int:
-    meta: TensorMetadata = node.meta["tensor_meta"]
-    return meta.shape.numel() * meta.dtype.itemsize
+    shape, dtype = node.meta["size"]
+    return int(shape.numel() * dtype.itemsize)
 
 
 def _trunk_graph(nodes: Nodes) -> fx.Graph:
