@@ -7,8 +7,9 @@ import io
 import json
 import os
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,8 @@ from fed_asi.tune import tune_last_
 from fed_asi.workplace import IMAGES, MANIFEST, VERSION, Workplace, fingerprint, is_prepared, open_workplace
 
 Found = TypeVar("Found")
+Check = Callable[[], None]  # raises where what calls it is to stop
+STOP_SECONDS = 5.0  # a group of images is done in less; only another process's store is waited for longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +127,9 @@ def _profile_and_features(
     watcher.stage(f"calibration on {images} public images")
     # With more threads the number a thread gets is torch's to say, and it decides the last bits.
     if _is_cut(config) and config.compute.threads == 1:
-        calibrated = _aside(partial(_profile, config, tail, trunk, splits.public, trained))
-        kept = _all_features(config, trunk, splits, store, watcher)
-        return _Made(trained, calibrated.result(), kept)
+        with _aside(partial(_all_features, config, trunk, splits, store, watcher)) as kept:
+            profile = _profile(config, tail, trunk, splits.public, trained)
+            return _Made(trained, profile, kept.result())
     profile = _profile(config, tail, trunk, splits.public, trained)
     used = _layers_of_plans(config, profile)
     if used < {layer.name for layer in profile.layers}:
@@ -141,19 +144,34 @@ def _is_cut(config: RunConfig) -> bool:
     return config.method.calibration != "server" or not choose_layers(config.method)
 
 
-def _aside(call: Callable[[], Found]) -> Future[Found]:
-    """Do a call in a thread of its own, which never keeps a process from ending."""
+@contextmanager
+def _aside(call: Callable[[Check], Found]) -> Iterator[Future[Found]]:
+    """Do a call in a thread of its own, which is stopped where the block fails.
+
+    call: gets what it must call often; that raises once it is to stop.
+    """
     future: Future[Found] = Future()
+    stop = threading.Event()
+
+    def check() -> None:
+        if stop.is_set():
+            raise CancelledError
 
     def work() -> None:
         torch.set_num_threads(1)
         try:
-            future.set_result(call())
+            future.set_result(call(check))
         except BaseException as error:  # whoever waits for the result raises it
             future.set_exception(error)
 
-    threading.Thread(target=work, name="aside", daemon=True).start()
-    return future
+    thread = threading.Thread(target=work, name="aside", daemon=True)
+    thread.start()
+    try:
+        yield future
+    except BaseException:
+        stop.set()
+        thread.join(STOP_SECONDS)
+        raise
 
 
 def _cut(model: nn.Module, trained: Sequence[str], example: Tensor) -> tuple[fx.GraphModule, fx.GraphModule]:
@@ -274,7 +292,13 @@ def _source(config: RunConfig, trunk: fx.GraphModule, images: Images) -> Feature
 
 
 def _features(
-    config: RunConfig, trunk: fx.GraphModule, images: Images, store: FeatureStore, use: str, watcher: Watcher
+    config: RunConfig,
+    trunk: fx.GraphModule,
+    images: Images,
+    store: FeatureStore,
+    use: str,
+    watcher: Watcher,
+    check: Check,
 ) -> str:
     """Return the key of these images' features in the store, where they are from now on."""
     source = _source(config, trunk, images)
@@ -283,6 +307,7 @@ def _features(
 
     def progress(done: int, _total: int) -> None:
         nonlocal shown
+        check()
         watcher.advance(done - shown)
         shown = done
 
@@ -291,13 +316,20 @@ def _features(
 
 
 def _all_features(
-    config: RunConfig, trunk: fx.GraphModule, splits: _Splits, store: FeatureStore, watcher: Watcher
+    config: RunConfig,
+    trunk: fx.GraphModule,
+    splits: _Splits,
+    store: FeatureStore,
+    watcher: Watcher,
+    check: Check = lambda: None,
 ) -> dict[str, str]:
     """Return the keys of the features that the run needs, by use."""
     needed = {"train": splits.train[0], "test": splits.test[0]}
     if config.compute.features == "off":
         del needed["train"]
-    return {use: _features(config, trunk, images, store, use, watcher) for use, images in needed.items()}
+    return {
+        use: _features(config, trunk, images, store, use, watcher, check) for use, images in needed.items()
+    }
 
 
 def _profile(
