@@ -140,7 +140,7 @@ def measured(options: argparse.Namespace) -> dict[tuple[str, tuple[int, ...]], t
                 for way in several:
                     kept = way.compress(layer, x[:size], ranks)
                     target = exact if size == len(x) else _exact(module, x[:size], g[:size])
-                    dw = weight_gradient(kept, g[:size], exact.shape, geometry_of(module))
+                    dw = weight_gradient(kept, g[:size], exact, geometry_of(module))
                     pair = (_relative(kept.restore(), x[:size]), _relative(dw, target))
                     if step >= options.steps // 5:
                         errors[way.name, ranks][layer].append(pair)

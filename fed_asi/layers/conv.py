@@ -22,6 +22,7 @@ from fed_asi.methods import GradientFilter, Method
 
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 BACKWARD = torch.ops.aten.convolution_backward.default
+THIN = 32  # a product of more columns costs more than the passes over dW and W that it spares
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,24 +77,24 @@ class Convolution(Operation):
     def weight_gradient(self, kept: Kept, g: Tensor, weight: Tensor) -> Tensor:
         """Return dW of the restored input; from the factors where the input was kept in them."""
         if isinstance(kept, TuckerInput):
-            return tucker_gradient.weight_gradient(kept, g, weight.shape, self.geometry)
+            return tucker_gradient.weight_gradient(kept, g, weight, self.geometry)
         return self.gradient_of(kept.restore(), g, weight)
 
     def scaled_gradient(
         self, kept: Kept, g: Tensor, weight: Tensor, scale: Tensor | None, products: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """See Operation; of a pointwise convolution on thin matrices, with no pass over all of dW or W."""
-        if not (self.geometry.pointwise and isinstance(kept, TuckerInput)):
+        """See Operation; on thin matrices where dW is a product of them, with no pass over all of dW or W."""
+        if not (isinstance(kept, TuckerInput) and tucker_gradient.thin_fits(kept, self.geometry)):
             return Operation.scaled_gradient(self, kept, g, weight, scale, products)
-        left, right = tucker_gradient.thin(kept, g, self.geometry.stride)
-        if right is None:
-            dw = left.contiguous().view(weight.shape)
-            return self.scale_outputs(dw, scale) if scale is not None else dw, (
-                self.row_products(dw, weight) if products else None
-            )
-        rows = (weight.flatten(1) @ right.mT).mul_(left).sum(1) if products else None
-        left = left if scale is None else left * scale.unsqueeze(1)
-        return (left @ right).view(weight.shape), rows
+        left, right = tucker_gradient.thin(kept, g, weight.shape, self.geometry)
+        if right is None or right.shape[0] > THIN:
+            dw = tucker_gradient.whole(left, right, weight)
+            rows = self.row_products(dw, weight) if products else None
+            return (dw if scale is None else self.scale_outputs(dw, scale)), rows
+        rows = _thin_products(left, right, weight) if products else None
+        if scale is not None:
+            left.view(weight.shape[0], -1).mul_(scale.unsqueeze(1))  # it is nobody else's
+        return tucker_gradient.whole(left, right, weight), rows
 
     def gradient_of(self, x: Tensor, g: Tensor, weight: Tensor) -> Tensor:
         """Return dW of the input x."""
@@ -135,6 +136,12 @@ class Convolution(Operation):
         if self.geometry.transposed:
             return by_output.flatten(3).sum((1, 3)).flatten()
         return by_output.flatten(1).sum(1)
+
+
+def _thin_products(left: Tensor, right: Tensor, weight: Tensor) -> Tensor:
+    """Return <dW, W> for each output channel: (C',), of the dW that is left @ right, its inputs last."""
+    last = weight.movedim(1, -1).reshape(left.shape[0], -1)
+    return (last @ right.mT).mul_(left).view(weight.shape[0], -1).sum(1)
 
 
 def operation_of(module: nn.Module, x: Tensor) -> Operation:

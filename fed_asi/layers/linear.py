@@ -51,7 +51,7 @@ class LinearMap(Operation):
             ones = (1,) * (g.dim() - 2)
             none = (0,) * (g.dim() - 2)
             pointwise = Geometry(ones, ones, none, ones, False, none, 1)
-            return tucker_gradient.weight_gradient(kept, g.movedim(-1, 1), weight.shape, pointwise)
+            return tucker_gradient.weight_gradient(kept, g.movedim(-1, 1), weight, pointwise)
         x = kept.restore().movedim(1, -1)
         return g.flatten(0, -2).mT @ x.flatten(0, -2).to(g.dtype)
 

@@ -12,18 +12,20 @@ from fed_asi import tucker
 from fed_asi.layers.geometry import Geometry, padded
 from fed_asi.layers.kept import TuckerInput
 
+COPIED_OUTPUTS = 32  # turned into the order of the weight at once: their transient is small and stays in cache
 BACKWARD = torch.ops.aten.convolution_backward.default
 
 
-def weight_gradient(kept: TuckerInput, g: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
-    """Return dW: `shape`, exactly that of the input the Tucker forms stand for.
+def weight_gradient(kept: TuckerInput, g: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    """Return dW, of weight's shape: exactly that of the input the Tucker forms stand for.
 
     g: (N, C', *S'). The batch mode is moved onto g, so that r_1 images stand for the batch; the
     core is multiplied out over space only, and dW's channels last, where groups allow it.
     """
-    if geometry.pointwise:
-        left, right = thin(kept, g, geometry.stride)
-        return (left.contiguous() if right is None else left @ right).view(shape)
+    shape = weight.shape
+    if thin_fits(kept, geometry):
+        left, right = thin(kept, g, shape, geometry)
+        return whole(left, right, weight)
     total: Tensor | None = None
     for core, factors, part in _forms(kept, g):
         found = _of_form(core, factors, part, shape, geometry)
@@ -31,18 +33,50 @@ def weight_gradient(kept: TuckerInput, g: Tensor, shape: torch.Size, geometry: G
     return cast(Tensor, total)
 
 
-def thin(kept: TuckerInput, g: Tensor, stride: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
-    """Return (left, right), (C', r) and (r, C), whose product is dW of a pointwise convolution.
+def thin_fits(kept: TuckerInput, geometry: Geometry) -> bool:
+    """Return whether dW is a product of two matrices, the second the channel factor alone.
+
+    With groups it is one for each group. Micro-batches side by side have a factor each, which pays where a pixel
+    sees one pixel: a larger kernel would be slid over every one of them.
+    """
+    if geometry.pointwise:
+        return True
+    one = len(kept.forms) == 1 and kept.tensors[kept.forms[0].first].shape[0] == 1
+    return one and kept.forms[0].present[1] and geometry.groups == 1 and not geometry.transposed
+
+
+def thin(
+    kept: TuckerInput, g: Tensor, shape: torch.Size, geometry: Geometry
+) -> tuple[Tensor, Tensor | None]:
+    """Return (left, right), (C' K, r) and (r, C), whose product is dW, its inputs last, of kernels of K pixels.
 
     r is the channel rank, times the micro-batches side by side. At full channel rank left is dW, right None.
     """
-    parts = [_pointwise(core, factors, part, stride) for core, factors, part in _forms(kept, g)]
+    if not geometry.pointwise:
+        ((core, factors, part),) = _forms(kept, g)
+        small = _narrow(core, factors, part, shape, geometry)
+        return small.movedim(1, -1).reshape(-1, core.shape[1]), cast(Tensor, factors[1]).mT
+    parts = [_pointwise(core, factors, part, geometry.stride) for core, factors, part in _forms(kept, g)]
     if len(parts) == 1:
         return parts[0]
     rights = [right for _, right in parts if right is not None]
     if not rights:
         return torch.stack([left for left, _ in parts]).sum(0), None
     return torch.cat([left for left, _ in parts], 1), torch.cat(rights, 0)
+
+
+def whole(left: Tensor, right: Tensor | None, weight: Tensor) -> Tensor:
+    """Return dW of what `thin` gave, in the order of weight's memory."""
+    outputs, inputs, *kernel = weight.shape
+    if right is None or left.shape[0] == outputs:
+        return (left.contiguous() if right is None else left @ right).view(weight.shape)
+    if not weight.is_contiguous():
+        return (left @ right).view(outputs, *kernel, inputs).movedim(-1, 1)
+    dw = torch.empty_like(weight)
+    rows = left.view(outputs, -1, left.shape[1])
+    for part, out in zip(rows.split(COPIED_OUTPUTS), dw.split(COPIED_OUTPUTS), strict=True):
+        out.copy_((part.flatten(0, 1) @ right).view(-1, *kernel, inputs).movedim(-1, 1))
+    return dw
 
 
 def _forms(kept: TuckerInput, g: Tensor) -> Iterator[tuple[Tensor, tucker.Factors, Tensor]]:
@@ -67,16 +101,20 @@ def _of_form(
     lead = core.dim() - len(factors)
     g = _project_batch(g, factors[0], lead).flatten(0, lead)
     images, channels = _over_space(core, factors[2:], lead), factors[1]
-    if channels is None:
-        return _kernel_gradient(images.flatten(0, lead), g, shape, geometry)
-    if geometry.groups > 1 or geometry.transposed or lead:
+    if channels is not None:
         last = images.movedim(lead + 1, -1)  # in one product, and channels last as g mostly is
-        whole = last.flatten(lead, -2) @ channels.mT
-        images = whole.view(*last.shape[:-1], -1).movedim(-1, lead + 1)
-        return _kernel_gradient(images.flatten(0, lead), g, shape, geometry)
-    narrow = torch.Size([shape[0], core.shape[1], *shape[2:]])
-    small = _kernel_gradient(images, g, narrow, geometry)
-    return (channels @ small.flatten(2)).view(shape)
+        wide = last.flatten(lead, -2) @ channels.mT
+        images = wide.view(*last.shape[:-1], -1).movedim(-1, lead + 1)
+    return _kernel_gradient(images.flatten(0, lead), g, shape, geometry)
+
+
+def _narrow(
+    core: Tensor, factors: tucker.Factors, g: Tensor, shape: torch.Size, geometry: Geometry
+) -> Tensor:
+    """Return dW before its channels are multiplied out: (C', r2, *K), of one form without an m axis."""
+    images = _over_space(core, factors[2:], 0)
+    g = _project_batch(g, factors[0], 0)
+    return _kernel_gradient(images, g, torch.Size([shape[0], core.shape[1], *shape[2:]]), geometry)
 
 
 def _over_space(core: Tensor, space: Sequence[Tensor | None], lead: int) -> Tensor:
