@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import cast
 
 import torch
@@ -24,6 +25,7 @@ from fed_asi.layers import masks
 from fed_asi.layers.base import original_class
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+THRESHOLD_BACKWARD = torch.ops.aten.threshold_backward
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.LeakyReLU)
 
 
@@ -46,20 +48,28 @@ class Clamp:
     def open(self, y: Tensor) -> Tensor:
         """Return 1 where the slope is 1 and 0 elsewhere, from the output y, in its dtype."""
         # torch's own backward of 1: a single pass, where comparisons make slow boolean tensors.
-        ones = y.new_ones(()).expand_as(y)
+        ones = _one(y.dtype, y.device).expand_as(y)
         if self.high == float("inf"):
-            return cast(Tensor, torch.ops.aten.threshold_backward.default(ones, y, self.low))
+            return cast(Tensor, THRESHOLD_BACKWARD.default(ones, y, self.low))
         return cast(Tensor, torch.ops.aten.hardtanh_backward.default(ones, y, self.low, self.high))
 
     def mask_gradient(self, g: Tensor, packed: Tensor, stride: Sequence[int]) -> Tensor:
-        """Return g times the slope of each of its elements, packed in the order of `stride`."""
-        if g.stride() != stride:
+        """Return g times the slope of each of its elements, packed in the order of `stride`.
+
+        A g that is one number spread over space, as behind a global mean, is read as it is.
+        """
+        if g.stride() != stride and 0 not in g.stride():
             g = torch.empty_strided(g.size(), stride, dtype=g.dtype, device=g.device).copy_(g)
-        flat = physical(g)
-        bits = masks.unpack(packed, flat.numel(), g.dtype)
         if self.slope:
-            bits = bits.mul_(1 - self.slope).add_(self.slope)
-        return bits.mul_(flat).as_strided(g.size(), stride)
+            bits = masks.unpack(packed, g.numel(), g.dtype).as_strided(g.size(), stride)
+            return bits.mul_(1 - self.slope).add_(self.slope).mul_(g)
+        is_open = masks.positive(packed, g.numel(), g.dtype).as_strided(g.size(), stride)
+        return cast(Tensor, THRESHOLD_BACKWARD.grad_input(g, is_open, 0, grad_input=is_open))
+
+
+@lru_cache(maxsize=16)
+def _one(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.ones((), dtype=dtype, device=device)
 
 
 def dense(x: Tensor) -> bool:

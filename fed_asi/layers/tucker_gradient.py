@@ -12,7 +12,9 @@ from fed_asi import tucker
 from fed_asi.layers.geometry import Geometry, padded
 from fed_asi.layers.kept import TuckerInput
 
-COPIED_OUTPUTS = 32  # turned into the order of the weight at once: their transient is small and stays in cache
+COPIED_OUTPUTS = (
+    32  # turned into the order of the weight at once: their transient is small and stays in cache
+)
 BACKWARD = torch.ops.aten.convolution_backward.default
 
 
@@ -45,9 +47,7 @@ def thin_fits(kept: TuckerInput, geometry: Geometry) -> bool:
     return one and kept.forms[0].present[1] and geometry.groups == 1 and not geometry.transposed
 
 
-def thin(
-    kept: TuckerInput, g: Tensor, shape: torch.Size, geometry: Geometry
-) -> tuple[Tensor, Tensor | None]:
+def thin(kept: TuckerInput, g: Tensor, shape: torch.Size, geometry: Geometry) -> tuple[Tensor, Tensor | None]:
     """Return (left, right), (C' K, r) and (r, C), whose product is dW, its inputs last, of kernels of K pixels.
 
     r is the channel rank, times the micro-batches side by side. At full channel rank left is dW, right None.

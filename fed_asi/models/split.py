@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fed_asi.errors import ConfigError, UnsupportedLayerError
@@ -35,6 +36,7 @@ def cut(
     at = min(_links(nodes[:first], model, len(example)), key=lambda i: (_bytes(nodes[i]), -i))
     trunk = fx.GraphModule(model, _trunk_graph(nodes[: at + 1]), "Trunk")
     tail = fx.GraphModule(model, _tail_graph(nodes, at), "Tail")
+    _name_pools_(tail)
     return copy.deepcopy(trunk).eval().requires_grad_(False), tail
 
 
@@ -210,6 +212,21 @@ def _trunk_graph(nodes: Nodes) -> fx.Graph:
         copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output(copies[nodes[-1]])
     return graph
+
+
+def _name_pools_(tail: fx.GraphModule) -> None:
+    """Make global average pools that are functions modules, which compress_ gives a gradient that is a view."""
+    for node in tail.graph.nodes:
+        if node.op == "call_function" and node.target is F.adaptive_avg_pool2d and _to_one(node):
+            name = f"_pool_{node.name}"
+            tail.add_submodule(name, nn.AdaptiveAvgPool2d(1))
+            node.op, node.target, node.args, node.kwargs = "call_module", name, node.args[:1], {}
+    tail.recompile()
+
+
+def _to_one(node: fx.Node) -> bool:
+    size = node.args[1] if len(node.args) > 1 else node.kwargs.get("output_size")
+    return len(node.args) > 0 and size in (1, (1, 1), [1, 1])
 
 
 def _part_graph(nodes: Nodes, start: int, end: int) -> fx.Graph:
