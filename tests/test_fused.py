@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fed_asi import tucker
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.layers import LayerState, attach_, masks
 from fed_asi.layers.fused import reason_not_fusable
+from fed_asi.layers.keep import sequential
 from fed_asi.methods import ASI, BiasOnly, Frozen, GradientFilter, Method, Vanilla
 
 ACTS: list[nn.Module | None] = [None, nn.ReLU(), nn.ReLU6(), nn.Hardtanh(-0.5, 0.7), nn.LeakyReLU(0.1)]
@@ -74,6 +76,29 @@ def test_every_gradient_is_torchs(turn, options, layout):
         check(ours.grad, theirs.grad)
     conv.eval()
     check(conv(x).detach(), expected.detach())
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("rank", [5, 40])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_gradients_are_those_of_the_restored_input_however_many_columns_they_have(kernel, rank, layout):
+    """Below and above `conv.THIN`, and with more outputs than are turned at once."""
+    generator = torch.Generator().manual_seed(4)
+    conv = nn.Conv2d(48, 70, kernel, padding=kernel // 2, bias=False).double().to(memory_format=layout)
+    norm = nn.BatchNorm2d(70).double().eval()
+    for tensor in (conv.weight, *norm.parameters(), norm.running_mean):
+        tensor.data.normal_(generator=generator)
+    plain = copy.deepcopy(nn.Sequential(conv, norm))
+    attach_(conv, LayerState("layer", ASI((3, rank, 3, 4)), nn.Conv2d, fused=(norm,)))
+    x = torch.randn(4, 48, 5, 6, generator=generator, dtype=torch.double).to(memory_format=layout)
+    y = conv(x)
+    g = torch.randn(y.shape, generator=generator, dtype=torch.double)
+    y.backward(g)
+    restored = tucker.expand(*sequential(x.unsqueeze(0), (3, rank, 3, 4), [None] * 4, 0))[0]
+    plain(restored).backward(g)
+    check(conv.weight.grad, plain[0].weight.grad)
+    check(norm.weight.grad, plain[1].weight.grad)
+    assert conv.weight.grad.is_contiguous(memory_format=layout)
 
 
 def test_a_centred_layer_trains_the_bias_for_the_mean():

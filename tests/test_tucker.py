@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import tensorly
@@ -12,7 +14,7 @@ from tensorly.decomposition import partial_tucker
 from torch import Tensor
 
 from fed_asi import tucker
-from fed_asi.layers.keep import sequential
+from fed_asi.layers.keep import fitted_ranks, sequential
 from strategies import seeded
 
 SHAPES = st.lists(st.integers(1, 6), min_size=2, max_size=4).map(tuple)
@@ -34,20 +36,39 @@ def error(x: Tensor, core: Tensor, factors: tucker.Factors) -> float:
 @given(SHAPES, st.data())
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_factors_are_orthonormal_and_sizes_are_counted(shape: tuple[int, ...], data: st.DataObject) -> None:
-    ranks = [data.draw(st.integers(1, d)) for d in shape]
+    drawn = tuple(data.draw(st.integers(1, d)) for d in shape)
+    ranks = fitted_ranks(drawn, shape, "layer")
     x = seeded(2, *shape)
-    for core, factors in (
-        tucker.published(x, ranks, [None] * len(ranks), 0),
-        sequential(x, ranks, [None] * len(ranks), 0),
-    ):
+    for decompose in (tucker.published, sequential):
+        core, factors = decompose(x, ranks, [None] * len(ranks), 0)
         assert core.shape == (2, *ranks)
         for factor, d, r in zip(factors, shape, ranks, strict=True):
             assert (factor is None) == (r == d)
             if factor is not None:
                 assert factor.shape == (2, d, r)
-                torch.testing.assert_close(factor.mT @ factor, torch.eye(r).expand(2, r, r).double())
+                gram = factor.mT @ factor
+                if decompose is sequential and d == shape[1] and _few_pixels(shape):
+                    gram = torch.diag_embed(gram.diagonal(dim1=1, dim2=2))
+                torch.testing.assert_close(gram, torch.eye(r).expand(2, r, r).double())
         kept = core[0].numel() + sum(f[0].numel() for f in factors if f is not None)
         assert kept == tucker.kept_numel(shape, ranks)
+
+
+def _few_pixels(shape: tuple[int, ...]) -> bool:
+    pixels = shape[0] * math.prod(shape[2:])
+    return pixels < shape[1] and pixels <= tucker.GRAM_DIM
+
+
+@pytest.mark.parametrize("start", ["cold", "warm"])
+def test_few_pixels_are_kept_whole_at_as_many_ranks_and_nearly_best_at_fewer(start: str) -> None:
+    x = decaying(2, 30, 3, 3, seed=5)
+    whole = fitted_ranks((2, 29, 3, 3), x.shape[1:], "layer")
+    assert whole == (2, 18, 3, 3)
+    warm = [None, seeded(1, 30, 18, seed=4)[0], None, None] if start == "warm" else [None] * 4
+    assert error(x, *sequential(x, whole, warm, 0)) < 1e-12
+    values = torch.linalg.svdvals(tucker.unfold(x, 1)[0])
+    best = float(values[6:].square().sum().sqrt() / values.norm())
+    assert error(x, *sequential(x, (2, 6, 3, 3), warm, 0, iterations=2)) <= 1.1 * best
 
 
 @given(SHAPES)

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.layers import masks
 from fed_asi.layers.base import LayerState
-from fed_asi.layers.fused import Clamp, clamp_of, dense, norm_of, norm_scale, physical
+from fed_asi.layers.fused import Clamp, clamp_of, dense, norm_of, norm_scale, physical, plain
 from fed_asi.layers.keep import centered, keep
 from fed_asi.layers.kept import Kept
 from fed_asi.methods import Method
@@ -199,13 +199,12 @@ def _output(
     operation = job.operation
     if job.norm is None:
         return operation.forward(x, weight, bias)
+    if x.numel() // x.shape[operation.channel_dim] * weight.shape[0] < weight.numel():
+        return plain((job.norm,), operation.forward(x, weight, bias))
     scale, _ = norm_scale(job.norm, gamma)
     mean = cast(Tensor, job.norm.running_mean)
     shift = (-mean if bias is None else bias - mean) * scale
     shift = shift if beta is None else shift + beta
-    if x.numel() // x.shape[operation.channel_dim] * weight.shape[0] < weight.numel():
-        z = operation.forward(x, weight, None)
-        return z.mul_(_by_channel(scale, z, operation)).add_(_by_channel(shift, z, operation))
     return operation.forward(x, operation.scale_outputs(weight, scale), shift)
 
 

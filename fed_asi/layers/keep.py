@@ -68,7 +68,11 @@ def computing(x: Tensor) -> Tensor:
 
 
 def fitted_ranks(ranks: Sequence[int], dims: Sequence[int], name: str) -> tuple[int, ...]:
-    """Return canonical ranks for modes of `dims`; only the batch rank is cut to its mode."""
+    """Return canonical ranks for modes of `dims`: (b, C, *S).
+
+    Cut are the batch rank to its mode, and a channel rank below its mode to the pixels there are: a micro-batch
+    of one pixel has one direction.
+    """
     if len(ranks) != len(dims):
         raise UnsupportedLayerError(
             f"{name}: {len(ranks)} ranks {tuple(ranks)} for an input of {len(dims)} modes {tuple(dims)}"
@@ -79,7 +83,9 @@ def fitted_ranks(ranks: Sequence[int], dims: Sequence[int], name: str) -> tuple[
                 f"{name}: rank {rank} is above the {d} of mode {mode} of the input "
                 f"{tuple(dims)} (batch, channels, space); lower it"
             )
-    return (min(ranks[0], dims[0]), *ranks[1:])
+    pixels = max(1, dims[0] * prod(dims[2:]))
+    channels = ranks[1] if ranks[1] == dims[1] else min(ranks[1], pixels)
+    return (min(ranks[0], dims[0]), channels, *ranks[2:])
 
 
 def _whole(x: Tensor, method: Method, state: LayerState) -> Kept:

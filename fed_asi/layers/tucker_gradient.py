@@ -74,7 +74,8 @@ def whole(left: Tensor, right: Tensor | None, weight: Tensor) -> Tensor:
         return (left @ right).view(outputs, *kernel, inputs).movedim(-1, 1)
     dw = torch.empty_like(weight)
     rows = left.view(outputs, -1, left.shape[1])
-    for part, out in zip(rows.split(COPIED_OUTPUTS), dw.split(COPIED_OUTPUTS), strict=True):
+    parts, outs = torch.split(rows, COPIED_OUTPUTS), torch.split(dw, COPIED_OUTPUTS)
+    for part, out in zip(parts, outs, strict=True):
         out.copy_((part.flatten(0, 1) @ right).view(-1, *kernel, inputs).movedim(-1, 1))
     return dw
 
