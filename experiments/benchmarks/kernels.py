@@ -11,6 +11,7 @@ memory for both sides (a fresh page costs more than a pass over it). On CPU the 
 other processes take of the core is left out, what they take of its caches is not. On a machine with CUDA,
 `--device cuda` times with synchronised events.
 
+A tail begins where the first trained layer gets its input, or before the residual block around it.
 "floor" is what no way of keeping the inputs can go below: the step with `BiasOnly` (forward, dX, masks, bias sums) and
 one pass over the inputs of the trained layers at the bandwidth of the memory (a sum over as many bytes).
 """
@@ -24,6 +25,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 ALLOCATOR = {
@@ -60,9 +62,36 @@ def tail_of(network: str, convolutions: int, resolution: int = 224) -> tuple[nn.
     model = models.build(network, 10, weights=None).eval()
     trained = tune_last_(model, convolutions)
     example = torch.randn(2, 3, resolution, resolution)
-    trunk, tail = cut(model, trained, example)
+    trunk, tail = cut(model, trained, example, latest=True)
     with torch.no_grad():
         return tail, trunk(example).shape[1:]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One tail with a batch for it."""
+
+    name: str
+    tail: nn.Module
+    x: Tensor
+    y: Tensor
+
+    @property
+    def last(self) -> Tensor:
+        """The batch with its channels last."""
+        return self.x.to(memory_format=torch.channels_last)
+
+
+def cases(options: argparse.Namespace) -> Iterator[Case]:
+    """Yield every tail with every batch asked for."""
+    for network in options.networks.split(","):
+        for convolutions in (2, 4):
+            tail, shape = tail_of(network, convolutions)
+            tail = tail.to(options.device)
+            for batch in map(int, options.batches.split(",")):
+                x = torch.randn(batch, *shape, device=options.device)
+                y = torch.randint(0, 10, (batch,), device=options.device)
+                yield Case(f"{network} last {convolutions}, batch {batch}", tail, x, y)
 
 
 def step_of(model: nn.Module, x: Tensor, y: Tensor) -> Step:
@@ -136,27 +165,18 @@ def with_pass(step: Step, inputs: Tensor) -> Step:
 
 def steps_rows(options: argparse.Namespace) -> Iterator[Row]:
     """Yield one row a network, tail and batch: milliseconds of plain, ours and the floor."""
-    for network in options.networks.split(","):
-        for convolutions in (2, 4):
-            tail, shape = tail_of(network, convolutions)
-            tail = tail.to(options.device)
-            for batch in map(int, options.batches.split(",")):
-                x = torch.randn(batch, *shape, device=options.device)
-                y = torch.randint(0, 10, (batch,), device=options.device)
-                last = x.to(memory_format=torch.channels_last)
-                plain = copy.deepcopy(tail).eval()
-                plain_last = copy.deepcopy(plain).to(memory_format=torch.channels_last)
-                steps = {
-                    "plain": step_of(plain, x, y),
-                    "plain channels_last": step_of(plain_last, last, y),
-                    "floor": with_pass(
-                        step_of(compressed(tail, BiasOnly()), last, y), trained_inputs(tail, x)
-                    ),
-                }
-                for name, ranks in RANKS.items():
-                    steps[f"ours {name}"] = step_of(compressed(tail, ASI(ranks)), last, y)
-                found = medians(steps, options.seconds, options.device)
-                yield {"case": f"{network} last {convolutions}, batch {batch}", **found}
+    for case in cases(options):
+        plain = copy.deepcopy(case.tail).eval()
+        plain_last = copy.deepcopy(plain).to(memory_format=torch.channels_last)
+        floor = step_of(compressed(case.tail, BiasOnly()), case.last, case.y)
+        steps = {
+            "plain": step_of(plain, case.x, case.y),
+            "plain channels_last": step_of(plain_last, case.last, case.y),
+            "floor": with_pass(floor, trained_inputs(case.tail, case.x)),
+        }
+        for name, ranks in RANKS.items():
+            steps[f"ours {name}"] = step_of(compressed(case.tail, ASI(ranks)), case.last, case.y)
+        yield {"case": case.name, **medians(steps, options.seconds, options.device)}
 
 
 def compress_rows(options: argparse.Namespace) -> Iterator[Row]:
@@ -192,20 +212,12 @@ def published(x: Tensor, ranks: list[int], starts: tucker.Factors) -> tuple[Tens
 
 def peak_rows(options: argparse.Namespace) -> Iterator[Row]:
     """Yield the most MB that a step holds at one time, of plain and ours, and the largest activation."""
-    for network in options.networks.split(","):
-        for convolutions in (2, 4):
-            tail, shape = tail_of(network, convolutions)
-            tail = tail.to(options.device)
-            for batch in map(int, options.batches.split(",")):
-                x = torch.randn(batch, *shape, device=options.device)
-                y = torch.randint(0, 10, (batch,), device=options.device)
-                last = x.to(memory_format=torch.channels_last)
-                found = {"plain": peak(step_of(copy.deepcopy(tail).eval(), x, y), options.device)}
-                for name, ranks in RANKS.items():
-                    found[f"ours {name}"] = peak(
-                        step_of(compressed(tail, ASI(ranks)), last, y), options.device
-                    )
-                yield {"case": f"{network} last {convolutions}, batch {batch}", **found}
+    for case in cases(options):
+        found = {"plain": peak(step_of(copy.deepcopy(case.tail).eval(), case.x, case.y), options.device)}
+        for name, ranks in RANKS.items():
+            step = step_of(compressed(case.tail, ASI(ranks)), case.last, case.y)
+            found[f"ours {name}"] = peak(step, options.device)
+        yield {"case": case.name, **found}
 
 
 def peak(step: Step, device: str) -> float:

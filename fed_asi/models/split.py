@@ -20,20 +20,21 @@ Nodes = Sequence[fx.Node]
 
 
 def cut(
-    model: nn.Module, trained: Collection[str], example: torch.Tensor
+    model: nn.Module, trained: Collection[str], example: torch.Tensor, *, latest: bool = False
 ) -> tuple[fx.GraphModule, fx.GraphModule]:
     """Return (trunk, tail) with tail(trunk(x)) equal to model(x), linked by one tensor, as narrow as can be.
 
     trained: qualified names of all layers or parameters that any device trains; they are in the tail.
     example: (B, 3, H, W), a batch that tells the sizes.
     Of all places before the first trained layer where one tensor alone passes on, the cut is where it has the
-    fewest bytes a sample, the last of equals. The trunk is a frozen copy in eval mode; the tail has the
-    model's own modules and Parameters under their own names.
+    fewest bytes a sample, the last of equals; with `latest` it is the last of all. The trunk is a frozen copy in
+    eval mode; the tail has the model's own modules and Parameters under their own names.
     Raises UnsupportedLayerError for a network that cannot be traced, ConfigError if `trained` names nothing.
     """
     nodes = _trace(model, example)
     first = _first_trained(nodes, trained)
-    at = min(_links(nodes[:first], model, len(example)), key=lambda i: (_bytes(nodes[i]), -i))
+    links = _links(nodes[:first], model, len(example))
+    at = max(links) if latest else min(links, key=lambda i: (_bytes(nodes[i]), -i))
     trunk = fx.GraphModule(model, _trunk_graph(nodes[: at + 1]), "Trunk")
     tail = fx.GraphModule(model, _tail_graph(nodes, at), "Tail")
     _name_pools_(tail)
