@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from fed_asi import seeds
 
 Factors = list[Tensor | None]
 
-HALVED_SAMPLES = 64
+HALVED_SAMPLES, PLANE_SAMPLES, PLANE_PIXELS = 64, 8, 256
 SMALLEST_LENGTH = 1e-30
 GRAM_DIM = 64  # modes up to this size are iterated on their Gram matrix: fewer and smaller products
 
@@ -148,13 +149,15 @@ class _Cuts:
 
     def of(self, x: Tensor) -> tuple[Tensor, Factors]:
         """Return (core, factors)."""
-        lead, modes = self.lead, x.dim() - self.lead
+        lead = self.lead
         rest, channels = self.channels(x)  # (..., C, b, *S)
         factors: Factors = [None, channels]
-        rest = rest.permute(*range(lead + 2), *range(x.dim() - 1, lead + 1, -1))
-        for mode in range(2, modes):
-            rest, factor = self.last(rest, mode)
-            factors.append(factor)
+        if self._is_plane(rest):
+            rest, high, wide = self.plane(rest)
+            factors += [high, wide]
+        else:
+            rest, space = self.space(rest)
+            factors += space
         rest, factors[0] = self.last(rest, 0)  # (..., B, *reversed S, C)
         return rest.permute(*range(lead + 1), *range(x.dim() - 1, lead, -1)).contiguous(), factors
 
@@ -207,6 +210,28 @@ class _Cuts:
         small = (basis.mT * length).view(*last.shape[:lead], -1, *last.shape[lead:-1])
         return small, (found / length.clamp_min(SMALLEST_LENGTH)).mT
 
+    def space(self, x: Tensor) -> tuple[Tensor, Factors]:
+        """Return (x: (..., r, b, *S) cut: (..., *reversed S, r, b), the factors), the first of S cut first."""
+        lead, factors = self.lead, Factors()
+        x = x.permute(*range(lead + 2), *range(x.dim() - 1, lead + 1, -1))
+        for mode in range(2, x.dim() - lead):
+            x, factor = self.last(x, mode)
+            factors.append(factor)
+        return x, factors
+
+    def plane(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `space` does of (..., r, b, H, W), the factors of samples spread over the batch.
+
+        A few samples tell the spatial bases as well as all do (docs/warm_start.md); both modes of all are then cut
+        in one product.
+        """
+        lead, samples, pixels = x.shape[: self.lead], x.shape[self.lead + 1], x.shape[-2:].numel()
+        spread = x[(..., slice(None, None, samples // PLANE_SAMPLES), slice(None), slice(None))]
+        high, wide = (cast(Tensor, factor) for factor in self.space(spread)[1])
+        both = wide.mT[..., :, None, None, :] * high.mT[..., None, :, :, None]
+        cut = both.flatten(-2).flatten(-3, -2) @ x.reshape(*lead, -1, pixels).mT
+        return cut.view(*lead, *both.shape[-4:-2], *x.shape[self.lead : self.lead + 2]), high, wide
+
     def last(self, x: Tensor, mode: int) -> tuple[Tensor, Tensor | None]:
         """Return (x with its last axis, `mode`, cut and put first, the factor)."""
         lead, d, rank = self.lead, x.shape[-1], self.ranks[mode]
@@ -218,6 +243,12 @@ class _Cuts:
         for _ in range(self.counts[mode]):
             factor = orth(((factor.mT @ rows.mT) @ rows).mT if gram is None else gram @ factor)
         return (factor.mT @ rows.mT).view(*x.shape[:lead], rank, *x.shape[lead:-1]), factor
+
+    def _is_plane(self, x: Tensor) -> bool:
+        """Whether (..., r, b, *S) has two small spatial modes, both cut, and many samples."""
+        space = x.shape[self.lead + 2 :]
+        cut = len(space) == 2 and self.ranks[2] < space[0] and self.ranks[3] < space[1]
+        return cut and space.numel() <= PLANE_PIXELS and x.shape[self.lead + 1] >= 4 * PLANE_SAMPLES
 
     def _start(self, mode: int, d: int, like: Tensor) -> Tensor:
         factor = fit_start(self.starts[mode], self.seed, d, self.ranks[mode], like)
