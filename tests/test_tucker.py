@@ -71,6 +71,35 @@ def test_few_pixels_are_kept_whole_at_as_many_ranks_and_nearly_best_at_fewer(sta
     assert error(x, *sequential(x, (2, 6, 3, 3), warm, 0, iterations=2)) <= 1.1 * best
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_bases_of_a_part_of_many_samples_are_nearly_the_best(
+    layout: torch.memory_format, micro_batches: int
+) -> None:
+    """From 64 samples on the channels' basis is that of half of them, the spatial ones that of a few."""
+    parts = [mixed(70, 20, 7, 6, seed=seed) for seed in range(micro_batches)]
+    x = torch.cat(parts).to(memory_format=layout).view(micro_batches, 70, 20, 7, 6)
+    ranks, found = (30, 8, 4, 3), tucker.Factors()
+    for _ in range(4):
+        starts = [None if f is None else f[0] for f in found] or [None] * 4
+        core, found = sequential(x, ranks, starts, 0)
+    best = tucker.published(x, ranks, [None] * 4, 0)
+    for _ in range(6):
+        best = tucker.published(x, ranks, [None if f is None else f[0] for f in best[1]], 0)
+    assert core.shape == (micro_batches, *ranks)
+    assert error(x, core, found) <= 1.1 * error(x, *best)
+    for factor in found:
+        assert factor is not None
+        unit = torch.eye(factor.shape[2]).double().expand(micro_batches, -1, -1)
+        torch.testing.assert_close(factor.mT @ factor, unit)
+
+
+def mixed(samples: int, *shape: int, seed: int) -> Tensor:
+    """Samples alike in their channels and space, as activations are: (samples, *shape)."""
+    shared = decaying(samples, *shape, seed=seed)[0]
+    return torch.einsum("ns,s...->n...", seeded(samples, samples, seed=seed), shared)
+
+
 @given(SHAPES)
 @settings(max_examples=30, deadline=None, derandomize=True)
 def test_full_ranks_lose_nothing(shape: tuple[int, ...]) -> None:
