@@ -45,6 +45,7 @@ class Variant:
     iterations: dict[int, int] = field(default_factory=dict)
     cold: tuple[int, ...] = (BATCH,)
     share: float = 1.0
+    spread: int = 1_000_000  # samples, evenly spread, of which the spatial bases are found
     shipped: bool = False  # by the layers' own code
     warm: dict[str, list[Tensor | None]] = field(default_factory=dict)
 
@@ -72,7 +73,11 @@ class Variant:
         for mode in self.order:
             rank = min(ranks[mode], x.shape[mode])
             if rank < x.shape[mode]:
-                seen = rest[:, : int(self.share * len(x))] if mode == CHANNELS else rest
+                seen = rest
+                if mode == CHANNELS:
+                    seen = rest[:, : int(self.share * len(x))]
+                elif mode in (HEIGHT, WIDTH):
+                    seen = rest[:, :: max(1, len(x) // self.spread)]
                 matrix = tucker.unfold(seen if self.truncated else whole, mode)
                 start = tucker.fit_start(starts[mode], 0, x.shape[mode], rank, x)
                 factor = tucker.iterate(matrix, start, self.iterations.get(mode, 1))
@@ -96,6 +101,10 @@ def variants() -> list[Variant]:
         Variant("the same, 2 iterations everywhere", iterations=dict.fromkeys(every, 2)),
         Variant("the same, channels from half the batch", iterations={BATCH: 2}, share=0.5),
         Variant("the same, channels from half, 2 iterations", iterations={BATCH: 2, CHANNELS: 2}, share=0.5),
+        Variant(
+            "channels from half, space from 8 samples", iterations={BATCH: 2}, share=0.5, spread=8
+        ),
+        Variant("channels from a quarter", iterations={BATCH: 2}, share=0.25),
         Variant("channels first, all cold, 1 iteration", cold=every),
         Variant(
             "channels first, all cold, 2 iterations", cold=every, iterations=dict.fromkeys(every, 2)

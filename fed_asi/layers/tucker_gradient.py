@@ -12,9 +12,7 @@ from fed_asi import tucker
 from fed_asi.layers.geometry import Geometry, padded
 from fed_asi.layers.kept import TuckerInput
 
-COPIED_OUTPUTS = (
-    32  # turned into the order of the weight at once: their transient is small and stays in cache
-)
+COPIED_OUTPUTS = 32  # turned at once into the order of the weight: a small transient, and it stays in cache
 BACKWARD = torch.ops.aten.convolution_backward.default
 
 
