@@ -37,7 +37,7 @@ class Convolution(Operation):
         q = self.geometry
         rows = self._few_rows(x)
         if rows is not None:
-            return torch.nn.functional.linear(rows, weight.flatten(1), bias).movedim(-1, 1)
+            return _product(rows, weight.flatten(1), bias)
         return torch.convolution(
             padded(x, q),
             weight,
@@ -154,6 +154,23 @@ class Convolution(Operation):
         if self.geometry.transposed:
             return by_output.flatten(3).sum((1, 3)).flatten()
         return by_output.flatten(1).sum(1)
+
+
+def _product(rows: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    """Return rows: (N, *S, C) times matrix^T plus bias as (N, C', *S), channels last and no view.
+
+    Autograd lets nobody write into a view that a function of ours returns, as an activation in place would.
+    """
+    shape, outputs = rows.shape[:-1], matrix.shape[0]
+    steps = [outputs * shape[i + 1 :].numel() for i in range(len(shape))]
+    strides = (steps[0], 1, *steps[1:])
+    z = torch.empty_strided((shape[0], outputs, *shape[1:]), strides, dtype=rows.dtype, device=rows.device)
+    flat, out = rows.flatten(0, -2), z.movedim(1, -1).view(-1, outputs)
+    if bias is None:
+        torch.mm(flat, matrix.mT, out=out)
+    else:
+        torch.addmm(bias, flat, matrix.mT, out=out)
+    return z
 
 
 def _thin_products(left: Tensor, right: Tensor, weight: Tensor) -> Tensor:
