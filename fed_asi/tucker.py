@@ -125,13 +125,22 @@ def sequential(
     """Return (core, factors) of x: (m, b, C, *S), truncated mode after mode: C, *S, then the batch.
 
     starts: warm factors (d_i, r_i) or None. counts: steps of subspace iteration of each mode.
-    The channel factor of an input of few pixels (`_Cuts.few_pixels`) has unit columns, orthogonal only nearly.
+    The channel factor of an input of few pixels (`few_pixels`) has unit columns, orthogonal only nearly.
     One micro-batch is computed without its axis, as plain products are cheaper to call than batched ones.
     """
     if x.shape[0] > 1:
         return _Cuts(1, ranks, starts, seed, counts).of(x)
     core, factors = _Cuts(0, ranks, starts, seed, counts).of(x[0])
     return core.unsqueeze(0), [None if f is None else f.unsqueeze(0) for f in factors]
+
+
+def few_pixels(shape: Sequence[int], rank: int, count: int) -> bool:
+    """Return whether the channels of (b, *S, C) are best cut by the Gram matrix of the pixels.
+
+    It costs `pixels` columns and makes iterations almost free, which cost two times `rank` columns each otherwise.
+    """
+    pixels = prod(shape[:-1])
+    return pixels < shape[-1] and pixels <= min(GRAM_DIM, 3 * rank * count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +179,7 @@ class _Cuts:
         if rank >= x.shape[lead + 1]:
             return x.transpose(lead, lead + 1), None
         last = x.movedim(lead + 1, -1)
-        if last.shape[lead:-1].numel() <= GRAM_DIM and last.shape[lead:-1].numel() < last.shape[-1]:
+        if few_pixels(last.shape[lead:], rank, self.counts[1]):
             return self.few_pixels(last)
         if not last.is_contiguous():
             return self.images(x)

@@ -153,8 +153,9 @@ def commit_factors_(model: nn.Module) -> None:
 
     Call it after each optimizer step. Until then all micro-batches start from the same factors.
     """
-    for _, _, state in compressed_layers(model):
-        if state.pending is not None:
+    for module in model.modules():  # without their names, as this is part of every step
+        state = state_of(module)
+        if state is not None and state.pending is not None:
             state.factors, state.pending = state.pending, None
 
 
