@@ -1,0 +1,108 @@
+"""Where the time of a tail's training step goes, call by call of torch.
+
+    taskset -c 3 python experiments/benchmarks/step_profile.py mcunet 2 64 asi
+    ... NETWORK CONVOLUTIONS BATCH plain|floor|asi [--ranks 8|32] [--resolution 224] [--micro-batch N] [--rows 20]
+
+Printed are, summed over the step, the median microseconds of the thread's processor time of every call with the
+sizes of its tensors, the longest first. The first line is the step without the clock, which itself takes time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from kernels import ALLOCATOR, RANKS, THREADS, Step, beside, compressed, medians, step_of, tail_of
+
+if __name__ == "__main__" and os.environ.get("MALLOC_MMAP_MAX_") != "0":
+    os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ALLOCATOR, **THREADS})
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fed_asi.methods import ASI, BiasOnly
+
+REPEATS = 15
+Call = tuple[str, str]
+
+
+class Clock(TorchDispatchMode):
+    """Notes every call of torch: (its name, its tensors' sizes), and its microseconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Call, float]] = []
+
+    def __torch_dispatch__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Run the call, timed."""
+        started = time.thread_time()
+        result = function(*args, **(kwargs or {}))
+        taken = (time.thread_time() - started) * 1e6
+        sizes = [tuple(value.shape) for value in args if isinstance(value, torch.Tensor)]
+        self.calls.append(((str(function).removeprefix("aten."), str(sizes)), taken))
+        return result
+
+
+def chosen(given: argparse.Namespace) -> Step:
+    """Return the step asked for."""
+    tail, shape = tail_of(given.network, given.convolutions, given.resolution)
+    x, y = torch.randn(given.batch, *shape), torch.randint(0, 10, (given.batch,))
+    if given.side == "plain":
+        return step_of(copy.deepcopy(tail).eval(), x, y)
+    last = x.to(memory_format=torch.channels_last)
+    if given.side == "floor":
+        return step_of(compressed(tail, BiasOnly()), last, y)
+    ranks = RANKS[given.ranks]
+    if given.micro_batch:
+        return step_of(beside(tail, ASI((1, *ranks[1:])), given.micro_batch), last, y)
+    return step_of(compressed(tail, ASI(ranks)), last, y)
+
+
+def profile(step: Step) -> dict[Call, tuple[float, int]]:
+    """Return each call's microseconds in one step and how often it is made, medians over the repeats."""
+    runs = []
+    for _ in range(REPEATS):
+        with Clock() as clock:
+            step()
+        runs.append(clock.calls)
+    found: dict[Call, tuple[float, int]] = defaultdict(lambda: (0.0, 0))
+    for position, (call, _) in enumerate(runs[0]):
+        taken = statistics.median(run[position][1] for run in runs)
+        found[call] = (found[call][0] + taken, found[call][1] + 1)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("network")
+    parser.add_argument("convolutions", type=int)
+    parser.add_argument("batch", type=int)
+    parser.add_argument("side", choices=("plain", "floor", "asi"))
+    parser.add_argument("--ranks", choices=tuple(RANKS), default="8")
+    parser.add_argument("--resolution", type=int, default=224)
+    parser.add_argument("--micro-batch", type=int, default=0, help="side by side; the batch holds many")
+    parser.add_argument("--rows", type=int, default=20)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    step = chosen(given)
+    print(f"one step: {medians({'step': step}, 1.0, 'cpu')['step']:.2f} ms")
+    found = profile(step)
+    calls = sum(times for _, times in found.values())
+    print(f"{calls} calls of torch, {sum(us for us, _ in found.values()) / 1e3:.2f} ms in them")
+    for (name, sizes), (taken, times) in sorted(found.items(), key=lambda item: -item[1][0])[: given.rows]:
+        print(f"{taken:9.0f} us {times:4d} x {name:32s} {sizes}")
+
+
+if __name__ == "__main__":
+    main()
