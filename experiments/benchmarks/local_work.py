@@ -1,9 +1,10 @@
-"""What a device's local training costs by itself, in one process with nothing beside it.
+"""What devices' local training costs by itself, without Flower and Ray.
 
-    python experiments/benchmarks/local_work.py alone RUN [--rounds 4]   # JSON: seconds of each device-round
+    python experiments/benchmarks/local_work.py again RUN [--rounds 6] [--workers 1]   # JSON
     python experiments/benchmarks/local_work.py micro [--log docs/scale.md]
 
-`alone` does the jobs of a finished run's rounds 2, 3, ... again, which simulation.py holds its wall time against.
+`again` does the jobs of a finished run's rounds 2, 3, ... again, one after another or beside each other in so many
+processes, with neither Flower nor Ray; simulation.py holds its wall time against them.
 `micro` compares micro-batches of 1, side by side, with one full batch, on the cifar10 fleet's features.
 """
 
@@ -11,12 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing.queues import Queue
 from pathlib import Path
 
 import torch
@@ -31,6 +33,7 @@ from fed_asi.progress import Unwatched
 from fed_asi.records import RunStore
 from fed_asi.replies import answer
 from fed_asi.rounds import LoopExecutor, Rounds
+from fed_asi.schedule import Costs, in_order
 from fed_asi.units import parse_bytes
 from fed_asi.workplace import Workplace, fingerprint, open_workplace
 
@@ -38,30 +41,68 @@ FLEET = Path(__file__).parents[1] / "fleets" / "cifar10.toml"
 BUDGETS = ("64 KiB", "128 KiB", "256 KiB", "512 KiB", "1 MiB", None)
 
 
-def jobs_again(folder: Path, rounds: int) -> Iterator[tuple[int, int, float]]:
-    """Yield (round, device, seconds of its training) of a run's rounds from the second on, done again here.
+def again(given: argparse.Namespace) -> list[str]:
+    """Return one line of JSON: by round, each job's seconds and CPU seconds, and when the last one ended."""
+    context = multiprocessing.get_context("spawn")
+    waiting, done = context.Queue(), context.Queue()
+    processes = [
+        context.Process(target=_work, args=(given.run, waiting, done), daemon=True)
+        for _ in range(given.workers)
+    ]
+    for process in processes:
+        process.start()
+    found = {}
+    costs = Costs()
+    for round, jobs in _rounds(given.run, given.rounds).items():
+        images = {job.partition_id: count for job, count in jobs}
 
-    The weights are those of the run's end: what a step costs does not hang on them.
-    """
+        def cost(job: Job, images: dict[int, int] = images) -> float:
+            return costs.estimate(job.budget_bytes, images[job.partition_id])
+
+        order = in_order([job for job, _ in jobs], cost, given.workers)
+        if round == 1:  # every worker opens the workplace, and warms up
+            order = [replace(order[0])] * given.workers
+        started = time.perf_counter()
+        for job in order:
+            waiting.put(job)
+        rows = [done.get() for _ in order]
+        ended = time.perf_counter() - started
+        for job, seconds, _ in rows:
+            costs.add(job.budget_bytes, seconds, images[job.partition_id])
+        if round > 1:
+            found[round] = {"seconds": [r[1] for r in rows], "cpu": [r[2] for r in rows], "ended": ended}
+    for _ in processes:
+        waiting.put(None)
+    for process in processes:
+        process.join()
+    return [json.dumps(found)]
+
+
+def _rounds(folder: Path, rounds: int) -> dict[int, list[tuple[Job, int]]]:
+    """Return the jobs of a run's first rounds, each with its images, starting from no warm factors."""
+    place = open_workplace(folder / "workplace")
+    with RunStore.read(folder) as store:
+        loop = Rounds(place, store, LoopExecutor(place, folder / "devices"), Unwatched())
+        return {
+            round: [
+                (replace(job, factors_round=0, check=False), len(place.shards[job.partition_id]))
+                for job in loop.jobs(round)
+            ]
+            for round in range(1, rounds + 2)
+        }
+
+
+def _work(folder: Path, waiting: Queue[Job | None], done: Queue[tuple[Job, float, float]]) -> None:
+    """Do jobs until None comes, from the weights of the run's end: a step's cost does not hang on them."""
     place = open_workplace(folder / "workplace")
     torch.set_num_threads(place.config.compute.threads)
     with RunStore.read(folder) as store:
-        loop = Rounds(place, store, LoopExecutor(place, folder / "devices"), Unwatched())
         last = max(record.round for record in store.rounds())
-        tensors = checkpoint.load(folder / "checkpoints", last, fingerprint(place.config)).tensors
-        answer(place, loop.jobs(1)[0], tensors, None)  # the first job also warms the process up
-        for round in range(2, 2 + rounds):
-            for job in loop.jobs(round):
-                reply, _ = answer(place, replace(job, factors_round=0), tensors, None)
-                yield round, job.partition_id, float(reply.host_seconds or 0.0)
-
-
-def alone(given: argparse.Namespace) -> list[str]:
-    """Return the seconds of each round's device-rounds, one after another, as one line of JSON."""
-    found: dict[int, list[float]] = {}
-    for round, _, seconds in jobs_again(given.run, given.rounds):
-        found.setdefault(round, []).append(seconds)
-    return [json.dumps(found)]
+    tensors = checkpoint.load(folder / "checkpoints", last, fingerprint(place.config)).tensors
+    while (job := waiting.get()) is not None:
+        started, busy = time.perf_counter(), time.process_time()
+        answer(place, job, tensors, None)
+        done.put((job, time.perf_counter() - started, time.process_time() - busy))
 
 
 def micro(given: argparse.Namespace) -> list[str]:
@@ -127,10 +168,11 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True)
-    again = commands.add_parser("alone")
-    again.add_argument("run", type=Path)
-    again.add_argument("--rounds", type=int, default=4)
-    again.set_defaults(make=alone)
+    jobs = commands.add_parser("again")
+    jobs.add_argument("run", type=Path)
+    jobs.add_argument("--rounds", type=int, default=6)
+    jobs.add_argument("--workers", type=int, default=1)
+    jobs.set_defaults(make=again)
     small = commands.add_parser("micro")
     small.add_argument("--device", type=int, default=33)
     small.add_argument("--log", type=Path)

@@ -20,7 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,21 +38,25 @@ ROOT = Path(__file__).parents[2]
 IMAGES_EACH = 8  # a device's, in the table by scale: the same work in every row
 FLEET = ROOT / "experiments" / "fleets" / "cifar10.toml"
 RUN = """
-import pathlib, resource, sys, time
-started = time.perf_counter()
+import json, pathlib, resource, sys, time
 from fed_asi.config import RunConfig
 from server.simulation import run_flower
 folder = pathlib.Path(sys.argv[1])
 config = RunConfig.from_json((folder.parent / f"{folder.name}.json").read_text())
 from fed_asi.progress import Unwatched
 class Clock(Unwatched):
-    moments = []
+    busy, begun, replied = [], {}, {}
+    def round_started(self, round, rounds, asked):
+        self.begun[round] = time.perf_counter()
+    def device_done(self, record):
+        self.replied[record.round] = time.perf_counter() - self.begun[record.round]
     def round_done(self, record):
-        self.moments.append(time.process_time())
+        self.busy.append(time.process_time())
 run_flower(config, folder, watcher=Clock())
 own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-between = (Clock.moments[-1] - Clock.moments[1]) / max(1, len(Clock.moments) - 2)
-print(time.perf_counter() - started, own, between)
+between = (Clock.busy[-1] - Clock.busy[1]) / max(1, len(Clock.busy) - 2)
+(folder / "replied.json").write_text(json.dumps(Clock.replied))
+print(own, between)
 """
 
 
@@ -59,10 +64,12 @@ def ours(folder: Path, config: RunConfig) -> tuple[float, float, float]:
     """Do a run in a process of its own; return its seconds with start-up, its peak MiB, its CPU s a round."""
     (folder.parent / f"{folder.name}.json").write_text(config.to_json())
     command = [sys.executable, "-c", RUN, str(folder)]
+    started = time.perf_counter()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - started
     if done.returncode:
         raise SystemExit(done.stderr)
-    seconds, kib, busy = (float(word) for word in done.stdout.split()[-3:])
+    kib, busy = (float(word) for word in done.stdout.split()[-2:])
     return seconds, kib / 1024, busy
 
 
@@ -72,14 +79,72 @@ def seconds_of_rounds(folder: Path) -> list[float]:
         return [record.host_seconds for record in store.rounds() if record.round >= 2]
 
 
-def efficiency(folder: Path, workers: int, rounds: int = 4) -> float:
-    """Return wall time of the rounds from the second on / (their local training measured alone / workers)."""
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Mean seconds of a round and of what it is made of, over the same rounds of one run; each holds the one before.
+
+    alone: the jobs one after another, / workers. beside: as many at once, / workers, and cpu: theirs. packed: until
+    the last of those ends. flower: the jobs in the run, / workers. replied: until the last reply. round: all of it.
+    """
+
+    alone: float
+    beside: float
+    cpu: float
+    packed: float
+    flower: float
+    replied: float
+    round: float
+
+    @property
+    def efficiency(self) -> float:
+        """Wall time / (local training measured alone / workers)."""
+        return self.round / self.alone
+
+
+PARTS = (
+    "| | jobs alone / workers | beside each other / workers | their CPU / workers | until the last of them ends "
+    "| in the run: jobs / workers | until the last reply | the round |"
+)
+
+
+def parts(folder: Path, workers: int, rounds: int = 6) -> Parts:
+    """Return where the time of a run's rounds 2, 3, ... goes, from doing their jobs again outside of it."""
+    alone, beside = (again(folder, number, rounds) for number in (1, workers))
+    wanted = [int(round) for round in alone]
+    with RunStore.read(folder) as store:
+        records = [record.host_seconds for record in store.rounds() if record.round in wanted]
+        jobs = [row.host_seconds or 0.0 for row in store.device_rounds() if row.round in wanted]
+    replied = json.loads((folder / "replied.json").read_text())
+    each = workers * len(wanted)
+    return Parts(
+        sum(sum(found["seconds"]) for found in alone.values()) / each,
+        sum(sum(found["seconds"]) for found in beside.values()) / each,
+        sum(sum(found["cpu"]) for found in beside.values()) / each,
+        statistics.mean(found["ended"] for found in beside.values()),
+        sum(jobs) / each,
+        statistics.mean(replied[str(round)] for round in wanted),
+        statistics.mean(records),
+    )
+
+
+def again(folder: Path, workers: int, rounds: int) -> dict[str, dict[str, Any]]:
+    """Return what local_work.py measures of a run's jobs done again, by round."""
     script = Path(__file__).with_name("local_work.py")
-    command = [sys.executable, str(script), "alone", str(folder), "--rounds", str(rounds)]
+    options = ["--rounds", str(rounds), "--workers", str(workers)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(script), "again", str(folder), *options]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    alone = sum(sum(seconds) for seconds in json.loads(done.stdout).values())
-    return sum(seconds_of_rounds(folder)[:rounds]) / (alone / workers)
+    found: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def parts_table(measured: Mapping[str, Parts]) -> list[str]:
+    """Return the table of what a round is made of."""
+    rows = [
+        f"| {name} | {' | '.join(f'{seconds:.2f}' for seconds in astuple(found))} |"
+        for name, found in measured.items()
+    ]
+    return ["", PARTS, "|---|---|---|---|---|---|---|---|", *rows]
 
 
 def with_(config: RunConfig, **changes: object) -> RunConfig:
@@ -102,35 +167,38 @@ def against_plain(given: argparse.Namespace, out: Path) -> list[str]:
         f"| plain Flower, the whole round | {every:.2f} | {fleet.cohort / every:.2f} | - "
         f"| {plain['seconds']:.0f} | 1.0 | {100 * plain['accuracy'][-1]:.1f} % | - |",
     ]
-    for name, (rounds, seconds, accuracy, ratio) in zip(runs, measured, strict=True):
+    for name, (rounds, seconds, accuracy, made) in zip(runs, measured, strict=True):
         own = statistics.median(rounds)
         rows.append(
             f"| {name} | {own:.2f} | {fleet.cohort / own:.2f} | {each / own:.1f} ({every / own:.1f}) "
-            f"| {seconds:.0f} | {plain['seconds'] / seconds:.1f} | {100 * accuracy:.1f} % | {ratio:.2f} |"
+            f"| {seconds:.0f} | {plain['seconds'] / seconds:.1f} | {100 * accuracy:.1f} % | {made.efficiency:.2f} |"
         )
     head = (
         "| | s a round (median, from the 2nd) | client-rounds/s | times plain (times its whole round) "
         f"| {given.rounds} rounds end to end, s | times plain | accuracy after round {given.rounds} "
-        "| wall of rounds 2 to 5 / (their training alone / workers) |"
+        "| wall of rounds 2 to 7 / (their training alone / workers) |"
     )
-    return [head, "|---|---|---|---|---|---|---|---|", *rows]
+    table = [head, "|---|---|---|---|---|---|---|---|", *rows]
+    return table + parts_table({name: one[3] for name, one in zip(runs, measured, strict=True)})
 
 
 def alone(given: argparse.Namespace, out: Path) -> list[str]:
     """Return our rows of that table, without the plain app."""
     runs, measured = _both(given, out)
     rows = [
-        f"| {name} | {statistics.median(rounds):.2f} | {seconds:.0f} | {100 * accuracy:.1f} % | {ratio:.2f} |"
-        for name, (rounds, seconds, accuracy, ratio) in zip(runs, measured, strict=True)
+        f"| {name} | {statistics.median(rounds):.2f} | {seconds:.0f} | {100 * accuracy:.1f} % "
+        f"| {made.efficiency:.2f} |"
+        for name, (rounds, seconds, accuracy, made) in zip(runs, measured, strict=True)
     ]
     head = (
         f"| | s a round (median, from the 2nd) | {given.rounds} rounds end to end, s | accuracy "
-        "| wall of rounds 2 to 5 / (their training alone / workers) |"
+        "| wall of rounds 2 to 7 / (their training alone / workers) |"
     )
-    return [head, "|---|---|---|---|---|", *rows]
+    table = [head, "|---|---|---|---|---|", *rows]
+    return table + parts_table({name: one[3] for name, one in zip(runs, measured, strict=True)})
 
 
-Measured = tuple[list[float], float, float, float]
+Measured = tuple[list[float], float, float, Parts]
 
 
 def _both(given: argparse.Namespace, out: Path) -> tuple[dict[str, RunConfig], list[Measured]]:
@@ -144,13 +212,13 @@ def _both(given: argparse.Namespace, out: Path) -> tuple[dict[str, RunConfig], l
 
 
 def _ours(folder: Path, config: RunConfig, given: argparse.Namespace) -> Measured:
-    """Return a run's seconds a round, its seconds end to end, its last accuracy, and its efficiency."""
+    """Return a run's seconds a round, its seconds end to end, its last accuracy, and where a round goes."""
     if not given.features:
         os.environ["FED_ASI_FEATURES_DIR"] = str(folder.parent / f"features-{folder.name}")
     seconds, _, _ = ours(folder, config)
     with RunStore.read(folder) as store:
         accuracy = store.rounds()[-1].accuracy or 0.0
-    return seconds_of_rounds(folder), seconds, accuracy, efficiency(folder, given.workers)
+    return seconds_of_rounds(folder), seconds, accuracy, parts(folder, given.workers)
 
 
 def _plain(out: Path, fleet: RunConfig, given: argparse.Namespace) -> dict[str, Any]:
@@ -165,10 +233,12 @@ def _plain(out: Path, fleet: RunConfig, given: argparse.Namespace) -> dict[str, 
     script = Path(__file__).with_name("plain_flower.py")
     numbers = [given.rounds, fleet.num_devices, fleet.cohort, given.workers]
     command = [sys.executable, str(script), str(out / "plain.json"), *map(str, numbers)]
+    started = time.perf_counter()
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - started
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
-    found: dict[str, Any] = json.loads((out / "plain.json").read_text())
+    found: dict[str, Any] = {**json.loads((out / "plain.json").read_text()), "seconds": seconds}
     print(json.dumps(found), flush=True)
     return found
 
