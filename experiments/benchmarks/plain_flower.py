@@ -25,7 +25,6 @@ from flwr.serverapp.strategy import FedAvg
 from torch import nn
 
 from fed_asi import data, models
-from fed_asi.data.images import to_batch
 from fed_asi.local import learning_rate
 from fed_asi.tune import tune_last_
 
@@ -54,8 +53,11 @@ def network() -> nn.Module:
 
 
 def batch(images: np.ndarray) -> torch.Tensor:
-    """Return normalised images at the network's resolution."""
-    return to_batch(images, RESOLUTION, *models.normalisation("mcunet-in1"))
+    """Return normalised images at the network's resolution, a batch at a time."""
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    large = nn.functional.interpolate(pixels, (RESOLUTION, RESOLUTION), mode="bilinear")
+    mean, std = (torch.tensor(part).view(1, 3, 1, 1) for part in models.normalisation("mcunet-in1"))
+    return (large - mean) / std
 
 
 def received(message: Message) -> nn.Module:

@@ -35,7 +35,7 @@ from fed_asi.data.images import Images, to_batch
 from fed_asi.errors import ConfigError, RunError
 from fed_asi.units import format_bytes
 
-VERSION: Final = 1
+VERSION: Final = 2
 GROUP: Final = 32  # images; 16 to 32 is fastest where every core works on a group of its own
 DTYPES: Final = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16)}
 Progress = Callable[[int, int], None]
