@@ -7,7 +7,7 @@ otherwise, so whoever says "fits in 256 KiB" should print this table too.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Any, Self
@@ -152,8 +152,33 @@ class StepMeter:
             return
         self._profiler.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
         results: Any = getattr(self._profiler.profiler, "kineto_results", None)
-        events = [event for event in results.events() if event.name() == "[memory]"]
-        held = 0
-        for event in sorted(events, key=lambda event: event.start_ns()):
-            held += event.nbytes()
-            self.peak_bytes = max(self.peak_bytes, held)
+        self.peak_bytes = _peak_bytes(sorted(_allocations(results.experimental_event_tree())))
+
+
+Allocation = tuple[int, int, int]  # nanoseconds, address, bytes: negative where they are given back
+
+
+def _allocations(events: Any) -> Iterator[Allocation]:
+    """Yield every allocation and release among the profiler's events."""
+    for event in events:
+        found = event.extra_fields
+        if hasattr(found, "alloc_size"):
+            yield event.start_time_ns, found.ptr, found.alloc_size
+        yield from _allocations(event.children)
+
+
+def _peak_bytes(allocations: Iterable[Allocation]) -> int:
+    """Return the most bytes alive at one time of what was allocated here.
+
+    A release of what was not is left out: it would make room that the block measured never had.
+    """
+    alive: dict[int, int] = {}
+    held = peak = 0
+    for _, address, size in allocations:
+        if size > 0:
+            alive[address] = size
+            held += size
+        else:
+            held -= alive.pop(address, 0)
+        peak = max(peak, held)
+    return peak

@@ -25,7 +25,16 @@ def test_the_peak_is_what_is_alive_at_once() -> None:
     assert len(b) + len(c) == 750
     with meter:
         torch.zeros(3)
-    assert meter.peak_bytes <= 6000  # measured anew, but for the freed bytes of earlier tensors
+    assert meter.peak_bytes == 12
+
+
+def test_the_release_of_what_an_earlier_measurement_saw_makes_no_room() -> None:
+    with StepMeter(CPU):
+        a = torch.zeros(1000)
+    with StepMeter(CPU) as meter:
+        del a
+        b = torch.zeros(600)
+    assert meter.peak_bytes == b.nbytes
 
 
 def linear(accumulate: bool, momentum: bool) -> object:
