@@ -175,17 +175,15 @@ def choose_layers(method: MethodConfig) -> bool:
     return method.name != "head" and (method.name == "planner" or method.layers == "any")
 
 
-def micro_batches(needs: Iterator[tuple[int, int | None]] | list[tuple[int, int | None]]) -> tuple[int, ...]:
+def micro_batches(needs: Iterable[tuple[int, int | None]], *, smaller: bool) -> tuple[int, ...]:
     """Return the micro-batches a profile must know: powers of two up to the batch, and those that are pinned.
 
-    needs: (batch_size, micro_batch or None) of every device.
+    needs: (batch_size, micro_batch or None) of every device. smaller: whether devices may go below a pinned one.
     """
     found: set[int] = set()
     for batch_size, micro_batch in needs:
-        if micro_batch is None:
-            found.update(1 << power for power in range(batch_size.bit_length()) if 1 << power < batch_size)
-            found.add(batch_size)
-        else:
-            found.update(1 << power for power in range(micro_batch.bit_length()) if 1 << power < micro_batch)
-            found.add(micro_batch)
+        largest = batch_size if micro_batch is None else micro_batch
+        if smaller or micro_batch is None:
+            found.update(1 << power for power in range(largest.bit_length()) if 1 << power < largest)
+        found.add(largest)
     return tuple(sorted(found))

@@ -343,12 +343,14 @@ def _profile(
     with torch.inference_mode():
         features = trunk(_batch(config, public[0][:count]))
     needs = [(d.batch_size, d.micro_batch) for d in fleet.build(config)]
+    # A device of a federated calibration may have fewer images than a micro-batch.
+    smaller = config.method.over_budget == "smaller-micro-batch" or config.method.calibration != "server"
     return calibration.profile(
         tail,
         features.clone(),
         public[1][:count],
         trained=trained,
-        micro_batches=[b for b in micro_batches(needs) if b <= len(features)],
+        micro_batches=[b for b in micro_batches(needs, smaller=smaller) if b <= len(features)],
         methods=config.method.allowed or ("vanilla",),
         selection="published" if config.method.grid == "published" else "candidates",
         seed=config.seed,
