@@ -124,7 +124,8 @@ class ASI(Method):
     """A Tucker form found by warm-started subspace iteration, at fixed ranks.
 
     ranks: one for each mode of the input: (B, C, H, W) for a 2-d convolution, (B, F) or (B, N, F)
-        for a linear layer. A batch smaller than its rank uses the batch size.
+        for a linear layer. A batch smaller than its rank uses the batch size, a channel rank that is not whole
+        at most the pixels of a micro-batch.
     order: "sequential" truncates mode after mode, channels first; "published" finds every mode
         from the whole input, batch mode first, as the papers do.
     bits: 32, or 8 to keep core and factors in int8 with one scale a row.

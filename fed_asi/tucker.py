@@ -1,7 +1,7 @@
 """Tucker forms of activations, for one micro-batch or many side by side.
 
 Every tensor here has a leading axis m of independent micro-batches, then the modes: x is
-(m, d_1, ..., d_k), a factor (m, d_i, r_i) with orthonormal columns, a core (m, r_1, ..., r_k).
+(m, d_1, ..., d_k), a factor (m, d_i, r_i) with orthonormal columns (but see `sequential`), a core (m, r_1, ..., r_k).
 A factor of None is the identity: that mode is kept whole. Everything is pure torch, without host
 synchronisation but in the functions of HOSVD, whose ranks depend on the data.
 """
