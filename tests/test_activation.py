@@ -65,6 +65,28 @@ def test_one_bit_an_element_is_kept_and_predicted(name: str) -> None:
     assert meter.saved_bytes == -(-3 * 5 * 7 * 3 // 8) == kind.saved_bytes(module, Frozen(), x.shape)
 
 
+def test_a_gradient_that_is_one_number_over_space_meets_every_bit() -> None:
+    layer = swap_(nn.ReLU6())
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = (torch.randn(3, 5, 4, 4) * 4).to(memory_format=layout).requires_grad_()
+        again = x.detach().clone().requires_grad_()
+        spread = torch.randn(3, 5, 1, 1).expand(3, 5, 4, 4)
+        layer(x).backward(spread)
+        nn.ReLU6()(again).backward(spread)
+        assert torch.equal(x.grad, again.grad)
+
+
+def test_the_gradient_of_a_gradient_is_torchs() -> None:
+    layer = swap_(nn.ReLU())
+    results = []
+    for module in (layer, nn.ReLU()):
+        x = torch.linspace(-1, 1, 12).view(1, 3, 2, 2).requires_grad_()
+        (first,) = torch.autograd.grad(module(x).square().sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(first.sum(), x)
+        results.append(second)
+    assert torch.equal(*results)
+
+
 def test_a_gradient_in_another_memory_order_meets_its_own_bits() -> None:
     x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
     weights = torch.randn(2, 3, 4, 5, dtype=torch.float64).contiguous(memory_format=torch.channels_last)

@@ -64,6 +64,8 @@ class Clamp:
             bits = masks.unpack(packed, g.numel(), g.dtype).as_strided(g.size(), stride)
             return bits.mul_(1 - self.slope).add_(self.slope).mul_(g)
         is_open = masks.positive(packed, g.numel(), g.dtype).as_strided(g.size(), stride)
+        if torch.is_grad_enabled():  # a gradient of the gradient: autograd allows no writing into `is_open`
+            return cast(Tensor, THRESHOLD_BACKWARD.default(g, is_open, 0))
         return cast(Tensor, THRESHOLD_BACKWARD.grad_input(g, is_open, 0, grad_input=is_open))
 
 
