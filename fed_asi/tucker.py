@@ -21,6 +21,7 @@ from fed_asi import seeds
 
 Factors = list[Tensor | None]
 
+FEW_PIXELS = 256
 HALVED_SAMPLES, PLANE_SAMPLES, PLANE_PIXELS = 64, 8, 256
 SMALLEST_LENGTH = 1e-30
 GRAM_DIM = 64  # modes up to this size are iterated on their Gram matrix: fewer and smaller products
@@ -140,7 +141,7 @@ def few_pixels(shape: Sequence[int], rank: int, count: int) -> bool:
     It costs `pixels` columns and makes iterations almost free, which cost two times `rank` columns each otherwise.
     """
     pixels = prod(shape[:-1])
-    return pixels < shape[-1] and pixels <= min(GRAM_DIM, 3 * rank * count)
+    return pixels < shape[-1] and pixels <= min(FEW_PIXELS, 2 * rank * count)
 
 
 @dataclass(frozen=True, slots=True)
