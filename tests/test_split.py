@@ -149,3 +149,27 @@ def test_a_folded_trunk_is_the_trunk_to_rounding_without_its_batch_norms(name: s
         assert torch.equal(trunk(x), before)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in split.folded(trunk).modules())
     assert float((found - before).norm() / before.norm()) < 1e-5
+
+
+class PoolsByFunction(nn.Module):
+    """A convolution that trains, after a wider frozen one, and a global mean called as a function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.narrow, self.wide, self.trained = nn.Conv2d(3, 2, 1), nn.Conv2d(2, 8, 1), nn.Conv2d(8, 4, 1)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = self.trained(self.wide(self.narrow(x)))
+        return self.head(nn.functional.adaptive_avg_pool2d(z, (1, 1)).flatten(1))
+
+
+@pytest.mark.parametrize(("latest", "channels"), [(False, 2), (True, 8)])
+def test_the_cut_is_the_narrowest_or_the_latest_and_its_pool_a_module(latest: bool, channels: int) -> None:
+    torch.manual_seed(0)
+    model, x = PoolsByFunction().eval(), torch.randn(2, 3, 5, 5)
+    trunk, tail = split.cut(model, ["trained", "head"], x, latest=latest)
+    assert trunk(x).shape[1] == channels
+    assert torch.equal(tail(trunk(x)), model(x))
+    assert any(isinstance(module, nn.AdaptiveAvgPool2d) for module in tail.modules())
+    assert set(tail.state_dict()) <= set(model.state_dict())
