@@ -12,6 +12,7 @@ other processes take of the core is left out, what they take of its caches is no
 `--device cuda` times with synchronised events.
 
 A tail begins where the first trained layer gets its input, or before the residual block around it.
+In `compress` "one pass" is a sum over the activation, which no compression can go below. In the others
 "floor" is what no way of keeping the inputs can go below: the step with `BiasOnly` (forward, dX, masks, bias sums) and
 one pass over the inputs of the trained layers at the bandwidth of the memory (a sum over as many bytes).
 """
@@ -185,7 +186,7 @@ def compress_rows(options: argparse.Namespace) -> Iterator[Row]:
         for batch in map(int, options.batches.split(",")):
             x = torch.randn(1, batch, channels, size, size, device=options.device).relu_()
             last = x[0].to(memory_format=torch.channels_last).unsqueeze(0)
-            steps: dict[str, Step] = {}
+            steps: dict[str, Step] = {"one pass": lambda x=x: x.sum()}
             for name, asked in RANKS.items():
                 ranks = [min(r, d) for r, d in zip(asked, x.shape[1:], strict=True)]
                 _, warm = published(x, ranks, [None] * 4)

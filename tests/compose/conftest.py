@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -17,6 +18,8 @@ ROUNDS = 3
 def image() -> str:
     """The image of this checkout."""
     if not engine_answers():
+        if os.environ.get("FED_ASI_NEEDS_ENGINE"):  # asked for by name: a skip would look like a pass
+            pytest.fail("no container engine answers; start one, or leave the container tests out")
         pytest.skip("skipped: no container engine")
     docker("compose", "--file", str(ROOT / "docker-compose.yml"), "build", timeout=1500)
     return IMAGE
