@@ -120,8 +120,8 @@ class _Flow:
         module = self.module(node)
         if isinstance(module, nn.AdaptiveAvgPool2d):
             return module.output_size in (1, (1, 1))
-        if node.op == "call_function" and node.target is F.adaptive_avg_pool2d:
-            return _argument(node, 1, "output_size") in (1, (1, 1))
+        if is_pool_call(node):
+            return True
         if (node.op, node.target) == ("call_method", "mean") or node.target is torch.mean:
             axes = _argument(node, 1, "dim")
             tail = node.args[1:] if node.op == "call_method" and len(node.args) > 2 else None
@@ -135,6 +135,12 @@ def is_activation(module: nn.Module | None) -> bool:
     if module is None or isinstance(module, nn.MultiheadAttention):
         return False
     return original_class(module).__module__ == "torch.nn.modules.activation"
+
+
+def is_pool_call(node: fx.Node) -> bool:
+    """Return whether a node calls a global average pool as a function."""
+    called = node.op == "call_function" and node.target is F.adaptive_avg_pool2d
+    return called and _argument(node, 1, "output_size") in (1, (1, 1), [1, 1])
 
 
 def _argument(node: fx.Node, position: int, name: str) -> Any:

@@ -181,7 +181,7 @@ class _Cuts:
             return x.transpose(lead, lead + 1), None
         last = x.movedim(lead + 1, -1)
         if few_pixels(last.shape[lead:], rank, self.counts[1]):
-            return self.few_pixels(last)
+            return self.by_pixels(last)
         if not last.is_contiguous():
             return self.images(x)
         rows, factor = last.flatten(lead, -2), self._start(1, x.shape[lead + 1], x)
@@ -200,7 +200,7 @@ class _Cuts:
         small = (factor.mT.unsqueeze(-3) @ images).transpose(lead, lead + 1)
         return small.reshape(*small.shape[: lead + 2], *x.shape[lead + 2 :]), factor
 
-    def few_pixels(self, last: Tensor) -> tuple[Tensor, Tensor]:
+    def by_pixels(self, last: Tensor) -> tuple[Tensor, Tensor]:
         """Return what `channels` does of (..., b, *S, C) by the Gram matrix of its pixels, fewer than C.
 
         The basis w found there is the pixels' own, so x is projected on it exactly as (x w) w^T: x w, its columns

@@ -38,7 +38,7 @@ def test_trunk_then_tail_is_the_network_to_the_bit(name: str, layers: int, point
     with torch.no_grad():
         assert torch.equal(tail.eval()(trunk(x)), model(x))
     assert split.cut_point(trunk) == point
-    assert not split.is_empty(trunk)
+    assert len(trunk.graph.nodes) > 2
 
 
 def test_the_tail_trains_the_networks_own_parameters_under_their_names() -> None:
@@ -79,7 +79,7 @@ def test_the_model_keeps_its_modes_and_buffers() -> None:
 def test_a_trained_first_layer_leaves_an_empty_trunk() -> None:
     model = models.build("tiny", 10)
     trunk, tail = split.cut(model, ["first_conv.conv.weight"], images(32))
-    assert split.is_empty(trunk)
+    assert [node.op for node in trunk.graph.nodes] == ["placeholder", "output"]
     assert torch.equal(trunk(images(32)), images(32))
     assert dict(tail.named_parameters()).keys() == dict(model.named_parameters()).keys()
 

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fed_asi.errors import ConfigError, UnsupportedLayerError
-from fed_asi.graph import Tracer
+from fed_asi.graph import Tracer, is_pool_call
 
 Nodes = Sequence[fx.Node]
 
@@ -93,11 +92,6 @@ def _module(network: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     return network.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
-def is_empty(trunk: fx.GraphModule) -> bool:
-    """Return whether the trunk does nothing, because the first layers train: its features are the images."""
-    return all(node.op in {"placeholder", "output"} for node in trunk.graph.nodes)
-
-
 class _Tracer(Tracer):
     """Keeps modules without children whole: what they do may hang on `training`, which a trace would fix."""
 
@@ -106,7 +100,7 @@ class _Tracer(Tracer):
 
 
 class _Sizes(fx.Interpreter):
-    """Notes every tensor's shape and format at its node; torch's own ShapeProp imports sympy, half a second."""
+    """Notes every tensor's shape and dtype at its node; torch's own ShapeProp imports sympy, half a second."""
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
@@ -218,16 +212,16 @@ def _trunk_graph(nodes: Nodes) -> fx.Graph:
 def _name_pools_(tail: fx.GraphModule) -> None:
     """Make global average pools that are functions modules, which compress_ gives a gradient that is a view."""
     for node in tail.graph.nodes:
-        if node.op == "call_function" and node.target is F.adaptive_avg_pool2d and _to_one(node):
+        if is_pool_call(node):
             name = f"_pool_{node.name}"
             tail.add_submodule(name, nn.AdaptiveAvgPool2d(1))
-            node.op, node.target, node.args, node.kwargs = "call_module", name, node.args[:1], {}
+            node.op, node.target, node.args, node.kwargs = (
+                "call_module",
+                name,
+                (node.args or (node.kwargs["input"],))[:1],
+                {},
+            )
     tail.recompile()
-
-
-def _to_one(node: fx.Node) -> bool:
-    size = node.args[1] if len(node.args) > 1 else node.kwargs.get("output_size")
-    return len(node.args) > 0 and size in (1, (1, 1), [1, 1])
 
 
 def _part_graph(nodes: Nodes, start: int, end: int) -> fx.Graph:
