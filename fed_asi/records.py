@@ -188,12 +188,6 @@ class RunStore:
             _insert(connection, "rounds", [round_record])
             _insert(connection, "device_rounds", devices)
 
-    def forget_after(self, last_round: int) -> None:
-        """Drop the rounds after `last_round`: a resumed run does them again from its checkpoint."""
-        with plainly(self.folder), self._connection as connection:
-            connection.execute("DELETE FROM rounds WHERE round > ?", (last_round,))
-            connection.execute("DELETE FROM device_rounds WHERE round > ?", (last_round,))
-
     def note(self, text: str) -> None:
         """Record one line a reader of the report should know, such as where the weights came from."""
         with plainly(self.folder), self._connection as connection:

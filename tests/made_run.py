@@ -15,7 +15,9 @@ GROUPS = (
 )
 
 
-def make(folder: Path, *, seed: int = 0, rounds: int = 4, groups=GROUPS, finish: bool = True) -> Path:
+def make(
+    folder: Path, *, seed: int = 0, rounds: int = 4, groups=GROUPS, finish: bool = True, begun: bool = True
+) -> Path:
     count = sum(group.count for group in groups)
     config = RunConfig(name=folder.name, cohort=count, rounds=rounds, groups=groups, seed=seed)
     rng = seeds.rng(seed, "made")
@@ -26,8 +28,9 @@ def make(folder: Path, *, seed: int = 0, rounds: int = 4, groups=GROUPS, finish:
             for d in devices
         )
         store.note("the server trained the network on 300 public images")
-        store.add_round(RoundRecord(0, 0, 0, 2.3, 0.12, 0.0))
-        for number in range(1, rounds + 1):
+        if begun:
+            store.add_round(RoundRecord(0, 0, 0, 2.3, 0.12, 0.0))
+        for number in range(1, rounds + 1 if begun else 1):
             accuracy = 0.9 - 0.7 / number
             told = [_device_round(number, d, accuracy + 0.1 * rng.random()) for d in devices]
             trained = sum(one.outcome == "trained" for one in told)

@@ -77,14 +77,6 @@ def test_exit_code_counts_rounds_and_devices(store):
     assert (store.run().cause, store.run().weights_sha256) == ("why", "abc")
 
 
-def test_forget_after_drops_rounds_and_their_devices(store):
-    for number in (1, 2):
-        store.add_round(asked(number), devices(number))
-    store.forget_after(1)
-    assert [record.round for record in store.rounds()] == [1]
-    assert {record.round for record in store.device_rounds()} == {1}
-
-
 def test_one_writer_many_readers(store):
     assert is_locked(store.folder)
     with pytest.raises(RunError, match="being written by another process"):

@@ -119,9 +119,8 @@ def test_names_are_escaped(tmp_path):
 
 
 def test_a_run_that_has_not_begun_or_not_ended(tmp_path):
-    folder = make(tmp_path / "x", rounds=3, finish=False)
+    folder = make(tmp_path / "x", rounds=3, finish=False, begun=False)
     with RunStore.open(folder) as store:
-        store.forget_after(-1)
         assert "the run is running" in text_of(folder)
         assert summarise(store).groups[1].asked == 0
     assert "no evaluation yet" in text_of(folder)
