@@ -1,1 +1,1 @@
-"""The Flower ClientApp: it translates messages and delegates to fed_asi."""
+"""The Flower ClientApp (app.py)."""

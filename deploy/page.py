@@ -13,7 +13,8 @@ from pathlib import Path
 
 from deploy.settings import RUNS, say
 from fed_asi.errors import FedAsiError
-from fed_asi.records import FILE_NAME, RunStore
+from fed_asi.results.schema import FILE_NAME
+from fed_asi.results.store import RunStore
 
 _HEADERS = {
     "Content-Type": "text/html; charset=utf-8",

@@ -35,10 +35,12 @@ from deploy.settings import (
     wait_for,
     warn_insecure,
 )
-from fed_asi.config import RunConfig
-from fed_asi.config_file import load_config
 from fed_asi.errors import FedAsiError, RunError
-from fed_asi.records import FILE_NAME, RunStore
+from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.file import load_config
+from fed_asi.results import report
+from fed_asi.results.schema import FILE_NAME
+from fed_asi.results.store import RunStore
 
 WHO = "runner"
 _APP = Path(os.environ.get("FED_ASI_APP", "/app"))
@@ -98,7 +100,7 @@ def follow(client: ControlHttpClient, fleet: str) -> str:
     trust = ["--insecure"] if insecure() else ["--root-certificates", str(certificate())]
     executor = subprocess.Popen(["flower-superexec", "--runtime-api-address", address, *trust])
     try:
-        config = f'fleet="{fleet}" resume=true'
+        config = f'fleet="{fleet}" resume=true deployed=true'
         command = ["flwr", "run", str(_APP), _CONNECTION, "--stream", "--run-config", config]
         subprocess.run(command, check=False)
         return _word(client)
@@ -120,8 +122,6 @@ def _word(client: ControlHttpClient) -> str:
 
 def show(folder: Path) -> None:
     """Print the run's table and write its report beside its records."""
-    from fed_asi import report
-
     report.show(folder, Console(width=140))
     report.write([folder])
     say(WHO, "report: http://localhost:8080 while the service `page` runs (docker compose up page)")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from starlette.middleware import Middleware
 
+from deploy.control import control_client, reachable
 from deploy.gate import OperatorGate
 from deploy.keys import make_authority, write
 from deploy.settings import (
@@ -64,8 +65,6 @@ def _register(device: int, path: Path) -> None:
     from flwr.cli.supernode.register import try_load_public_key
     from flwr.proto.control_pb2 import RegisterNodeRequest
 
-    from deploy.control import control_client
-
     client = control_client("127.0.0.1", OWN / "ca.crt")
     try:
         client.RegisterNode(
@@ -78,8 +77,6 @@ def _register(device: int, path: Path) -> None:
 
 
 def _serving() -> bool:
-    from deploy.control import reachable
-
     return reachable("127.0.0.1")
 
 

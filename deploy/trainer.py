@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,6 @@ def _answer(apps: dict[str, Any], run: Any, fab: Any, message: Any, context: Any
             _carry_ballast()
         return _app(apps, run, fab)(message=message, context=context), context
     except Exception as error:
-        import traceback
-
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}"
         return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message), context

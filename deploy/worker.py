@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import multiprocessing
+import socket
 import threading
 import time
 import traceback
@@ -176,8 +177,6 @@ def main() -> None:
 
 
 def _wait_for_port(host: str, port: int) -> None:
-    import socket
-
     while True:
         try:
             socket.create_connection((host, port), timeout=1).close()

@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fed_asi import data, layers, models, seeds
-from fed_asi.compression import check_gradients, compress_
+from fed_asi.compression.compress import check_gradients, compress_
+from fed_asi.compression.cut import cut
 from fed_asi.data.features import FeatureSource, FeatureStore
-from fed_asi.meter import ActivationMeter
-from fed_asi.methods import Method
-from fed_asi.models.split import cut
-from fed_asi.plans import Plan
-from fed_asi.sgd import Sgd
-from fed_asi.steps import training_mode_
+from fed_asi.memory.meter import ActivationMeter
+from fed_asi.methods.base import Method
+from fed_asi.planning.plan import Plan
+from fed_asi.training.sgd import Sgd
+from fed_asi.training.steps import training_mode_
 
 BATCH = 128
 TRAIN, TUNE, JUDGE = 10_000, 4_000, 5_000

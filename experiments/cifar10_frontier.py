@@ -26,10 +26,11 @@ from memory_table import Ranks, hosvd_ranks
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from fed_asi import counting, models
-from fed_asi.costs import size_of
-from fed_asi.counting import LayerSize
-from fed_asi.methods import (
+from fed_asi import models
+from fed_asi.memory import counting
+from fed_asi.memory.costs import size_of
+from fed_asi.memory.counting import LayerSize
+from fed_asi.methods.base import (
     ASI,
     HOSVD,
     BiasOnly,

@@ -25,14 +25,15 @@ from cifar10_frontier import DEPTHS, METHODS, MILESTONES, Row, depth_of
 from torch import nn
 from torch.nn import functional as F
 
-from fed_asi import counting, layers, models
-from fed_asi.checkpointing import Checkpointed
-from fed_asi.compression import compress_
+from fed_asi import layers, models
+from fed_asi.compression.compress import compress_
+from fed_asi.compression.cut import cut
+from fed_asi.compression.gradient_checkpointing import Checkpointed
+from fed_asi.compression.tune import tune_
 from fed_asi.data.images import to_batch
-from fed_asi.meter import ActivationMeter
-from fed_asi.models.split import cut
-from fed_asi.steps import training_mode_
-from fed_asi.tune import tune_
+from fed_asi.memory import counting
+from fed_asi.memory.meter import ActivationMeter
+from fed_asi.training.steps import training_mode_
 
 MB = 2**20
 PLAIN, AGAIN = "plain PyTorch", "checkpointing"

@@ -22,10 +22,10 @@ import numpy as np
 from centralised import Rows  # the sibling module
 from rich.console import Console
 
-from fed_asi.config_file import load_config
-from fed_asi.progress import Terminal
-from fed_asi.records import RunStore
-from fed_asi.rounds import run_loop
+from fed_asi.fleets.file import load_config
+from fed_asi.results.progress import Terminal
+from fed_asi.results.store import RunStore
+from fed_asi.rounds.run import run_loop
 
 FLEET = Path(__file__).parent / "fleets" / "mixed.toml"
 POOR = ("8-kib", "32-kib")

@@ -24,11 +24,11 @@ from centralised import TUNING_EPOCHS, Rows, Schedule, Spec, Work, train  # the 
 from torch import nn
 
 from fed_asi import models
-from fed_asi.calibration import profile
 from fed_asi.data.images import to_batch
-from fed_asi.planner import plan
-from fed_asi.plans import Plan
-from fed_asi.profiles import Profile
+from fed_asi.planning.calibration import profile
+from fed_asi.planning.plan import Plan
+from fed_asi.planning.profile import Profile
+from fed_asi.planning.search import plan
 
 RESOLUTION, CALIBRATION = 128, 64
 RATES = (0.025, 0.05, 0.1, 0.2, 0.3)

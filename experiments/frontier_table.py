@@ -15,9 +15,11 @@ from centralised import Rows  # the sibling modules
 from frontier import SMALL, SUITES, Contestant, Row
 
 from fed_asi.errors import FedAsiError
-from fed_asi.plan_report import captured_share, figure
-from fed_asi.planner import DEFAULT_OBJECTIVE, plan
-from fed_asi.profiles import Profile
+from fed_asi.planning.figure import figure
+from fed_asi.planning.profile import Profile
+from fed_asi.planning.question import DEFAULT_OBJECTIVE
+from fed_asi.planning.rivals import captured_share
+from fed_asi.planning.search import plan
 from fed_asi.units import format_bytes, parse_bytes
 
 HEADER = """# What a byte buys: plans for MCUNet on CIFAR-10

@@ -22,11 +22,11 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fed_asi import compress_, data, layers, models, tucker, tune_last_
+from fed_asi.compression.cut import cut
+from fed_asi.compression.graph import analyse
 from fed_asi.data.images import to_batch
-from fed_asi.graph import analyse
-from fed_asi.meter import ActivationMeter
-from fed_asi.methods import ASI, Method, Quantized, Vanilla
-from fed_asi.models.split import cut
+from fed_asi.memory.meter import ActivationMeter
+from fed_asi.methods.base import ASI, Method, Quantized, Vanilla
 
 MIB = 2**20
 # MiB of the Tucker forms at HOSVD 0.8, printed on the poster for batch 64 at 224x224.

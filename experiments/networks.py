@@ -15,13 +15,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from fed_asi import models
-from fed_asi.calibration import profile
-from fed_asi.compression import check_gradients, compress_
+from fed_asi.compression import cut
+from fed_asi.compression.compress import check_gradients, compress_
+from fed_asi.compression.tune import tune_last_
 from fed_asi.errors import FedAsiError
-from fed_asi.meter import ActivationMeter
-from fed_asi.models import split
-from fed_asi.planner import plan
-from fed_asi.tune import tune_last_
+from fed_asi.memory.meter import ActivationMeter
+from fed_asi.planning.calibration import profile
+from fed_asi.planning.search import plan
 from fed_asi.units import format_bytes
 
 # name -> (layers trained, resolution); transformers have one convolution, so their head or last blocks train
@@ -62,7 +62,7 @@ def attempt(name: str) -> Outcome:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(BATCH, 3, resolution, resolution, generator=generator)
     y = torch.randint(10, (BATCH,), generator=generator)
-    trunk, _ = split.cut(model, trained, x)
+    trunk, _ = cut.cut(model, trained, x)
     plain = _step(model, x, y)
     studied = profile(model, x, y, trained=trained, micro_batches=(1, 2, BATCH))
     budget = plain // 2
@@ -71,7 +71,7 @@ def attempt(name: str) -> Outcome:
     measured = _step(model, x, y)
     check_gradients(model)
     return Outcome(
-        name, len(found.methods), split.cut_point(trunk), plain, budget, found.planned_bytes, measured
+        name, len(found.methods), cut.cut_point(trunk), plain, budget, found.planned_bytes, measured
     )
 
 

@@ -21,15 +21,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fed_asi import counting, data, models, tucker
-from fed_asi.compression import compress_, uncompress_
-from fed_asi.costs import cost, size_of
-from fed_asi.counting import LayerSize
+from fed_asi import data, models, tucker
+from fed_asi.compression import cut
+from fed_asi.compression.compress import compress_, uncompress_
+from fed_asi.compression.tune import tune_last_
 from fed_asi.data.images import to_batch
 from fed_asi.errors import MissingDataError, WeightsError
-from fed_asi.methods import ASI, HOSVD, GradientFilter, Method, Vanilla
-from fed_asi.models import split
-from fed_asi.tune import tune_last_
+from fed_asi.memory import counting
+from fed_asi.memory.costs import cost, size_of
+from fed_asi.memory.counting import LayerSize
+from fed_asi.methods.base import ASI, HOSVD, GradientFilter, Method, Vanilla
 
 BATCH = 64
 RESOLUTION = 224
@@ -185,7 +186,7 @@ def tucker_rows(
 ) -> Iterator[Row]:
     """Yield HOSVD and ASI on stand-in activations; ASI's budget is what the poster prints for HOSVD."""
     of = trained_layers(model, layers)
-    trunk, tail = split.cut(model, of.names, x[:1])
+    trunk, tail = cut.cut(model, of.names, x[:1])
     with torch.no_grad():
         features = trunk(x)
     activations, gradients = record(tail, of.names, features, y)

@@ -12,66 +12,50 @@ if TYPE_CHECKING:
     from fed_asi import data as data
     from fed_asi import errors as errors
     from fed_asi import models as models
-    from fed_asi.calibration import profile as profile
-    from fed_asi.compression import compress_ as compress_
-    from fed_asi.compression import uncompress_ as uncompress_
-    from fed_asi.costs import cost as cost
+    from fed_asi.compression.compress import compress_ as compress_
+    from fed_asi.compression.compress import uncompress_ as uncompress_
+    from fed_asi.compression.tune import tune_ as tune_
+    from fed_asi.compression.tune import tune_last_ as tune_last_
     from fed_asi.errors import FedAsiError as FedAsiError
-    from fed_asi.meter import ActivationMeter as ActivationMeter
-    from fed_asi.methods import (
-        ASI as ASI,
-    )
-    from fed_asi.methods import (
-        HOSVD as HOSVD,
-    )
-    from fed_asi.methods import (
-        BiasOnly as BiasOnly,
-    )
-    from fed_asi.methods import (
-        FixedSubspace as FixedSubspace,
-    )
-    from fed_asi.methods import (
-        Frozen as Frozen,
-    )
-    from fed_asi.methods import (
-        GradientFilter as GradientFilter,
-    )
-    from fed_asi.methods import (
-        Method as Method,
-    )
-    from fed_asi.methods import (
-        Quantized as Quantized,
-    )
-    from fed_asi.methods import (
-        SpatialMean as SpatialMean,
-    )
-    from fed_asi.methods import (
-        Vanilla as Vanilla,
-    )
-    from fed_asi.planner import plan as plan
-    from fed_asi.plans import Plan as Plan
-    from fed_asi.profiles import Profile as Profile
-    from fed_asi.tune import tune_ as tune_
-    from fed_asi.tune import tune_last_ as tune_last_
+    from fed_asi.memory.costs import cost as cost
+    from fed_asi.memory.meter import ActivationMeter as ActivationMeter
+    from fed_asi.methods import ASI as ASI
+    from fed_asi.methods import HOSVD as HOSVD
+    from fed_asi.methods import BiasOnly as BiasOnly
+    from fed_asi.methods import FixedSubspace as FixedSubspace
+    from fed_asi.methods import Frozen as Frozen
+    from fed_asi.methods import GradientFilter as GradientFilter
+    from fed_asi.methods import Method as Method
+    from fed_asi.methods import Quantized as Quantized
+    from fed_asi.methods import SpatialMean as SpatialMean
+    from fed_asi.methods import Vanilla as Vanilla
+    from fed_asi.planning.calibration import profile as profile
+    from fed_asi.planning.plan import Plan as Plan
+    from fed_asi.planning.profile import Profile as Profile
+    from fed_asi.planning.search import plan as plan
 
 __version__ = "0.1.0"
 
-_METHODS = ("ASI", "HOSVD", "BiasOnly", "FixedSubspace", "Frozen", "GradientFilter", "Method", "Quantized",
-            "SpatialMean", "Vanilla")  # fmt: skip
 _HOME = {
-    "profile": "calibration",
-    "compress_": "compression",
-    "uncompress_": "compression",
-    "cost": "costs",
+    "ActivationMeter": "memory.meter",
     "FedAsiError": "errors",
-    "ActivationMeter": "meter",
-    "plan": "planner",
-    "Plan": "plans",
-    "Profile": "profiles",
-    "tune_": "tune",
-    "tune_last_": "tune",
-    **dict.fromkeys(_METHODS, "methods"),
-}
+    "Plan": "planning.plan",
+    "Profile": "planning.profile",
+    "compress_": "compression.compress",
+    "cost": "memory.costs",
+    "plan": "planning.search",
+    "profile": "planning.calibration",
+    "tune_": "compression.tune",
+    "tune_last_": "compression.tune",
+    "uncompress_": "compression.compress",
+    **dict.fromkeys(
+        (
+            "ASI", "HOSVD", "BiasOnly", "FixedSubspace", "Frozen", "GradientFilter", "Method", "Quantized",
+            "SpatialMean", "Vanilla",
+        ),
+        "methods",
+    ),
+}  # fmt: skip
 _MODULES = ("data", "errors", "models")
 
 

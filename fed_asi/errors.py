@@ -39,22 +39,14 @@ class BudgetError(FedAsiError):
 
 
 class OverBudgetError(FedAsiError):
-    """A step's measured saved bytes passed the budget; nothing has been updated yet."""
+    """A step's measured bytes passed the budget; nothing has been updated yet. measured_bytes: of that step."""
 
-    def __init__(self, measured_bytes: int, budget_bytes: int, detail: str = "") -> None:
+    def __init__(self, text: str, measured_bytes: int) -> None:
         self.measured_bytes = measured_bytes
-        self.budget_bytes = budget_bytes
-        self.detail = detail
-        super().__init__(measured_bytes, budget_bytes, detail)
+        super().__init__(text, measured_bytes)
 
     def __str__(self) -> str:
-        from fed_asi.units import format_bytes
-
-        text = (
-            f"out of memory: the step keeps {format_bytes(self.measured_bytes)}, "
-            f"the budget is {format_bytes(self.budget_bytes)}"
-        )
-        return f"{text} ({self.detail})" if self.detail else text
+        return str(self.args[0])
 
 
 class ProfileError(FedAsiError):

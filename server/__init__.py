@@ -1,1 +1,1 @@
-"""The Flower ServerApp and its strategy: they translate messages and delegate to fed_asi."""
+"""The Flower ServerApp (app.py)."""

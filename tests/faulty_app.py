@@ -18,11 +18,11 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-import clients.app as real
-from fed_asi.checkpoint import Factors
-from fed_asi.local import Job
-from fed_asi.replies import Reply, answer
-from fed_asi.workplace import Workplace
+import fed_asi.flower.client as real
+from fed_asi.devices.job import Job
+from fed_asi.devices.reply import Reply, answer
+from fed_asi.devices.warm_factors import WarmFactors
+from fed_asi.workplace.place import Workplace
 
 app = ClientApp()
 app.query()(real.who)
@@ -61,8 +61,8 @@ def spoiled(reply: Reply, fault: str) -> Reply:
 
 
 def faulty_answer(
-    place: Workplace, job: Job, tensors: dict[str, torch.Tensor], factors: Factors | None
-) -> tuple[Reply, Factors]:
+    place: Workplace, job: Job, tensors: dict[str, torch.Tensor], factors: WarmFactors | None
+) -> tuple[Reply, WarmFactors]:
     fault = planned(job)
 
     class Place:

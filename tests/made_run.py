@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fed_asi import fleet, seeds
-from fed_asi.config import GroupConfig, RunConfig
-from fed_asi.records import DeviceRecord, DeviceRoundRecord, RoundRecord, RunStore
+from fed_asi import seeds
+from fed_asi.fleets import fleet
+from fed_asi.fleets.config import GroupConfig, RunConfig
+from fed_asi.results.schema import DeviceRecord, DeviceRoundRecord, RoundRecord
+from fed_asi.results.store import RunStore
 
 GROUPS = (
     GroupConfig(name="tight", count=1, budget=2048),

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fed_asi.config import RunConfig
-from fed_asi.records import TIMES, RunStore
+from fed_asi.fleets.config import RunConfig
+from fed_asi.results.schema import TIMES
+from fed_asi.results.store import RunStore
 
 
 def small(**changes: Any) -> RunConfig:

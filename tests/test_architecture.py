@@ -1,4 +1,7 @@
-"""The shape of the package: imports run downward, and only the Flower apps know Flower."""
+"""The shape of the package: rooms by role, every import downward, and Flower, Ray and private parts in their places.
+
+Every import counts, also those inside functions and for type checkers.
+"""
 
 from __future__ import annotations
 
@@ -12,99 +15,211 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# From the bottom up: a module may import from its own line and from those above it in this list.
-ORDER = [
-    "errors units seeds",
-    "tucker",
-    "methods",
-    "layers",
-    "meter graph memory",
-    "tune compression compression_report",
-    "counting costs",
-    "knapsack profiles plans candidates trials floors calibration planner plan_report",
-    "models data plan_command checkpointing",
-    "fleet config config_checks config_file compose",
-    "sqlite_file runlock schedule",
-    "records",
-    "progress",
-    "sgd aggregate checkpoint evaluation pretraining device_plans steps",
-    "workplace federated_calibration",
-    "prepare local",
-    "replies",
-    "rounds",
-    "summary compare figures report_table report_html report",
-    "cli",
-]
-LEVEL = {name: level for level, line in enumerate(ORDER) for name in line.split()}
+# From the bottom up: a room imports from rooms above it in this list, and its own files from each other.
+ROOMS = [
+    "errors", "units", "seeds", "tucker", "machine", "files",
+    "methods",  # how an input is kept
+    "layers",  # kinds of layers
+    "memory",  # what a step keeps and costs
+    "compression",  # a network made to keep less
+    "models", "data",  # what is trained, on what
+    "fleets",  # what a fleet file says
+    "results",  # records, and how they are read
+    "planning",  # from a calibration batch to a plan
+    "training",  # steps, sgd, evaluation
+    "workplace",  # what training needs at one place
+    "devices",  # what one device does
+    "rounds",  # the loop
+    "flower",  # Flower and Ray
+    "commands", "__main__",
+]  # fmt: skip
+LEVEL = {room: level for level, room in enumerate(ROOMS)}
+KNOW_FLOWER = ("fed_asi/flower", "clients", "server", "deploy")
+
+# Imports inside functions, each with its reason: "speed" keeps a quick start quick, "optional" may be missing,
+# "environment" must wait until the environment is set, which Flower and Ray read when they are imported.
+LATE: dict[tuple[str, str], str] = {
+    (
+        "deploy.superlink",
+        "flwr",
+    ): "speed: the authority's keys are made while nothing of Flower is loaded yet",
+    ("deploy.trainer", "flwr"): "speed: the child says it lives before it loads Flower",
+    ("deploy.trainer", "torch"): "speed: the same",
+    (
+        "fed_asi.commands.run",
+        "fed_asi.fleets.checks",
+    ): "speed: help and mistakes on the command line cost no torch",
+    ("fed_asi.commands.run", "fed_asi.fleets.file"): "speed: the same",
+    (
+        "fed_asi.commands.run",
+        "fed_asi.flower.simulation",
+    ): "optional: a run on the plain loop needs neither Flower nor Ray",
+    ("fed_asi.commands.run", "fed_asi.results.lock"): "speed: the same",
+    ("fed_asi.commands.run", "fed_asi.results.progress"): "speed: the same",
+    ("fed_asi.commands.run", "fed_asi.results.report"): "speed: the same",
+    ("fed_asi.commands.run", "fed_asi.results.store"): "speed: the same",
+    ("fed_asi.commands.run", "fed_asi.rounds.run"): "speed: the same",
+    (
+        "fed_asi.data.downloaded",
+        "fed_asi.models.torchvision_shim",
+    ): "speed: torchvision, where a data set is its",
+    ("fed_asi.data.images", "PIL"): "speed: where images are files",
+    ("fed_asi.data.sources", "sklearn"): "speed: where the data are its digits",
+    (
+        "fed_asi.flower.private",
+        "flwr",
+    ): "environment: clients and servers load this before they know whether Flower simulates",
+    ("fed_asi.flower.private", "ray"): "environment: the same",
+    ("fed_asi.flower.ray_start", "ray"): "environment: Ray reads it when it is imported",
+    (
+        "fed_asi.flower.simulation",
+        "fed_asi.flower.client",
+    ): "environment: Flower reads it when it is imported",
+    ("fed_asi.flower.simulation", "fed_asi.flower.executor"): "environment: the same",
+    ("fed_asi.flower.simulation", "fed_asi.flower.private"): "environment: the same",
+    ("fed_asi.flower.simulation", "fed_asi.flower.ray_start"): "environment: the same",
+    ("fed_asi.flower.simulation", "flwr"): "environment: the same",
+    ("fed_asi.memory.peak", "torch"): "speed: torch's profiler, where a peak is measured",
+    ("fed_asi.models", "fed_asi.models.torchvision_shim"): "speed: torchvision, where a network is its",
+    ("fed_asi.models.torchvision_shim", "torchvision"): "speed: the same",
+    ("fed_asi.models.weights", "fed_asi.models.torchvision_shim"): "speed: the same",
+    ("fed_asi.planning.figure", "matplotlib"): "speed: where a plan is drawn",
+    ("fed_asi.results.report", "fed_asi.results.figures"): "speed: matplotlib, where a page is written",
+    ("fed_asi.results.report", "fed_asi.results.page"): "speed: the same",
+}
 
 
-def modules(folder: str) -> list[Path]:
-    return sorted((ROOT / folder).rglob("*.py"))
+def files(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
 
 
-def top_level_imports(path: Path) -> Iterator[str]:
-    """Names of the modules imported when `path` is, so neither in functions nor for type checkers."""
-    waiting: list[ast.AST] = [ast.parse(path.read_text())]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            continue
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
-            if node.module == "fed_asi":
-                yield from (f"fed_asi.{alias.name}" for alias in node.names)
-        waiting.extend(ast.iter_child_nodes(node))
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def all_imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
+MODULES = {name_of(path): path for path in files("fed_asi", "clients", "server", "deploy")}
+API = "fed_asi"  # its __init__ names the public API, for type checkers and by a table
 
 
-@pytest.mark.parametrize("path", modules("fed_asi"), ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_run_downward(path: Path) -> None:
-    part = path.relative_to(ROOT / "fed_asi").parts[0].removesuffix(".py")
-    if part == "__init__":
+def imported(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    """Modules that a statement imports, as names of files where they are this project's."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
         return
-    assert part in LEVEL, f"give {part} its line in ORDER"
-    for name in top_level_imports(path):
-        pieces = name.split(".")
-        if pieces[0] == "fed_asi" and len(pieces) > 1:
-            assert LEVEL[pieces[1]] <= LEVEL[part], (
-                f"{part} must not import {pieces[1]}, which stands above it"
-            )
+    assert node.level == 0, "imports are absolute"
+    for alias in node.names:
+        full = f"{node.module}.{alias.name}"
+        yield full if full in MODULES else str(node.module)
 
 
-@pytest.mark.parametrize("path", modules("fed_asi"), ids=lambda p: str(p.relative_to(ROOT)))
-def test_the_package_knows_no_flower(path: Path) -> None:
-    roots = {name.split(".")[0] for name in all_imports(path)}
-    assert not roots & {"flwr", "ray", "experiments"}
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """(module, whether it is imported inside a function) for every import of a file."""
+    waiting: list[tuple[ast.AST, bool]] = [(ast.parse(path.read_text()), False)]
+    while waiting:
+        node, inside = waiting.pop()
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield from ((name, inside) for name in imported(node))
+        inside = inside or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        waiting.extend((child, inside) for child in ast.iter_child_nodes(node))
+
+
+GRAPH = {
+    name: {other for other, _ in imports(path) if other in MODULES and other not in {name, API}}
+    for name, path in MODULES.items()
+    if name != API
+}
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if parts[0] == "fed_asi" else parts[0]
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of nodes that reach each other."""
+    reach: dict[str, set[str]] = {}
+    for start, nearest in graph.items():
+        seen, waiting = set(), list(nearest)
+        while waiting:
+            node = waiting.pop()
+            if node not in seen:
+                seen.add(node)
+                waiting += graph.get(node, ())
+        reach[start] = seen
+    return sorted(
+        {tuple(sorted(b for b in reach[a] if a in reach.get(b, ()))) for a in graph if a in reach[a]}
+    )
+
+
+def test_every_room_has_its_place() -> None:
+    rooms = {room_of(name) for name in GRAPH if name.startswith("fed_asi.")}
+    assert rooms == set(ROOMS)
+
+
+def test_imports_run_downward() -> None:
+    upward = [
+        f"{name} imports {other}"
+        for name, others in GRAPH.items()
+        for other in others
+        if name.startswith("fed_asi.")
+        and (not other.startswith("fed_asi.") or LEVEL[room_of(other)] > LEVEL[room_of(name)])
+    ]
+    assert not upward
+
+
+def test_there_are_no_circles_between_files_or_rooms() -> None:
+    assert circles(GRAPH) == []
+    between: dict[str, set[str]] = {room_of(name): set() for name in GRAPH}
+    for name, others in GRAPH.items():
+        between[room_of(name)] |= {room_of(other) for other in others} - {room_of(name)}
+    assert circles(between) == []
+
+
+def test_late_imports_are_listed_with_their_reason() -> None:
+    late = {
+        (name, other.split(".")[0] if other.split(".")[0] != "fed_asi" else other)
+        for name, path in MODULES.items()
+        for other, inside in imports(path)
+        if inside
+    }
+    assert late - set(LATE) == set(), "list it with its reason, or import it at the top"
+    assert set(LATE) - late == set(), "no longer there"
+    assert {reason.split(":")[0] for reason in LATE.values()} <= {"speed", "optional", "environment"}
+
+
+def test_flower_and_ray_are_known_where_they_belong_alone() -> None:
+    for path in files("fed_asi", "clients", "server", "deploy"):
+        here = str(path.relative_to(ROOT))
+        roots = {name.split(".")[0] for name, _ in imports(path)}
+        assert "experiments" not in roots, here
+        if not here.startswith(KNOW_FLOWER):
+            assert not roots & {"flwr", "ray"}, here
 
 
 def test_the_apps_do_not_know_each_other() -> None:
     for folder, other in (("clients", "server"), ("server", "clients")):
-        for path in modules(folder):
-            roots = {name.split(".")[0] for name in top_level_imports(path)}
-            assert other not in roots, f"{path.relative_to(ROOT)} imports {other}"
+        for path in files(folder):
+            assert other not in {name.split(".")[0] for name, _ in imports(path)}, path
 
 
-def test_import_is_free_of_flower_and_ray() -> None:
-    heavy = ("flwr", "ray", "matplotlib", "sklearn")
-    code = f"import sys, fed_asi; print(*(m for m in {heavy} if m in sys.modules))"
+def test_every_package_says_what_it_is_for() -> None:
+    for path in files("fed_asi"):
+        assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+@pytest.mark.parametrize(
+    "code", ["import fed_asi", "import fed_asi.commands.main", "import fed_asi.fleets.file"]
+)
+def test_import_is_free_of_flower_and_ray(code: str) -> None:
+    heavy = ("flwr", "ray", "matplotlib", "sklearn", "torchvision")
+    code = f"import sys; {code}; print(*(m for m in {heavy} if m in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == ""
 
 
 def test_no_machine_paths_and_no_neighbours() -> None:
-    for folder in ("fed_asi", "clients", "server"):
-        for path in modules(folder):
-            text = path.read_text()
-            assert "../shared" not in text, path
-            assert f"{ROOT}/" not in text, path  # the parent alone may be the start of a container's path
+    for path in files("fed_asi", "clients", "server", "deploy"):
+        text = path.read_text()
+        assert "../shared" not in text, path
+        assert f"{ROOT}/" not in text, path  # the parent alone may be the start of a container's path

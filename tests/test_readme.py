@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fed_asi.config_file import load_config
+from fed_asi.fleets.file import load_config
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -71,7 +71,7 @@ def test_the_commands_in_their_order(tmp_path: Path, cifar10_dir: Path, weights_
 
 
 def _fed_asi(arguments: list[str], folder: Path, environment: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "fed_asi.cli", *arguments]
+    command = [sys.executable, "-m", "fed_asi", *arguments]
     done = subprocess.run(
         command, check=False, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
     )

@@ -19,8 +19,9 @@ import time
 from pathlib import Path
 
 from fed_asi import seeds
-from fed_asi.records import TIMES, RunStore
-from fed_asi.runlock import is_locked
+from fed_asi.results.lock import is_locked
+from fed_asi.results.schema import TIMES
+from fed_asi.results.store import RunStore
 
 FLEET = """
 name = "killed"
@@ -50,7 +51,7 @@ count = 4
 budget = "unlimited"
 batch_size = 16
 """
-RUN = [sys.executable, "-m", "fed_asi.cli", "run"]
+RUN = [sys.executable, "-m", "fed_asi", "run"]
 
 
 def start(arguments: list[str]) -> subprocess.Popen[bytes]:

@@ -23,19 +23,22 @@ from pathlib import Path
 
 import torch
 
-from fed_asi import checkpoint
-from fed_asi.config_file import load_config
+from fed_asi.devices.job import Job
+from fed_asi.devices.reply import answer
+from fed_asi.devices.work import LocalResult, train_locally
 from fed_asi.errors import BudgetError
-from fed_asi.local import Job, LocalResult, train_locally
-from fed_asi.plans import Plan
-from fed_asi.prepare import prepare
-from fed_asi.progress import Unwatched
-from fed_asi.records import RunStore
-from fed_asi.replies import answer
-from fed_asi.rounds import LoopExecutor, Rounds
-from fed_asi.schedule import Costs, in_order
+from fed_asi.fleets.file import load_config
+from fed_asi.planning.plan import Plan
+from fed_asi.results.progress import Unwatched
+from fed_asi.results.store import RunStore
+from fed_asi.rounds import checkpoints
+from fed_asi.rounds.executor import LoopExecutor
+from fed_asi.rounds.job_order import Costs, in_order
+from fed_asi.rounds.loop import Rounds
 from fed_asi.units import parse_bytes
-from fed_asi.workplace import Workplace, fingerprint, open_workplace
+from fed_asi.workplace.address import run_fingerprint
+from fed_asi.workplace.place import Workplace, open_workplace
+from fed_asi.workplace.prepare import prepare
 
 FLEET = Path(__file__).parents[1] / "fleets" / "cifar10.toml"
 BUDGETS = ("64 KiB", "128 KiB", "256 KiB", "512 KiB", "1 MiB", None)
@@ -98,7 +101,7 @@ def _work(folder: Path, waiting: Queue[Job | None], done: Queue[tuple[Job, float
     torch.set_num_threads(place.config.compute.threads)
     with RunStore.read(folder) as store:
         last = max(record.round for record in store.rounds())
-    tensors = checkpoint.load(folder / "checkpoints", last, fingerprint(place.config)).tensors
+    tensors = checkpoints.load(folder / "checkpoints", last, run_fingerprint(place.config)).tensors
     while (job := waiting.get()) is not None:
         started, busy = time.perf_counter(), time.process_time()
         answer(place, job, tensors, None)
@@ -147,7 +150,7 @@ def _row(place: Workplace, budget: str | None, device: int) -> str:
 
 
 def _plan(place: Workplace, budget: int | None, micro_batch: int) -> Plan:
-    from fed_asi.device_plans import Limits
+    from fed_asi.planning.device_plans import Limits
 
     return place.plans.first(Limits(budget, 32, micro_batch))
 

@@ -25,8 +25,8 @@ from flwr.serverapp.strategy import FedAvg
 from torch import nn
 
 from fed_asi import data, models
-from fed_asi.local import learning_rate
-from fed_asi.tune import tune_last_
+from fed_asi.compression.tune import tune_last_
+from fed_asi.training.sgd import learning_rate
 
 RESOLUTION, LAYERS, BATCH = 128, 4, 32
 app = ClientApp()

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from fed_asi import models, seeds
-from fed_asi.calibration import profile
-from fed_asi.methods import Quantized
-from fed_asi.planner import plan
-from fed_asi.profiles import Candidate, Fingerprint, LayerProfile, Profile
+from fed_asi.methods.base import Quantized
+from fed_asi.planning.calibration import profile
+from fed_asi.planning.profile import Candidate, LayerProfile, ModelFingerprint, Profile
+from fed_asi.planning.search import plan
 from fed_asi.units import format_bytes
 
 LAYERS, CANDIDATES, MICRO_BATCHES = 42, 64, tuple(2**power for power in range(8))
@@ -35,7 +35,7 @@ def made_up_profile(seed: int = 0) -> Profile:
     rng = seeds.rng(seed, "planning")
     layers = tuple(_layer(rng, index) for index in range(LAYERS))
     floors = {b: tuple(512 * b * (LAYERS - i) for i in range(LAYERS)) for b in MICRO_BATCHES}
-    return Profile(Fingerprint("made up", (3, 32, 32), "float32"), layers, floors, 128)
+    return Profile(ModelFingerprint("made up", (3, 32, 32), "float32"), layers, floors, 128)
 
 
 def _layer(rng: np.random.Generator, index: int) -> LayerProfile:

@@ -29,10 +29,10 @@ import numpy as np
 from kill_test import kill_session
 
 from fed_asi import data
-from fed_asi.config import RunConfig
-from fed_asi.config_file import load_config
-from fed_asi.records import RunStore
-from server.environment import QUIET
+from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.file import load_config
+from fed_asi.flower.environment import QUIET
+from fed_asi.results.store import RunStore
 
 ROOT = Path(__file__).parents[2]
 IMAGES_EACH = 8  # a device's, in the table by scale: the same work in every row
@@ -40,7 +40,7 @@ FLEET = ROOT / "experiments" / "fleets" / "cifar10.toml"
 RUN = """
 import json, pathlib, resource, sys, time
 from fed_asi.config import RunConfig
-from server.simulation import run_flower
+from fed_asi.flower.simulation import run_flower
 folder = pathlib.Path(sys.argv[1])
 config = RunConfig.from_json((folder.parent / f"{folder.name}.json").read_text())
 from fed_asi.progress import Unwatched
@@ -245,7 +245,7 @@ def _plain(out: Path, fleet: RunConfig, given: argparse.Namespace) -> dict[str, 
 
 def _write_shards(run: Path, path: Path, config: RunConfig) -> None:
     """Write each device's rows of x_train: those it trains on, and those it judges by."""
-    from fed_asi.workplace import open_workplace
+    from fed_asi.workplace.place import open_workplace
 
     place = open_workplace(run / "workplace")
     rows = data.load("cifar10").split(config.data.public, config.data.validation, config.seed).train
@@ -293,7 +293,7 @@ def by_scale(given: argparse.Namespace, out: Path) -> list[str]:
         size = (folder / "run.sqlite").stat().st_size / 1024
         started = time.perf_counter()
         subprocess.run(
-            [sys.executable, "-m", "fed_asi.cli", "report", str(folder)], check=True, capture_output=True
+            [sys.executable, "-m", "fed_asi", "report", str(folder)], check=True, capture_output=True
         )
         report = time.perf_counter() - started
         rows.append(

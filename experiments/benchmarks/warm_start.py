@@ -22,14 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from fed_asi import models, seeds, tucker
+from fed_asi.compression.cut import cut
+from fed_asi.compression.tune import tune_last_
 from fed_asi.data import load
 from fed_asi.data.images import to_batch
 from fed_asi.layers.geometry import geometry_of
 from fed_asi.layers.keep import COLD_ITERATIONS, fitted_ranks, sequential
-from fed_asi.layers.kept import TuckerInput
 from fed_asi.layers.tucker_gradient import weight_gradient
-from fed_asi.models.split import cut
-from fed_asi.tune import tune_last_
+from fed_asi.methods.forms import TuckerInput
 
 RANKS = ((1, 8, 3, 3), (8, 8, 3, 3), (32, 32, 4, 4))
 CHANNELS, HEIGHT, WIDTH, BATCH = 1, 2, 3, 0

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from fed_asi.errors import MissingDataError
 
 UInt8Images = NDArray[np.uint8]
+
+
 Rows = slice | NDArray[np.integer] | NDArray[np.bool_]
 
 
@@ -89,12 +91,12 @@ def to_batch(
     return F.interpolate(batch, (resolution, resolution), mode="bilinear", antialias=shrinks)
 
 
-def fingerprint(images: Images) -> str:
+def images_fingerprint(images: Images) -> str:
     """Return a hash of the images: of their pixels in memory, of names and sizes in bytes on disk."""
     digest = hashlib.sha256()
     match images:
         case SelectedImages():
-            digest.update(fingerprint(images.images).encode())
+            digest.update(images_fingerprint(images.images).encode())
             digest.update(np.ascontiguousarray(images.rows, dtype=np.int64).data)
         case FileImages():
             for path in images.paths:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+from importlib import import_module
+
 from fed_asi.layers import activation as activation
 from fed_asi.layers import dropout as dropout
+from fed_asi.layers import gradient_filter as gradient_filter
 from fed_asi.layers import norm as norm
 from fed_asi.layers import pool as pool
 from fed_asi.layers.base import (
-    Factors,
     LayerKind,
     LayerState,
     attach_,
@@ -19,6 +22,7 @@ from fed_asi.layers.base import (
     load_factors_,
     original_class,
     register,
+    register_late,
     state_of,
 )
 from fed_asi.layers.conv import (
@@ -35,7 +39,6 @@ __all__ = [
     "CompressedConv3d",
     "CompressedConvTranspose2d",
     "CompressedLinear",
-    "Factors",
     "LayerKind",
     "LayerState",
     "attach_",
@@ -47,5 +50,8 @@ __all__ = [
     "load_factors_",
     "original_class",
     "register",
+    "register_late",
     "state_of",
 ]
+
+register_late("torchvision.ops.stochastic_depth", partial(import_module, "fed_asi.layers.stochastic_depth"))

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from fed_asi.layers import masks
 from fed_asi.layers.base import LayerKind, original_class, register, state_of
 from fed_asi.layers.bits import pack_levels, packed_bytes, unpack_levels
-from fed_asi.layers.floor import FloorKind, applied, needs_gradient
 from fed_asi.layers.fused import Clamp, clamp_of, dense, physical
-from fed_asi.methods import Method, Quantized
+from fed_asi.layers.weightless import WeightlessKind, applied, needs_gradient
+from fed_asi.methods.base import Method, Quantized
 
 # The range of each smooth activation's slope, rounded outward.
 SLOPES: dict[type[nn.Module], tuple[float, float]] = {
@@ -175,7 +175,7 @@ class CompressedSoftplus(_Compressed, nn.Softplus):
     """Softplus that keeps its slope in few bits."""
 
 
-class TwoSlopeKind(FloorKind):
+class TwoSlopeKind(WeightlessKind):
     """Exact: one bit an element."""
 
     def reason(self, module: nn.Module) -> str | None:
@@ -189,7 +189,7 @@ class TwoSlopeKind(FloorKind):
         return masks.packed_bytes(prod(shape))
 
 
-class SmoothKind(FloorKind):
+class SmoothKind(WeightlessKind):
     """Approximate, under Quantized alone."""
 
     def unsupported(self, module: nn.Module, method: Method) -> str | None:

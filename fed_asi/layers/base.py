@@ -7,9 +7,8 @@ state_dict keys, deepcopy and pickle work as before.
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
@@ -17,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from fed_asi.errors import ConfigError, UnsupportedLayerError, nearest
-from fed_asi.methods import Method
+from fed_asi.methods.base import Method
 
-Factors = list[Tensor | None]
+LayerFactors = list[Tensor | None]
 
 
 @dataclass(slots=True)
@@ -49,8 +48,8 @@ class LayerState:
     fused: tuple[nn.Module, ...] = ()
     pooled: bool = False
     mean: Tensor | None = None
-    factors: Factors | None = None
-    pending: Factors | None = None
+    factors: LayerFactors | None = None
+    pending: LayerFactors | None = None
     kept_bytes: int = 0
 
 
@@ -87,12 +86,21 @@ class LayerKind(ABC):
 
 
 _KINDS: dict[type[nn.Module], LayerKind] = {}
+_LATE: dict[str, Callable[[], object]] = {}
 
 
 def register(kind: LayerKind) -> LayerKind:
     """Return `kind`, from now on used for modules of its original class."""
     _KINDS[kind.original] = kind
     return kind
+
+
+def register_late(module: str, load: Callable[[], object]) -> None:
+    """Let `load` register the kinds for classes that `module` defines, when a network first holds one.
+
+    So that a library such as torchvision is never imported for its own sake.
+    """
+    _LATE[module] = load
 
 
 def original_class(module: nn.Module) -> type[nn.Module]:
@@ -104,8 +112,9 @@ def original_class(module: nn.Module) -> type[nn.Module]:
 def kind_of(module: nn.Module) -> LayerKind | None:
     """Return the kind registered for the module's (original) class, or None."""
     original = original_class(module)
-    if original.__module__ == "torchvision.ops.stochastic_depth":  # then torchvision is imported already
-        importlib.import_module("fed_asi.layers.stochastic_depth")
+    load = _LATE.pop(original.__module__, None)
+    if load is not None:
+        load()
     return _KINDS.get(original)
 
 

@@ -14,9 +14,9 @@ from fed_asi.errors import UnsupportedLayerError
 from fed_asi.layers import fused as fusing
 from fed_asi.layers import masks
 from fed_asi.layers.base import LayerKind, LayerState, state_of
-from fed_asi.layers.function import Job, LayerFunction, Operation
+from fed_asi.layers.function import Call, LayerFunction, Operation
 from fed_asi.layers.keep import kept_bytes
-from fed_asi.methods import ASI, Method, SpatialMean
+from fed_asi.methods.base import ASI, Method, SpatialMean
 
 
 def run(module: nn.Module, x: Tensor, operation: Operation, batched_dim: int) -> Tensor:
@@ -62,9 +62,9 @@ def _apply(
     x: Tensor, parameters: tuple[Tensor | None, ...], operation: Operation, state: LayerState
 ) -> Tensor:
     if not state.pooled:
-        return applied(LayerFunction, x, *parameters, Job.of(operation, state, x))
+        return applied(LayerFunction, x, *parameters, Call.of(operation, state, x))
     mean = applied(SpatialMeanFunction, x)
-    y = applied(LayerFunction, mean, *parameters, Job.of(operation, state, mean))
+    y = applied(LayerFunction, mean, *parameters, Call.of(operation, state, mean))
     return y.expand(*y.shape[:2], *x.shape[2:])
 
 

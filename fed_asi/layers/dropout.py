@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fed_asi import seeds
 from fed_asi.layers import masks
 from fed_asi.layers.base import LayerState, register, state_of
-from fed_asi.layers.floor import FloorKind, applied
+from fed_asi.layers.weightless import WeightlessKind, applied
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class CompressedDropout(nn.Dropout):
         return applied(_Dropout, input, kept, scale)
 
 
-class _DropoutKind(FloorKind):
+class _DropoutKind(WeightlessKind):
     original = nn.Dropout
     compressed = CompressedDropout
     state = DropoutState

@@ -16,8 +16,8 @@ from fed_asi.layers import masks
 from fed_asi.layers.base import LayerState
 from fed_asi.layers.fused import Clamp, clamp_of, dense, norm_of, norm_scale, physical, plain
 from fed_asi.layers.keep import centered, keep
-from fed_asi.layers.kept import Kept
-from fed_asi.methods import Method
+from fed_asi.methods.base import Method
+from fed_asi.methods.forms import Kept
 
 
 class Operation(ABC):
@@ -63,7 +63,7 @@ class Operation(ABC):
 
 
 @dataclass(slots=True)
-class Job:
+class Call:
     """What one forward pass needs besides tensors, and what it leaves for the backward."""
 
     operation: Operation
@@ -79,7 +79,7 @@ class Job:
     stride: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, operation: Operation, state: LayerState, x: Tensor) -> Job:
+    def of(cls, operation: Operation, state: LayerState, x: Tensor) -> Call:
         """Return the job of a layer on input x."""
         mean = state.mean.to(x) if centered(state.method) and state.mean is not None else None
         fused = state.fused
@@ -97,7 +97,7 @@ class LayerFunction(torch.autograd.Function):
         bias: Tensor | None,
         gamma: Tensor | None,
         beta: Tensor | None,
-        job: Job,
+        job: Call,
     ) -> Tensor:
         """Return y; see the class."""
         y = _output(job, x, weight, bias, gamma, beta)
@@ -123,7 +123,7 @@ class LayerFunction(torch.autograd.Function):
         """Return the gradients of forward's arguments."""
         if g is None:
             return (None,) * 6
-        job: Job = ctx.job
+        job: Call = ctx.job
         weight, bias, gamma, *rest = ctx.saved_tensors
         if job.masked and job.clamp is not None:
             g = job.clamp.mask_gradient(g, rest.pop(0), job.stride)
@@ -133,7 +133,7 @@ class LayerFunction(torch.autograd.Function):
 
 
 def _gradients(
-    job: Job, need: Sequence[bool], g: Tensor, parameters: tuple[Tensor, Tensor | None, Tensor | None]
+    job: Call, need: Sequence[bool], g: Tensor, parameters: tuple[Tensor, Tensor | None, Tensor | None]
 ) -> tuple[Tensor | None, ...]:
     """Return the gradients for (x, W, bias, gamma, beta) at g = dy, already masked; None if not needed."""
     operation, norm = job.operation, job.norm
@@ -165,7 +165,7 @@ def _gradients(
     return tuple(value if needed else None for value, needed in zip(found, need, strict=False))
 
 
-def _input_gradient(job: Job, g: Tensor, weight: Tensor, scale: Tensor | None) -> Tensor:
+def _input_gradient(job: Call, g: Tensor, weight: Tensor, scale: Tensor | None) -> Tensor:
     """Return dX; the scale goes onto the smaller of g and the weight."""
     operation = job.operation
     if scale is None:
@@ -193,7 +193,7 @@ def channel_sums(g: Tensor, channel_dim: int) -> Tensor:
 
 
 def _output(
-    job: Job, x: Tensor, weight: Tensor, bias: Tensor | None, gamma: Tensor | None, beta: Tensor | None
+    job: Call, x: Tensor, weight: Tensor, bias: Tensor | None, gamma: Tensor | None, beta: Tensor | None
 ) -> Tensor:
     """Return z with the frozen norm folded in: into the output where that is smaller, else into the weight."""
     operation = job.operation

@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fed_asi.layers.base import LayerState
-from fed_asi.layers.conv import BACKWARD, Convolution
-from fed_asi.layers.kept import Kept, Whole
-from fed_asi.methods import Method
+from fed_asi.layers.convolution import BACKWARD, Convolution, register_gradients
+from fed_asi.layers.geometry import Geometry
+from fed_asi.methods.base import GradientFilter, Method
+from fed_asi.methods.forms import Kept, Whole
 
 _POOL: dict[int, Callable[..., Tensor]] = {
     1: F.adaptive_avg_pool1d,
@@ -78,3 +80,10 @@ class FilteredConvolution(Convolution):
             g, x, weight, None, ones, zeros, ones, False, zeros, self.geometry.groups, mask
         )[which]
         return found
+
+
+def _filtered(geometry: Geometry, method: Method, size: tuple[int, ...]) -> Convolution:
+    return FilteredConvolution(geometry, cast(GradientFilter, method).patch, size)
+
+
+register_gradients(GradientFilter, _filtered)

@@ -12,8 +12,8 @@ from torch import Tensor
 from fed_asi import tucker
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.layers.base import LayerState
-from fed_asi.layers.kept import Kept, LowBits, TuckerInput, Whole, tucker_bytes
-from fed_asi.methods import ASI, HOSVD, FixedSubspace, Method, Quantized, SpatialMean, Vanilla
+from fed_asi.methods.base import ASI, HOSVD, FixedSubspace, Method, Quantized, SpatialMean, Vanilla
+from fed_asi.methods.forms import Kept, LowBits, TuckerInput, Whole, tucker_bytes
 
 COLD_ITERATIONS = 2  # of a mode that starts anew in every step
 
@@ -44,7 +44,7 @@ def channel_mean(x: Tensor, state: LayerState) -> Tensor:
     return state.mean.to(x).view(1, -1, *[1] * (x.dim() - 2))
 
 
-def micro_batches(samples: int, size: int | None) -> Iterator[tuple[int, int]]:
+def side_by_side(samples: int, size: int | None) -> Iterator[tuple[int, int]]:
     """Yield (m, b): m micro-batches of b samples side by side, then the remainder as (1, rest)."""
     if size is None or samples <= size:
         yield 1, samples
@@ -57,7 +57,7 @@ def micro_batches(samples: int, size: int | None) -> Iterator[tuple[int, int]]:
 def split(x: Tensor, size: int | None) -> Iterator[Tensor]:
     """Yield x: (N, ...) as views (m, b, ...), one for the full micro-batches, one for the rest."""
     first = 0
-    for m, b in micro_batches(x.shape[0], size):
+    for m, b in side_by_side(x.shape[0], size):
         yield x[first : first + m * b].view(m, b, *x.shape[1:])
         first += m * b
 

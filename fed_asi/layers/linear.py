@@ -15,8 +15,8 @@ from fed_asi.layers.compressed import WeightKind, run
 from fed_asi.layers.function import Operation
 from fed_asi.layers.geometry import Geometry
 from fed_asi.layers.keep import keep
-from fed_asi.layers.kept import Kept, TuckerInput
-from fed_asi.methods import ASI, GradientFilter, Method
+from fed_asi.methods.base import ASI, GradientFilter, Method
+from fed_asi.methods.forms import Kept, TuckerInput
 
 
 def features_second(method: Method) -> Method:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fed_asi.layers.base import register
-from fed_asi.layers.floor import FloorKind, applied
+from fed_asi.layers.weightless import WeightlessKind, applied
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
@@ -83,7 +83,7 @@ class FixedBatchNorm3d(_FixedBatchNorm, nn.BatchNorm3d):
     """BatchNorm3d with fixed statistics."""
 
 
-class BatchNormKind(FloorKind):
+class BatchNormKind(WeightlessKind):
     """Exact under every method; keeps its input only while gamma is trained."""
 
     def reason(self, module: nn.Module) -> str | None:

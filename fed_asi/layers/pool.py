@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from fed_asi.layers.base import register
 from fed_asi.layers.bits import pack_levels, packed_bytes, unpack_levels, width_for
-from fed_asi.layers.floor import FloorKind, applied, needs_gradient
+from fed_asi.layers.weightless import WeightlessKind, applied, needs_gradient
 
 Pair = tuple[int, int]
 
@@ -139,7 +139,7 @@ class CompressedAdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
         return applied(_Mean, input, self)
 
 
-class _MaxPoolKind(FloorKind):
+class _MaxPoolKind(WeightlessKind):
     original = nn.MaxPool2d
     compressed = CompressedMaxPool2d
 
@@ -157,12 +157,12 @@ class _MaxPoolKind(FloorKind):
         return packed_bytes(out.numel(), width_for(prod(_pair(pool.kernel_size))))
 
 
-class _AvgPoolKind(FloorKind):
+class _AvgPoolKind(WeightlessKind):
     original = nn.AvgPool2d
     compressed = CompressedAvgPool2d
 
 
-class _AdaptiveAvgPoolKind(FloorKind):
+class _AdaptiveAvgPoolKind(WeightlessKind):
     original = nn.AdaptiveAvgPool2d
     compressed = CompressedAdaptiveAvgPool2d
 

@@ -1,6 +1,6 @@
 """torchvision's StochasticDepth, drawn from the layer's own stream instead of the global random state.
 
-Imported by `layers.base` when a network holds one, so that torchvision is never imported for its own sake.
+Imported when a network holds one (`register_late`), so that torchvision is never imported for its own sake.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torchvision.ops.stochastic_depth import StochasticDepth
 from fed_asi import seeds
 from fed_asi.layers.base import register, state_of
 from fed_asi.layers.dropout import DropoutState
-from fed_asi.layers.floor import FloorKind
+from fed_asi.layers.weightless import WeightlessKind
 
 
 class CompressedStochasticDepth(StochasticDepth):  # type: ignore[misc]
@@ -37,7 +37,7 @@ class CompressedStochasticDepth(StochasticDepth):  # type: ignore[misc]
         return scaled
 
 
-class _StochasticDepthKind(FloorKind):
+class _StochasticDepthKind(WeightlessKind):
     original = StochasticDepth
     compressed = CompressedStochasticDepth
     state = DropoutState

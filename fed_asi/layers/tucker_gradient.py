@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fed_asi import tucker
 from fed_asi.layers.geometry import Geometry, padded
-from fed_asi.layers.kept import TuckerInput
+from fed_asi.methods.forms import TuckerInput
 
 COPIED_OUTPUTS = 32  # turned at once into the order of the weight: a small transient, and it stays in cache
 BACKWARD = torch.ops.aten.convolution_backward.default

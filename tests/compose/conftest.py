@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from fed_asi.records import RunStore
+from fed_asi.results.store import RunStore
 from tests.compose.stack import FLEET, IMAGE, ROOT, docker, engine_answers
 
 ROUNDS = 3
@@ -29,7 +29,7 @@ def image() -> str:
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The weights (sha256) after each round of the same fleet in one plain process, without containers."""
     out = tmp_path_factory.mktemp("simulated")
-    code = "import sys; from fed_asi.cli import main; sys.exit(main())"
+    code = "import sys; from fed_asi.commands.main import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "run", str(FLEET), "--backend", "loop", "--out", str(out)]
     for setting in (f"rounds={2 * ROUNDS}", "train.lr_schedule=constant"):
         command += ["--set", setting]

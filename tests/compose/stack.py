@@ -11,9 +11,10 @@ import time
 import uuid
 from pathlib import Path
 
-from fed_asi.compose import IMAGE, compose_text
-from fed_asi.config_file import load_config
-from fed_asi.records import DeviceRoundRecord, RunStore
+from fed_asi.commands.compose_file import IMAGE, compose_text
+from fed_asi.fleets.file import load_config
+from fed_asi.results.schema import DeviceRoundRecord
+from fed_asi.results.store import RunStore
 
 ROOT = Path(__file__).parents[2]
 FLEET = ROOT / "experiments" / "fleets" / "compose.toml"

@@ -1,0 +1,21 @@
+"""`fed-asi compare`: say how two runs differ; exits 1 where they do."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fed_asi.commands.console import LOST, OK
+from fed_asi.results.compare import compare
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("runs", nargs=2, type=Path, metavar="RUN")
+
+
+def main(given: argparse.Namespace) -> int:
+    """Print how the runs differ and return the exit code."""
+    comparison = compare(*given.runs)
+    print("\n".join(comparison.lines))
+    return OK if comparison.equal else LOST

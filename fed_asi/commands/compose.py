@@ -1,0 +1,110 @@
+"""A fleet as containers: the docker-compose.yml of any fleet file, and whether this machine can hold it.
+
+`fed-asi compose FLEET.toml` writes the file, `--up` also checks what it needs and starts it. A device's
+activation budget goes in by --node-config; its container's memory limit is what its processes were measured
+to need, plus a margin far below the hundreds of MiB that a broken promise would cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+from fed_asi.commands.compose_file import (
+    PAGE_BYTES,
+    RESERVE_BYTES,
+    RUNNER_BYTES,
+    SUPERLINK_BYTES,
+    compose_text,
+    limit_bytes,
+    relative,
+)
+from fed_asi.errors import ConfigError
+from fed_asi.fleets.file import load_config
+from fed_asi.fleets.fleet import Fleet, build
+from fed_asi.units import format_bytes, parse_bytes
+
+
+def check_fits(fleet: Fleet, machine_bytes: int) -> None:
+    """Raise ConfigError, with the number of devices that fit, where the limits pass the machine's memory."""
+    fixed = SUPERLINK_BYTES + RUNNER_BYTES + PAGE_BYTES + RESERVE_BYTES
+    total, fitting = fixed, 0
+    for device in fleet:
+        total += limit_bytes(device)
+        fitting += total <= machine_bytes
+    if total > machine_bytes:
+        raise ConfigError(
+            f"{len(fleet)} devices in containers need {format_bytes(total)}, this machine has "
+            f"{format_bytes(machine_bytes)}: {fitting} fit. Lower the groups' counts, or simulate the fleet "
+            "with fed-asi run"
+        )
+
+
+def machine_bytes() -> int:
+    """Return how much memory this machine has, in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_engine() -> None:
+    """Raise ConfigError where no container engine answers."""
+    if shutil.which("docker") is None:
+        raise ConfigError("no container engine here: install Docker, or use fed-asi run, which needs none")
+    for command, problem in (
+        (["docker", "info"], "Docker does not answer: start it, or join the group docker"),
+        (["docker", "compose", "version"], "Docker has no compose plugin: install docker-compose-plugin"),
+    ):
+        if subprocess.run(command, capture_output=True, check=False, timeout=60).returncode:
+            raise ConfigError(problem)
+
+
+def check_port(port: int) -> None:
+    """Raise ConfigError where another program already listens on the report's port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise ConfigError(
+                f"port {port} is in use: choose another one, such as FED_ASI_PORT={port + 1}"
+            ) from None
+
+
+def up(file: Path) -> int:
+    """Start the fleet of a compose file and return its runner's exit code."""
+    check_engine()
+    check_port(int(os.environ.get("FED_ASI_PORT", "8080")))
+    command = ["docker", "compose", "--file", str(file), "up", "--build", "--abort-on-container-exit"]
+    return subprocess.run([*command, "--exit-code-from", "runner"], check=False).returncode
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("fleet", type=Path, help="a fleet file (TOML)")
+    parser.add_argument("--out", type=Path, default=Path("docker-compose.yml"), help="the file to write")
+    parser.add_argument("--up", action="store_true", help="start it, and exit with the run's result")
+    parser.add_argument(
+        "--memory", help='of the machine that will hold it, as "16 GiB"; default: this one\'s'
+    )
+    parser.add_argument("--data-dir", type=Path, help="the data's folder, read-only inside")
+    parser.add_argument("--weights-dir", type=Path, help="the pretrained weights' folder, read-only inside")
+
+
+def main(given: argparse.Namespace) -> int:
+    """Write the compose file of a fleet, and with --up start it; return the exit code.
+
+    Raises ConfigError for a fleet file with problems, a fleet too large for the machine, a missing engine.
+    """
+    config = load_config(given.fleet)
+    check_fits(build(config), parse_bytes(given.memory) or machine_bytes())
+    mounts = [
+        f"{relative(source, given.out.parent)}:{inside}:ro"
+        for source, inside in ((given.data_dir, "/data"), (given.weights_dir, "/weights"))
+        if source is not None
+    ]
+    given.out.write_text(compose_text(config, given.fleet, given.out.parent, mounts), encoding="utf-8")
+    print(f"{given.out}: {config.num_devices} devices, {config.rounds} rounds")
+    return up(given.out) if given.up else 0

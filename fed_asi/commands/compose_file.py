@@ -1,0 +1,204 @@
+"""The text of a fleet's docker-compose.yml."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from fed_asi.errors import ConfigError
+from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.fleet import Device, build
+from fed_asi.units import format_bytes
+
+MIB = 2**20
+
+
+IMAGE = "fed-asi:0.1.0"
+
+
+DEVICE_BYTES = 512 * MIB  # measured: SuperNode, worker, torch, one network (docs/compose.md)
+
+
+MARGIN_BYTES = 128 * MIB  # above that: what a step may take beside its budget, page cache, /tmp
+
+
+SUPERLINK_BYTES = 384 * MIB
+
+
+RUNNER_BYTES = 2048 * MIB
+
+
+PAGE_BYTES = 256 * MIB
+
+
+RESERVE_BYTES = 1024 * MIB  # left to the machine itself
+
+
+_HEAD = """\
+# Made by: fed-asi compose {fleet}
+# Change the fleet file and make it again rather than editing this one. Keys are made at first start.
+#   docker compose up --build --abort-on-container-exit --exit-code-from runner
+# Report: http://localhost:8080 (FED_ASI_PORT=8081 docker compose up ... for another port)
+name: {project}
+
+x-hardened: &hardened
+  image: {image}
+  pull_policy: never
+  init: true
+  read_only: true
+  cap_drop: [ALL]
+  security_opt: ["no-new-privileges:true"]
+  pids_limit: 256
+  shm_size: 64m
+  tmpfs: ["/tmp:mode=1777,size=256m"]
+  stop_grace_period: 10s
+  environment: &environment
+    FED_ASI_PROFILES: ${{COMPOSE_PROFILES:-}}
+    OMP_NUM_THREADS: "{threads}"
+
+services:
+  superlink:
+    <<: *hardened
+    build:
+      context: {context}
+      args:
+        TORCH_INDEX: ${{TORCH_INDEX:-https://download.pytorch.org/whl/cpu}}
+    command: [python, -m, deploy.superlink, --devices, "{devices}"]
+    mem_limit: {superlink}m
+    networks:
+      devices: {{}}
+      operator: {{aliases: [superlink-operator]}}
+    volumes: ["authority:/own", "trust:/trust", "enrol:/enrol:ro"]
+
+  runner:
+    <<: *hardened
+    command: [python, -m, deploy.runner, --fleet, /fleet/{file}]
+    depends_on: [superlink]
+    mem_limit: {runner}m
+    networks: [operator]
+    volumes: ["trust:/trust:ro", "workplace:/workplace", "runs:/runs"{runner_mounts}]
+
+  page:
+    <<: *hardened
+    command: [python, -m, deploy.page]
+    mem_limit: {page}m
+    networks: [page]
+    ports: ["127.0.0.1:${{FED_ASI_PORT:-8080}}:8080"]
+    volumes: ["runs:/runs:ro"]
+"""
+
+
+_DEVICE = """
+  device-{id}:  # {group}: {budget}
+    <<: *hardened
+    command: [python, -m, deploy.device, --node-config, "{node_config}"]
+    depends_on: [superlink]
+    environment:
+      <<: *environment
+      FED_ASI_STATE_DIR: /own/state
+      FED_ASI_BALLAST_MIB: ${{FED_ASI_BALLAST_{id}:-0}}
+    mem_limit: {limit}m
+    memswap_limit: {limit}m
+    networks: [devices]
+    volumes: ["device-{id}:/own", "trust:/trust:ro", "enrol:/enrol", "workplace:/workplace:ro"{mounts}]
+"""
+
+
+def node_config(device: Device, num_devices: int) -> str:
+    """Return what a device's SuperNode is told: its partition, and its budget in bytes unless unlimited."""
+    text = f"partition-id={device.partition_id} num-partitions={num_devices}"
+    budget = largest_budget(device)
+    return text if budget is None else f"{text} budget={budget}"
+
+
+def largest_budget(device: Device) -> int | None:
+    """Return the most a device may keep in any round, in bytes; None where no budget is finite."""
+    budgets = [device.budget_bytes, *(budget for _, budget in device.schedule)]
+    finite = [budget for budget in budgets if budget is not None]
+    return max(finite) if len(finite) == len(budgets) else None
+
+
+def limit_bytes(device: Device) -> int:
+    """Return the memory limit of a device's container, in bytes."""
+    return DEVICE_BYTES + MARGIN_BYTES + (largest_budget(device) or 0)
+
+
+def compose_text(
+    config: RunConfig, fleet_file: Path, folder: Path, mounts: Sequence[str] = (), project: str | None = None
+) -> str:
+    """Return the docker-compose.yml of a fleet, to be written into `folder`.
+
+    fleet_file: what the runner reads. mounts: further volumes of runner and devices, as "./data:/data:ro".
+    """
+    fleet = build(config)
+    files = [f"{relative(fleet_file, folder)}:/fleet/{fleet_file.name}:ro"]
+    if config.budgets_csv is not None:
+        budgets = relative(fleet_file.parent / config.budgets_csv, folder)
+        files.append(f"{budgets}:/fleet/{config.budgets_csv}:ro")
+    head = _HEAD.format(
+        fleet=relative(fleet_file, folder),
+        project=project or f"fed-asi-{config.name.lower().replace('.', '-')}",
+        image=IMAGE,
+        threads=config.compute.threads,
+        context=relative(repository(), folder),
+        devices=len(fleet),
+        file=fleet_file.name,
+        superlink=SUPERLINK_BYTES // MIB,
+        runner=RUNNER_BYTES // MIB,
+        page=PAGE_BYTES // MIB,
+        runner_mounts=_more([*files, *mounts]),
+    )
+    return head + "".join(_service(device, len(fleet), mounts) for device in fleet) + _foot(len(fleet))
+
+
+def _service(device: Device, num_devices: int, mounts: Sequence[str]) -> str:
+    return _DEVICE.format(
+        id=device.partition_id,
+        group=device.group,
+        budget=format_bytes(device.budget_bytes),
+        node_config=node_config(device, num_devices),
+        limit=-(-limit_bytes(device) // MIB),
+        mounts=_more(mounts),
+    )
+
+
+def _foot(num_devices: int) -> str:
+    networks = [
+        "",
+        "networks:",
+        "  devices: {internal: true}",
+        "  operator: {internal: true}",
+        "  page: {}",
+        "",
+    ]
+    volumes = [
+        "authority",
+        "trust",
+        "enrol",
+        "workplace",
+        "runs",
+        *(f"device-{n}" for n in range(num_devices)),
+    ]
+    return "\n".join([*networks, "volumes:", *(f"  {volume}: {{}}" for volume in volumes), ""])
+
+
+def _more(mounts: Sequence[str]) -> str:
+    return "".join(f', "{mount}"' for mount in mounts)
+
+
+def relative(path: Path, folder: Path) -> str:
+    """Return a path as seen from a folder, as a compose file writes it."""
+    text = os.path.relpath(path.resolve(), folder.resolve())
+    return text if text.startswith(".") else f"./{text}"
+
+
+def repository() -> Path:
+    """Return the folder of this clone, which the image is built from.
+
+    Raises ConfigError where the package was installed without it.
+    """
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "Dockerfile").is_file():
+        raise ConfigError("containers are built from a clone of the repository: run fed-asi from there")
+    return root

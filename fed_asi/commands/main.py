@@ -1,0 +1,83 @@
+"""The command line: `fed-asi run | plan | report | compare | compose`.
+
+Exit codes: 0 all is well; 1 a round was lost or a device is unaccounted for; 2 the user can mend it;
+130 stopped by the user, and to be resumed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from importlib import import_module, metadata
+
+from fed_asi.commands.console import LOST, OK, STOPPED, USER_ERROR, say
+from fed_asi.errors import ConfigError, FedAsiError
+
+# A command NAME is fed_asi/commands/NAME.py: `add_arguments(parser)`, and `main(given)`, which returns the exit code.
+COMMANDS = {
+    "run": "simulate a fleet",
+    "plan": "plan what fits in a budget",
+    "report": "show a run's result again, and write its page",
+    "compare": "say how two runs differ; exits 1 where they do",
+    "compose": "write the docker-compose.yml of a fleet",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return the exit code of one command; errors are printed as lines, never as a traceback."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        return _command(words)
+    except ConfigError as error:
+        return _refuse(error.problems)
+    except FedAsiError as error:
+        return _refuse([str(error)])
+    except KeyboardInterrupt:
+        say("fed-asi: stopped")
+        return STOPPED
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except Exception as error:
+        return _own_mistake(error)
+
+
+def _command(words: Sequence[str]) -> int:
+    """Do one command; only its own module is imported."""
+    parser = argparse.ArgumentParser(
+        prog="fed-asi", description=sys.modules["fed_asi"].__doc__, allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"fed-asi {metadata.version('fed-asi')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for name, summary in COMMANDS.items():
+        one = commands.add_parser(name, help=summary, allow_abbrev=False)
+        if name in words[:1]:
+            module = import_module(f"fed_asi.commands.{name}")
+            one.description = module.__doc__
+            module.add_arguments(one)
+    given = parser.parse_args(words)
+    code: int = import_module(f"fed_asi.commands.{given.command}").main(given)
+    return code
+
+
+def _refuse(problems: Sequence[str]) -> int:
+    if len(problems) == 1:
+        say(f"fed-asi: {problems[0]}")
+    else:
+        say(f"fed-asi: {len(problems)} problems\n" + "\n".join(f"  {problem}" for problem in problems))
+    return USER_ERROR
+
+
+def _own_mistake(error: Exception) -> int:
+    """Print that this is our mistake, not the user's, and keep the traceback where it can be sent from."""
+    if os.environ.get("FED_ASI_DEBUG"):
+        raise error
+    with tempfile.NamedTemporaryFile("w", prefix="fed-asi-", suffix=".txt", delete=False) as file:
+        traceback.print_exception(error, file=file)
+    text = str(error).partition("\n")[0]
+    say(f"fed-asi: a mistake of this program: {type(error).__name__}: {text}; details in {file.name}")
+    return LOST

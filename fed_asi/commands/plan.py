@@ -1,0 +1,176 @@
+"""`fed-asi plan`: plan a network's training memory for a budget, and say why."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fed_asi import data, models
+from fed_asi.compression.compress import compress_
+from fed_asi.data.images import to_batch
+from fed_asi.errors import ConfigError
+from fed_asi.planning.calibration import profile
+from fed_asi.planning.families import DEFAULT_METHODS
+from fed_asi.planning.figure import figure
+from fed_asi.planning.plan import Plan
+from fed_asi.planning.profile import Profile
+from fed_asi.planning.question import COUNTS, OBJECTIVES
+from fed_asi.planning.rivals import schedule_table
+from fed_asi.planning.search import plan
+from fed_asi.planning.tables import breakdown, diff_table
+from fed_asi.units import parse_bytes
+
+EXAMPLES = 32
+
+
+_REPEATS = 3
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print a plan (or the differences of two) and return 0; FedAsiError for what the user got wrong."""
+    if arguments.diff:
+        print(diff_table(*(Plan.load(path) for path in arguments.diff)))
+        return 0
+    if arguments.model is None:
+        raise ConfigError("fed-asi plan needs --model NAME (and --budget), or --diff A B")
+    model, x, y = _calibration(arguments)
+    made = _profile(arguments, model, x, y)
+    options = _options(arguments)
+    if arguments.schedule:
+        print(schedule_table(made, _schedule(arguments), **options))
+        return 0
+    chosen = plan(made, arguments.budget, **options)
+    print(breakdown(made, chosen, **options))
+    print(f"\n{_time_text(model, chosen, x, y)}")
+    if arguments.save:
+        chosen.save(arguments.save)
+    if arguments.figure:
+        figure([(arguments.budget, chosen)], arguments.figure)
+    return 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add = parser.add_argument
+    add("--model", help="a network, such as mcunet")
+    add("--budget", default="unlimited", help='such as "16 KiB"')
+    add(
+        "--schedule",
+        action="append",
+        metavar="ROUND=BUDGET",
+        help='another budget from a round on, such as "6=16 KiB"; may be given again; plans all of them ahead',
+    )
+    add(
+        "--last",
+        type=int,
+        default=14,
+        metavar="N",
+        help="calibrate the last N convolutions (14) and the head",
+    )
+    add("--layers", help='train exactly these: "last 4", "all", or names with commas; any subset by default')
+    add("--methods", help="kinds that may be used, with commas, such as asi,bias")
+    add("--micro-batch", type=int)
+    add("--objective", choices=OBJECTIVES)
+    add("--count", choices=COUNTS, default="saved", help="what the budget covers")
+    add("--published", action="store_true", help="the papers' rank selection")
+    add("--source", default="digits", help="the calibration images' data set (digits)")
+    add("--data-dir", type=Path)
+    add("--weights", default="imagenet", help='"imagenet", "none", or a file')
+    add("--weights-dir", type=Path)
+    add("--resolution", type=int)
+    add("--profile", type=Path, help="read the profile from this file, or write it there if it is missing")
+    add("--save", type=Path, metavar="FILE", help="write the plan as JSON")
+    add("--figure", type=Path, metavar="FILE", help="draw bytes by layer and form")
+    add("--diff", nargs=2, type=Path, metavar=("A", "B"), help="show how two saved plans differ")
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    layers = arguments.layers
+    if layers and layers != "all" and not layers.startswith("last "):
+        layers = layers.split(",")
+    return {
+        "micro_batch": arguments.micro_batch,
+        "methods": _methods(arguments),
+        "objective": arguments.objective,
+        "layers": layers,
+        "count": arguments.count,
+        "selection": "published" if arguments.published else "exact",
+    }
+
+
+def _methods(arguments: argparse.Namespace) -> tuple[str, ...] | None:
+    return tuple(arguments.methods.split(",")) if arguments.methods else None
+
+
+def _schedule(arguments: argparse.Namespace) -> list[tuple[int, int | None]]:
+    """Return (from this round, bytes) of --budget and every --schedule."""
+    changes: dict[int, int | None] = {1: parse_bytes(arguments.budget)}
+    for text in arguments.schedule:
+        round, equals, budget = text.partition("=")
+        if not equals or not round.strip().isdigit() or int(round) < 2 or int(round) in changes:
+            raise ConfigError(f'--schedule {text!r}: write ROUND=BUDGET, each round once, from 2: "6=16 KiB"')
+        changes[int(round)] = parse_bytes(budget)
+    return sorted(changes.items())
+
+
+def _calibration(arguments: argparse.Namespace) -> tuple[nn.Module, Tensor, Tensor]:
+    """Return the model and the calibration batch."""
+    name = models.canonical(arguments.model)
+    resolution = arguments.resolution or models.resolution_of(name)
+    dataset = data.load(arguments.source, arguments.data_dir)
+    weights = None if arguments.weights == "none" else arguments.weights
+    classes = len(dataset.class_names)
+    model = models.build(name, classes, weights, resolution, weights_dir=arguments.weights_dir)
+    images, labels = np.asarray(dataset.x_train[:EXAMPLES]), np.asarray(dataset.y_train[:EXAMPLES])
+    x = to_batch(images, resolution, *models.normalisation(name))
+    return model, x, torch.from_numpy(labels).long()
+
+
+def _profile(arguments: argparse.Namespace, model: nn.Module, x: Tensor, y: Tensor) -> Profile:
+    if arguments.profile and arguments.profile.exists():
+        made = Profile.load(arguments.profile)
+        made.check(model, x)
+        return made
+    convolutions = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)][-arguments.last :]
+    sizes = sorted({1, 4, 16, EXAMPLES} | ({arguments.micro_batch} if arguments.micro_batch else set()))
+    names = list(dict.fromkeys([*convolutions, models.head_name(model)]))
+    methods = tuple(dict.fromkeys([*DEFAULT_METHODS, *(_methods(arguments) or ())]))
+    made = profile(model, x, y, trained=names, micro_batches=sizes, methods=methods)
+    if arguments.profile:
+        made.save(arguments.profile)
+    return made
+
+
+def _time_text(model: nn.Module, chosen: Plan, x: Tensor, y: Tensor) -> str:
+    """Return what a step costs here, one micro-batch after another, against plain PyTorch's whole batch."""
+    planned = copy.deepcopy(model).train()
+    compress_(planned, chosen)
+    plain = copy.deepcopy(model).eval()
+    trained = {name for name, p in planned.named_parameters() if p.requires_grad}
+    for name, parameter in plain.named_parameters():
+        parameter.requires_grad_(name in trained)
+    ours = _seconds(planned, x, y, chosen.micro_batch)
+    whole = _seconds(plain, x, y, len(x))
+    return (
+        f"time of {len(x)} samples on this machine: {ours * 1000:.0f} ms in micro-batches of "
+        f"{chosen.micro_batch}, {whole * 1000:.0f} ms in plain PyTorch as one batch, trunk included"
+    )
+
+
+def _seconds(model: nn.Module, x: Tensor, y: Tensor, micro_batch: int) -> float:
+    times = []
+    for _ in range(_REPEATS):
+        began = time.perf_counter()
+        for start in range(0, len(x), micro_batch):
+            part = slice(start, start + micro_batch)
+            torch.autograd.backward(F.cross_entropy(model(x[part]), y[part]))
+        times.append(time.perf_counter() - began)
+    return min(times)

@@ -1,0 +1,133 @@
+"""`fed-asi run`: simulate a fleet, or go on with a run that was stopped."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console
+
+from fed_asi.commands.console import LOST, STOPPED, console, say
+from fed_asi.errors import ConfigError, FedAsiError, RunError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("fleet", nargs="?", type=Path, metavar="FLEET.toml", help="the fleet file")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where runs are kept; default: runs")
+    parser.add_argument("--data-dir", type=Path, help="the data's folder; default: FED_ASI_DATA_DIR")
+    parser.add_argument("--weights-dir", type=Path, help="the weights' folder; default: FED_ASI_WEIGHTS_DIR")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="such as train.lr=0.1"
+    )
+    parser.add_argument("--backend", choices=("flower", "loop"), help="Flower on Ray, or one plain process")
+    parser.add_argument("--ray-address", metavar="ADDRESS", help="of a running Ray cluster")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that was stopped")
+
+
+def main(given: argparse.Namespace) -> int:
+    """Do the run, print its table, write its page, and return the exit code."""
+    from fed_asi.results import report
+    from fed_asi.results.progress import Terminal
+    from fed_asi.results.store import RunStore
+
+    config, folder = _resumed(given) if given.resume else _begun(given)
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)  # also where a shell started us in the background
+    watch = Console(stderr=True)
+    watch.print(f"run: {folder}", highlight=False)
+    try:
+        with Terminal(watch) as watcher:
+            backend_of(config.compute.backend)(
+                config,
+                folder,
+                resume=given.resume is not None,
+                data_dir=given.data_dir,
+                weights_dir=given.weights_dir,
+                watcher=watcher,
+            )
+    except KeyboardInterrupt:
+        say(f"stopped; go on with: fed-asi run --resume {folder}")
+        if config.compute.backend == "flower":
+            from fed_asi.flower.simulation import leave
+
+            leave(STOPPED)
+        return STOPPED
+    except FedAsiError as error:
+        return _failed(error, folder, kept=given.resume is not None)
+    report.show(folder, console())
+    page = report.write([folder])
+    print(f"report: {page}")
+    with RunStore.read(folder) as store:
+        return store.exit_code()
+
+
+def _begun(given: argparse.Namespace) -> tuple[Any, Path]:
+    from fed_asi.fleets.file import load_config
+    from fed_asi.results.lock import new_folder
+
+    if given.fleet is None:
+        raise ConfigError("run: give a fleet file, or --resume RUN")
+    overrides = list(given.set)
+    overrides += [f"compute.backend={given.backend}"] if given.backend else []
+    overrides += [f"compute.ray_address={given.ray_address}"] if given.ray_address else []
+    config = load_config(given.fleet, overrides)
+    out = given.out or Path(os.environ.get("FED_ASI_RUNS_DIR", "runs"))
+    return config, new_folder(out, config.name)
+
+
+def _resumed(given: argparse.Namespace) -> tuple[Any, Path]:
+    """Return the settings the run was started with; only where it runs may change."""
+    from fed_asi.fleets.checks import check
+    from fed_asi.results.store import RunStore
+
+    if given.fleet is not None or given.set or given.out is not None:
+        raise ConfigError(
+            "run: --resume takes the settings of the run; leave out FLEET.toml, --set and --out"
+        )
+    with RunStore.read(given.resume) as store:
+        config, folder = store.config(), store.folder
+    changes = {"backend": given.backend, "ray_address": given.ray_address}
+    compute = config.compute.model_copy(update={key: value for key, value in changes.items() if value})
+    config = config.model_copy(update={"compute": compute})
+    problems = check(config)
+    if problems:
+        raise ConfigError(problems)
+    return config, folder
+
+
+def backend_of(name: str) -> Callable[..., None]:
+    """Return what does a whole run on that back end."""
+    if name == "loop":
+        from fed_asi.rounds.run import run_loop
+
+        return run_loop
+    from fed_asi.flower.simulation import run_flower
+
+    return partial(run_flower, hasty=True)
+
+
+def _failed(error: FedAsiError, folder: Path, kept: bool) -> int:
+    """Print why a run stopped. Where it had not begun its rounds, its folder goes, and its name is free."""
+    from fed_asi.results.store import RunStore
+
+    try:
+        with RunStore.read(folder) as store:
+            kept = kept or bool(store.rounds())
+    except RunError:
+        pass  # not even its records could be made
+    if not kept:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise error
+    say(f"fed-asi: {error}\nwhat was recorded is kept; go on with: fed-asi run --resume {folder}")
+    return LOST
+
+
+def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt

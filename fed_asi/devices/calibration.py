@@ -1,0 +1,158 @@
+"""Calibration where the images are: devices send sums, never activations, and the server adds them up.
+
+Two passes over a few devices. In the first, each sends its channel sums and, for every layer, micro-batch and
+mode, the eigenvalues of the mode's Gram matrix, summed over its micro-batches: these add up across devices, and
+they are all that ranks are proposed from. In the second, each device tries the forms proposed from everyone's
+sums on its own images and sends two numbers a form. The squared error of dW and the gradient captured are
+averaged over devices, weighted by images: a plan is then worth what a device gains by it on average, in its own
+gradient. Errors of different devices' sums of gradients do not add up, so no number of theirs is a sum.
+What is sent says how strong each channel's and mode's activations are, not what is in an image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fed_asi.compression.graph import analyse
+from fed_asi.errors import RunError
+from fed_asi.files import write_file
+from fed_asi.methods.base import Method
+from fed_asi.methods.ranks import spectra
+from fed_asi.planning.device_plans import DevicePlans
+from fed_asi.planning.profile import Profile
+from fed_asi.planning.recording import Record, grouped, record
+from fed_asi.planning.trials import Study
+from fed_asi.training.evaluation import load_tensors_
+from fed_asi.workplace.place import Workplace
+
+Sums = dict[str, Tensor]
+
+
+SPECTRA, TRIALS = "spectra", "trials"  # the two passes
+
+
+EVERYONE = "federated.json"  # everyone's profile, in the run's workplace
+
+
+IMAGES = "images"
+
+
+def sums_for(place: Workplace, partition_id: int, phase: str, pooled: Mapping[str, Tensor]) -> Sums:
+    """Return what a device sends in one pass, as float64 vectors by name.
+
+    phase: SPECTRA or TRIALS. pooled: in the second pass, everyone's sums of the first.
+    """
+    records = _records(place, partition_id)
+    count = len(records[0].x)
+    found: Sums = {IMAGES: torch.tensor([float(count)], dtype=torch.float64)}
+    sizes = [b for b in place.plans.profile.micro_batches if b <= count]
+    for item in records:
+        found |= _sums(item, sizes) if phase == SPECTRA else _trials(place, item, sizes, pooled)
+    return found
+
+
+def own_profile(place: Workplace, partition_id: int) -> Profile:
+    """Return the profile a device makes of its own images alone, at the weights before the first round."""
+    records, base = _records(place, partition_id), place.plans.profile
+    sizes = tuple(b for b in base.micro_batches if b <= len(records[0].x)) or base.micro_batches[:1]
+    study = replace(study_of(place), micro_batches=sizes)
+    pairs = zip(records, base.layers, strict=True)
+    return replace(
+        base,
+        layers=tuple(study.layer(item, layer.position, layer.head) for item, layer in pairs),
+        floors={b: base.floors[b] for b in sizes},
+        num_examples=len(records[0].x),
+    )
+
+
+def plans_for(place: Workplace, partition_id: int) -> DevicePlans:
+    """Return the plans of a device: from the server's profile, its own, or everyone's.
+
+    A device's own profile is a function of seed, device and initial weights alone; it is kept in the process
+    and, where the folder may be written, beside the run's.
+    """
+    calibration = place.config.method.calibration
+    if calibration == "server":
+        return place.plans
+    name = EVERYONE if calibration == "federated" else f"profiles/{partition_id}.json"
+    if name not in place.own_plans:
+        place.own_plans[name] = place.plans.replanned(_profile_file(place, partition_id, place.folder / name))
+    return place.own_plans[name]
+
+
+def _profile_file(place: Workplace, partition_id: int, path: Path) -> Profile:
+    if path.exists() or path.name == EVERYONE:
+        return Profile.load(path)
+    made = own_profile(place, partition_id)
+    with contextlib.suppress(OSError, RunError):  # a device may only read its run's folder
+        path.parent.mkdir(exist_ok=True)
+        write_file(path, made.to_json().encode())
+    return made
+
+
+def _records(place: Workplace, partition_id: int) -> list[Record]:
+    """Return inputs and gradients of the trained layers on a device's own images."""
+    rows = torch.from_numpy(place.shard(partition_id).train[: place.config.method.calibration_images])
+    return _recorded(place, place.inputs(rows), place.labels[rows])
+
+
+def blank_records(place: Workplace) -> list[Record]:
+    """Return records that have the layers' sizes and nothing else."""
+    x = place.inputs(torch.zeros(1, dtype=torch.long))
+    return _recorded(place, torch.zeros_like(x), torch.zeros(1, dtype=torch.long))
+
+
+def _recorded(place: Workplace, x: Tensor, y: Tensor) -> list[Record]:
+    tail = copy.deepcopy(place.tail).eval()
+    load_tensors_(tail, place.reference)
+    tail.requires_grad_(False)
+    return record(tail, analyse(tail), [layer.name for layer in place.plans.profile.layers], x, y)
+
+
+def study_of(place: Workplace) -> Study:
+    """Return how the forms of a layer are tried in this run."""
+    method = place.config.method
+    return Study(
+        place.plans.profile.micro_batches,
+        method.allowed or ("vanilla",),
+        "published" if method.grid == "published" else "candidates",
+        seed=place.config.seed,
+    )
+
+
+def _sums(item: Record, sizes: Sequence[int]) -> Sums:
+    x = item.canonical()
+    found = {f"{item.name} channels": x.transpose(0, 1).flatten(1).double().mean(1) * len(x)}
+    for size in sizes:
+        for mode, values in enumerate(spectra(grouped(x, size))):
+            found[f"{item.name} {size} {mode}"] = values
+    return found
+
+
+def forms_of(
+    place: Workplace, item: Record, size: int, pooled: Mapping[str, Tensor]
+) -> list[tuple[Method, float | None]]:
+    """Return the forms to try, the same at every device and at the server."""
+    modes = item.canonical().dim()
+    values = [pooled[f"{item.name} {size} {mode}"] for mode in range(modes)]
+    head = place.plans.profile.layer(item.name).head
+    return list(study_of(place).forms(item, size, head, values))
+
+
+def _trials(place: Workplace, item: Record, sizes: Sequence[int], pooled: Mapping[str, Tensor]) -> Sums:
+    mean = (pooled[f"{item.name} channels"] / pooled[IMAGES]).float()
+    trial, (weight_norm, energy, bias_energy) = study_of(place).trial(item, mean)
+    energies = [weight_norm**2, energy, bias_energy]
+    found = {f"{item.name} energies": torch.tensor(energies, dtype=torch.float64)}
+    for size in sizes:
+        tried = [trial.run(method, size, epsilon) for method, epsilon in forms_of(place, item, size, pooled)]
+        rows = [[-1.0, 0.0, 0.0] if c is None else [c.saved_bytes, c.error**2, c.captured] for c in tried]
+        found[f"{item.name} {size}"] = torch.tensor(rows, dtype=torch.float64).flatten()
+    return found

@@ -1,0 +1,207 @@
+"""One device's work in one round: plan for its own budget, train on its shard, never keep more than it may.
+
+Pure of Flower: a job and the global tensors go in, an update and what is to be recorded come out. The same
+function serves the plain loop, Ray workers and real devices, which is why their weights are equal to the bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fed_asi import layers, seeds
+from fed_asi.compression.compress import compress_, uncompress_
+from fed_asi.compression.gradient_checkpointing import Checkpointed
+from fed_asi.devices.calibration import plans_for
+from fed_asi.devices.job import Job
+from fed_asi.devices.warm_factors import WarmFactors
+from fed_asi.errors import BudgetError, OverBudgetError
+from fed_asi.planning.device_plans import Attempt, DevicePlans, Limits
+from fed_asi.planning.plan import Plan
+from fed_asi.training.evaluation import evaluate, load_tensors_
+from fed_asi.training.sgd import Sgd
+from fed_asi.training.steps import DeadlineError, Stepper, compare, training_mode_
+from fed_asi.units import format_bytes
+from fed_asi.workplace.place import Shard, Workplace
+
+
+@dataclass(frozen=True, slots=True)
+class LocalResult:
+    """What a device hands in. stats: columns of device_rounds. tensors: what it trained. factors: to keep."""
+
+    stats: dict[str, Any]
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    factors: WarmFactors = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)  # share of the gradient captured, by tensor
+    notes: tuple[str, ...] = ()
+    host_seconds: float = 0.0
+
+
+def train_locally(
+    place: Workplace, job: Job, tensors: Mapping[str, Tensor], factors: WarmFactors | None = None
+) -> LocalResult:
+    """Return the update of one device, or why there is none ("out-of-memory", "excluded", "timeout").
+
+    tensors: the global ones by name. factors: the device's warm factors, cut or padded to the plan's ranks.
+    The place's tail is used and given back as it was, whatever happens.
+    """
+    started = time.perf_counter()
+    stats: dict[str, Any] = {"budget_bytes": job.budget_bytes}
+    try:
+        result = _first_within_budget(_Device(place, job, tensors, factors, started), stats)
+    except BudgetError as error:
+        result = LocalResult({**stats, "outcome": "excluded", "cause": str(error)})
+    except OverBudgetError as error:
+        result = LocalResult({**stats, "outcome": "out-of-memory", "cause": str(error)})
+    except DeadlineError as error:
+        result = LocalResult({**stats, "outcome": "timeout", "cause": str(error)})
+    finally:
+        uncompress_(place.tail)
+    return replace(result, host_seconds=time.perf_counter() - started)
+
+
+@dataclass(frozen=True, slots=True)
+class _Device:
+    """One device at work: what it was asked, and where it works."""
+
+    place: Workplace
+    job: Job
+    tensors: Mapping[str, Tensor]
+    factors: WarmFactors | None
+    started: float
+
+    @property
+    def plans(self) -> DevicePlans:
+        return plans_for(self.place, self.job.partition_id)
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.job.budget_bytes, self.job.batch_size, self.job.micro_batch)
+
+
+def _first_within_budget(device: _Device, stats: dict[str, Any]) -> LocalResult:
+    """Return the result of the first plan that keeps its promise; the last plan's error when none does."""
+    refused: OverBudgetError | None = None
+    for attempt in device.plans.attempts(device.limits):
+        try:
+            return _train(device, attempt, stats)
+        except OverBudgetError as error:
+            refused = error
+            stats["measured_bytes"] = error.measured_bytes
+            uncompress_(device.place.tail)
+    if refused is None:
+        raise BudgetError("no plan was tried")
+    raise refused
+
+
+def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalResult:
+    """Return the update of a device that trained under this plan. Raises as `Stepper.step_` does."""
+    place, job, plan = device.place, device.job, attempt.plan
+    settings, tail = place.config.train, place.tail
+    stats |= {"policy": attempt.policy, **_described(plan)}
+    shard = place.shard(job.partition_id)
+    load_tensors_(tail, device.tensors)
+    stats |= _judged(place, shard, "before")
+    running = _running(place, plan)
+    _compress_(device, plan)
+    optimizer = Sgd(
+        tail.named_parameters(),
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        clip_norm=settings.clip_norm,
+    )
+    stepper = Stepper(
+        running,
+        optimizer,
+        micro_batch=plan.micro_batch,
+        budget_bytes=job.budget_bytes,
+        covers=place.config.method.covers,
+        # Where ranks hang on the data, micro-batches differ, and the largest one counts.
+        side_by_side=place.config.compute.side_by_side and all(m.sized for m in plan.methods.values()),
+        update=settings.update,
+        deadline=time.monotonic() + job.deadline_seconds,
+    )
+    notes = _checked(device, stepper, shard) if job.check and stepper.side_by_side else ()
+    _epochs_(device, stepper, shard)
+    tensors = {name: parameter.detach().clone() for name, parameter in optimizer.parameters}
+    factors = layers.factors(tail)
+    uncompress_(tail)
+    stats |= {"outcome": "trained", "num_examples": len(shard.train), **_measured(stepper, optimizer)}
+    stats |= _judged(place, shard, "after")
+    return LocalResult(stats, tensors, factors, device.plans.captured(plan), notes)
+
+
+def _running(place: Workplace, plan: Plan) -> nn.Module:
+    """Return what runs in a step: the tail, or the tail in segments that are computed twice."""
+    if place.config.method.name != "checkpointing":
+        return place.tail
+    return Checkpointed.of(place.tail, plan.trained, place.inputs(torch.zeros(1, dtype=torch.long)))
+
+
+def _described(plan: Plan) -> dict[str, Any]:
+    kinds = sorted({method.kind for method in plan.methods.values()})
+    ranks = {name: list(method.ranks) for name, method in plan.methods.items() if hasattr(method, "ranks")}
+    return {
+        "method": "+".join(kinds),
+        "planned_bytes": plan.planned_bytes,
+        "micro_batch": plan.micro_batch,
+        "ranks": ranks,
+        "trained_layers": len(plan.trained),
+    }
+
+
+def _measured(stepper: Stepper, optimizer: Sgd) -> dict[str, Any]:
+    largest = stepper.largest
+    return {
+        "measured_bytes": largest.saved_bytes,
+        "published_bytes": largest.published_bytes,
+        "steps": largest.steps,
+        "accumulator_bytes": stepper.accumulator_bytes,
+        "optimizer_bytes": optimizer.state_bytes,
+        "weight_bytes": sum(p.nbytes for p in stepper.tail.parameters()),
+    }
+
+
+def _compress_(device: _Device, plan: Plan) -> None:
+    place, job = device.place, device.job
+    seed = seeds.derive(place.config.seed, "layers", job.round, job.partition_id)
+    compress_(place.tail, plan, seed=seed, micro_batch=plan.micro_batch)
+    if device.factors is not None:
+        warm = {name for name, method in plan.methods.items() if method.kind == "asi"}
+        layers.load_factors_(place.tail, {n: f for n, f in device.factors.items() if n in warm})
+    training_mode_(place.tail)
+
+
+def _epochs_(device: _Device, stepper: Stepper, shard: Shard) -> None:
+    place, job = device.place, device.job
+    for epoch in range(place.config.train.epochs):
+        rng = seeds.rng(place.config.seed, "shuffle", job.round, job.partition_id, epoch)
+        order = torch.from_numpy(rng.permutation(shard.train))
+        for rows in torch.split(order, job.batch_size):
+            stepper.step_(place.inputs(rows), place.labels[rows], job.lr)
+
+
+def _checked(device: _Device, stepper: Stepper, shard: Shard) -> tuple[str, ...]:
+    """Return a note on one side-by-side step held against a sequential one, louder where they differ."""
+    rows = torch.from_numpy(shard.train[: device.job.batch_size])
+    found = compare(stepper, device.place.inputs(rows), device.place.labels[rows])
+    text = (
+        f"device {device.job.partition_id}, {len(rows)} images in micro-batches of {stepper.micro_batch}: "
+        f"side by side keeps {format_bytes(found.side_by_side_bytes)} each, one after another "
+        f"{format_bytes(found.sequential_bytes)}; gradients differ by {found.relative_difference:.0e}"
+    )
+    return (text if found.agrees else f"WARNING, the simulated step is not the real one: {text}",)
+
+
+def _judged(place: Workplace, shard: Shard, when: str) -> dict[str, Any]:
+    """Return loss and accuracy on the part of the shard that is kept from training; empty without one."""
+    if len(shard.holdout) == 0:
+        return {}
+    rows = torch.from_numpy(shard.holdout)
+    found = evaluate(place.tail, place.inputs(rows), place.labels[rows], place.num_classes)
+    return {f"loss_{when}": found.loss, f"accuracy_{when}": found.accuracy}

@@ -1,0 +1,72 @@
+"""Files that are there whole or not at all, also after a power cut; named tensors among them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pickle
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fed_asi.errors import RunError
+
+VERSION = 1
+
+
+def write_file(path: Path, content: bytes, *, sync: bool = True) -> None:
+    """Write a file so that it is there whole or not at all; with sync, also after a power cut.
+
+    Raises RunError, one line, where the disk is full or the folder cannot be written.
+    """
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+        raise RunError(f"cannot write {path}: {error.strerror}; what was recorded so far is kept") from error
+
+
+def pack(content: dict[str, Any]) -> bytes:
+    """Return plain values and tensors as the bytes of a versioned file."""
+    buffer = io.BytesIO()
+    torch.save({"version": VERSION, **content}, buffer)
+    return buffer.getvalue()
+
+
+def unpack(path: Path) -> dict[str, Any]:
+    """Return what `pack` made. Raises RunError for a file that is missing, corrupt or of another version."""
+    try:
+        content = torch.load(io.BytesIO(path.read_bytes()), weights_only=True)
+    except FileNotFoundError:
+        raise RunError(f"no file {path}") from None
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise RunError(f"{path} is corrupt: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict) or content.get("version") != VERSION:
+        found = content.get("version") if isinstance(content, dict) else None
+        raise RunError(f"{path} is of version {found}; this program reads {VERSION}")
+    return content
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write named tensors as one file, whole or not at all. Raises RunError where it cannot be written."""
+    write_file(path, pack({"tensors": {name: tensor.detach().clone() for name, tensor in tensors.items()}}))
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the named tensors of a file. Raises RunError where it is missing, corrupt or newer."""
+    return dict(unpack(path)["tensors"])

@@ -1,0 +1,1 @@
+"""A fleet file: its settings, their checks, and the devices they describe."""

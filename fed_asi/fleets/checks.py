@@ -1,0 +1,159 @@
+"""What a fleet file's values must be to each other and to the machine; each check returns its problems."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+
+from fed_asi import models
+from fed_asi.data import sources
+from fed_asi.errors import ConfigError, nearest
+from fed_asi.fleets.config import DeviceConfig, GroupConfig, RunConfig
+from fed_asi.machine import cpus_here
+
+Check = Callable[[RunConfig, Collection[str], int], Iterator[str]]
+
+
+def check(config: RunConfig, broken: Collection[str] = (), cpus: int | None = None) -> list[str]:
+    """Return every problem between settings that are each well-formed.
+
+    broken: places that hold a stand-in, such as "groups.0.count"; nothing is said of them.
+    cpus: of the machine; None counts those this process may use.
+    """
+    available = cpus_here() if cpus is None else cpus
+    checks: tuple[Check, ...] = (
+        _fleet_size,
+        _names,
+        _devices,
+        _batches,
+        _schedules,
+        _method,
+        _data,
+        _known,
+        _cpus,
+    )
+    return [problem for one in checks for problem in one(config, broken, available)]
+
+
+def _is_broken(broken: Collection[str], *starts: str) -> bool:
+    return any(place == start or place.startswith(f"{start}.") for place in broken for start in starts)
+
+
+def _size_unknown(broken: Collection[str]) -> bool:
+    parts = [place.split(".") for place in broken]
+    return any(p[0] == "groups" and (len(p) < 3 or p[2] == "count") for p in parts)
+
+
+def _fleet_size(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
+    if _size_unknown(broken) or _is_broken(broken, "cohort"):
+        return
+    if not config.groups:
+        yield "groups: none; a fleet needs at least one [[groups]]"
+    elif config.cohort > config.num_devices:
+        yield f"cohort: {config.cohort} devices a round, but the groups hold only {config.num_devices}"
+
+
+def _names(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
+    fine = [
+        g.name
+        for i, g in enumerate(config.groups)
+        if not _is_broken(broken, f"groups.{i}.name", f"groups.{i}")
+    ]
+    for name, times in Counter(fine).items():
+        if times > 1:
+            yield f"groups: {times} of them are named {name!r}; results are shown by name"
+
+
+def _devices(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
+    fine = [
+        d.partition_id
+        for i, d in enumerate(config.devices)
+        if not _is_broken(broken, f"devices.{i}.partition_id", f"devices.{i}")
+    ]
+    for partition_id, times in Counter(fine).items():
+        if times > 1:
+            yield f"devices: partition_id {partition_id} is given {times} times"
+    if _size_unknown(broken):
+        return
+    named = {"devices": fine, config.budgets_csv or "budgets": list(config.budgets)}
+    for where, ids in named.items():
+        outside = sorted({one for one in ids if one >= config.num_devices})
+        if outside:
+            listed = ", ".join(map(str, outside[:5])) + (" ..." if len(outside) > 5 else "")
+            yield f"{where}: partition_id {listed}: the fleet has devices 0 to {config.num_devices - 1}"
+
+
+def _owners(config: RunConfig) -> Iterator[tuple[str, GroupConfig | DeviceConfig]]:
+    yield from ((f"groups[{i}]", group) for i, group in enumerate(config.groups))
+    yield from ((f"devices[{i}]", device) for i, device in enumerate(config.devices))
+
+
+def _batches(config: RunConfig, _broken: Collection[str], _cpus: int) -> Iterator[str]:
+    for where, owner in _owners(config):
+        if (
+            owner.micro_batch is not None
+            and owner.batch_size is not None
+            and owner.micro_batch > owner.batch_size
+        ):
+            yield f"{where}.micro_batch: {owner.micro_batch} is more than its batch_size {owner.batch_size}"
+
+
+def _schedules(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
+    for where, owner in _owners(config):
+        starts = [change.round for change in owner.schedule]
+        if len(set(starts)) < len(starts):
+            yield f"{where}.schedule: a round is given twice: {starts}"
+        late = [start for start in starts if start > config.rounds]
+        if late and not _is_broken(broken, "rounds"):
+            yield f"{where}.schedule: round {late[0]} never comes, rounds is {config.rounds}"
+
+
+def _method(config: RunConfig, _broken: Collection[str], _cpus: int) -> Iterator[str]:
+    method = config.method
+    if method.methods is not None and len(method.methods) == 0:
+        yield 'method.methods: empty; leave it out, or name = "head" to train the classifier alone'
+    if method.selection == "published" and method.methods not in (None, ("asi",)):
+        yield 'method.selection: "published" picks ASI ranks only; with other methods use selection = "exact"'
+    if method.selection == "published" and method.methods is None and "asi" not in method.name:
+        yield f'method.selection: "published" picks ASI ranks; with name = "{method.name}" use selection = "exact"'
+    if method.name == "asi-published" and method.methods is not None:
+        yield 'method.methods: "asi-published" is ASI alone; leave methods out'
+    if method.epsilon is not None and method.name not in ("hosvd", "fixed-subspace"):
+        yield f'method.epsilon: of "hosvd" and "fixed-subspace"; name is "{method.name}"'
+    if method.patch is not None and method.name != "gradient-filter":
+        yield f'method.patch: of "gradient-filter"; name is "{method.name}"'
+
+
+def _data(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
+    public = config.data.public
+    if _is_broken(broken, "data", "model", "method"):
+        return
+    if config.model.weights == "public" and public < 1:
+        yield 'data.public: 0 images, but model.weights = "public" trains the network on them first'
+    elif public < 1:
+        yield "data.public: 0 images, but the server calibrates on some"
+
+
+def _known(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
+    if not _is_broken(broken, "model", "model.name"):
+        try:
+            models.canonical(config.model.name)
+        except ConfigError as error:
+            yield f"model.name: {error}"
+    source = config.data.source
+    known = source in sources.names() or source.endswith(".npz")
+    if not known and not _is_broken(broken, "data", "data.source"):
+        yield f"data.source: unknown {source!r}; {nearest(source, sources.names())} Or an .npz file's path"
+
+
+def _cpus(config: RunConfig, broken: Collection[str], available: int) -> Iterator[str]:
+    compute = config.compute
+    if compute.backend != "flower" or compute.ray_address is not None or _is_broken(broken, "compute"):
+        return
+    if compute.cpus_per_client > available:
+        yield f"compute.cpus_per_client: {compute.cpus_per_client}, but this machine has {available} CPUs"
+    elif compute.workers is not None and compute.workers * compute.cpus_per_client > available:
+        yield (
+            f"compute.workers: {compute.workers} workers of {compute.cpus_per_client} CPUs each, "
+            f"but this machine has {available}"
+        )

@@ -1,0 +1,1 @@
+"""Everything that knows Flower or Ray: messages, workers, executor, simulation."""

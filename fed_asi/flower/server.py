@@ -1,0 +1,87 @@
+"""The server's side of Flower under `flwr run` and in deployments: wait for the devices, then do the rounds."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+from rich.console import Console
+
+from fed_asi.errors import ConfigError, RunError
+from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.file import load_config
+from fed_asi.flower.executor import FlowerExecutor, Waiting
+from fed_asi.flower.private import ENGINE, quicken
+from fed_asi.flower.simulation import workers
+from fed_asi.results.lock import new_folder
+from fed_asi.results.progress import Terminal
+from fed_asi.results.schema import FILE_NAME
+from fed_asi.results.store import RunStore
+from fed_asi.rounds.run import conduct, recording
+from fed_asi.workplace.address import address_of, workplace_folder
+from fed_asi.workplace.prepare import prepare
+
+
+def server_app(home: Path) -> ServerApp:
+    """Return the ServerApp that does the run that `run_config` names.
+
+    home: the app's own folder, from which a fleet file may be named too.
+    """
+    if ENGINE in sys.modules:
+        quicken()
+    app = ServerApp()
+    app.main()(partial(serve, home))
+    return app
+
+
+def serve(home: Path, grid: Grid, context: Context) -> None:
+    """Do the run that run_config names.
+
+    Its keys: fleet (a file), out (a folder), resume (go on where it stopped), deployed (devices are nodes of their
+    own, not processes of a simulation).
+    """
+    config = load_config(find_fleet(str(context.run_config["fleet"]), home))
+    folder, resume = run_folder(
+        config, str(context.run_config.get("out", "")), bool(context.run_config.get("resume", False))
+    )
+    console = Console(stderr=True, width=120)
+    console.print(f"run: {folder}", highlight=False)
+    with Terminal(console) as watcher, recording(config, folder, resume) as store:
+        torch.set_num_threads(config.compute.threads)
+        place = prepare(config, workplace_folder(folder), watcher=watcher)
+        waiting = waiting_for(bool(context.run_config.get("deployed", False)), config)
+        run = address_of(place.folder, config)
+        executor = FlowerExecutor(grid, config.num_devices, run, waiting, folder / "devices")
+        executor.find_devices()
+        conduct(place, store, executor, watcher)
+    if code := RunStore.read(folder).exit_code():
+        raise RunError(f"not every round happened or not every device is accounted for (exit code {code})")
+
+
+def find_fleet(name: str, home: Path) -> Path:
+    """Return the fleet file, looked for from here, then beside this app. Raises ConfigError without one."""
+    for path in (Path(name), home / name):
+        if path.is_file():
+            return path
+    raise ConfigError(f"no fleet file {name}: give one with --run-config 'fleet=\"/path/to/FLEET.toml\"'")
+
+
+def run_folder(config: RunConfig, out: str, resume: bool) -> tuple[Path, bool]:
+    """Return the run's folder and whether it holds a run to go on with."""
+    runs = Path(out or os.environ.get("FED_ASI_RUNS_DIR", "runs"))
+    if not resume:
+        return new_folder(runs, config.name), False
+    folder = runs / config.name
+    return folder, (folder / FILE_NAME).is_file()
+
+
+def waiting_for(deployed: bool, config: RunConfig) -> Waiting:
+    """Return how to wait: in a simulation as many devices work as there are workers, deployed all of them."""
+    if deployed:
+        return Waiting(lambda: False, None, nodes_seconds=60.0, poll_seconds=0.2)
+    return Waiting(lambda: False, workers(config))

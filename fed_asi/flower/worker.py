@@ -1,0 +1,106 @@
+"""What one worker process holds from message to message: the workplaces it has opened, and its threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fed_asi.devices.job import Job
+from fed_asi.errors import RunError
+from fed_asi.workplace.address import WORKPLACE_DIR, RunAddress, run_fingerprint
+from fed_asi.workplace.place import Workplace, open_workplace
+
+STATE_DIR = "FED_ASI_STATE_DIR"
+
+
+GRACE_SECONDS, GRACE_SHARE = 3.0, 0.1  # a step that began in time may end
+
+
+LATE = 75  # exit code of a worker that ends itself because its device hangs
+
+
+_open: dict[RunAddress, Workplace] = {}
+
+
+def workplace(run: RunAddress) -> Workplace:
+    """Return the run's workplace, opened by this process's first message and kept.
+
+    The thread count is set each time: worker processes are shared, and it decides the last bits.
+    Raises RunError where the folder is missing or was prepared for other settings.
+    """
+    if run not in _open:
+        _open.clear()  # one run at a time: a workplace holds a network
+        place = open_workplace(folder_of(run))
+        if run_fingerprint(place.config) != run.fingerprint:
+            raise RunError(f"{place.folder} was prepared for other settings than this run's")
+        _open[run] = place
+    place = _open[run]
+    torch.set_num_threads(place.config.compute.threads)
+    return place
+
+
+def folder_of(run: RunAddress) -> Path:
+    """Return where this machine sees the workplace: under FED_ASI_WORKPLACE_DIR where that is set."""
+    shared = os.environ.get(WORKPLACE_DIR)
+    return Path(shared) / run.folder if shared else Path(run.folder)
+
+
+def state_folder(run: RunAddress) -> Path | None:
+    """Return where devices on this machine keep warm factors beside Flower's state; None keeps none there."""
+    own = os.environ.get(STATE_DIR)
+    if own:
+        return Path(own)
+    return None if os.environ.get(WORKPLACE_DIR) else Path(run.folder).parent / "devices"
+
+
+def within_own_budget(job: Job, node_config: Mapping[str, Any]) -> Job:
+    """Return the job with the device's own budget where that is smaller: a device knows best what it has."""
+    if "budget" not in node_config:
+        return job
+    own = int(node_config["budget"])
+    return replace(job, budget_bytes=own if job.budget_bytes is None else min(own, job.budget_bytes))
+
+
+@contextmanager
+def at_work(run: RunAddress, job: Job) -> Iterator[None]:
+    """Leave word that this device is at work, and end this process when it outlives its deadline by a grace.
+
+    A hanging device cannot be asked to stop, and would hold its worker for the rest of the run. From the word
+    left, who finds this process gone can tell the device that was at work from those it never came to.
+    """
+    states = state_folder(run)
+    begun = None if states is None else begun_file(states, job)
+    if begun is not None:
+        begun.parent.mkdir(parents=True, exist_ok=True)
+        begun.touch()
+    timer = threading.Timer(_patience(job.deadline_seconds), _end, (begun,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        if begun is not None:
+            begun.unlink(missing_ok=True)
+
+
+def begun_file(folder: Path, job: Job) -> Path:
+    """Return the file that is there while a device works; "late" in it means it was ended for that."""
+    return folder / f"begun-{job.round:06d}-{job.partition_id:06d}"
+
+
+def _patience(deadline_seconds: float) -> float:
+    return deadline_seconds * (1.0 + GRACE_SHARE) + GRACE_SECONDS
+
+
+def _end(begun: Path | None) -> None:
+    if begun is not None:
+        begun.write_text("late")
+    os._exit(LATE)

@@ -1,0 +1,211 @@
+"""The linear map of a convolution, and its gradients, in every geometry torch has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from fed_asi.layers import tucker_gradient
+from fed_asi.layers.function import Operation
+from fed_asi.layers.fused import dense
+from fed_asi.layers.geometry import Geometry, padded, unpadded_gradient
+from fed_asi.methods.base import Method
+from fed_asi.methods.forms import Kept, TuckerInput
+
+LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+BACKWARD = torch.ops.aten.convolution_backward.default
+
+
+FEW_ROWS = 1024  # of more, oneDNN's convolution is as quick as BLAS
+
+
+THIN = 32  # a product of more columns costs more than the passes over dW and W that it spares
+
+
+@dataclass(frozen=True, slots=True)
+class Convolution(Operation):
+    """A convolution as a linear map of x: (N, C, *S)."""
+
+    geometry: Geometry
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return z."""
+        q = self.geometry
+        rows = self._few_rows(x)
+        if rows is not None:
+            return _product(rows, weight.flatten(1), bias)
+        return torch.convolution(
+            padded(x, q),
+            weight,
+            bias,
+            q.stride,
+            q.padding,
+            q.dilation,
+            q.transposed,
+            q.output_padding,
+            q.groups,
+        )
+
+    def input_gradient(self, g: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
+        """Return dX: `shape`, exact."""
+        rows = self._few_rows(g)
+        if rows is not None:
+            return (rows @ weight.flatten(1)).movedim(-1, 1)
+        if self._flippable(g, shape[1]):
+            return self._flipped(g, weight)
+        outer = list(shape)
+        for i, amount in enumerate(self.geometry.pad):
+            outer[-1 - i // 2] += amount
+        x = g.new_empty(1).expand(outer)
+        if not g.is_contiguous() and dense(g):  # the kernel goes by x's layout, never reading it
+            x = torch.empty(outer, dtype=g.dtype, device=g.device, memory_format=LAST[g.dim()])
+        return unpadded_gradient(self._backward(g, x, weight, 0), shape, self.geometry)
+
+    def _few_rows(self, x: Tensor) -> Tensor | None:
+        """Return x with its channels last where a plain product is the quicker kernel: few pixels, a full matrix.
+
+        On CPU alone, where both kernels compute in the same precision.
+        """
+        q = self.geometry
+        if not (q.pointwise and q.dense_stride) or x.device.type != "cpu":
+            return None
+        last = x.movedim(1, -1)
+        return last if last.shape[:-1].numel() <= FEW_ROWS and last.is_contiguous() else None
+
+    def _flippable(self, g: Tensor, channels: int) -> bool:
+        """Whether dX is better asked of the forward kernel: depthwise, where the backward one is slow."""
+        q = self.geometry
+        depthwise = q.groups > 1 and q.groups == g.shape[1] == channels and not (q.transposed or q.pad)
+        reach = [d * (k - 1) for d, k in zip(q.dilation, q.kernel, strict=True)]
+        return depthwise and q.dense_stride and all(p <= n for p, n in zip(q.padding, reach, strict=True))
+
+    def _flipped(self, g: Tensor, weight: Tensor) -> Tensor:
+        q = self.geometry
+        every = zip(q.dilation, q.kernel, q.padding, strict=True)
+        padding = [d * (k - 1) - p for d, k, p in every]
+        back = weight.flip(list(range(2, weight.dim())))
+        return torch.convolution(
+            g, back, None, q.stride, padding, q.dilation, False, q.output_padding, q.groups
+        )
+
+    def weight_gradient(self, kept: Kept, g: Tensor, weight: Tensor) -> Tensor:
+        """Return dW of the restored input; from the factors where the input was kept in them."""
+        if isinstance(kept, TuckerInput):
+            return tucker_gradient.weight_gradient(kept, g, weight, self.geometry)
+        return self.gradient_of(kept.restore(), g, weight)
+
+    def scaled_gradient(
+        self, kept: Kept, g: Tensor, weight: Tensor, scale: Tensor | None, products: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """See Operation; on thin matrices where dW is a product of them, with no pass over all of dW or W."""
+        if not (isinstance(kept, TuckerInput) and tucker_gradient.thin_fits(kept, self.geometry)):
+            return Operation.scaled_gradient(self, kept, g, weight, scale, products)
+        left, right = tucker_gradient.thin(kept, g, weight.shape, self.geometry)
+        if right is None or right.shape[0] > THIN:
+            dw = tucker_gradient.whole(left, right, weight)
+            rows = self.row_products(dw, weight) if products else None
+            return (dw if scale is None else self.scale_outputs(dw, scale)), rows
+        rows = _thin_products(left, right, weight) if products else None
+        if scale is not None:
+            left.view(weight.shape[0], -1).mul_(scale.unsqueeze(1))  # it is nobody else's
+        return tucker_gradient.whole(left, right, weight), rows
+
+    def gradient_of(self, x: Tensor, g: Tensor, weight: Tensor) -> Tensor:
+        """Return dW of the input x."""
+        return self._backward(g, padded(x.to(g.dtype), self.geometry), weight, 1)
+
+    def _backward(self, g: Tensor, x: Tensor, weight: Tensor, which: int) -> Tensor:
+        q = self.geometry
+        mask = [which == 0, which == 1, False]
+        rest = (None, q.stride, q.padding, q.dilation, q.transposed, q.output_padding, q.groups, mask)
+        return cast(Tensor, BACKWARD(g, x, weight, *rest)[which])
+
+    def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
+        """Return the weight with every output channel multiplied by scale."""
+        return self._by_output(weight).mul(scale.view(self._output_shape(weight))).view_as(weight)
+
+    def row_products(self, gradient: Tensor, weight: Tensor) -> Tensor:
+        """Return <gradient, weight> for each output channel."""
+        return self._sum_inputs(self._by_output(gradient) * self._by_output(weight))
+
+    def respond(self, weight: Tensor, mean: Tensor) -> Tensor:
+        """Return what the weight gives for a constant input, away from zero padding."""
+        q = self.geometry
+        if q.transposed:
+            by_group = self._by_output(weight)  # (groups, C / groups, C' / groups, *K)
+            return self._sum_inputs(by_group * mean.view(q.groups, -1, *[1] * (by_group.dim() - 2)))
+        inputs = mean.view(q.groups, 1, -1).expand(-1, weight.shape[0] // q.groups, -1).flatten(0, 1)
+        return (weight.flatten(2).sum(2) * inputs).sum(1)
+
+    def _by_output(self, weight: Tensor) -> Tensor:
+        return (
+            weight.view(self.geometry.groups, -1, *weight.shape[1:]) if self.geometry.transposed else weight
+        )
+
+    def _output_shape(self, weight: Tensor) -> tuple[int, ...]:
+        ones = (1,) * (weight.dim() - 2)
+        return (self.geometry.groups, 1, -1, *ones) if self.geometry.transposed else (-1, 1, *ones)
+
+    def _sum_inputs(self, by_output: Tensor) -> Tensor:
+        if self.geometry.transposed:
+            return by_output.flatten(3).sum((1, 3)).flatten()
+        return by_output.flatten(1).sum(1)
+
+
+def _product(rows: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    """Return rows: (N, *S, C) times matrix^T plus bias as (N, C', *S), channels last and no view.
+
+    Autograd lets nobody write into a view that a function of ours returns, as an activation in place would.
+    """
+    shape, outputs = rows.shape[:-1], matrix.shape[0]
+    steps = [outputs * shape[i + 1 :].numel() for i in range(len(shape))]
+    strides = (steps[0], 1, *steps[1:])
+    z = torch.empty_strided((shape[0], outputs, *shape[1:]), strides, dtype=rows.dtype, device=rows.device)
+    flat, out = rows.flatten(0, -2), z.movedim(1, -1).view(-1, outputs)
+    if bias is None:
+        torch.mm(flat, matrix.mT, out=out)
+    else:
+        torch.addmm(bias, flat, matrix.mT, out=out)
+    return z
+
+
+def _thin_products(left: Tensor, right: Tensor, weight: Tensor) -> Tensor:
+    """Return <dW, W> for each output channel: (C',), of the dW that is left @ right, its inputs last."""
+    last = weight.movedim(1, -1).reshape(left.shape[0], -1)
+    return (last @ right.mT).mul_(left).view(weight.shape[0], -1).sum(1)
+
+
+def output_size(shape: Sequence[int], q: Geometry) -> tuple[int, ...]:
+    """Return the spatial size of z for an input of `shape`."""
+    size = []
+    for i, n in enumerate(shape[2:] if len(shape) == len(q.kernel) + 2 else shape[1:]):
+        extra = sum(q.pad[2 * (len(q.kernel) - 1 - i) :][:2]) + 2 * q.padding[i]
+        reach = q.dilation[i] * (q.kernel[i] - 1) + 1
+        if q.transposed:
+            size.append((n - 1) * q.stride[i] - extra + reach + q.output_padding[i])
+        else:
+            size.append((n + extra - reach) // q.stride[i] + 1)
+    return tuple(size)
+
+
+Variant = Callable[[Geometry, Method, tuple[int, ...]], Convolution]  # the last: the output's spatial size
+_VARIANTS: dict[type[Method], Variant] = {}
+
+
+def register_gradients(method: type[Method], make: Variant) -> None:
+    """Let convolutions under `method` be what `make` returns: a forward that is exact, gradients of its own."""
+    _VARIANTS[method] = make
+
+
+def convolution_for(geometry: Geometry, method: Method | None, shape: Sequence[int]) -> Convolution:
+    """Return the linear map of a convolution called on an input of `shape` under `method`."""
+    make = None if method is None else _VARIANTS.get(type(method))
+    if make is None or method is None:
+        return Convolution(geometry)
+    return make(geometry, method, output_size(shape, geometry))

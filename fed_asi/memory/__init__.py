@@ -1,0 +1,1 @@
+"""What a training step keeps and costs: measured by a meter, counted from sizes."""

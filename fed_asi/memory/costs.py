@@ -1,0 +1,228 @@
+"""What a training step of a network costs: bytes kept and multiply-accumulates, counted layer by layer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fed_asi.layers import original_class, state_of
+from fed_asi.layers.classes import BATCH_NORMS, CONVOLUTIONS
+from fed_asi.layers.geometry import geometry_of
+from fed_asi.layers.keep import keep, side_by_side
+from fed_asi.layers.linear import features_second
+from fed_asi.memory import counting
+from fed_asi.memory.counting import LayerSize
+from fed_asi.memory.meter import ActivationMeter
+from fed_asi.methods.base import ASI, HOSVD, FixedSubspace, Frozen, Method, Vanilla
+from fed_asi.methods.forms import TuckerInput
+from fed_asi.units import format_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCost:
+    """One call of one layer in one training step.
+
+    published_bytes, published_flops: as the papers count, 0 for layers that are not trained convolutions.
+    forward_macs, dw_macs, dx_macs, overhead_macs: what is really multiplied; forward_macs twice under gradient
+    checkpointing, dx_macs 0 where nothing before the layer trains, overhead_macs is the compression of its input.
+    """
+
+    name: str
+    kind: str
+    method: Method
+    published_bytes: int
+    published_flops: int
+    forward_macs: int
+    dw_macs: int
+    dx_macs: int
+    overhead_macs: int
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the layer's whole step."""
+        return self.forward_macs + self.dw_macs + self.dx_macs + self.overhead_macs
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """A training step's totals; `layers` has every call of a convolution or linear layer, in order.
+
+    saved_bytes: measured, all that autograd and the layers keep from forward to backward, loss included.
+    uncounted: layers with weights of other kinds, whose multiplications are in no total.
+    """
+
+    layers: tuple[LayerCost, ...]
+    saved_bytes: int
+    uncounted: tuple[str, ...] = ()
+
+    @property
+    def published_bytes(self) -> int:
+        """Inputs (or their compressed form) of the trained convolutions, as the papers count bytes."""
+        return sum(layer.published_bytes for layer in self.layers)
+
+    @property
+    def published_flops(self) -> int:
+        """Forward, dW and compression of the trained convolutions in the papers' convention."""
+        return sum(layer.published_flops for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the trained layers: forward, dW, dX and compression."""
+        return sum(layer.macs for layer in self.layers if layer.method.trains_weight)
+
+    @property
+    def step_macs(self) -> int:
+        """Multiply-accumulates of all layers: also the trunk's forward, and dX through frozen layers."""
+        return sum(layer.macs for layer in self.layers)
+
+    def __str__(self) -> str:
+        titles = " ".join(f"{title:>9}" for title in ("forward", "dW", "dX", "overhead"))
+        head = f"{'layer':36} {'published':>10} {titles} (MMAC)  method"
+        rows = [_row(layer) for layer in self.layers if layer.method != Frozen()]
+        total = (
+            f"saved {format_bytes(self.saved_bytes)}, published {format_bytes(self.published_bytes)}, "
+            f"{self.macs / 1e9:.3f} GMAC trained layers, {self.step_macs / 1e9:.3f} GMAC whole step, "
+            f"{self.published_flops / 1e9:.2f} published GFLOPs"
+        )
+        return "\n".join([head, *rows, total])
+
+
+def _row(layer: LayerCost) -> str:
+    macs = (layer.forward_macs, layer.dw_macs, layer.dx_macs, layer.overhead_macs)
+    columns = " ".join(f"{value / 1e6:9.2f}" for value in macs)
+    return f"{layer.name:36} {format_bytes(layer.published_bytes):>10} {columns}         {layer.method}"
+
+
+def cost(model: nn.Module, x: Tensor) -> Cost:
+    """Return what one training step on the batch x costs, in bytes and multiply-accumulates.
+
+    x: (B, ...) one batch; a compressed model's micro-batches are counted each by itself. The model is only
+    read: a copy of it runs forward once, batch norms fixed. Element-by-element work is not counted.
+    """
+    model = copy.deepcopy(model).train()
+    again = "recomputed_bytes" in model.__dict__  # gradient checkpointing: each forward happens twice
+    if again:
+        model(x)  # its first batch of a shape runs its parts once more, to measure them
+    for module in model.modules():
+        if isinstance(module, BATCH_NORMS):
+            module.eval()
+    found: list[LayerCost] = []
+    handles = [
+        module.register_forward_hook(_record(found, name))
+        for name, module in model.named_modules()
+        if isinstance(module, (*CONVOLUTIONS, nn.Linear))
+    ]
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), ActivationMeter(model) as meter:
+        loss = _loss(model(x))
+    for handle in handles:
+        handle.remove()
+    del loss  # held until here: the meter counts what it keeps alive
+    if again:
+        first = next((i for i, layer in enumerate(found) if layer.method != Frozen()), len(found))
+        found[first:] = [replace(layer, forward_macs=2 * layer.forward_macs) for layer in found[first:]]
+    return Cost(tuple(found), meter.saved_bytes, tuple(_uncounted(model, {layer.name for layer in found})))
+
+
+def _loss(scores: Tensor) -> Tensor:
+    if scores.dim() != 2:
+        return scores.sum()
+    return nn.functional.cross_entropy(
+        scores, torch.zeros(len(scores), dtype=torch.long, device=scores.device)
+    )
+
+
+def _uncounted(model: nn.Module, counted: set[str]) -> Iterator[str]:
+    for name, module in model.named_modules():
+        weighted = any(p is not None and p.dim() > 1 for p in module._parameters.values())
+        if weighted and name not in counted:
+            yield name
+
+
+def _record(found: list[LayerCost], name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
+    def hook(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
+        x: Tensor = args[0]
+        state, weight = state_of(module), module.weight
+        trains = isinstance(weight, Tensor) and weight.requires_grad
+        method = state.method if state is not None else Vanilla() if trains else Frozen()
+        size = size_of(module, x.shape, out.shape)
+        if state is not None and state.pooled:  # the layer runs on its input's spatial mean
+            x = x.mean(dim=tuple(range(2, x.dim())), keepdim=True)
+            size = replace(size, dims=tuple(x.shape), out=(*size.out[:2], *x.shape[2:]))
+        ranks = _ranks(module, x.detach(), method)
+        parts = side_by_side(size.dims[0], None if state is None else state.micro_batch)
+        costs = [
+            (m, _of(name, module, method, _with_batch(size, b), ranks, x.element_size())) for m, b in parts
+        ]
+        dx = x.requires_grad
+        found.append(_sum(costs, dx))
+
+    return hook
+
+
+def size_of(module: nn.Module, shape: torch.Size, out: torch.Size) -> LayerSize:
+    """Return the sizes of a convolution or linear layer called on `shape` to give `out`."""
+    if isinstance(module, CONVOLUTIONS):
+        q = geometry_of(module)
+        return LayerSize(tuple(shape), tuple(out), q.kernel, q.groups, q.transposed)
+    batch, *tokens, features = shape
+    return LayerSize((batch, features, *tokens), (batch, out[-1], *tokens), ())
+
+
+def _with_batch(size: LayerSize, batch: int) -> LayerSize:
+    return replace(size, dims=(batch, *size.dims[1:]), out=(batch, *size.out[1:]))
+
+
+def _ranks(module: nn.Module, x: Tensor, method: Method) -> tuple[int, ...]:
+    """Return the ranks of the kept form in (B, C, *S) order; found on x where the method finds them so."""
+    state = state_of(module)
+    if isinstance(method, ASI):
+        own = method if isinstance(module, CONVOLUTIONS) else features_second(method)
+        return own.ranks if isinstance(own, ASI) else ()
+    if state is None or not isinstance(method, (HOSVD, FixedSubspace)):
+        return ()
+    kept = keep(x if isinstance(module, CONVOLUTIONS) else x.movedim(-1, 1), replace(state), method)
+    if not isinstance(kept, TuckerInput):
+        return ()
+    return tuple(kept.part(kept.forms[0])[0].shape[1:])
+
+
+def _of(
+    name: str, module: nn.Module, method: Method, size: LayerSize, ranks: tuple[int, ...], element_bytes: int
+) -> LayerCost:
+    convolution = isinstance(module, CONVOLUTIONS)
+    return LayerCost(
+        name,
+        original_class(module).__name__,
+        method,
+        counting.published_bytes(size, method, ranks, element_bytes) if convolution else 0,
+        counting.published_flops(size, method, ranks) if convolution else 0,
+        counting.forward_macs(size),
+        counting.dw_macs(size, method, ranks),
+        counting.dx_macs(size, method),
+        counting.overhead_macs(size, method, ranks) if method.trains_weight else 0,
+    )
+
+
+def _sum(parts: list[tuple[int, LayerCost]], needs_dx: bool) -> LayerCost:
+    """Return the sum over (how many micro-batches, the cost of one)."""
+
+    def total(name: str) -> int:
+        return sum(times * int(getattr(one, name)) for times, one in parts)
+
+    first = parts[0][1]
+    return LayerCost(
+        first.name,
+        first.kind,
+        first.method,
+        total("published_bytes"),
+        total("published_flops"),
+        total("forward_macs"),
+        total("dw_macs"),
+        total("dx_macs") if needs_dx else 0,
+        total("overhead_macs"),
+    )

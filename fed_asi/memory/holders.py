@@ -1,0 +1,112 @@
+"""What a model holds beside autograd: its weights, which are not counted, and tensors kept from step to step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fed_asi.layers import LayerState, original_class, state_of
+from fed_asi.memory.storages import is_data, storages_of, tensors_in
+
+_MODULE_ATTRIBUTES = frozenset(nn.Module().__dict__)
+
+
+COUNTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
+
+
+class Weights:
+    """The storages of parameters, buffers and constants; looked up anew when one of them has moved."""
+
+    def __init__(self, modules: Sequence[tuple[str, nn.Module]], constants: Sequence[Tensor]) -> None:
+        self._modules, self._constants = modules, constants
+        self._tensors: list[Tensor] = []
+        self._places: list[int] = [-1]
+        self._storages: set[int] = set()
+
+    def forget(self) -> None:
+        """Look everything up anew next time."""
+        self._places = [-1]
+
+    def storages(self) -> set[int]:
+        """Return their ids, a set of the caller's own."""
+        if [t.data_ptr() for t in self._tensors if t.layout is torch.strided] != self._places:
+            self._tensors = [*self._constants, *self._found()]
+            self._places = [t.data_ptr() for t in self._tensors if t.layout is torch.strided]
+            self._storages = {s._cdata for tensor in self._tensors for s in storages_of(tensor)}
+        return set(self._storages)
+
+    def _found(self) -> Iterator[Tensor]:
+        for _, module in self._modules:
+            for tensor in (*module._parameters.values(), *module._buffers.values()):
+                if tensor is not None:
+                    yield tensor
+            yield from static_tensors(module)
+
+
+class Keepers:
+    """The modules that hold tensors between steps in attributes of their own, such as warm factors."""
+
+    def __init__(self, modules: Sequence[tuple[str, nn.Module]]) -> None:
+        self._modules = modules
+        self._sizes: list[tuple[dict[str, Any], int]] = []
+        self._states: list[tuple[str, nn.Module, LayerState]] = []
+        self._others: list[tuple[str, dict[str, Any], str]] = []
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The class of every module, by name; of a compressed one, the class it had."""
+        return {name: original_class(module).__name__ for name, module in self._modules}
+
+    def forget(self) -> None:
+        """Look everything up anew next time."""
+        self._sizes = []
+
+    def tensors(self, side_by_side: bool) -> Iterator[tuple[str, Tensor]]:
+        """Yield (module's name, tensor) of everything held."""
+        self._look()
+        for name, _, state in self._states:
+            if state.factors is not None or state.pending is not None:
+                for tensor in tensors_in([state.factors, None if side_by_side else state.pending]):
+                    yield name, tensor
+        for name, attributes, key in self._others:
+            value = attributes[key]
+            if value is not None:
+                for tensor in tensors_in(value):
+                    yield name, tensor
+
+    def published_bytes(self) -> int:
+        """Return the papers' count of the compressed convolutions."""
+        return sum(
+            state.kept_bytes
+            for _, module, state in self._states
+            if isinstance(module, COUNTED) and module.weight.requires_grad
+        )
+
+    def recomputed(self) -> Iterator[tuple[str, int]]:
+        """Yield (name, bytes) of modules that keep more in the backward pass: gradient checkpointing."""
+        for name, module in self._modules[:1]:
+            if size := module.__dict__.get("recomputed_bytes", 0):
+                yield name, size
+
+    def _look(self) -> None:
+        """Find the modules anew where an attribute came or went, or one of a plain type became another."""
+        if self._sizes and all(len(attributes) == size for attributes, size in self._sizes):
+            return
+        self._sizes = [(module.__dict__, len(module.__dict__)) for _, module in self._modules]
+        self._states, self._others = [], []
+        for name, module in self._modules:
+            for key in module.__dict__.keys() - _MODULE_ATTRIBUTES:
+                value = module.__dict__[key]
+                if isinstance(value, LayerState):
+                    self._states.append((name, module, value))
+                elif value is None or isinstance(value, (Tensor, list, tuple, set, dict)) or is_data(value):
+                    self._others.append((name, module.__dict__, key))
+
+
+def static_tensors(module: nn.Module) -> list[Tensor]:
+    """Return the constants a compressed layer got from calibration (its fixed mean): weights in effect."""
+    state = state_of(module)
+    return [] if state is None or state.mean is None else [state.mean]

@@ -1,0 +1,227 @@
+"""How many bytes a step really keeps between its forward and its backward.
+
+Counted are storages, not elements, because a saved view pins the whole storage behind it. Three places
+hold them: autograd's saved variables, attributes that Python autograd functions put on their context, and
+attributes of the modules themselves (warm-start factors). Parameters, buffers and declared constants are
+weights, not activations, and are left out here; `fed_asi.memory` counts them under their own names.
+Out of sight stays only what Python cannot reach: tensors inside closures of user hooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from math import ceil
+from types import TracebackType
+from typing import Any, Self, cast
+from weakref import ReferenceType, ref
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils.hooks import RemovableHandle
+
+from fed_asi.layers import state_of
+from fed_asi.layers.function import Call
+from fed_asi.memory.holders import COUNTED, Keepers, Weights
+from fed_asi.memory.storages import PLAIN, storages_of, tensors_in
+
+MODEL = "(model)"
+
+
+LOSS = "(loss)"
+
+
+RECOMPUTATION = "recomputation"
+
+
+_PASSED_OVER = PLAIN | {Call}
+
+
+class ActivationMeter:
+    """Measure the bytes kept for backward by what runs inside the `with` block.
+
+    model: plain or compressed. micro_batches: how many micro-batches the block's one batch stands for when
+    they run side by side (a Fraction N / b when b does not divide N). constants: tensors that are there anyway.
+    detailed: whether bytes are told apart by layer and kind, which costs a hook at every module's call. Without
+    it saved_bytes and state_bytes are the same measurement, by_layer and by_kind stay empty, and published_bytes
+    is that of compressed convolutions alone: cheap enough for every step of a training.
+
+    After the block, while the loss is still held:
+        saved_bytes: all storages alive that autograd or the layers hold, each once.
+        state_bytes: the part of them held by modules across steps (warm-start factors).
+        published_bytes: the papers' count, inputs (or factors) of trained convolutions alone.
+        by_layer, by_kind: saved_bytes by qualified module name and by class; a storage that two layers
+            keep counts for the first. Functional code outside any module is "(loss)".
+    The meter may be entered again for every step; the last block's numbers stay until then. After compress_ or
+    uncompress_, or when parameters were replaced, make a new one.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        micro_batches: int | Fraction = 1,
+        constants: Sequence[Tensor] = (),
+        *,
+        detailed: bool = True,
+    ) -> None:
+        if micro_batches <= 0:
+            raise ValueError(f"micro_batches is {micro_batches}; it must be above 0")
+        self.micro_batches = micro_batches
+        self.detailed = detailed
+        self._constants = tuple(constants)
+        self.saved_bytes = 0
+        self.state_bytes = 0
+        self.published_bytes = 0
+        self.by_layer: dict[str, int] = {}
+        self.by_kind: dict[str, int] = {}
+        self._modules = [(name or MODEL, module) for name, module in model.named_modules()]
+        self._model = model
+        self._names = {id(module): name for name, module in self._modules}
+        self._weights = Weights(self._modules, self._constants)
+        self._keepers = Keepers(self._modules)
+        self._clear()
+
+    @property
+    def per_micro_batch_bytes(self) -> int:
+        """Bytes kept by one full micro-batch: its share of the batch, and all of the shared state."""
+        return ceil((self.saved_bytes - self.state_bytes) / self.micro_batches) + self.state_bytes
+
+    def __enter__(self) -> Self:
+        """Start counting."""
+        self._clear()
+        if self.detailed:
+            self._weights.forget()
+            self._keepers.forget()
+            # Hooks on all modules of the process are two registrations instead of two for each layer.
+            self._handles.append(register_module_forward_pre_hook(self._before))
+            self._handles.append(register_module_forward_hook(self._after))
+        else:
+            self._handles.append(self._model.register_forward_hook(self._at_the_end))
+        pack = self._pack if self.detailed else _packing(self._held)
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(pack, _unpack)
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop counting and add up what is still alive."""
+        self._hooks.__exit__(kind, error, trace)
+        for handle in self._handles:
+            handle.remove()
+        self._visited.clear()  # these would keep dropped parts of the graph alive
+        self._add_up()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._stack: list[str] = []
+        self._held: list[tuple[ReferenceType[Tensor], str]] = []
+        self._visited: dict[int, Any] = {}
+        self._handles: list[RemovableHandle] = []
+        self._published = 0
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        name = self._names.get(id(module))
+        if name is None:
+            return
+        self._stack.append(name)
+        if isinstance(module, COUNTED) and state_of(module) is None and torch.is_grad_enabled():
+            self._published += _published_bytes(module, args)
+
+    def _after(self, module: nn.Module, _args: Any, output: Any) -> None:
+        if id(module) not in self._names:
+            return
+        for tensor in (output,) if isinstance(output, Tensor) else tensors_in(output):
+            if tensor.grad_fn is not None:
+                self._walk(tensor.grad_fn)
+        state = state_of(module)
+        if state is not None and isinstance(module, COUNTED) and torch.is_grad_enabled():
+            self._published += state.kept_bytes if module.weight.requires_grad else 0
+        if self._stack:
+            self._stack.pop()
+
+    def _at_the_end(self, _module: nn.Module, _args: Any, output: Any) -> None:
+        for tensor in tensors_in(output):
+            if tensor.grad_fn is not None:
+                self._walk(tensor.grad_fn)
+
+    def _walk(self, node: Any) -> None:
+        """Look at the contexts of the Python autograd functions since the last look."""
+        pending = [node]
+        while pending:
+            node = pending.pop()
+            if id(node) in self._visited:
+                continue
+            self._visited[id(node)] = node
+            if isinstance(node, BackwardCFunction):
+                attributes = vars(node)
+                if not self.detailed:
+                    # A compressed layer's job holds what it saves, which the pack hook sees; the detailed
+                    # meter of the first step looks into it too, and the tests hold the two against each other.
+                    attributes = {k: v for k, v in attributes.items() if type(v) not in _PASSED_OVER}
+                for tensor in tensors_in(attributes) if attributes else ():
+                    self._held.append((ref(tensor), self._stack[-1] if self._stack else LOSS))
+            pending.extend(before for before, _ in node.next_functions if before is not None)
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        # Returned as it is, an operation's own output would hold its node and never be freed. This alias
+        # belongs to autograd alone, so it lives exactly as long as autograd keeps the storage.
+        held = tensor.detach()
+        if held.layout is not torch.strided:
+            storages_of(held)  # raises now for what could not be counted later
+        self._held.append((ref(held), self._stack[-1] if self._stack else LOSS))
+        return held
+
+    def _add_up(self) -> None:
+        counted = self._weights.storages()
+        # Side by side, the newest factors are a copy that micro-batches one after another would not need.
+        state: set[int] = set()
+        for name, tensor in self._keepers.tensors(side_by_side=self.micro_batches > 1):
+            self._held.append((ref(tensor), name))
+            state.update(storage._cdata for storage in storages_of(tensor))
+        self.saved_bytes = self.state_bytes = 0
+        self.published_bytes = self._published if self.detailed else self._keepers.published_bytes()
+        self.by_layer, self.by_kind = {}, {}
+        kinds = self._keepers.kinds if self.detailed else {}
+        for held, name in self._held:
+            alive = held()
+            for storage in () if alive is None else storages_of(alive):
+                if storage._cdata not in counted:
+                    counted.add(storage._cdata)
+                    self._count(name, kinds.get(name, name), storage.nbytes(), storage._cdata in state)
+        for name, size in self._keepers.recomputed():
+            self._count(name, RECOMPUTATION, size, False)
+
+    def _count(self, name: str, kind: str, size: int, is_state: bool) -> None:
+        self.saved_bytes += size
+        self.state_bytes += size if is_state else 0
+        if not self.detailed:
+            return
+        self.by_layer[name] = self.by_layer.get(name, 0) + size
+        self.by_kind[kind] = self.by_kind.get(kind, 0) + size
+
+
+def _packing(held: list[tuple[ReferenceType[Tensor], str]]) -> Callable[[Tensor], Tensor]:
+    """Return the pack hook that does least; see `ActivationMeter._pack` for why it hands out an alias."""
+    add = held.append
+
+    def pack(tensor: Tensor) -> Tensor:
+        alias = tensor.detach()
+        add((ref(alias), MODEL))
+        return alias
+
+    return pack
+
+
+def _unpack(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _published_bytes(module: nn.Module, args: tuple[Any, ...]) -> int:
+    """Return what the papers count for one call of a convolution: 0 unless its weight is trained."""
+    weight = cast(Tensor, module.weight)
+    if not weight.requires_grad or not args or not isinstance(args[0], Tensor):
+        return 0
+    return args[0].numel() * args[0].element_size()

@@ -1,0 +1,117 @@
+"""What training needs beside the saved activations, each under its own name: nothing is left out.
+
+On a microcontroller all of these share one memory. A budget is held against saved bytes unless a fleet says
+otherwise, so whoever says "fits in 256 KiB" should print this table too.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fed_asi import layers
+from fed_asi.memory.holders import static_tensors
+from fed_asi.memory.meter import ActivationMeter
+from fed_asi.memory.peak import StepMeter
+from fed_asi.units import format_bytes
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingMemory:
+    """Bytes of one device's training, by what they are for.
+
+    weight_bytes: parameters and buffers of the trained part. trunk_weight_bytes: those of the frozen trunk.
+    constant_bytes: means of centred layers. accumulator_bytes: gradients held from one micro-batch to the
+    next. optimizer_bytes: momentum. saved_bytes: of one micro-batch, by ActivationMeter.
+    step_transient_bytes: the most that forward and backward of the trained part hold beyond all of that,
+    their input included unless it is saved.
+    trunk_transient_bytes: the most that the trunk's forward allocates, while nothing is saved yet.
+    """
+
+    weight_bytes: int
+    trunk_weight_bytes: int
+    constant_bytes: int
+    accumulator_bytes: int
+    optimizer_bytes: int
+    saved_bytes: int
+    step_transient_bytes: int
+    trunk_transient_bytes: int
+
+    @property
+    def static_bytes(self) -> int:
+        """Bytes that stay from step to step."""
+        weights = self.weight_bytes + self.trunk_weight_bytes + self.constant_bytes
+        return weights + self.accumulator_bytes + self.optimizer_bytes
+
+    @property
+    def total_bytes(self) -> int:
+        """The most that is alive at one time: the static part, and the larger of trunk and step."""
+        step = self.saved_bytes + self.step_transient_bytes
+        return self.static_bytes + max(step, self.trunk_transient_bytes)
+
+    def __str__(self) -> str:
+        names = [field.name for field in fields(self)] + ["static_bytes", "total_bytes"]
+        return "\n".join(f"{name:<24} {format_bytes(getattr(self, name)):>12}" for name in names)
+
+
+def training_memory(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    trunk: nn.Module | None = None,
+    momentum: bool = False,
+    accumulate: bool = True,
+    loss: Loss = F.cross_entropy,
+) -> TrainingMemory:
+    """Return what one micro-batch of training needs; `model` and `trunk` are only read.
+
+    model: compressed or plain, its trained part at least, in the mode it trains in. x: (b, ...) what goes
+    into the trunk, or into the model where there is none. y: (b,). momentum: of SGD. accumulate: False where the
+    weights move after every micro-batch, so that gradients need not be held; they are transient then.
+    """
+    model = copy.deepcopy(model)
+    trunk_transient, features = 0, x
+    if trunk is not None:
+        with torch.no_grad(), StepMeter(x.device) as meter:
+            features = trunk(x)
+        trunk_transient = meter.peak_bytes
+    trained = [p for p in model.parameters() if p.requires_grad]
+    _step(model, features, y, loss)  # warm factors are there from the second step on
+    for parameter in trained:
+        parameter.grad = torch.zeros_like(parameter) if accumulate else None
+    with StepMeter(x.device) as meter:
+        activations = _step(model, features, y, loss)
+    # Warm factors of the step before were there already when the peak began.
+    fresh = activations.saved_bytes - activations.state_bytes
+    gradients = sum(p.nbytes for p in trained)
+    return TrainingMemory(
+        weight_bytes=_weights(model),
+        trunk_weight_bytes=0 if trunk is None else _weights(trunk),
+        constant_bytes=sum(t.nbytes for module in model.modules() for t in static_tensors(module)),
+        accumulator_bytes=gradients if accumulate else 0,
+        optimizer_bytes=gradients if momentum else 0,
+        saved_bytes=activations.saved_bytes,
+        step_transient_bytes=max(0, meter.peak_bytes - fresh),
+        trunk_transient_bytes=trunk_transient,
+    )
+
+
+def _step(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> ActivationMeter:
+    x, y = x.clone(), y.clone()  # so that they are among what the step allocates
+    with ActivationMeter(model) as meter:
+        value = loss(model(x), y)
+    torch.autograd.backward(value)
+    layers.commit_factors_(model)
+    return meter
+
+
+def _weights(model: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))

@@ -1,0 +1,1 @@
+"""From a calibration batch to the best plan for a budget."""

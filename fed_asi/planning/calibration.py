@@ -1,0 +1,108 @@
+"""One forward and backward on a calibration batch: every layer's input, gradient, and what each form costs.
+
+The true weight gradient decides what a candidate is worth: the compressed layer itself is run on the recorded
+input, and its weight gradient compared with the exact one.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fed_asi.compression.graph import Graph, analyse
+from fed_asi.errors import ConfigError, nearest
+from fed_asi.planning.families import DEFAULT_METHODS, method_problems
+from fed_asi.planning.floors import measured_floors
+from fed_asi.planning.profile import LayerProfile, ModelFingerprint, Profile
+from fed_asi.planning.recording import SUPPORTED, record
+from fed_asi.planning.trials import Study, check_supported
+
+
+def profile(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    trained: Sequence[str] | None = None,
+    micro_batches: Sequence[int] | None = None,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    selection: str = "candidates",
+    density: int = 10,
+    seed: int = 0,
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+) -> Profile:
+    """Return what every form of keeping costs and is worth, layer by layer; the model is only read.
+
+    x: (N, C, H, W), y: (N,), the calibration batch. trained: names of layers or of parameters, such as
+    `tune_last_` returns; None for every convolution and linear layer. micro_batches: powers of two up to N
+    when None.
+    selection: "published" tries only the papers' epsilon grid. density: rank tuples tried per layer and
+        micro-batch.
+    Batch norms are frozen, as in training. Raises ConfigError and UnsupportedLayerError with names and
+    reasons.
+    """
+    _check_arguments(x, y, methods, selection, micro_batches)
+    sizes = tuple(sorted(set(micro_batches or _powers_of_two(len(x)))))
+    copied = copy.deepcopy(model).eval().requires_grad_(False)
+    graph = analyse(copied)
+    names = _layer_names(model, graph, trained)
+    records = record(copied, graph, names, x, y, loss)
+    head = records[-1].name
+    check_supported([item for item in records if item.name != head], methods)
+    order = [name for name, _ in model.named_modules()]
+    study = Study(sizes, tuple(methods), selection, density, seed)
+    found = tuple(study.layer(item, order.index(item.name), item.name == head) for item in records)
+    return Profile(
+        fingerprint=ModelFingerprint.of(model, x),
+        layers=found,
+        floors=measured_floors(model, x[:1], y[:1], _with_bias(found), sizes, loss),
+        num_examples=len(x),
+        selection=selection,
+    )
+
+
+def _with_bias(layers: Sequence[LayerProfile]) -> list[tuple[str, bool]]:
+    return [(layer.name, layer.bias_parameters > 0) for layer in layers]
+
+
+def _check_arguments(
+    x: Tensor, y: Tensor, methods: Sequence[str], selection: str, micro_batches: Sequence[int] | None
+) -> None:
+    problems = method_problems(methods)
+    if selection not in ("candidates", "published"):
+        problems.append(f'selection {selection!r} is neither "candidates" nor "published"')
+    if len(x) == 0 or len(x) != len(y):
+        problems.append(
+            f"calibration needs as many labels as images, at least one; got {len(x)} and {len(y)}"
+        )
+    if any(size < 1 for size in micro_batches or ()):
+        problems.append(f"micro-batches must be above 0, not {micro_batches}")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _powers_of_two(largest: int) -> list[int]:
+    return [1 << power for power in range(largest.bit_length())]
+
+
+def _layer_names(model: nn.Module, graph: Graph, trained: Sequence[str] | None) -> list[str]:
+    """Return the layers to profile, from names of layers or of parameters."""
+    modules = dict(model.named_modules())
+    layers = [name for name, module in modules.items() if isinstance(module, SUPPORTED)]
+    if trained is None:
+        return [name for name in layers if name not in graph.repeated]
+    owners = {norm: conv for conv, norm in graph.norms.items()}
+    found: set[str] = set()
+    for name in trained:
+        module = name if name in modules else name.rpartition(".")[0]
+        module = owners.get(module, module)
+        if module not in modules:
+            raise ConfigError(f"{name!r} is neither a layer nor a parameter; {nearest(name, layers)}")
+        found.add(module)
+    chosen = [name for name in layers if name in found]
+    if not chosen:
+        raise ConfigError(f"none of {', '.join(trained)} is a convolution or linear layer")
+    return chosen

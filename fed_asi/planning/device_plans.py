@@ -1,0 +1,189 @@
+"""The plans a device tries, in order: its own, and, when that is over budget, what its fleet's policy says.
+
+Policies: "exclude" tries nothing else; "fewer-layers" trains one layer fewer each time; "smaller-micro-batch"
+halves the micro-batch; "lower-ranks" takes the cheapest forms and ranks that the profile knows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from fed_asi.errors import BudgetError
+from fed_asi.fleets.config import MethodConfig, TrainConfig
+from fed_asi.planning import search
+from fed_asi.planning.plan import Plan
+from fed_asi.planning.profile import Profile
+
+CHECKPOINTED = "planned bytes are those of keeping everything; checkpointing keeps less and computes it again"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a device's plans. micro_batch: None lets the planner choose, up to batch_size."""
+
+    budget_bytes: int | None
+    batch_size: int
+    micro_batch: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One plan, and the name of the policy that made it; None for the device's own."""
+
+    plan: Plan
+    policy: str | None = None
+
+
+class DevicePlans:
+    """Plans from one profile for one run's method; answers are kept, because many devices are alike."""
+
+    def __init__(self, profile: Profile, method: MethodConfig, train: TrainConfig) -> None:
+        self._profile, self._method, self._train = profile, method, train
+        self._known: dict[tuple[Limits, int | None, str], Plan | BudgetError] = {}
+
+    @property
+    def profile(self) -> Profile:
+        """Return the profile that plans are made from."""
+        return self._profile
+
+    def replanned(self, profile: Profile) -> DevicePlans:
+        """Return plans by the same settings from another profile."""
+        return DevicePlans(profile, self._method, self._train)
+
+    def first(self, limits: Limits) -> Plan:
+        """Return the device's own plan. Raises BudgetError below the smallest plan."""
+        return self._plan(limits, None, self._method.grid)
+
+    def attempts(self, limits: Limits) -> Iterator[Attempt]:
+        """Yield the plans to try, largest first; the next is asked for when the last was over budget.
+
+        Raises BudgetError, that of the device's own plan, when none fits at all.
+        """
+        refused: BudgetError | None = None
+        try:
+            yield Attempt(self.first(limits))
+        except BudgetError as error:
+            refused = error
+        fitting = 0
+        for attempt in self._fallbacks(limits):
+            fitting += 1
+            yield attempt
+        if refused is not None and not fitting:
+            raise refused
+
+    def layers_of(self, every: Iterable[Limits]) -> set[str]:
+        """Return the layers that some plan for one of these limits trains, tried after another or first."""
+        found: set[str] = set()
+        for limits in every:
+            with contextlib.suppress(BudgetError):
+                found.update(layer for attempt in self.attempts(limits) for layer in attempt.plan.trained)
+        return found
+
+    def captured(self, plan: Plan) -> dict[str, float]:
+        """Return, by weight, the share of centred gradient energy that the plan's form captures, 0 to 1."""
+        shares: dict[str, float] = {}
+        for layer in self._profile.layers:
+            method = plan.methods.get(layer.name)
+            if method is None or layer.centered_energy <= 0.0:
+                continue
+            found = [c for c in layer.candidates.get(plan.micro_batch, ()) if c.method == method]
+            captured = found[0].captured / layer.centered_energy if found else 0.0
+            shares[f"{layer.name}.weight"] = min(1.0, max(0.0, captured))
+        return shares
+
+    def _fallbacks(self, limits: Limits) -> Iterator[Attempt]:
+        policy = self._method.over_budget
+        choices: list[tuple[Limits, int | None, str]]
+        if policy == "fewer-layers":
+            body = sum(not layer.head for layer in self._profile.layers)
+            choices = [(limits, count, self._method.grid) for count in range(body - 1, -1, -1)]
+        elif policy == "smaller-micro-batch":
+            largest = limits.micro_batch or limits.batch_size
+            smaller = [b for b in reversed(self._profile.micro_batches) if b < largest]
+            choices = [(replace(limits, micro_batch=b), None, self._method.grid) for b in smaller]
+        elif policy == "lower-ranks" and limits.budget_bytes is not None:
+            parts = [limits.budget_bytes * share // 8 for share in (8, 6, 4, 3, 2, 1)]
+            choices = [(replace(limits, budget_bytes=b), None, "exact") for b in parts if b > 0]
+        else:
+            choices = []
+        for choice in choices:
+            try:
+                yield Attempt(self._plan(*choice), policy)
+            except BudgetError:
+                continue
+
+    def _plan(self, limits: Limits, layer_count: int | None, selection: str) -> Plan:
+        key = (limits, layer_count, selection)
+        if key not in self._known:
+            try:
+                self._known[key] = self._search(limits, layer_count, selection)
+            except BudgetError as error:
+                self._known[key] = error
+        found = self._known[key]
+        if isinstance(found, BudgetError):
+            raise found.with_traceback(None)
+        return found
+
+    def _search(self, limits: Limits, layer_count: int | None, selection: str) -> Plan:
+        method = self._method
+        if method.name == "checkpointing":
+            # What it keeps is less than any plan knows, so the step itself is held against the budget.
+            micro_batch = limits.micro_batch or limits.batch_size
+            unlimited = Limits(None, limits.batch_size, min(micro_batch, self._profile.micro_batches[-1]))
+            kept_whole = self._chosen(unlimited, layer_count, selection)
+            return replace(kept_whole, budget_bytes=limits.budget_bytes, notes=(CHECKPOINTED,))
+        return self._chosen(limits, layer_count, selection)
+
+    def _chosen(self, limits: Limits, layer_count: int | None, selection: str) -> Plan:
+        method = self._method
+        return search.plan(
+            self._within(limits.batch_size, limits.micro_batch),
+            limits.budget_bytes,
+            micro_batch=limits.micro_batch,
+            methods=method.allowed or ("vanilla",),
+            objective=method.objective,
+            layers=self._layers(layer_count),
+            count=method.covers,
+            selection=selection,
+            centered=method.may_center,
+            update=self._train.update,
+            momentum=self._train.momentum > 0,
+        )
+
+    def _layers(self, count: int | None) -> str | None:
+        if count is not None:
+            return f"last {count}"
+        if self._method.name == "head":
+            return "last 0"
+        return None if choose_layers(self._method) else "all"
+
+    def _within(self, batch_size: int, micro_batch: int | None) -> Profile:
+        """The profile's candidates for micro-batches no larger than the device's batch."""
+        smallest = self._profile.micro_batches[0]
+        kept = {
+            b: floors
+            for b, floors in self._profile.floors.items()
+            if b <= batch_size or b in {micro_batch, smallest}
+        }
+        return replace(self._profile, floors=kept)
+
+
+def choose_layers(method: MethodConfig) -> bool:
+    """Return whether plans choose which of the profile's layers train; else all of them do, or the last ones."""
+    return method.name != "head" and (method.name == "planner" or method.layers == "any")
+
+
+def micro_batches_needed(needs: Iterable[tuple[int, int | None]], *, smaller: bool) -> tuple[int, ...]:
+    """Return the micro-batches a profile must know: powers of two up to the batch, and those that are pinned.
+
+    needs: (batch_size, micro_batch or None) of every device. smaller: whether devices may go below a pinned one.
+    """
+    found: set[int] = set()
+    for batch_size, micro_batch in needs:
+        largest = batch_size if micro_batch is None else micro_batch
+        if smaller or micro_batch is None:
+            found.update(1 << power for power in range(largest.bit_length()) if 1 << power < largest)
+        found.add(largest)
+    return tuple(sorted(found))

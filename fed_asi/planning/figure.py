@@ -1,0 +1,58 @@
+"""Plans drawn: bytes by layer and form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from fed_asi.planning.plan import FLOOR, Plan
+from fed_asi.units import format_bytes
+
+_COLORS = {
+    "vanilla": "#4477aa", "quantized": "#66ccee", "asi": "#228833", "mean": "#ccbb44", "bias": "#bbbbbb",
+    FLOOR: "#aa3377",
+}  # fmt: skip
+
+
+def figure(plans: Iterable[tuple[str, Plan]], path: Path) -> None:
+    """Draw bytes by layer, coloured by form, one bar a plan, into a file (.svg, .png, .pdf)."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.patches import Patch
+    from matplotlib.ticker import PercentFormatter
+
+    drawn: set[str] = set()
+    named = list(plans)
+    fig, axis = plt.subplots(figsize=(9, 1.2 + 0.6 * len(named)), layout="constrained")
+    for row, (_, chosen) in enumerate(named):
+        left = 0.0
+        for layer, size in chosen.layer_bytes.items():
+            kind = FLOOR if layer == FLOOR else chosen.methods[layer].kind
+            share = size / chosen.planned_bytes
+            drawn |= {kind} if size else set()
+            axis.barh(row, share, left=left, color=_COLORS.get(kind, "#888888"), edgecolor="white")
+            if share > 0.06:
+                ink = "black" if kind in ("quantized", "bias", "mean") else "white"
+                middle = left + share / 2
+                axis.text(middle, row, _short(layer), color=ink, ha="center", va="center", fontsize=6)
+            left += share
+    axis.set_yticks(
+        range(len(named)), [f"{n}\n{format_bytes(p.planned_bytes)}" for n, p in named], fontsize=8
+    )
+    axis.set_xlim(0, 1)
+    axis.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axis.set_xlabel("share of the planned bytes")
+    names = {FLOOR: "masks, loss", "asi": "Tucker", "vanilla": "whole", "quantized": "8 or 4 bits"}
+    handles = [
+        Patch(color=color, label=names.get(kind, kind)) for kind, color in _COLORS.items() if kind in drawn
+    ]
+    fig.legend(handles=handles, loc="outside upper center", ncols=6, fontsize=8)
+    fig.savefig(path, dpi=150)
+    plt.close(fig)
+
+
+def _short(layer: str) -> str:
+    parts = [part for part in layer.split(".") if part not in ("conv", "blocks")]
+    return "masks" if layer == FLOOR else "\n".join(p.split("_")[0] for p in parts)

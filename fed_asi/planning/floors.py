@@ -1,0 +1,81 @@
+"""The bytes no form of keeping avoids (masks, pooled features, loss), measured on the compressed model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fed_asi.compression.compress import compress_
+from fed_asi.memory.meter import ActivationMeter
+from fed_asi.methods.base import BiasOnly, Method, Vanilla
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+_PROBES = (1, 2, 8)
+
+
+def measured_floors(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    layers: Sequence[tuple[str, bool]],
+    micro_batches: Sequence[int],
+    loss: Loss = F.cross_entropy,
+) -> dict[int, tuple[int, ...]]:
+    """Return, per micro-batch, the bytes kept besides inputs when layer i is the first trained one.
+
+    layers: (name, has a bias) in forward order, the head last. x: (1, ...), y: (1,), an example.
+    Bytes grow linearly with the micro-batch unless a mask fills no whole byte; a probe of 8 tells, and then
+    each micro-batch is measured.
+    """
+    probe = _Probe(model, x, y, loss)
+    by_layer = [probe.floors(layers[i], layers[-1], micro_batches) for i in range(len(layers))]
+    return {b: tuple(sizes[b] for sizes in by_layer) for b in micro_batches}
+
+
+class _Probe:
+    """Measures a model's floor for one first trained layer at a time."""
+
+    def __init__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> None:
+        self._model, self._x, self._y, self._loss = model, x, y, loss
+
+    def floors(
+        self, first: tuple[str, bool], head: tuple[str, bool], micro_batches: Sequence[int]
+    ) -> dict[int, int]:
+        """Return the bytes per micro-batch with `first` and the head trained, the kept inputs left out."""
+        model = copy.deepcopy(self._model).train()
+        forms: dict[str, Method] = {name: BiasOnly() if bias else Vanilla() for name, bias in (first, head)}
+        compress_(model, forms)
+        meter = ActivationMeter(model)
+        whole = [name for name, form in forms.items() if form.trains_weight]
+        one, two, eight = (self._measure(model, meter, size, whole) for size in _PROBES)
+        step = two - one
+        if eight == one + 7 * step:
+            return {b: one + (b - 1) * step for b in micro_batches}
+        return {b: self._measure(model, meter, b, whole) for b in micro_batches}
+
+    def _measure(self, model: nn.Module, meter: ActivationMeter, size: int, whole: Sequence[str]) -> int:
+        inputs: dict[str, int] = {}
+        modules = dict(model.named_modules())
+        handles = [modules[n].register_forward_pre_hook(_recorder(n, inputs)) for n in whole]
+        x, y = self._x.repeat(size, *[1] * (self._x.dim() - 1)), self._y.repeat(size)
+        try:
+            with torch.enable_grad(), meter:
+                value = self._loss(model(x), y)
+        finally:
+            for handle in handles:
+                handle.remove()
+        del value
+        return meter.saved_bytes - sum(inputs.values())
+
+
+def _recorder(name: str, inputs: dict[str, int]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        inputs[name] = args[0].numel() * args[0].element_size()
+
+    return hook

@@ -1,0 +1,121 @@
+"""A plan as people keep it: for every layer the form in which its input is kept, and one micro-batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from fed_asi.methods.base import Frozen, Method
+from fed_asi.planning.columns import columns
+from fed_asi.planning.json_file import describing, read_text, read_versioned
+from fed_asi.planning.profile import ModelFingerprint
+from fed_asi.units import format_bytes
+
+VERSION = 1
+
+
+FLOOR = "(floor)"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One choice for the whole model; layers that `methods` does not name are frozen.
+
+    planned_bytes: what the step keeps of one micro-batch, in the sense of `count`. value: the objective,
+        larger is better.
+    means: the fixed mean per channel of the layers planned with `centered=True`.
+    layer_bytes: bytes by layer; "(floor)" names what no form avoids: masks, pooled features, the loss.
+    """
+
+    fingerprint: ModelFingerprint
+    budget_bytes: int | None
+    planned_bytes: int
+    micro_batch: int
+    methods: dict[str, Method]
+    objective: str = "captured"
+    value: float = 0.0
+    count: str = "saved"
+    layer_bytes: dict[str, int] = field(default_factory=dict)
+    means: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    version: int = VERSION
+
+    def check(self, model: nn.Module, x: Tensor) -> None:
+        """Raise ProfileError when this plan was made for another model, resolution or dtype."""
+        self.fingerprint.check(ModelFingerprint.of(model, x), "plan")
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Return the layers of which anything is trained, in forward order."""
+        return tuple(name for name, method in self.methods.items() if method.trains_bias)
+
+    def to_json(self) -> str:
+        """Return the plan as indented JSON, with its version."""
+        data = asdict(self) | {"methods": {name: method.to_dict() for name, method in self.methods.items()}}
+        data["means"] = {name: [float(f"{m:.6g}") for m in mean] for name, mean in self.means.items()}
+        return json.dumps({"version": data.pop("version"), **data}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "plan") -> Plan:
+        """Return the plan that `to_json` wrote; ProfileError names `source` when it is corrupt or newer."""
+        data = read_versioned(text, source, VERSION)
+        with describing(source):
+            budget = data["budget_bytes"]
+            return cls(
+                fingerprint=ModelFingerprint.from_dict(data["fingerprint"]),
+                budget_bytes=None if budget is None else int(budget),
+                planned_bytes=int(data["planned_bytes"]),
+                micro_batch=int(data["micro_batch"]),
+                methods={name: Method.from_dict(method) for name, method in data["methods"].items()},
+                objective=str(data["objective"]),
+                value=float(data["value"]),
+                count=str(data["count"]),
+                layer_bytes={name: int(size) for name, size in data["layer_bytes"].items()},
+                means={name: tuple(float(m) for m in mean) for name, mean in data["means"].items()},
+                notes=tuple(data["notes"]),
+            )
+
+    def save(self, path: Path | str) -> None:
+        """Write the plan as JSON."""
+        Path(path).write_text(self.to_json() + "\n")
+
+    @classmethod
+    def load(cls, path: Path | str) -> Plan:
+        """Return the plan of a JSON file; ProfileError names a missing, corrupt or newer one."""
+        return cls.from_json(read_text(path), str(path))
+
+    def table(self, errors: Mapping[str, str] | None = None) -> str:
+        """Return one line a layer: the form it is kept in, its bytes and, where given, its gradient error."""
+        rows: list[tuple[str, ...]] = [("layer", "kept as", "bytes", "dW error" if errors else "")]
+        for name, method in self.methods.items():
+            size = format_bytes(self.layer_bytes.get(name, 0))
+            rows.append((name, method.text(), size, (errors or {}).get(name, "")))
+        rows.append(("masks, loss", "", format_bytes(self.layer_bytes.get(FLOOR, 0)), ""))
+        head = (
+            f"budget {format_bytes(self.budget_bytes)}, planned {format_bytes(self.planned_bytes)} "
+            f"({self.count}), micro-batch {self.micro_batch}, {self.objective} {self.value:.4g}"
+        )
+        return f"{head}\n{columns(rows)}"
+
+    def __str__(self) -> str:
+        return self.table()
+
+
+def differences(left: Plan, right: Plan) -> dict[str, tuple[str, str]]:
+    """Return what differs between two plans: layer or field name -> its text on each side."""
+    found: dict[str, tuple[str, str]] = {}
+    for name in ("micro_batch", "planned_bytes", "budget_bytes", "objective", "count"):
+        _note(found, name, getattr(left, name), getattr(right, name))
+    sides: tuple[Mapping[str, Method], Mapping[str, Method]] = (left.methods, right.methods)
+    for name in dict.fromkeys([*left.methods, *right.methods]):
+        _note(found, name, *(side.get(name, Frozen()) for side in sides))
+    return found
+
+
+def _note(found: dict[str, tuple[str, str]], name: str, left: object, right: object) -> None:
+    if left != right:
+        found[name] = (str(left), str(right))

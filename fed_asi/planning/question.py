@@ -1,0 +1,193 @@
+"""What is asked of a profile, checked, in the form that the search needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from functools import lru_cache
+
+from fed_asi.errors import ConfigError, ProfileError, nearest
+from fed_asi.methods.base import BiasOnly, Frozen, Method, Vanilla
+from fed_asi.planning.families import DEFAULT_METHODS, kind_name, method_problems
+from fed_asi.planning.profile import Candidate, LayerProfile, Profile
+
+OBJECTIVES = ("captured", "perplexity", "relative-error")
+
+
+COUNTS = ("saved", "published", "training")
+
+
+UPDATES = ("step", "micro-batch")
+
+
+SELECTIONS = ("exact", "published")
+
+
+DEFAULT_OBJECTIVE = "captured"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of `plan`, as it explains them."""
+
+    methods: Sequence[str] | None = None
+    objective: str | None = None
+    layers: str | Sequence[str] | None = None
+    count: str = "saved"
+    selection: str = "exact"
+    centered: bool | None = True
+    update: str = "step"
+    momentum: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of a profile, checked: the arguments of `plan` in the form the search needs."""
+
+    profile: Profile
+    forced: frozenset[str]
+    allowed: frozenset[str]
+    methods: frozenset[str]
+    objective: str
+    count: str
+    selection: str
+    centered: bool | None
+    accumulators: bool
+    momentum: bool
+
+    def candidates(self, layer: LayerProfile, micro_batch: int) -> list[Candidate]:
+        """Return every form this layer may take; the first is the one of fewest bytes."""
+        found: list[Candidate] = []
+        if layer.name not in self.forced and not layer.head:
+            found.append(Candidate(Frozen(), 0, 0, layer.weight_norm, 0.0))
+        if layer.name in self.allowed or layer.head:
+            if "bias" in self.methods and layer.bias_parameters:
+                found.append(Candidate(BiasOnly(), 0, 0, layer.weight_norm, 0.0))
+            forms = {c.method for c in layer.candidates[micro_batch] if c.epsilon is None}
+            found += [c for c in layer.candidates[micro_batch] if self._admits(layer, c, forms)]
+        return found
+
+    def _admits(self, layer: LayerProfile, candidate: Candidate, forms: Set[Method]) -> bool:
+        method = candidate.method
+        if self.selection == "published":
+            return method == Vanilla() if layer.head else candidate.epsilon is not None
+        if candidate.epsilon is not None and any(form.kind == method.kind for form in forms):
+            return False  # the papers' grid only stands in where a profile holds nothing better
+        if self.centered is False and getattr(method, "centered", False):
+            return False
+        if self.centered and not getattr(method, "centered", True) and _centered(method) in forms:
+            return False
+        # The classifier may always be kept whole: a plan must be able to train it.
+        return method.kind in self.methods or (layer.head and method.kind == "vanilla")
+
+    def value(self, layer: LayerProfile, candidate: Candidate) -> float:
+        """Return what this form is worth: the objective's share of this layer."""
+        if self.objective == "perplexity":
+            return -candidate.error
+        if self.objective == "relative-error":
+            return -candidate.error / layer.weight_norm if layer.weight_norm else 0.0
+        return candidate.captured + (layer.bias_energy if candidate.method.trains_bias else 0.0)
+
+    def bytes(self, layer: LayerProfile, candidate: Candidate) -> int:
+        """Return what this form costs in the sense of `count`."""
+        if self.count == "published":
+            return 0 if layer.head else candidate.published_bytes
+        if self.count == "saved":
+            return candidate.saved_bytes
+        method = candidate.method
+        trained = layer.weight_parameters * method.trains_weight + layer.bias_parameters * method.trains_bias
+        return candidate.saved_bytes + 4 * trained * (int(self.accumulators) + int(self.momentum))
+
+    def floor(self, micro_batch: int, first: int) -> int:
+        """Return the bytes that no form avoids when layer `first` is the first trained one."""
+        return 0 if self.count == "published" else self.profile.floors[micro_batch][first]
+
+
+@lru_cache(maxsize=4096)
+def _centered(method: Method) -> Method:
+    """Return the same form that subtracts the fixed mean first."""
+    return Method.from_dict(method.to_dict() | {"centered": True})
+
+
+def ask(profile: Profile, options: Options) -> Question:
+    """Return the options, checked against the profile. Raises ConfigError with all that is wrong with them."""
+    methods, objective, selection = options.methods, options.objective, options.selection
+    kinds = DEFAULT_METHODS if methods is None else (methods,) if isinstance(methods, str) else tuple(methods)
+    objective = objective or ("perplexity" if selection == "published" else DEFAULT_OBJECTIVE)
+    choices: list[tuple[str, str, tuple[str, ...]]]
+    choices = [("objective", objective, OBJECTIVES), ("count", options.count, COUNTS)]
+    choices += [("selection", selection, SELECTIONS), ("update", options.update, UPDATES)]
+    unknown = [
+        f"{what} {value!r} is not known; {nearest(value, known)}"
+        for what, value, known in choices
+        if value not in known
+    ]
+    unknown += method_problems(kinds)
+    if unknown:
+        raise ConfigError(unknown)
+    if methods is not None:
+        _check_some_form(profile, frozenset(map(kind_name, kinds)))
+    forced = _forced(profile, options.layers)
+    allowed = forced or frozenset(layer.name for layer in profile.layers)
+    return Question(
+        profile,
+        forced,
+        allowed,
+        frozenset(map(kind_name, kinds)),
+        objective,
+        options.count,
+        selection,
+        options.centered,
+        options.update == "step",
+        options.momentum,
+    )
+
+
+def _check_some_form(profile: Profile, kinds: frozenset[str]) -> None:
+    """Raise ConfigError when no layer but the head has any form of the kinds asked for."""
+    body = [layer for layer in profile.layers if not layer.head]
+    held = {c.method.kind for layer in body for found in layer.candidates.values() for c in found}
+    if any(layer.bias_parameters for layer in body):
+        held.add("bias")
+    if body and not held & kinds:
+        asked = ", ".join(sorted(kinds))
+        raise ConfigError(
+            f"no layer of this profile can be kept as {asked}, only as {', '.join(sorted(held))}; "
+            f"calibrate again with methods that name {asked}, which also says of layers why they cannot"
+        )
+
+
+def _forced(profile: Profile, layers: str | Sequence[str] | None) -> frozenset[str]:
+    """Return the layers that must be trained; empty when any subset will do."""
+    if layers is None:
+        return frozenset()
+    in_order = sorted(profile.layers, key=lambda layer: layer.position)
+    body = [layer.name for layer in in_order if not layer.head]
+    if isinstance(layers, str):
+        word, _, number = layers.partition(" ")
+        if word == "all":
+            return frozenset(body)
+        if word != "last" or not number.isdigit() or not 0 <= int(number) <= len(body):
+            raise ConfigError(
+                f'layers {layers!r} is not understood; write "last 4" (at most {len(body)}), "all" or names'
+            )
+        return frozenset(body[len(body) - int(number) :] or [profile.layers[-1].name])
+    names = [layer.name for layer in profile.layers]
+    missing = [name for name in layers if name not in names]
+    if missing:
+        raise ConfigError(
+            [f"layer {name!r} is not in the profile; {nearest(name, names)}" for name in missing]
+        )
+    return frozenset(layers)
+
+
+def admitted_micro_batches(profile: Profile, pinned: int | None) -> tuple[int, ...]:
+    """Return the micro-batches a plan may have. Raises ProfileError for a pinned one without candidates."""
+    if pinned is None:
+        return profile.micro_batches
+    if pinned not in profile.floors:
+        known = ", ".join(str(b) for b in profile.micro_batches)
+        raise ProfileError(
+            f"the profile has no candidates for micro-batch {pinned}, only for {known}. Calibrate again."
+        )
+    return (pinned,)

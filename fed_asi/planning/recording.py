@@ -1,0 +1,196 @@
+"""Inputs and output gradients of a network's layers on a calibration batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fed_asi.compression.graph import Graph
+from fed_asi.errors import UnsupportedLayerError
+from fed_asi.methods.base import (
+    Method,
+    Vanilla,
+)
+
+_CHUNK = 32
+
+
+def record(
+    model: nn.Module,
+    graph: Graph,
+    names: Sequence[str],
+    x: Tensor,
+    y: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+) -> list[Record]:
+    """Return inputs and output gradients of the named layers in the order of the forward pass.
+
+    The gradients are those of the mean loss over the whole batch; layers before the first named one keep
+    nothing.
+    """
+    modules = dict(model.named_modules())
+    parts: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in names}
+    order: list[str] = []
+    for start in range(0, len(x), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        share = len(x[chunk]) / len(x)
+        for name, part in _record_chunk(model, graph, names, x[chunk], y[chunk], loss, share).items():
+            parts[name].append(part)
+            if name not in order:
+                order.append(name)
+    return [_join(name, modules, graph, parts[name]) for name in order]
+
+
+def _record_chunk(
+    model: nn.Module,
+    graph: Graph,
+    names: Sequence[str],
+    x: Tensor,
+    y: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    share: float,
+) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    modules = dict(model.named_modules())
+    inputs: dict[str, Tensor] = {}
+    taps: dict[str, Tensor] = {}
+
+    def tap(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
+        def hook(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            if name in parts_of:
+                inputs[name] = args[0].detach().clone()
+            taps[name] = output if output.requires_grad else output.detach().requires_grad_()
+            return taps[name].clone()
+
+        return hook
+
+    parts_of = set(names)
+    norms = {name: graph.norms[name] for name in names if name in graph.norms}
+    handles = [modules[n].register_forward_hook(tap(n)) for n in dict.fromkeys([*names, *norms.values()])]
+    try:
+        with torch.enable_grad():
+            value = loss(model(x), y) * share
+    finally:
+        for handle in handles:
+            handle.remove()
+    gradients = torch.autograd.grad(value, list(taps.values()), allow_unused=True)
+    by_name = {
+        n: torch.zeros_like(t) if g is None else g for (n, t), g in zip(taps.items(), gradients, strict=True)
+    }
+    return {n: (inputs[n], by_name[n], _bias_gradient(by_name[norms.get(n, n)], modules[n])) for n in inputs}
+
+
+def _bias_gradient(g: Tensor, module: nn.Module) -> Tensor:
+    """Return the sum of an output gradient over everything but its channels, (C',)."""
+    return g.transpose(0, channel_axis(module, g)).flatten(1).sum(1)
+
+
+def _join(
+    name: str, modules: Mapping[str, nn.Module], graph: Graph, parts: Sequence[tuple[Tensor, Tensor, Tensor]]
+) -> Record:
+    xs, gs, biases = zip(*parts, strict=True)
+    bias = torch.stack(biases).sum(0)
+    trainable = name in graph.norms or getattr(modules[name], "bias", None) is not None
+    x, g = torch.cat(xs), torch.cat(gs)
+    whole_shape = tuple(x.shape[1:])
+    pooled = name in graph.pooled and is_pointwise(modules[name])
+    if pooled:
+        x, g = _over_space(x, torch.mean), _over_space(g, torch.sum)
+    parameters, scales = bias.numel() if trainable else 0, bias.numel() if name in graph.norms else 0
+    return Record(name, modules[name], x, g, bias, parameters, whole_shape, pooled, scales)
+
+
+def _over_space(x: Tensor, reduce: Callable[..., Tensor]) -> Tensor:
+    """Return x: (N, C, *S) reduced to (N, C, 1, ...)."""
+    return reduce(x, dim=tuple(range(2, x.dim())), keepdim=True)
+
+
+SUPPORTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+@dataclass(slots=True)
+class Record:
+    """What calibration saw of one layer.
+
+    x: (N, ...) its input. g: (N, ...) the loss's gradient by its output. bias_gradient: (C',) by the bias
+        of its
+    batch norm where it has one, by its own otherwise. pooled: its output is only averaged over space, so x
+    and g
+    are of the pooled input, which is exact.
+    """
+
+    name: str
+    module: nn.Module
+    x: Tensor
+    g: Tensor
+    bias_gradient: Tensor
+    bias_parameters: int
+    whole_shape: tuple[int, ...]
+    pooled: bool = False
+    scale_parameters: int = 0
+
+    def canonical(self) -> Tensor:
+        """Return the input as (N, C, *S), channels second, as the layers keep it."""
+        return self.x.movedim(channel_axis(self.module, self.x), 1)
+
+    def kept_shape(self, method: Method) -> tuple[int, ...]:
+        """Return the shape, of one image, of what the method is applied to: pooled first, but for Vanilla."""
+        return self.whole_shape if isinstance(method, Vanilla) else tuple(self.x.shape[1:])
+
+    def mean(self) -> Tensor:
+        """Return the mean of the input per channel, (C,)."""
+        return self.canonical().transpose(0, 1).flatten(1).mean(1)
+
+    def weight_gradient(self, x: Tensor) -> Tensor:
+        """Return dW for an input x: (N, C, *S) at the recorded output gradient."""
+        if is_pointwise(self.module):
+            g = self.g.movedim(channel_axis(self.module, self.g), 1).transpose(0, 1).flatten(1)
+            return (g @ x.transpose(0, 1).flatten(1).mT).view_as(self.weight())
+        return _by_autograd(self.module, self.weight(), x, self.g)
+
+    def weight(self) -> Tensor:
+        """Return the layer's weight; an error when it has none."""
+        weight = self.module.weight
+        if not isinstance(weight, Tensor):
+            raise UnsupportedLayerError(f"{self.name} has no weight to train")
+        return weight
+
+
+def channel_axis(module: nn.Module, tensor: Tensor) -> int:
+    """Return which axis of the layer's input or output holds the channels."""
+    return tensor.dim() - 1 if isinstance(module, nn.Linear) else 1
+
+
+def is_pointwise(module: nn.Module) -> bool:
+    """Return whether the layer is a matrix product at every position."""
+    if isinstance(module, nn.Linear):
+        return True
+    if not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) or module.groups != 1:
+        return False
+    ones = (*module.kernel_size, *module.stride)
+    return all(n == 1 for n in ones) and module.padding in ("same", "valid", (0,) * len(module.kernel_size))
+
+
+def _by_autograd(module: nn.Module, weight: Tensor, x: Tensor, g: Tensor) -> Tensor:
+    if not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        raise UnsupportedLayerError(f"{type(module).__name__} has no weight gradient here")
+    free = weight.detach().requires_grad_()
+    with torch.enable_grad():
+        y = module._conv_forward(x, free, None)
+        (gradient,) = torch.autograd.grad(y, free, g)
+    return gradient
+
+
+def constant_input(mean: Tensor, x: Tensor) -> Tensor:
+    """Return an input like x: (N, C, *S) that is its channel mean everywhere."""
+    return mean.view(1, -1, *[1] * (x.dim() - 2)).expand_as(x).contiguous()
+
+
+def grouped(x: Tensor, micro_batch: int) -> Tensor:
+    """Return x: (N, ...) as (m, micro_batch, ...); a last incomplete micro-batch is left out."""
+    count = len(x) // micro_batch
+    return x[: count * micro_batch].reshape(count, micro_batch, *x.shape[1:])

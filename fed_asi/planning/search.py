@@ -1,0 +1,184 @@
+"""A plan: for every layer the form in which its input is kept, and one micro-batch, within a byte budget.
+
+The choice is exact (fed_asi.knapsack) for each micro-batch and each first trained layer, because the bytes
+that no form
+avoids (masks, pooled features, the loss) depend on both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fed_asi.errors import BudgetError, ConfigError
+from fed_asi.methods.base import Method
+from fed_asi.planning.knapsack import UNLIMITED_BYTES, Choices, Knapsack, Solution, smallest_bytes
+from fed_asi.planning.plan import FLOOR, Plan
+from fed_asi.planning.profile import LayerProfile, Profile
+from fed_asi.planning.question import Options, Question, admitted_micro_batches, ask
+from fed_asi.units import format_bytes, parse_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """The knapsack of one micro-batch and one first trained layer."""
+
+    micro_batch: int
+    first: int
+    floor: int
+    frozen_value: float
+    knapsack: Knapsack
+    smallest: int
+
+
+def plan(
+    profile: Profile,
+    budget: str | int | None,
+    *,
+    micro_batch: int | None = None,
+    methods: Sequence[str] | None = None,
+    objective: str | None = None,
+    layers: str | Sequence[str] | None = None,
+    count: str = "saved",
+    selection: str = "exact",
+    centered: bool | None = True,
+    update: str = "step",
+    momentum: bool = False,
+) -> Plan:
+    """Return the plan of highest objective whose bytes are within the budget; exact.
+
+    budget: bytes, text such as "256 KiB", or None for unlimited.
+    micro_batch: pins it; otherwise the best one is chosen, and among equals the largest, which is the
+        fastest.
+    methods: kinds that may be used, such as ("asi",) or ("hosvd(epsilon=0.7)",), of those the profile was
+        made with. centered: whether forms that subtract a fixed mean
+        may be used.
+    objective: "captured" (centred gradient energy, the default), "perplexity" (the papers'),
+        "relative-error".
+    layers: None for any subset, "last 4" for the last 4 convolutions, or names; those named are all trained.
+    count: what the budget covers: "saved" (all that is alive between forward and backward), "published"
+        (the papers'
+        count), "training" (saved, gradients and optimizer state).
+    selection: "published" for the papers' epsilon grid, solved exactly.
+    update: "step", or "micro-batch" where weights are updated inside every backward and gradients need no
+        buffers.
+    Raises BudgetError when the smallest plan is above the budget; ConfigError, ProfileError for what is
+    not known.
+    """
+    options = Options(methods, objective, layers, count, selection, centered, update, momentum)
+    question = ask(profile, options)
+    budget_bytes = parse_bytes(budget)
+    limit = UNLIMITED_BYTES if budget_bytes is None else budget_bytes
+    problems = list(_problems(question, admitted_micro_batches(profile, micro_batch)))
+    best = _search(problems, limit)
+    if best is None:
+        raise _below_smallest(question, problems, limit)
+    return _assemble(question, budget_bytes, *best)
+
+
+def smallest_plan_bytes(profile: Profile, micro_batch: int | None = None, **options: Any) -> int:
+    """Return the bytes of the smallest plan; `options` are those of `plan`."""
+    question = ask(profile, Options(**options))
+    return min(p.smallest for p in _problems(question, admitted_micro_batches(profile, micro_batch)))
+
+
+def _problems(question: Question, micro_batches: Sequence[int]) -> Iterator[_Problem]:
+    layers = question.profile.layers
+    firsts = [i for i, layer in enumerate(layers) if layer.name in question.allowed or layer.head]
+    must = [i for i, layer in enumerate(layers) if layer.name in question.forced or layer.head]
+    for micro_batch in micro_batches:
+        choices = [_choices(question, layer, micro_batch) for layer in layers]
+        whole = Knapsack(choices)
+        frozen = np.cumsum([0.0, *(float(c.values[0]) for c in choices)])
+        for first in (i for i in firsts if i <= must[0]):
+            floor = question.floor(micro_batch, first)
+            smallest = floor + smallest_bytes(choices[first:])
+            yield _Problem(micro_batch, first, floor, float(frozen[first]), whole.tail(first), smallest)
+
+
+def _choices(question: Question, layer: LayerProfile, micro_batch: int) -> Choices:
+    found = question.candidates(layer, micro_batch)
+    if not found:
+        kinds = ", ".join(sorted({c.method.kind for c in layer.candidates[micro_batch]}))
+        raise ConfigError(
+            f"layer {layer.name} can be kept in none of the forms asked for "
+            f"({', '.join(sorted(question.methods))}, selection {question.selection}); "
+            f"the profile has {kinds or 'none'} for it"
+        )
+    sizes = np.array([question.bytes(layer, c) for c in found], dtype=np.int64)
+    return Choices(sizes, np.array([question.value(layer, c) for c in found]))
+
+
+def _search(problems: Sequence[_Problem], limit: int) -> tuple[_Problem, Solution] | None:
+    """Return the best problem and its solution: most promising bound first, the hopeless never solved."""
+    bounds = [p.frozen_value + p.knapsack.bound(limit - p.floor) for p in problems]
+    best: tuple[_Problem, Solution] | None = None
+    best_key = (-np.inf, 0, 0)
+    for index in sorted(range(len(problems)), key=lambda i: -bounds[i]):
+        problem = problems[index]
+        tie = 1e-9 * max(1.0, abs(best_key[0])) if best else 0.0
+        if bounds[index] < best_key[0] - tie or bounds[index] == -np.inf:
+            break
+        solution = problem.knapsack.solve(limit - problem.floor, best_key[0] - tie - problem.frozen_value)
+        if solution is None:
+            continue
+        value = problem.frozen_value + solution.value
+        key = (value, problem.micro_batch, -problem.floor - solution.bytes)
+        if (
+            best is None
+            or value > best_key[0] + tie
+            or (value >= best_key[0] - tie and key[1:] > best_key[1:])
+        ):
+            best, best_key = (problem, solution), key
+    return best
+
+
+def _assemble(question: Question, budget_bytes: int | None, problem: _Problem, solution: Solution) -> Plan:
+    layers = question.profile.layers[problem.first :]
+    picked = [
+        (layer, question.candidates(layer, problem.micro_batch)[index])
+        for layer, index in zip(layers, solution.chosen, strict=True)
+    ]
+    trained = [(layer, c) for layer, c in picked if c.method.trains_bias]
+    return Plan(
+        fingerprint=question.profile.fingerprint,
+        budget_bytes=budget_bytes,
+        planned_bytes=problem.floor + solution.bytes,
+        micro_batch=problem.micro_batch,
+        methods={layer.name: c.method for layer, c in trained},
+        objective=question.objective,
+        value=problem.frozen_value + solution.value,
+        count=question.count,
+        layer_bytes={layer.name: question.bytes(layer, c) for layer, c in trained} | {FLOOR: problem.floor},
+        means={layer.name: layer.mean for layer, c in trained if getattr(c.method, "centered", False)},
+        notes=tuple(_notes(c.method for _, c in trained)),
+    )
+
+
+def _notes(methods: Iterator[Method]) -> Iterator[str]:
+    """Say of which forms the planned bytes are no promise."""
+    loose = sorted({m.kind for m in methods if not m.sized})
+    if loose:
+        yield (
+            f"bytes of {' and '.join(loose)} are those of the calibration batch; "
+            "their ranks hang on the data, and a step may keep more"
+        )
+
+
+def _below_smallest(question: Question, problems: Sequence[_Problem], limit: int) -> BudgetError:
+    problem = min(problems, key=lambda p: p.smallest)
+    sizes = {
+        layer.name: min(question.bytes(layer, c) for c in question.candidates(layer, problem.micro_batch))
+        for layer in question.profile.layers[problem.first :]
+    }
+    sizes["masks, pooled features and loss"] = problem.floor
+    largest = sorted(sizes.items(), key=lambda item: -item[1])[:3]
+    named = ", ".join(f"{name} {format_bytes(size)}" for name, size in largest)
+    return BudgetError(
+        f"budget {format_bytes(limit)} is below the smallest plan, {format_bytes(problem.smallest)} "
+        f"(every layer in its smallest form, micro-batch {problem.micro_batch}). Largest: {named}. "
+        "Raise the budget, lower the micro-batch, or train fewer layers."
+    )

@@ -1,0 +1,118 @@
+"""One self-contained HTML page about one or more runs: no script, no network, nothing beside the file."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+from fed_asi.results import table
+from fed_asi.results.summary import Summary
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #22303c; background: #f4f6f8; margin: 0; }
+main { max-width: 1080px; margin: 0 auto; padding: 24px; }
+section { background: #fff; border-radius: 10px; padding: 20px 24px; margin: 0 0 20px; }
+section, .number { box-shadow: 0 1px 3px #0001; }
+h1 { font-size: 26px; margin: 8px 0 2px; } h2 { font-size: 18px; margin: 0 0 12px; }
+p.under { color: #5b6b79; margin: 0 0 18px; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: 6px 8px; border-bottom: 1px solid #edf0f3; white-space: nowrap; }
+th { font-weight: 600; color: #5b6b79; border-bottom: 2px solid #d8dfe5; }
+th:first-child, td:first-child, th:last-child, td:last-child { text-align: left; }
+td:last-child { white-space: normal; }
+.wide { overflow-x: auto; }
+.numbers { display: flex; flex-wrap: wrap; gap: 14px; margin: 0 0 20px; }
+.number { background: #fff; border-radius: 10px; padding: 12px 18px; }
+.number b { display: block; font-size: 24px; } .number span { color: #5b6b79; font-size: 13px; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 18px; }
+figure { margin: 0; } figure:first-child:nth-last-child(3) { grid-column: 1 / -1; }
+ figcaption { font-weight: 600; margin: 0 0 4px; } img { width: 100%; height: auto; }
+ul { margin: 0; padding-left: 20px; } .bad { color: #c0392b; }
+pre { background: #f4f6f8; padding: 12px; border-radius: 8px; overflow-x: auto; font-size: 13px; }
+"""
+
+
+def render(summaries: Sequence[Summary], drawn: Sequence[Mapping[str, bytes]]) -> str:
+    """Return the page. drawn: the figures of each run; of several runs, first those of all together."""
+    together, each = (drawn[:1], drawn[1:]) if len(summaries) > 1 else ([], drawn)
+    title = " and ".join(summary.name for summary in summaries)
+    body = [_figures("The runs together", figures) for figures in together]
+    for summary, figures in zip(summaries, each, strict=True):
+        body += _run(summary, figures)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)} · fed_asi</title><style>{STYLE}</style></head>\n"
+        f"<body><main>\n{''.join(body)}</main></body></html>\n"
+    )
+
+
+def _run(summary: Summary, figures: Mapping[str, bytes]) -> Iterable[str]:
+    run = summary.run
+    yield f"<h1>{escape(summary.name)}</h1>\n"
+    yield f'<p class="under">{escape(_under(summary))}</p>\n'
+    yield f'<div class="numbers">{"".join(_number(*pair) for pair in _numbers(summary))}</div>\n'
+    yield f'<section><h2>What each budget bought</h2><div class="wide">{_table(summary)}</div></section>\n'
+    yield _figures("Figures", figures)
+    yield from _lists(summary)
+    yield f"<section><h2>Versions</h2><p>{escape(_versions(summary))}</p></section>\n"
+    yield f"<section><h2>Resolved configuration</h2><pre>{escape(run.config)}</pre></section>\n"
+
+
+def _under(summary: Summary) -> str:
+    run = summary.run
+    return f"{summary.standing} · begun {run.created_at} · seed {run.seed} · {run.backend}, {run.threads} thread(s)"
+
+
+def _numbers(summary: Summary) -> Iterable[tuple[str, str]]:
+    first, final = summary.first, summary.final
+    if first is not None and final is not None:
+        yield f"{100 * (final.accuracy or 0):.1f} %", f"accuracy after {final.round} rounds"
+        yield f"{100 * (first.accuracy or 0):.1f} %", "accuracy before"
+        if final.worst_class_accuracy is not None:
+            yield f"{100 * final.worst_class_accuracy:.1f} %", "accuracy of the worst class"
+    trained = sum(group.trained for group in summary.groups)
+    asked = sum(group.asked for group in summary.groups)
+    yield f"{trained} of {asked}", "times a device that was asked trained"
+    yield str(sum(group.devices for group in summary.groups)), "devices"
+    yield f"{sum(record.host_seconds for record in summary.rounds):.0f} s", "of rounds on this machine"
+
+
+def _number(value: str, meaning: str) -> str:
+    return f'<div class="number"><b>{escape(value)}</b><span>{escape(meaning)}</span></div>'
+
+
+def _table(summary: Summary) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in table.COLUMNS)
+    rows = (
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in table.cells(group)) + "</tr>"
+        for group in summary.groups
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _figures(title: str, figures: Mapping[str, bytes]) -> str:
+    shown = (
+        f"<figure><figcaption>{escape(caption)}</figcaption>"
+        f'<img alt="{escape(caption)}" src="data:image/png;base64,{base64.b64encode(png).decode()}"></figure>'
+        for caption, png in figures.items()
+    )
+    return f'<section><h2>{escape(title)}</h2><div class="figures">{"".join(shown)}</div></section>\n'
+
+
+def _lists(summary: Summary) -> Iterable[str]:
+    causes = [f"{count} × {outcome}: {cause}" for outcome, cause, count in summary.causes]
+    for title, entries, style in (
+        ("Missing", list(summary.missing), ' class="bad"'),
+        ("Left out, and why", causes, ""),
+        ("Notes", list(summary.notes), ""),
+    ):
+        if entries:
+            items = "".join(f"<li>{escape(entry)}</li>" for entry in entries)
+            yield f"<section><h2>{title}</h2><ul{style}>{items}</ul></section>\n"
+
+
+def _versions(summary: Summary) -> str:
+    return " · ".join(f"{name} {version}" for name, version in sorted(summary.run.versions.items()))

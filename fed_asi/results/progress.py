@@ -1,0 +1,140 @@
+"""What a run tells whoever watches it: live in a terminal, a line a round elsewhere."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from fed_asi.results.schema import DeviceRoundRecord, RoundRecord
+
+
+class Watcher(Protocol):
+    """What a run calls as it goes on; a watcher never changes the run."""
+
+    def stage(self, text: str, total: int | None = None) -> None:
+        """Say what begins, such as "features of 50,000 images", and how many steps it has."""
+
+    def advance(self, steps: int = 1) -> None:
+        """Say that so many steps of the stage are done."""
+
+    def note(self, text: str) -> None:
+        """Say one line that stays."""
+
+    def round_started(self, round: int, rounds: int, asked: int) -> None:
+        """Say which round begins (from 1) and how many devices it asks."""
+
+    def device_done(self, record: DeviceRoundRecord) -> None:
+        """Say how one device's round ended, in whatever order they end."""
+
+    def round_done(self, record: RoundRecord) -> None:
+        """Say how good the model is after the round."""
+
+
+class Unwatched:
+    """A watcher that does nothing."""
+
+    def stage(self, text: str, total: int | None = None) -> None:
+        """Ignore it."""
+
+    def advance(self, steps: int = 1) -> None:
+        """Ignore it."""
+
+    def note(self, text: str) -> None:
+        """Ignore it."""
+
+    def round_started(self, round: int, rounds: int, asked: int) -> None:
+        """Ignore it."""
+
+    def device_done(self, record: DeviceRoundRecord) -> None:
+        """Ignore it."""
+
+    def round_done(self, record: RoundRecord) -> None:
+        """Ignore it."""
+
+
+class Terminal:
+    """A watcher that shows bars in a terminal, and only its lasting lines where there is none."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._rounds: TaskID | None = None
+        self._current: TaskID | None = None
+        self._left_out: dict[str, int] = {}
+        self._round = ""
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def stage(self, text: str, total: int | None = None) -> None:
+        """Show a bar for the stage; without a terminal, its name."""
+        self._replace(text, total)
+        if not self._console.is_terminal:
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def advance(self, steps: int = 1) -> None:
+        """Move the stage's bar."""
+        if self._current is not None:
+            self._bars.advance(self._current, steps)
+
+    def note(self, text: str) -> None:
+        """Print one line that stays."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def round_started(self, round: int, rounds: int, asked: int) -> None:
+        """Show the rounds' bar and a bar for the devices of this one."""
+        if self._rounds is None:
+            self._rounds = self._bars.add_task("rounds", total=rounds, completed=round - 1)
+        self._round, self._left_out = f"round {round}/{rounds}", {}
+        self._replace(f"{self._round} devices", asked)
+
+    def device_done(self, record: DeviceRoundRecord) -> None:
+        """Move the devices' bar and count who was left out."""
+        if record.outcome != "trained":
+            self._left_out[record.outcome] = self._left_out.get(record.outcome, 0) + 1
+        self.advance()
+
+    def round_done(self, record: RoundRecord) -> None:
+        """Print the round's line."""
+        if self._rounds is not None:
+            self._bars.update(self._rounds, completed=record.round)
+        self._drop()
+        left_out = "".join(f", {count} {outcome}" for outcome, count in sorted(self._left_out.items()))
+        trained = (
+            f"{record.trained} of {record.asked} devices trained" if record.asked else "before any training"
+        )
+        self._console.print(
+            f"{self._round or 'start'}: {_accuracy(record)}{trained}{left_out}, {record.host_seconds:.1f} s",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def _replace(self, text: str, total: int | None) -> None:
+        self._drop()
+        self._current = self._bars.add_task(text, total=total)
+
+    def _drop(self) -> None:
+        if self._current is not None:
+            self._bars.remove_task(self._current)
+            self._current = None
+
+
+def _accuracy(record: RoundRecord) -> str:
+    return "" if record.accuracy is None else f"accuracy {100 * record.accuracy:.1f} %, "

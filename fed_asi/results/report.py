@@ -1,0 +1,54 @@
+"""A run's result for people: a table in the terminal, and one HTML page with its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from fed_asi.errors import RunError
+from fed_asi.results import table
+from fed_asi.results.store import RunStore
+from fed_asi.results.summary import Summary, summarise
+
+
+def show(folder: str | Path, console: Console) -> Summary:
+    """Print a run's result table and return its summary."""
+    summary = _summary(folder)
+    console.print(table.table(summary, console.width))
+    return summary
+
+
+def write(folders: Sequence[str | Path], page: str | Path | None = None) -> Path:
+    """Write one HTML page about one or more runs and return its path.
+
+    page: where; None is report.html in the first run's folder, with the figures beside it as PNG files.
+    Raises RunError where it cannot be written.
+    """
+    from fed_asi.results import figures
+    from fed_asi.results.page import render
+
+    summaries = [_summary(folder) for folder in folders]
+    home = _home(folders[0]) if page is None else Path(page).parent
+    page = home / "report.html" if page is None else Path(page)
+    drawn = [figures.draw(summaries)] if len(summaries) > 1 else []
+    drawn += [figures.draw([summary]) for summary in summaries]
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        page.write_text(render(summaries, drawn), encoding="utf-8")
+        for caption, png in drawn[0].items():
+            (home / f"{caption.lower().replace(' ', '-')}.png").write_bytes(png)
+    except OSError as error:
+        raise RunError(f"cannot write {page}: {error.strerror}") from error
+    return page
+
+
+def _summary(folder: str | Path) -> Summary:
+    with RunStore.read(folder) as store:
+        return summarise(store)
+
+
+def _home(folder: str | Path) -> Path:
+    folder = Path(folder)
+    return folder if folder.is_dir() else folder.parent

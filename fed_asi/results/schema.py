@@ -1,0 +1,99 @@
+"""The tables of a run's records, a dataclass a table: a row's columns are its fields, and dicts are JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+SCHEMA_VERSION = 1
+
+
+FILE_NAME = "run.sqlite"
+
+
+Outcome = Literal["trained", "out-of-memory", "excluded", "failed", "timeout", "rejected", "killed"]
+
+
+Status = Literal["running", "finished", "interrupted", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What a run was: settings, versions, and how it ended."""
+
+    name: str
+    status: Status
+    config: str  # RunConfig.to_json()
+    versions: dict[str, str]  # of python, torch, flwr, this package ...
+    seed: int
+    threads: int
+    backend: str
+    created_at: str  # UTC, ISO 8601
+    ended_at: str | None = None
+    cause: str | None = None  # of a failed or interrupted run
+    weights_sha256: str | None = None  # of the last round's weights
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRecord:
+    """One device as the fleet file made it; budgets in bytes, None is unlimited."""
+
+    partition_id: int
+    group_name: str
+    budget_bytes: int | None
+    batch_size: int
+    micro_batch: int | None
+    num_examples: int  # of its shard
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """One round: whom it asked, and how good the averaged model is on the server's test images."""
+
+    round: int  # from 1; round 0 is the model before any training
+    asked: int
+    trained: int
+    loss: float | None
+    accuracy: float | None  # 0 to 1
+    worst_class_accuracy: float | None = None
+    lr: float | None = None
+    host_seconds: float = 0.0
+    bytes_up: int = 0  # devices to server
+    bytes_down: int = 0
+    weights_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRoundRecord:
+    """What one device did in one round that asked it; sizes in bytes, accuracies 0 to 1."""
+
+    round: int
+    partition_id: int
+    outcome: Outcome
+    cause: str | None = None  # why it was not "trained"
+    policy: str | None = None  # what was done about a budget that did not fit, such as "smaller-micro-batch"
+    method: str | None = None
+    budget_bytes: int | None = None
+    planned_bytes: int | None = None
+    measured_bytes: int | None = None  # the largest step
+    published_bytes: int | None = None  # the papers' count of the same step
+    micro_batch: int | None = None
+    ranks: dict[str, list[int]] = field(default_factory=dict)
+    trained_layers: int | None = None
+    num_examples: int | None = None
+    steps: int | None = None
+    loss_before: float | None = None
+    loss_after: float | None = None
+    accuracy_before: float | None = None
+    accuracy_after: float | None = None
+    host_seconds: float | None = None
+    bytes_up: int | None = None
+    bytes_down: int | None = None
+    accumulator_bytes: int | None = None
+    optimizer_bytes: int | None = None
+    weight_bytes: int | None = None
+    transient_bytes: int | None = None
+
+
+TIMES = frozenset({"host_seconds", "created_at", "ended_at"})  # the only columns a repeated run may change

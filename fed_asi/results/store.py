@@ -1,0 +1,245 @@
+"""A run's records: one SQLite file that can be read while the run goes on.
+
+Tables: run (one row), notes, devices, rounds, device_rounds. A row's columns are the fields of the dataclass
+of the same name below; dicts are JSON. A round and all its devices are written in one transaction, so a
+reader or a resumed run never sees half a round.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from fed_asi.errors import RunError
+from fed_asi.fleets.config import RunConfig
+from fed_asi.results.lock import RunLock
+from fed_asi.results.schema import (
+    FILE_NAME,
+    SCHEMA_VERSION,
+    DeviceRecord,
+    DeviceRoundRecord,
+    RoundRecord,
+    RunRecord,
+    Status,
+)
+from fed_asi.results.sqlite_file import connect, connect_to_read, plainly
+
+_TABLES: dict[str, tuple[type, str]] = {
+    "run": (RunRecord, ""),
+    "devices": (DeviceRecord, "PRIMARY KEY (partition_id)"),
+    "rounds": (RoundRecord, "PRIMARY KEY (round)"),
+    "device_rounds": (DeviceRoundRecord, "PRIMARY KEY (round, partition_id)"),
+}
+
+
+_SQL_TYPES = {"int": "INTEGER", "float": "REAL"}
+
+
+_Record = TypeVar("_Record", RunRecord, DeviceRecord, RoundRecord, DeviceRoundRecord)
+
+
+class RunStore:
+    """The records of one run's folder; made by `create`, `open` to write on, or `read`."""
+
+    def __init__(self, folder: Path, connection: sqlite3.Connection, lock: RunLock | None) -> None:
+        self.folder = folder
+        self._connection = connection
+        self._lock = lock
+
+    @classmethod
+    def create(cls, folder: str | Path, config: RunConfig, versions: dict[str, str] | None = None) -> Self:
+        """Return an empty store in `folder`, which is made; it holds the run's lock until closed.
+
+        Raises RunError where the folder cannot be written or already holds a run.
+        """
+        folder = Path(folder)
+        with plainly(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if (folder / FILE_NAME).exists():
+                raise RunError(f"{folder} already holds a run; resume it or choose another name")
+            store = cls(folder, connect(folder / FILE_NAME), RunLock.take(folder))
+            with store._connection as connection:
+                for table, (record, key) in _TABLES.items():
+                    connection.execute(_create_table(table, record, key))
+                connection.execute("CREATE TABLE notes (at TEXT, text TEXT)")
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                _insert(connection, "run", [_new_run(config, versions or {})])
+        return store
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """Return the store of an existing run, to go on writing (a resume).
+
+        Raises RunError where there is none, another process writes it, or it is not readable.
+        """
+        folder = _existing(folder)
+        with plainly(folder):
+            lock = RunLock.take(folder)
+            return cls(folder, _checked(connect(folder / FILE_NAME), folder), lock)
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Self:
+        """Return the store of a run, finished or going on, that nothing can be written to."""
+        folder = _existing(folder)
+        with plainly(folder):
+            return cls(folder, _checked(connect_to_read(folder / FILE_NAME), folder), None)
+
+    def close(self) -> None:
+        """Let go of the file and the run's lock."""
+        self._connection.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def add_devices(self, devices: Iterable[DeviceRecord]) -> None:
+        """Record the fleet; a device recorded before is replaced."""
+        with plainly(self.folder), self._connection as connection:
+            _insert(connection, "devices", devices)
+
+    def add_round(self, round_record: RoundRecord, devices: Sequence[DeviceRoundRecord] = ()) -> None:
+        """Record a round and every device it asked, all or nothing; a round recorded before is replaced."""
+        with plainly(self.folder), self._connection as connection:
+            connection.execute("DELETE FROM device_rounds WHERE round = ?", (round_record.round,))
+            _insert(connection, "rounds", [round_record])
+            _insert(connection, "device_rounds", devices)
+
+    def note(self, text: str) -> None:
+        """Record one line a reader of the report should know, such as where the weights came from."""
+        with plainly(self.folder), self._connection as connection:
+            connection.execute("INSERT INTO notes VALUES (?, ?)", (_now(), text))
+
+    def set_status(
+        self, status: Status, *, cause: str | None = None, weights_sha256: str | None = None
+    ) -> None:
+        """Record how the run stands; anything but "running" also gets the time."""
+        ended = None if status == "running" else _now()
+        with plainly(self.folder), self._connection as connection:
+            connection.execute(
+                "UPDATE run SET status = ?, cause = ?, ended_at = ?, "
+                "weights_sha256 = coalesce(?, weights_sha256)",
+                (status, cause, ended, weights_sha256),
+            )
+
+    def run(self) -> RunRecord:
+        """Return what the run is and how it stands."""
+        return next(self._rows(RunRecord, "SELECT * FROM run"))
+
+    def config(self) -> RunConfig:
+        """Return the settings the run was started with."""
+        return RunConfig.from_json(self.run().config)
+
+    def notes(self) -> list[str]:
+        """Return the run's notes, oldest first."""
+        return [text for (text,) in self.select("SELECT text FROM notes ORDER BY rowid")]
+
+    def devices(self) -> list[DeviceRecord]:
+        """Return the fleet, by partition_id."""
+        return list(self._rows(DeviceRecord, "SELECT * FROM devices ORDER BY partition_id"))
+
+    def rounds(self) -> list[RoundRecord]:
+        """Return the rounds so far, in order."""
+        return list(self._rows(RoundRecord, "SELECT * FROM rounds ORDER BY round"))
+
+    def device_rounds(self, round: int | None = None) -> Iterator[DeviceRoundRecord]:
+        """Yield what each asked device did, by round and partition_id; of one round or of all."""
+        which = "" if round is None else "WHERE round = ?"
+        query = f"SELECT * FROM device_rounds {which} ORDER BY round, partition_id"
+        yield from self._rows(DeviceRoundRecord, query, () if round is None else (round,))
+
+    def select(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of an SQL query of one's own."""
+        with plainly(self.folder):
+            return self._connection.execute(query, values).fetchall()
+
+    def missing(self) -> list[str]:
+        """Return one line for each round that did not happen and each device unaccounted for."""
+        config = self.config()
+        query = (
+            "SELECT rounds.round, rounds.asked, count(device_rounds.partition_id) FROM rounds "
+            "LEFT JOIN device_rounds USING (round) WHERE rounds.round > 0 GROUP BY rounds.round"
+        )
+        found = {round: (asked, got) for round, asked, got in self.select(query)}
+        lost = [round for round in range(1, config.rounds + 1) if round not in found]
+        lines = [f"{len(lost)} of {config.rounds} rounds did not happen"] if lost else []
+        for round, (asked, got) in sorted(found.items()):
+            if got < asked:
+                lines.append(f"round {round}: {asked - got} of {asked} devices are unaccounted for")
+        return lines
+
+    def exit_code(self) -> int:
+        """Return 0 when the run finished, every round happened and every device is accounted for; else 1."""
+        return 0 if self.run().status == "finished" and not self.missing() else 1
+
+    def _rows(self, record: type[_Record], query: str, values: Sequence[Any] = ()) -> Iterator[_Record]:
+        decode = [field.type.startswith("dict") for field in fields(record)]
+        with plainly(self.folder):
+            for row in self._connection.execute(query, values):
+                cells = (
+                    json.loads(cell) if is_json else cell for cell, is_json in zip(row, decode, strict=True)
+                )
+                yield record(*cells)
+
+
+def _new_run(config: RunConfig, versions: dict[str, str]) -> RunRecord:
+    compute = config.compute
+    return RunRecord(
+        config.name,
+        "running",
+        config.to_json(),
+        versions,
+        config.seed,
+        compute.threads,
+        compute.backend,
+        _now(),
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _create_table(table: str, record: type, key: str) -> str:
+    columns = [f"{one.name} {_SQL_TYPES.get(one.type.split(' |')[0], 'TEXT')}" for one in fields(record)]
+    return f"CREATE TABLE {table} ({', '.join([*columns, key] if key else columns)})"
+
+
+def _insert(connection: sqlite3.Connection, table: str, records: Iterable[Any]) -> None:
+    names = [one.name for one in fields(_TABLES[table][0])]
+    marks = ", ".join("?" for _ in names)
+    rows = ([_cell(getattr(record, name)) for name in names] for record in records)
+    connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", rows)
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
+
+
+def _existing(folder: str | Path) -> Path:
+    folder = Path(folder)
+    if folder.name == FILE_NAME:
+        folder = folder.parent
+    if not (folder / FILE_NAME).is_file():
+        raise RunError(f"no run in {folder}: it has no {FILE_NAME}")
+    return folder
+
+
+def _checked(connection: sqlite3.Connection, folder: Path) -> sqlite3.Connection:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not tables >= {*_TABLES, "notes"}:
+        raise RunError(
+            f"{folder / FILE_NAME} holds no run: it stopped before its first line, or is another file"
+        )
+    if version != SCHEMA_VERSION:
+        raise RunError(f"{folder / FILE_NAME} has version {version}, this fed-asi reads {SCHEMA_VERSION}")
+    return connection

@@ -1,0 +1,169 @@
+"""What a run's records come to: for each budget group, and for the whole fleet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from fed_asi.results.lock import is_locked
+from fed_asi.results.schema import RoundRecord, RunRecord
+from fed_asi.results.store import RunStore
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceResult:
+    """One device under one budget, over all rounds that asked it with that budget; sizes in bytes."""
+
+    partition_id: int
+    group: str
+    budget_bytes: int | None  # None: unlimited
+    asked: int
+    trained: int
+    planned_bytes: int | None  # the largest of its rounds
+    measured_bytes: int | None
+    published_bytes: int | None
+    micro_batch: int | None  # of its last trained round, as are all that follow
+    trained_layers: int | None
+    accuracy_before: float | None  # on its own held-out images, 0 to 1
+    accuracy_after: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupResult:
+    """The devices of one group; bytes are the largest of any device, accuracies the mean over devices."""
+
+    name: str
+    devices: int
+    budgets: tuple[int | None, ...]  # every budget that was in force, ascending, None (unlimited) last
+    asked: int
+    trained: int
+    planned_bytes: int | None
+    measured_bytes: int | None
+    published_bytes: int | None
+    micro_batches: tuple[int, ...]
+    trained_layers: tuple[int, ...]
+    accuracy_before: float | None
+    accuracy_after: float | None
+    left_out: dict[str, int]  # outcome other than "trained" -> device-rounds
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A whole run, ready to be shown."""
+
+    name: str  # of the run's folder
+    standing: str  # how the run stands, for people
+    run: RunRecord
+    groups: tuple[GroupResult, ...]
+    devices: tuple[DeviceResult, ...]
+    rounds: tuple[RoundRecord, ...]
+    causes: tuple[tuple[str, str, int], ...]  # (outcome, cause, device-rounds), most frequent first
+    notes: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def final(self) -> RoundRecord | None:
+        """The last round that evaluated the model."""
+        evaluated = [record for record in self.rounds if record.accuracy is not None]
+        return evaluated[-1] if evaluated else None
+
+    @property
+    def first(self) -> RoundRecord | None:
+        """The model before any training, or the first round that evaluated it."""
+        return next((record for record in self.rounds if record.accuracy is not None), None)
+
+
+_DEVICES = """
+SELECT devices.partition_id, group_name, told.budget_bytes, told.asked, told.trained,
+       planned_bytes, measured_bytes, published_bytes,
+       last.micro_batch, last.trained_layers, last.accuracy_before, last.accuracy_after
+FROM (SELECT partition_id, budget_bytes, count(*) AS asked, sum(outcome = 'trained') AS trained,
+             max(planned_bytes) AS planned_bytes, max(measured_bytes) AS measured_bytes,
+             max(published_bytes) AS published_bytes
+      FROM device_rounds GROUP BY partition_id, budget_bytes) AS told
+JOIN devices USING (partition_id)
+LEFT JOIN (SELECT partition_id, budget_bytes, max(round), micro_batch, trained_layers,
+                  accuracy_before, accuracy_after
+           FROM device_rounds WHERE outcome = 'trained' GROUP BY partition_id, budget_bytes) AS last
+     ON last.partition_id = told.partition_id AND last.budget_bytes IS told.budget_bytes
+ORDER BY devices.partition_id, told.budget_bytes IS NULL, told.budget_bytes
+"""  # with a lone max(), SQLite takes the other columns from the row that has it
+
+
+_LEFT_OUT = """
+SELECT group_name, outcome, count(*) FROM device_rounds JOIN devices USING (partition_id)
+WHERE outcome != 'trained' GROUP BY group_name, outcome ORDER BY group_name, outcome
+"""
+
+
+_CAUSES = """
+SELECT outcome, coalesce(cause, ''), count(*) FROM device_rounds WHERE outcome != 'trained'
+GROUP BY outcome, cause ORDER BY count(*) DESC, outcome, cause LIMIT 20
+"""
+
+
+def summarise(store: RunStore) -> Summary:
+    """Return what the records so far come to; the run may still be going on."""
+    devices = tuple(DeviceResult(*row) for row in store.select(_DEVICES))
+    left_out: dict[str, dict[str, int]] = {}
+    for group, outcome, count in store.select(_LEFT_OUT):
+        left_out.setdefault(group, {})[outcome] = count
+    sizes = Counter(record.group_name for record in store.devices())
+    groups = tuple(
+        _group(name, size, [one for one in devices if one.group == name], left_out.get(name, {}))
+        for name, size in sizes.items()
+    )
+    return Summary(
+        store.folder.resolve().name,
+        _standing(store),
+        store.run(),
+        groups,
+        devices,
+        tuple(store.rounds()),
+        tuple(store.select(_CAUSES)),
+        tuple(store.notes()),
+        tuple(store.missing()),
+    )
+
+
+def _standing(store: RunStore) -> str:
+    run = store.run()
+    if run.status == "running" and not is_locked(store.folder):
+        return f"stopped half-way; go on with: fed-asi run --resume {store.folder}"
+    if run.status == "interrupted":
+        return f"interrupted; go on with: fed-asi run --resume {store.folder}"
+    return f"{run.status}: {run.cause}" if run.cause else run.status
+
+
+def _group(name: str, size: int, devices: Sequence[DeviceResult], left_out: dict[str, int]) -> GroupResult:
+    budgets = {one.budget_bytes for one in devices}
+    return GroupResult(
+        name=name,
+        devices=size,
+        budgets=tuple(sorted(budgets, key=lambda b: (b is None, b or 0))),
+        asked=sum(one.asked for one in devices),
+        trained=sum(one.trained for one in devices),
+        planned_bytes=_largest(one.planned_bytes for one in devices),
+        measured_bytes=_largest(one.measured_bytes for one in devices),
+        published_bytes=_largest(one.published_bytes for one in devices),
+        micro_batches=_distinct(one.micro_batch for one in devices),
+        trained_layers=_distinct(one.trained_layers for one in devices),
+        accuracy_before=_mean(one.accuracy_before for one in devices),
+        accuracy_after=_mean(one.accuracy_after for one in devices),
+        left_out=left_out,
+    )
+
+
+def _largest(values: Iterable[int | None]) -> int | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _distinct(values: Iterable[int | None]) -> tuple[int, ...]:
+    return tuple(sorted({value for value in values if value is not None}))
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

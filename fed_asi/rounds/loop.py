@@ -1,0 +1,197 @@
+"""The one round loop: it serves the plain loop and Flower alike, so both give the same bits.
+
+An Executor gets jobs to devices and brings back what they answered, in any order; who is asked, what is
+averaged and what is recorded is decided here, from seeds and partition ids alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+from torch import Tensor
+
+from fed_asi.devices.job import Job
+from fed_asi.devices.reply import Reply
+from fed_asi.errors import UpdateError
+from fed_asi.fleets import fleet
+from fed_asi.fleets.fleet import Fleet
+from fed_asi.machine import cpus_here
+from fed_asi.planning.device_plans import Limits
+from fed_asi.results.progress import Watcher
+from fed_asi.results.schema import DeviceRoundRecord, RoundRecord
+from fed_asi.results.store import RunStore
+from fed_asi.rounds import checkpoints
+from fed_asi.rounds.aggregate import Update, average, check_update
+from fed_asi.rounds.checkpoints import Checkpoint, weights_digest
+from fed_asi.rounds.cohort import sample_cohort
+from fed_asi.rounds.executor import Executor
+from fed_asi.rounds.job_order import Costs, in_order
+from fed_asi.training.evaluation import evaluate, load_tensors_
+from fed_asi.training.sgd import learning_rate
+from fed_asi.workplace.address import run_fingerprint
+from fed_asi.workplace.place import Workplace
+
+
+class Rounds:
+    """A run's rounds, from the first that is not recorded to the last."""
+
+    def __init__(self, place: Workplace, store: RunStore, executor: Executor, watcher: Watcher) -> None:
+        self.place, self.store, self.executor, self.watcher = place, store, executor, watcher
+        self.config = place.config
+        self.fleet: Fleet = fleet.build(self.config)
+        self._factors_round: dict[int, int] = {}
+        self._costs = Costs()
+        self._checkpoints = store.folder / "checkpoints"
+        self._fingerprint = run_fingerprint(self.config)
+
+    def run(self) -> dict[str, Tensor]:
+        """Return the last round's tensors. Raises RunError where the disk fails; what is recorded stays."""
+        done, tensors = self._start()
+        for round in range(done + 1, self.config.rounds + 1):
+            tensors = self._round(round, tensors)
+        return tensors
+
+    def _start(self) -> tuple[int, dict[str, Tensor]]:
+        recorded = [record.round for record in self.store.rounds()]
+        if not recorded:
+            tensors = {name: tensor.clone() for name, tensor in self.place.reference.items()}
+            self._finish_round(RoundRecord(0, 0, 0, None, None), [], tensors, time.perf_counter())
+            return 0, tensors
+        last = max(recorded)
+        for row in self.store.device_rounds():
+            if row.outcome == "trained":
+                self._factors_round[row.partition_id] = row.round
+        return last, checkpoints.load(self._checkpoints, last, self._fingerprint).tensors
+
+    def _round(self, round: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        started = time.perf_counter()
+        jobs = self.jobs(round)
+        self.watcher.round_started(round, self.config.rounds, len(jobs))
+        records: list[DeviceRoundRecord] = []
+        updates: list[Update] = []
+        notes: dict[int, tuple[str, ...]] = {}
+        job_of = {job.partition_id: job for job in jobs}
+        for reply in self._replies(in_order(jobs, self._cost, self.executor.parallel or 1), tensors):
+            record, update = self._judge(round, reply)
+            self._learn_cost(job_of[reply.partition_id], record)
+            records.append(record)
+            notes[reply.partition_id] = reply.notes
+            updates.extend([update] if update is not None else [])
+            self.watcher.device_done(record)
+        new = average(updates, tensors)
+        records.sort(key=lambda record: record.partition_id)
+        for partition_id in sorted(notes):
+            for text in notes[partition_id]:
+                self.store.note(text)
+        summary = RoundRecord(round, len(jobs), len(updates), None, None, lr=jobs[0].lr)
+        self._finish_round(summary, records, new, started)
+        self._factors_round.update((update.partition_id, round) for update in updates)
+        return new
+
+    def jobs(self, round: int) -> list[Job]:
+        """Return what each device of a round's cohort is asked, by partition id."""
+        train = self.config.train
+        lr = learning_rate(train.lr, train.final_lr_ratio, train.lr_schedule, round, self.config.rounds)
+        cohort = sample_cohort(self.config.seed, round, self.fleet.partition_ids, self.config.cohort)
+        jobs = []
+        for partition_id in cohort:
+            device = self.fleet[partition_id]
+            jobs.append(
+                Job(
+                    round=round,
+                    partition_id=partition_id,
+                    budget_bytes=device.budget_at(round),
+                    batch_size=device.batch_size,
+                    micro_batch=device.micro_batch,
+                    lr=lr,
+                    factors_round=self._factors_round.get(partition_id, 0),
+                    check=round == 1 and partition_id == cohort[0] and self.config.compute.side_by_side,
+                    deadline_seconds=self.config.compute.deadline_seconds,
+                )
+            )
+        return jobs
+
+    def _cost(self, job: Job) -> float:
+        """Return how long the job will take, as far as those before it tell."""
+        return self._costs.estimate(_kind(job), len(self.place.shards[job.partition_id]))
+
+    def _learn_cost(self, job: Job, record: DeviceRoundRecord) -> None:
+        if record.outcome == "trained" and record.host_seconds:
+            self._costs.add(_kind(job), record.host_seconds, len(self.place.shards[job.partition_id]))
+
+    def _replies(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> Iterator[Reply]:
+        """Yield exactly one reply a job, whatever the executor does."""
+        waiting = {job.partition_id for job in jobs}
+        for reply in self.executor.train(jobs, tensors):
+            if reply.partition_id in waiting:
+                waiting.discard(reply.partition_id)
+                yield reply
+        for partition_id in sorted(waiting):
+            yield Reply(partition_id, {"outcome": "failed", "cause": "no reply came back"})
+
+    def _judge(self, round: int, reply: Reply) -> tuple[DeviceRoundRecord, Update | None]:
+        """Return the device's record, and its update unless there is none or it must not be averaged."""
+        stats = {"budget_bytes": self.fleet[reply.partition_id].budget_at(round), **reply.stats}
+        update = None
+        if stats["outcome"] == "trained":
+            update = Update(
+                reply.partition_id, int(stats.get("num_examples") or 0), reply.tensors, self._weights(reply)
+            )
+            try:
+                check_update(update, self.place.reference, reply.trained)
+            except UpdateError as error:
+                update, stats["outcome"], stats["cause"] = None, "rejected", str(error)
+        record = DeviceRoundRecord(
+            round=round,
+            partition_id=reply.partition_id,
+            host_seconds=reply.host_seconds,
+            bytes_up=reply.bytes_up,
+            bytes_down=reply.bytes_down,
+            **stats,
+        )
+        return record, update
+
+    def _weights(self, reply: Reply) -> dict[str, float]:
+        settings = self.config.aggregate
+        if settings.weights == "examples" and settings.min_fidelity == 0.0:
+            return {}
+        kept = {n: share if share >= settings.min_fidelity else 0.0 for n, share in reply.weights.items()}
+        if settings.weights == "examples":
+            return {name: float(share > 0.0) for name, share in kept.items()}
+        return kept
+
+    def _finish_round(
+        self,
+        summary: RoundRecord,
+        records: Sequence[DeviceRoundRecord],
+        tensors: dict[str, Tensor],
+        started: float,
+    ) -> None:
+        """Judge the weights, write their checkpoint, then the records: these make the round count."""
+        place = self.place
+        load_tensors_(place.tail, tensors)
+        found = evaluate(
+            place.tail, place.test_features, place.test_labels, place.num_classes, workers=cpus_here()
+        )
+        checkpoints.save(self._checkpoints, Checkpoint(summary.round, self._fingerprint, tensors))
+        record = RoundRecord(
+            round=summary.round,
+            asked=summary.asked,
+            trained=summary.trained,
+            loss=found.loss,
+            accuracy=found.accuracy,
+            worst_class_accuracy=found.worst_class_accuracy,
+            lr=summary.lr,
+            host_seconds=time.perf_counter() - started,
+            bytes_up=sum(one.bytes_up or 0 for one in records),
+            bytes_down=sum(one.bytes_down or 0 for one in records),
+            weights_sha256=weights_digest(tensors),
+        )
+        self.store.add_round(record, records)
+        self.watcher.round_done(record)
+
+
+def _kind(job: Job) -> Limits:
+    """Return what decides the seconds an image takes: the plan, which follows from the device's limits."""
+    return Limits(job.budget_bytes, job.batch_size, job.micro_batch)

@@ -1,0 +1,146 @@
+"""Calibration on the devices, the server's side: who is asked, and what their sums come to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fed_asi import files, seeds
+from fed_asi.devices import calibration
+from fed_asi.devices.calibration import IMAGES, Sums, blank_records, forms_of
+from fed_asi.devices.job import Job
+from fed_asi.devices.reply import Reply, payload_bytes
+from fed_asi.errors import RunError
+from fed_asi.methods.base import Method
+from fed_asi.planning.profile import Candidate, LayerProfile, Profile
+from fed_asi.planning.recording import Record
+from fed_asi.planning.trials import undominated
+from fed_asi.results.progress import Watcher
+from fed_asi.results.store import RunStore
+from fed_asi.rounds.executor import Executor
+from fed_asi.units import format_bytes
+from fed_asi.workplace.place import Workplace
+
+
+def choose(place: Workplace) -> list[int]:
+    """Return the devices to ask, ascending: drawn from the seed among those with the images for it."""
+    config = place.config
+    wanted, largest = config.method.calibration_devices, place.plans.profile.micro_batches[-1]
+    sizes = {i: len(place.shard(i).train) for i in range(config.num_devices)}
+    able = [i for i, size in sizes.items() if size >= largest]
+    if len(able) < wanted:  # then those with most images
+        able = sorted(sizes, key=lambda i: (-sizes[i], i))[:wanted]
+    rng = seeds.rng(config.seed, "calibration")
+    return sorted(int(i) for i in rng.choice(able, size=min(wanted, len(able)), replace=False))
+
+
+def add(parts: Sequence[Mapping[str, Tensor]]) -> Sums:
+    """Return the sums over devices of the vectors of each name."""
+    total: Sums = {}
+    for part in parts:
+        for name, vector in part.items():
+            total[name] = total[name] + vector if name in total else vector.clone()
+    return total
+
+
+def pooled_profile(
+    place: Workplace, pooled: Mapping[str, Tensor], parts: Sequence[Mapping[str, Tensor]]
+) -> Profile:
+    """Return the profile of all devices together.
+
+    pooled: the sums of the first pass. parts: what devices sent in the second.
+    Raises RunError where no device answered.
+    """
+    if not parts:
+        raise RunError('no device took part in the calibration; use method.calibration = "server"')
+    base = place.plans.profile
+    blank = blank_records(place)
+    layers = tuple(
+        _layer(place, item, layer, pooled, parts) for item, layer in zip(blank, base.layers, strict=True)
+    )
+    sizes = [b for b in base.micro_batches if all(b in layer.candidates for layer in layers)]
+    return replace(
+        base,
+        layers=layers,
+        floors={b: base.floors[b] for b in sizes},
+        num_examples=int(pooled[IMAGES]),
+    )
+
+
+def _layer(
+    place: Workplace,
+    item: Record,
+    layer: LayerProfile,
+    pooled: Mapping[str, Tensor],
+    parts: Sequence[Mapping[str, Tensor]],
+) -> LayerProfile:
+    weight, centered, bias = _mean(parts, f"{layer.name} energies").tolist()
+    channels = pooled[f"{layer.name} channels"] / pooled[IMAGES]
+    candidates = {
+        size: undominated(_candidates(forms_of(place, item, size, pooled), parts, f"{layer.name} {size}"))
+        for size in place.plans.profile.micro_batches
+        if any(f"{layer.name} {size}" in part for part in parts)
+    }
+    return replace(
+        layer,
+        weight_norm=weight**0.5,
+        centered_energy=centered,
+        bias_energy=bias,
+        mean=tuple(float(f"{m:.6g}") for m in channels.tolist()),
+        candidates=candidates,
+    )
+
+
+def _mean(parts: Sequence[Mapping[str, Tensor]], name: str) -> Tensor:
+    """Return the mean of a vector over the devices that sent it, weighted by images."""
+    sent = [(part[name], part[IMAGES]) for part in parts if name in part]
+    return add([{name: vector * count} for vector, count in sent])[name] / sum(float(c) for _, c in sent)
+
+
+def _candidates(
+    forms: Sequence[tuple[Method, float | None]], parts: Sequence[Mapping[str, Tensor]], name: str
+) -> list[Candidate]:
+    means = _mean(parts, name).view(-1, 3).tolist()
+    largest = torch.stack([part[name].view(-1, 3)[:, 0] for part in parts if name in part]).amax(0)
+    return [
+        Candidate(method, int(saved), int(saved), float(f"{square**0.5:.6g}"), captured, epsilon)
+        for (method, epsilon), saved, (_, square, captured) in zip(forms, largest, means, strict=True)
+        if saved >= 0
+    ]
+
+
+def calibrate_on_devices(place: Workplace, store: RunStore, executor: Executor, watcher: Watcher) -> None:
+    """Ask some devices for their sums, in two passes, and write everyone's profile where devices read it.
+
+    A device that fails is left out and named. Raises RunError where none answers.
+    """
+    path = place.folder / calibration.EVERYONE
+    if path.exists():
+        return
+    asked = choose(place)
+    watcher.stage(f"calibration on {len(asked)} devices")
+    sent: list[Reply] = []
+    pooled: dict[str, Tensor] = {}
+    for phase in (calibration.SPECTRA, calibration.TRIALS):
+        deadline = place.config.compute.deadline_seconds
+        jobs = [Job(0, i, None, 1, None, 0.0, deadline_seconds=deadline, phase=phase) for i in asked]
+        replies = sorted(executor.train(jobs, pooled), key=lambda reply: reply.partition_id)
+        for reply in replies:
+            if reply.stats["outcome"] != "calibrated":
+                store.note(f"calibration: device {reply.partition_id} left out: {reply.stats.get('cause')}")
+        sent = [reply for reply in replies if reply.stats["outcome"] == "calibrated"]
+        asked = [reply.partition_id for reply in sent]
+        if not sent:
+            break
+        if phase == calibration.SPECTRA:
+            pooled = add([reply.tensors for reply in sent])
+    made = pooled_profile(place, pooled, [reply.tensors for reply in sent])
+    files.write_file(path, made.to_json().encode())
+    size = max(payload_bytes(reply.tensors, "") for reply in sent)
+    store.note(
+        f"calibration: sums of {len(sent)} devices, {made.num_examples} images, at most {format_bytes(size)} "
+        "each in the second pass; no image left a device"
+    )

@@ -1,0 +1,107 @@
+"""A whole run: its records opened, its workplace prepared, its rounds done, its end recorded."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fed_asi.errors import BudgetError, RunError
+from fed_asi.fleets import fleet
+from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.fleet import Fleet
+from fed_asi.planning.device_plans import Limits
+from fed_asi.results.progress import Unwatched, Watcher
+from fed_asi.results.schema import DeviceRecord
+from fed_asi.results.store import RunStore
+from fed_asi.results.versions import versions
+from fed_asi.rounds.checkpoints import weights_digest
+from fed_asi.rounds.executor import Executor, LoopExecutor
+from fed_asi.rounds.loop import Rounds
+from fed_asi.rounds.pooled_calibration import calibrate_on_devices
+from fed_asi.units import format_bytes
+from fed_asi.workplace.address import run_fingerprint, workplace_folder
+from fed_asi.workplace.place import Workplace
+from fed_asi.workplace.prepare import prepare
+
+
+def run_loop(
+    config: RunConfig,
+    folder: Path,
+    *,
+    resume: bool = False,
+    data_dir: Path | None = None,
+    weights_dir: Path | None = None,
+    watcher: Watcher | None = None,
+) -> None:
+    """Do a whole run in this process and record it in `folder`; with `resume`, the rest of one.
+
+    Raises FedAsiError, one line for the user, and KeyboardInterrupt; both are recorded as the run's status.
+    """
+    watcher = watcher or Unwatched()
+    with recording(config, folder, resume) as store:
+        place = prepare(
+            config, workplace_folder(folder), data_dir=data_dir, weights_dir=weights_dir, watcher=watcher
+        )
+        conduct(place, store, LoopExecutor(place, folder / "devices"), watcher)
+
+
+def conduct(place: Workplace, store: RunStore, executor: Executor, watcher: Watcher) -> None:
+    """Do the rounds that are not recorded yet, and record that the run is finished."""
+    devices = fleet.build(place.config)
+    store.add_devices(
+        DeviceRecord(
+            d.partition_id,
+            d.group,
+            d.budget_bytes,
+            d.batch_size,
+            d.micro_batch,
+            len(place.shards[d.partition_id]),
+        )
+        for d in devices
+    )
+    if not store.rounds():
+        for text in (*place.notes, *_planned_ahead(place, devices)):
+            store.note(text)
+    if place.config.method.calibration == "federated":
+        calibrate_on_devices(place, store, executor, watcher)
+    tensors = Rounds(place, store, executor, watcher).run()
+    store.set_status("finished", weights_sha256=weights_digest(tensors))
+
+
+def _planned_ahead(place: Workplace, devices: Fleet) -> Iterator[str]:
+    """Yield what each schedule of budgets will plan, from the server's profile; a budget too small is named."""
+    told: set[tuple[object, ...]] = set()
+    for device in devices:
+        key = (device.group, device.budget_bytes, device.batch_size, device.micro_batch, device.schedule)
+        if not device.schedule or key in told:
+            continue
+        told.add(key)
+        parts = []
+        for start, budget in ((1, device.budget_bytes), *device.schedule):
+            try:
+                chosen = place.plans.first(Limits(budget, device.batch_size, device.micro_batch))
+                parts.append(f"{format_bytes(chosen.planned_bytes)} from round {start}")
+            except BudgetError as error:
+                parts.append(f"no plan from round {start} ({str(error).partition(' (')[0]})")
+        yield f"{device.group}, device {device.partition_id} and those like it, planned ahead: {', '.join(parts)}"
+
+
+@contextmanager
+def recording(config: RunConfig, folder: Path, resume: bool) -> Iterator[RunStore]:
+    """Give the run's store, new or opened again, and record how the block ends."""
+    store = RunStore.open(folder) if resume else RunStore.create(folder, config, versions())
+    with store:
+        if run_fingerprint(store.config()) != run_fingerprint(config):
+            raise RunError(f"{folder} holds a run of other settings: choose another name, or remove it")
+        store.set_status("running")
+        try:
+            yield store
+        except KeyboardInterrupt:
+            store.set_status("interrupted", cause="stopped by the user")
+            raise
+        except BaseException as error:
+            with contextlib.suppress(RunError):  # the disk may be what failed
+                store.set_status("failed", cause=str(error) or type(error).__name__)
+            raise

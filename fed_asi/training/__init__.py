@@ -1,0 +1,1 @@
+"""Training arithmetic that knows no fleet: steps, SGD, evaluation, pretraining."""

@@ -1,0 +1,59 @@
+"""Training a whole network on the server's public split, where no pretrained weights are at hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fed_asi import seeds
+from fed_asi.fleets.config import PretrainConfig
+from fed_asi.training.sgd import Sgd
+
+Report = Callable[[int, float], None]
+
+
+def pretrain_(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    settings: PretrainConfig,
+    *,
+    seed: int,
+    report: Report | None = None,
+) -> float:
+    """Return the mean loss of the last epoch after training all of `model` in place, batch norm included.
+
+    x: (N, 3, H, W) normalised images. y: (N,) classes. report: called with (epoch from 1, mean loss).
+    A pure function of its arguments: batches come from `seed`, the learning rate falls by a half cosine.
+    """
+    model.train()
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    optimizer = Sgd(model.named_parameters(), momentum=settings.momentum, weight_decay=1e-4, clip_norm=2.0)
+    steps = settings.epochs * max(1, math.ceil(len(y) / settings.batch_size))
+    done, mean = 0, float("nan")
+    for epoch in range(settings.epochs):
+        order = torch.from_numpy(seeds.rng(seed, "pretrain", epoch).permutation(len(y)))
+        total = 0.0
+        for rows in torch.split(order, settings.batch_size):
+            lr = settings.lr * 0.5 * (1 + math.cos(math.pi * done / steps))
+            total += _step_(model, optimizer, x[rows], y[rows], lr) * len(rows)
+            done += 1
+        mean = total / len(y)
+        if report is not None:
+            report(epoch + 1, mean)
+    model.eval()
+    return mean
+
+
+def _step_(model: nn.Module, optimizer: Sgd, x: Tensor, y: Tensor, lr: float) -> float:
+    if len(y) < 2:  # batch norm has no variance of one
+        return 0.0
+    loss = F.cross_entropy(model(x), y)
+    torch.autograd.backward(loss)
+    optimizer.step_(lr)
+    return float(loss.detach())

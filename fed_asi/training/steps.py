@@ -1,0 +1,217 @@
+"""One optimizer step of a device, metered: its micro-batches side by side, or truly one after another.
+
+Side by side is the simulator's way to make micro-batch 1 cost about what a full batch costs: the layers treat
+each micro-batch by itself within one batched product, so gradients and bytes are those of the real device.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fed_asi import layers
+from fed_asi.compression.compress import check_gradients
+from fed_asi.errors import FedAsiError, OverBudgetError
+from fed_asi.memory.meter import ActivationMeter
+from fed_asi.training.sgd import Sgd
+from fed_asi.units import format_bytes
+
+SCALARS = 16  # bytes
+
+
+GRADIENTS = 1e-2  # of their norm: float32, and bases found by iteration, which amplify it
+
+
+Covers = Literal["saved", "published", "training"]
+
+
+class DeadlineError(FedAsiError):
+    """The device's time for this round is over."""
+
+
+@dataclass(slots=True)
+class Largest:
+    """The largest step so far, in bytes; loss is of the newest step."""
+
+    saved_bytes: int = 0
+    published_bytes: int = 0
+    loss: float = float("nan")
+    steps: int = 0
+
+
+def training_mode_(model: nn.Module) -> None:
+    """Set training mode, but batch norm, dropout and stochastic depth to eval: statistics stay, nothing is random."""
+    model.train()
+    for module in model.modules():
+        still = isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd))
+        if still or layers.original_class(module).__name__ == "StochasticDepth":
+            module.eval()
+
+
+class Stepper:
+    """Does a device's steps on its compressed tail and holds each against the budget before anything moves.
+
+    budget_bytes: None is unlimited. covers: what the budget is held against. deadline: time.monotonic().
+    """
+
+    def __init__(
+        self,
+        tail: nn.Module,
+        optimizer: Sgd,
+        *,
+        micro_batch: int,
+        budget_bytes: int | None,
+        covers: Covers = "saved",
+        side_by_side: bool = True,
+        update: Literal["step", "micro-batch"] = "step",
+        deadline: float = float("inf"),
+    ) -> None:
+        self.tail, self.optimizer = tail, optimizer
+        self.micro_batch, self.budget_bytes, self.covers = micro_batch, budget_bytes, covers
+        self.side_by_side, self.update, self.deadline = side_by_side, update, deadline
+        self.largest = Largest()
+        self._meters: dict[tuple[int, int], ActivationMeter] = {}
+        self._by_layer: dict[str, int] = {}
+
+    def step_(self, x: Tensor, y: Tensor, lr: float) -> float:
+        """Return the mean loss of a batch after one optimizer step on it.
+
+        x: (N, ...) features. y: (N,). Raises OverBudgetError before the optimizer moves anything,
+        DeadlineError when time is over, UnsupportedLayerError where a trained tensor gets no gradient.
+        """
+        if time.monotonic() > self.deadline:
+            raise DeadlineError(f"past its deadline after {self.largest.steps} steps")
+        if self.update == "micro-batch":
+            loss = self._moving_each_micro_batch(x, y, lr)
+        else:
+            loss = self.accumulate(x, y, self.side_by_side)
+            self._move(lr)
+        self.largest.steps += 1
+        self.largest.loss = loss
+        return loss
+
+    def accumulate(self, x: Tensor, y: Tensor, side_by_side: bool) -> float:
+        """Return the mean loss of a batch whose gradient is added to the parameters' `.grad`."""
+        total = torch.zeros(())
+        for rows, count in _parts(len(y), self.micro_batch, side_by_side):
+            # A view would pin the whole batch, and the meter would rightly say so.
+            total += self._forward_backward(x[rows].clone(), y[rows].clone(), len(y), count)
+        return float(total)
+
+    def _forward_backward(self, x: Tensor, y: Tensor, batch: int, micro_batches: int) -> Tensor:
+        meter = self._meter(len(y), micro_batches)
+        with meter:
+            loss = F.cross_entropy(self.tail(x.float()), y) * (len(y) / batch)
+        self._hold_against_budget(meter)
+        torch.autograd.backward(loss)
+        if self.largest.steps == 0:
+            check_gradients(self.tail)
+        return loss.detach()
+
+    def _meter(self, samples: int, micro_batches: int) -> ActivationMeter:
+        """Return a meter for a batch of that size; from its second step on, one that only adds up."""
+        key = (samples, micro_batches)
+        known = self._meters.get(key)
+        if known is not None and known.detailed:
+            self._by_layer = known.by_layer
+        if known is None or known.detailed:
+            self._meters[key] = ActivationMeter(self.tail, micro_batches, detailed=known is None)
+        return self._meters[key]
+
+    def _hold_against_budget(self, meter: ActivationMeter) -> None:
+        largest = self.largest
+        saved = meter.per_micro_batch_bytes
+        published = -(-meter.published_bytes // int(meter.micro_batches))
+        held = {"saved": saved, "published": published, "training": saved + self._training_bytes()}
+        largest.saved_bytes = max(largest.saved_bytes, saved)
+        largest.published_bytes = max(largest.published_bytes, published)
+        if self.budget_bytes is not None and held[self.covers] > self.budget_bytes:
+            by_layer = meter.by_layer if meter.detailed else self._by_layer
+            biggest = sorted(by_layer.items(), key=lambda item: -item[1])[:3]
+            shares = [(name, -(-size // int(meter.micro_batches))) for name, size in biggest]
+            detail = ("largest: " if meter.detailed else "largest in the first step: ") + ", ".join(
+                f"{name} {format_bytes(size)}" for name, size in shares
+            )
+            text = (
+                f"out of memory: the step keeps {format_bytes(held[self.covers])}, "
+                f"the budget is {format_bytes(self.budget_bytes)} ({detail})"
+            )
+            raise OverBudgetError(text, held[self.covers])
+
+    @property
+    def accumulator_bytes(self) -> int:
+        """Bytes of the gradients held from one micro-batch to the next; none where each moves the weights."""
+        return 0 if self.update == "micro-batch" else sum(p.nbytes for _, p in self.optimizer.parameters)
+
+    def _training_bytes(self) -> int:
+        momentum = sum(p.nbytes for _, p in self.optimizer.parameters) if self.optimizer.momentum else 0
+        return self.accumulator_bytes + momentum
+
+    def _moving_each_micro_batch(self, x: Tensor, y: Tensor, lr: float) -> float:
+        """Step after each micro-batch, so that gradients need no accumulators beyond one layer's."""
+        total = 0.0
+        for rows, _ in _parts(len(y), self.micro_batch, side_by_side=False):
+            count = len(y[rows])
+            share = count / len(y)
+            total += share * float(self._forward_backward(x[rows].clone(), y[rows].clone(), count, 1))
+            self._move(lr * share)
+        return total
+
+    def _move(self, lr: float) -> None:
+        self.optimizer.step_(lr)
+        layers.commit_factors_(self.tail)
+
+
+def _parts(batch: int, micro_batch: int, side_by_side: bool) -> list[tuple[slice, int]]:
+    """Return (rows, micro-batches in them): all full micro-batches together, then the smaller last one.
+
+    The last one goes by itself so that what the meter sees divides evenly.
+    """
+    size = min(micro_batch, batch)
+    full = batch // size * size
+    if side_by_side:
+        parts = [(slice(0, full), full // size)]
+    else:
+        parts = [(slice(start, start + size), 1) for start in range(0, full, size)]
+    return parts + ([(slice(full, batch), 1)] if full < batch else [])
+
+
+@dataclass(frozen=True, slots=True)
+class SideBySideCheck:
+    """One batch side by side against one micro-batch after another: bytes, and the gradients' difference."""
+
+    side_by_side_bytes: int
+    sequential_bytes: int
+    relative_difference: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the simulated step stands for the real one: equal bytes, gradients equal to rounding.
+
+        The loss keeps one scalar a batch, so side by side a micro-batch has a share of it: a few bytes. Ranks
+        beyond what a micro-batch holds are noise, which rounding turns: seen up to 1e-4 in float32.
+        """
+        apart = abs(self.side_by_side_bytes - self.sequential_bytes)
+        return apart <= SCALARS and self.relative_difference < GRADIENTS
+
+
+def compare(stepper: Stepper, x: Tensor, y: Tensor) -> SideBySideCheck:
+    """Return how a side-by-side step compares with a sequential one; weights and factors stay as they are."""
+    found: list[tuple[int, list[Tensor]]] = []
+    for side_by_side in (True, False):
+        stepper.largest = Largest()
+        stepper.accumulate(x, y, side_by_side)
+        grads = [p.grad.clone() for _, p in stepper.optimizer.parameters if p.grad is not None]
+        found.append((stepper.largest.saved_bytes, grads))
+        for _, parameter in stepper.optimizer.parameters:
+            parameter.grad = None
+    stepper.largest = Largest()
+    (bytes_one, ours), (bytes_two, theirs) = found
+    difference = sum(float((a - b).double().square().sum()) for a, b in zip(ours, theirs, strict=True))
+    scale = sum(float(b.double().square().sum()) for b in theirs)
+    return SideBySideCheck(bytes_one, bytes_two, (difference / max(scale, 1e-30)) ** 0.5)

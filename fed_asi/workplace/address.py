@@ -1,0 +1,40 @@
+"""Where a run's workplace is, and what it must have been prepared for."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from fed_asi import seeds
+from fed_asi.fleets.config import RunConfig
+
+WORKPLACE_DIR = "FED_ASI_WORKPLACE_DIR"
+
+
+@dataclass(frozen=True, slots=True)
+class RunAddress:
+    """Where a worker finds a run's workplace: its folder, and what it must have been prepared for."""
+
+    folder: str
+    fingerprint: str
+
+
+def workplace_folder(run_folder: Path) -> Path:
+    """Return where a run's workplace is: in its own folder, or under a shared one (FED_ASI_WORKPLACE_DIR)."""
+    shared = os.environ.get(WORKPLACE_DIR)
+    return Path(shared) / run_folder.name if shared else run_folder / "workplace"
+
+
+def address_of(folder: Path, config: RunConfig) -> RunAddress:
+    """Return what a worker needs to find a run's workplace, on this machine or on one that shares its folder."""
+    found = folder.name if os.environ.get(WORKPLACE_DIR) else str(folder.resolve())
+    return RunAddress(found, run_fingerprint(config))
+
+
+def run_fingerprint(config: RunConfig) -> str:
+    """Return what tells runs apart whose weights may differ: all settings but where and how fast they run."""
+    free = {"backend", "workers", "cpus_per_client", "ray_address", "deadline_seconds", "features_limit"}
+    content = config.model_dump(mode="json", exclude={"name": True, "budgets_csv": True, "compute": free})
+    return f"{seeds.derive(0, json.dumps(content, sort_keys=True)):016x}"

@@ -1,0 +1,179 @@
+"""What training needs at one place: the trained tail, the inputs it is fed, labels, shards and plans.
+
+The server prepares it once under runs/NAME/workplace/; every worker process opens it once and keeps it, so a
+message carries only the trained tensors and a small job. Large arrays are memory-mapped and shared.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx
+
+from fed_asi import models, seeds
+from fed_asi.compression import cut
+from fed_asi.compression.tune import tune_
+from fed_asi.data.features import FeatureStore
+from fed_asi.data.images import to_batch
+from fed_asi.data.shards import Shards
+from fed_asi.errors import RunError
+from fed_asi.files import read_tensors
+from fed_asi.fleets.config import RunConfig
+from fed_asi.methods.base import Vanilla
+from fed_asi.planning.device_plans import DevicePlans
+from fed_asi.planning.profile import Profile
+from fed_asi.workplace.address import run_fingerprint
+
+VERSION = 1
+
+
+MANIFEST, IMAGES = "manifest.json", "images.npy"
+
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A device's rows: those it trains on, and those kept for its local accuracy."""
+
+    train: Rows
+    holdout: Rows
+
+
+@dataclass(frozen=True, slots=True)
+class WholeNetwork:
+    """What stands in for stored features where they are off: the trunk and the images it sees each time."""
+
+    trunk: fx.GraphModule
+    images: NDArray[np.uint8]
+    config: RunConfig
+
+    def inputs(self, rows: Tensor) -> Tensor:
+        """Return the trunk's output for these rows."""
+        mean, std = models.normalisation(self.config.model.name)
+        with torch.inference_mode():
+            batch = to_batch(self.images[rows.numpy()], self.config.model.resolution, mean, std)
+            found: Tensor = self.trunk(batch)
+        return found.clone()
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """Everything `train_locally` and the server's evaluation need; opened once per process.
+
+    tail: the trained part, shared by all work in this process, one job at a time. features: (N, ...) of the
+    training images; test_features: of those the server judges by. reference: initial values of every tensor
+    that some device may train, by name. notes: what the report should say. whole: set where features are off.
+    own_plans: those from other profiles than the server's, kept by file name.
+    """
+
+    config: RunConfig
+    folder: Path
+    num_classes: int
+    tail: fx.GraphModule
+    features: Tensor | None
+    labels: Tensor
+    test_features: Tensor
+    test_labels: Tensor
+    shards: Shards
+    plans: DevicePlans
+    reference: Mapping[str, Tensor]
+    notes: tuple[str, ...] = ()
+    whole: WholeNetwork | None = None
+    own_plans: dict[str, DevicePlans] = field(default_factory=dict)
+
+    def shard(self, partition_id: int) -> Shard:
+        """Return a device's rows; the holdout is drawn once, and training keeps at least one row."""
+        rows = self.shards[partition_id]
+        held = min(int(len(rows) * self.config.data.holdout), len(rows) - 1)
+        order = seeds.rng(self.config.seed, "holdout", partition_id).permutation(rows)
+        return Shard(np.sort(order[held:]), np.sort(order[:held]))
+
+    def inputs(self, rows: Tensor) -> Tensor:
+        """Return the tail's inputs of these rows, float32, copied; images channels last, which is quicker."""
+        if self.features is not None:
+            found = self.features[rows].float()
+        elif self.whole is not None:
+            found = self.whole.inputs(rows)
+        else:
+            raise RunError(f"{self.folder} has neither features nor images")
+        return found.contiguous(memory_format=torch.channels_last) if found.dim() == 4 else found
+
+
+def open_workplace(folder: Path, config: RunConfig | None = None) -> Workplace:
+    """Return the workplace that `prepare` wrote.
+
+    folder: runs/NAME/workplace. config: of the run; None reads it from the folder.
+    Raises RunError where it is missing, unfinished, of another version or of other settings.
+    """
+    manifest = _read_manifest(folder)
+    stored = RunConfig.from_json((folder / "config.json").read_text())
+    config = config or stored
+    if manifest["fingerprint"] != run_fingerprint(config):
+        raise RunError(f"{folder} was prepared for other settings")
+    off = config.compute.features == "off"
+    trunk, tail = rebuild(config, manifest, read_tensors(folder / "base.pt"))
+    with np.load(folder / "index.npz") as index:
+        arrays = {name: index[name] for name in index.files}
+    store = FeatureStore(folder / manifest["store"])
+    profile = Profile.load(folder / "profile.json")
+    return Workplace(
+        config=config,
+        folder=folder,
+        num_classes=int(manifest["num_classes"]),
+        tail=tail,
+        features=None if off else store.open(manifest["features"]),
+        labels=torch.from_numpy(arrays["labels"]),
+        test_features=store.open(manifest["test_features"]),
+        test_labels=torch.from_numpy(arrays["test_labels"]),
+        shards=Shards(arrays["indices"], arrays["offsets"]),
+        plans=DevicePlans(profile, config.method, config.train),
+        reference=reference_of(tail, profile),
+        notes=tuple(manifest["notes"]),
+        whole=WholeNetwork(cut.folded(trunk), np.load(folder / IMAGES, mmap_mode="r"), config)
+        if off
+        else None,
+    )
+
+
+def is_prepared(folder: Path, config: RunConfig) -> bool:
+    """Return whether the folder holds a finished workplace for these settings."""
+    try:
+        return bool(_read_manifest(folder)["fingerprint"] == run_fingerprint(config))
+    except RunError:
+        return False
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"no prepared workplace in {folder}") from error
+    if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
+        raise RunError(f"{folder / MANIFEST} is of another version; remove the folder and start again")
+    return manifest
+
+
+def rebuild(
+    config: RunConfig, manifest: Mapping[str, Any], base: Mapping[str, Tensor]
+) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """Return the frozen and the trained part of the network, with the weights from before the first round."""
+    resolution = config.model.resolution
+    model = models.build(config.model.name, int(manifest["num_classes"]), resolution=resolution)
+    model.load_state_dict(dict(base))
+    example = torch.zeros(1, 3, resolution, resolution)
+    return cut.cut(model.eval(), manifest["trained"], example)
+
+
+def reference_of(tail: fx.GraphModule, profile: Profile) -> dict[str, Tensor]:
+    """Return copies of every tensor that some plan from this profile trains, in the tail's order."""
+    names = set(tune_(tail, {layer.name: Vanilla() for layer in profile.layers}))
+    return {name: p.detach().clone() for name, p in tail.named_parameters() if name in names}

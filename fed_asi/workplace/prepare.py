@@ -1,0 +1,172 @@
+"""Before the first round: data, shards, weights, the cut, features and the profile, once per run."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fed_asi import data, models, seeds
+from fed_asi.data import shards as sharding
+from fed_asi.data.features import FeatureStore
+from fed_asi.data.images import Images
+from fed_asi.files import write_file, write_tensors
+from fed_asi.fleets.config import RunConfig
+from fed_asi.planning.profile import Profile
+from fed_asi.results.progress import Unwatched, Watcher
+from fed_asi.training.pretraining import pretrain_
+from fed_asi.workplace.address import run_fingerprint
+from fed_asi.workplace.aside import aside
+from fed_asi.workplace.features import all_features, store_path
+from fed_asi.workplace.place import IMAGES, MANIFEST, VERSION, Workplace, is_prepared, open_workplace
+from fed_asi.workplace.profiling import (
+    batch_of,
+    cut_network,
+    is_cut,
+    layers_of_plans,
+    profile_of,
+    trained_names,
+)
+from fed_asi.workplace.splits import Splits, scheme, split_images
+
+
+def prepare(
+    config: RunConfig,
+    folder: Path,
+    *,
+    data_dir: Path | None = None,
+    weights_dir: Path | None = None,
+    watcher: Watcher | None = None,
+    found: Callable[[], None] | None = None,
+) -> Workplace:
+    """Return the run's workplace, made under `folder` unless it is there from before a kill.
+
+    folder: runs/NAME/workplace. data_dir, weights_dir: where the data set and weights are; None looks at the
+    environment, then at the publishers. found: called once data and weights are there, before the long part.
+    Raises MissingDataError, WeightsError, ConfigError before `found`, and RunError.
+    """
+    torch.set_num_threads(config.compute.threads)
+    if not is_prepared(folder, config):
+        watcher = watcher or Unwatched()
+        watcher.stage(f"data: {config.data.source}")
+        source = data.load(config.data.source, data_dir)
+        splits = split_images(config, source)
+        model = _model(config, source.num_classes, weights_dir)
+        if found is not None:
+            found()
+        _make(config, folder, source.num_classes, splits, model, watcher)
+    return open_workplace(folder, config)
+
+
+def _make(
+    config: RunConfig, folder: Path, num_classes: int, splits: Splits, model: nn.Module, watcher: Watcher
+) -> None:
+    notes = []
+    if config.model.weights == "public":
+        notes.append(_pretrain_(config, model, splits.public, watcher))
+    made = _profile_and_features(config, folder, splits, model.eval(), watcher)
+    if config.compute.features == "off":
+        write_file(folder / IMAGES, _npy(splits.train[0][:]))
+    shards = sharding.make(splits.train[1].numpy(), config.num_devices, scheme(config.sharding), config.seed)
+    index = {"labels": splits.train[1].numpy(), "test_labels": splits.test[1].numpy()}
+    index |= {"indices": shards.indices, "offsets": shards.offsets}
+    write_file(folder / "index.npz", _npz(**index))
+    write_tensors(folder / "base.pt", model.state_dict())
+    write_file(folder / "profile.json", made.profile.to_json().encode())
+    write_file(folder / "config.json", config.to_json().encode())
+    manifest = {
+        "version": VERSION,
+        "fingerprint": run_fingerprint(config),
+        "num_classes": num_classes,
+        "trained": list(made.trained),
+        "store": store_path(),
+        "features": made.features.get("train"),
+        "test_features": made.features["test"],
+        "notes": notes,
+    }
+    write_file(folder / MANIFEST, json.dumps(manifest, indent=1).encode())  # last: it says the rest is whole
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """trained: the layers that some device may train. features: keys in the store, by use."""
+
+    trained: Sequence[str]
+    profile: Profile
+    features: dict[str, str]
+
+
+def _profile_and_features(
+    config: RunConfig, folder: Path, splits: Splits, model: nn.Module, watcher: Watcher
+) -> _Made:
+    """Return the profile and the features' keys, made beside each other where the cut does not hang on the profile."""
+    trained = trained_names(model, config)
+    example = torch.zeros(1, 3, config.model.resolution, config.model.resolution)
+    trunk, tail = cut_network(model, trained, example)
+    store = FeatureStore(folder / store_path(), config.compute.features_limit)
+    images = min(config.method.calibration_images, len(splits.public[1]))
+    watcher.stage(f"calibration on {images} public images")
+    # With more threads the number a thread gets is torch's to say, and it decides the last bits.
+    if is_cut(config) and config.compute.threads == 1:
+        with aside(partial(all_features, config, trunk, splits, store, watcher)) as kept:
+            profile = profile_of(config, tail, trunk, splits.public, trained)
+            return _Made(trained, profile, kept.result())
+    profile = profile_of(config, tail, trunk, splits.public, trained)
+    used = layers_of_plans(config, profile)
+    if used < {layer.name for layer in profile.layers}:
+        trained = [layer.name for layer in profile.layers if layer.name in used]
+        trunk, tail = cut_network(model, trained, example)
+        profile = profile_of(config, tail, trunk, splits.public, trained)
+    return _Made(trained, profile, all_features(config, trunk, splits, store, watcher))
+
+
+def _model(config: RunConfig, num_classes: int, weights_dir: Path | None) -> nn.Module:
+    settings = config.model
+    weights = None if settings.weights in {"public", "none"} else settings.weights
+    return models.build(
+        settings.name,
+        num_classes,
+        weights,
+        settings.resolution,
+        weights_dir=weights_dir,
+        seed=seeds.derive(config.seed, "weights"),
+    )
+
+
+def _pretrain_(config: RunConfig, model: nn.Module, public: tuple[Images, Tensor], watcher: Watcher) -> str:
+    epochs = config.pretrain.epochs
+    watcher.stage(f"no pretrained weights: training on the server's {len(public[1])} public images", epochs)
+    loss = pretrain_(
+        model,
+        batch_of(config, public[0]),
+        public[1],
+        config.pretrain,
+        seed=config.seed,
+        report=lambda _epoch, _loss: watcher.advance(),
+    )
+    text = (
+        f"weights: trained by the server on {len(public[1])} public images, which are on no device "
+        f"({epochs} epochs, loss {loss:.3f})"
+    )
+    watcher.note(text)
+    return text
+
+
+def _npy(array: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def _npz(**arrays: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()

@@ -1,0 +1,89 @@
+"""Which layers a run may train, where its network is cut, and the profile its plans are made from."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, fx, nn
+
+from fed_asi import models
+from fed_asi.compression import cut
+from fed_asi.compression.tune import tune_last_
+from fed_asi.data.images import Images, to_batch
+from fed_asi.fleets import fleet
+from fed_asi.fleets.config import RunConfig
+from fed_asi.planning import calibration
+from fed_asi.planning.device_plans import DevicePlans, Limits, choose_layers, micro_batches_needed
+from fed_asi.planning.profile import Profile
+
+
+def is_cut(config: RunConfig) -> bool:
+    """Return whether no profile can take layers from the trained ones, and so move the cut."""
+    return config.method.calibration != "server" or not choose_layers(config.method)
+
+
+def cut_network(
+    model: nn.Module, trained: Sequence[str], example: Tensor
+) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """Return (trunk, tail), the trunk in its quick form."""
+    trunk, tail = cut.cut(model, trained, example)
+    return cut.folded(trunk), tail
+
+
+def layers_of_plans(config: RunConfig, profile: Profile) -> set[str]:
+    """Return the layers that some device of the fleet will train in some round, all where that is not known.
+
+    Known before the first round is what plans choose for the fleet's own budgets from the server's profile.
+    """
+    plans = DevicePlans(profile, config.method, config.train)
+    every = {
+        Limits(budget, device.batch_size, device.micro_batch)
+        for device in fleet.build(config)
+        for budget in (device.budget_bytes, *(changed for _, changed in device.schedule))
+    }
+    used = set() if is_cut(config) else plans.layers_of(every)
+    return used or {layer.name for layer in profile.layers}
+
+
+def trained_names(model: nn.Module, config: RunConfig) -> Sequence[str]:
+    """Return the names of all layers or parameters that any device may train; the model stays as it is."""
+    wanted = 0 if config.method.name == "head" else config.method.layers
+    if wanted in {"all", "any"}:
+        return [name for name, p in model.named_parameters()]
+    if isinstance(wanted, int):
+        return tune_last_(copy.deepcopy(model), wanted)
+    return [*wanted, models.head_name(model)]
+
+
+def batch_of(config: RunConfig, images: Images) -> Tensor:
+    """Return images as the network reads them, (N, 3, H, W)."""
+    mean, std = models.normalisation(config.model.name)
+    return to_batch(images[:], config.model.resolution, mean, std)
+
+
+def profile_of(
+    config: RunConfig,
+    tail: fx.GraphModule,
+    trunk: fx.GraphModule,
+    public: tuple[Images, Tensor],
+    trained: Sequence[str],
+) -> Profile:
+    """Return the profile of the tail on the server's public images, for every micro-batch a plan may take."""
+    count = config.method.calibration_images
+    with torch.inference_mode():
+        features = trunk(batch_of(config, public[0][:count]))
+    needs = [(d.batch_size, d.micro_batch) for d in fleet.build(config)]
+    # A device of a federated calibration may have fewer images than a micro-batch.
+    smaller = config.method.over_budget == "smaller-micro-batch" or config.method.calibration != "server"
+    return calibration.profile(
+        tail,
+        features.clone(),
+        public[1][:count],
+        trained=trained,
+        micro_batches=[b for b in micro_batches_needed(needs, smaller=smaller) if b <= len(features)],
+        methods=config.method.allowed or ("vanilla",),
+        selection="published" if config.method.grid == "published" else "candidates",
+        seed=config.seed,
+    )

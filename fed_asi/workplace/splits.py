@@ -1,0 +1,54 @@
+"""A data set's images by use: the server's public ones, those of the devices, and those that judge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fed_asi import data
+from fed_asi.data import shards as sharding
+from fed_asi.data.images import Images, select
+from fed_asi.errors import ConfigError
+from fed_asi.fleets.config import RunConfig, ShardingConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """Images and labels by use; no image has two."""
+
+    public: tuple[Images, Tensor]
+    train: tuple[Images, Tensor]
+    test: tuple[Images, Tensor]
+
+
+def scheme(settings: ShardingConfig) -> sharding.Scheme:
+    """Return the sharding scheme that the settings name."""
+    if settings.scheme == "iid":
+        return sharding.Iid(settings.minimum)
+    if settings.scheme == "classes":
+        return sharding.ClassesPerDevice(settings.classes_per_device, settings.minimum)
+    return sharding.Dirichlet(settings.alpha, settings.minimum)
+
+
+def split_images(config: RunConfig, source: data.Dataset) -> Splits:
+    """Return the images by use. Raises ConfigError where they do not go round."""
+    settings = config.data
+    rows = source.split(settings.public, settings.validation, config.seed)
+    x, y = source.x_train, torch.from_numpy(source.y_train)
+    train = rows.train[: settings.limit]
+    if len(train) < config.num_devices:
+        raise ConfigError(f"{len(train)} training images for {config.num_devices} devices; each needs one")
+    if settings.validation:
+        tested, judged_x, judged_y = rows.validation, x, y
+    else:
+        judged_x, judged_y = source.x_test, torch.from_numpy(source.y_test)
+        tested = np.arange(len(judged_y))
+    tested = tested[: settings.test_limit]
+    return Splits(
+        (select(x, rows.public), y[rows.public]),
+        (select(x, train), y[train]),
+        (select(judged_x, tested), judged_y[tested]),
+    )

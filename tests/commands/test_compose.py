@@ -1,0 +1,147 @@
+"""A fleet as a compose file: what it says, and what is refused before anything starts."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fed_asi.commands import compose, compose_file
+from fed_asi.commands.main import _command
+from fed_asi.errors import ConfigError
+from fed_asi.fleets.file import load_config
+from fed_asi.fleets.fleet import build
+
+ROOT = Path(__file__).parents[2]
+FLEET = ROOT / "experiments" / "fleets" / "compose.toml"
+
+
+def main(words: list[str]) -> int:
+    return _command(["compose", *words])
+
+
+SCHEDULED = """
+name = "scheduled"
+rounds = 4
+cohort = 2
+budgets_csv = "own.csv"
+[[groups]]
+name = "all"
+count = 3
+budget = "64 KiB"
+schedule = [{ round = 2, budget = "96 KiB" }]
+"""
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    (tmp_path / "own.csv").write_text("1,unlimited\n")
+    path = tmp_path / "fleet.toml"
+    path.write_text(SCHEDULED)
+    return path
+
+
+def services(path: Path, folder: Path) -> dict:
+    text = compose_file.compose_text(load_config(path), path, folder)
+    return yaml.safe_load(text)["services"]
+
+
+def test_committed_file_is_what_the_command_writes():
+    written = (ROOT / "docker-compose.yml").read_text()
+    assert written == compose_file.compose_text(load_config(FLEET), FLEET, ROOT)
+
+
+def test_every_device_has_a_container_with_its_budget(written):
+    found = services(written, written.parent)
+    assert [name for name in found if name.startswith("device-")] == ["device-0", "device-1", "device-2"]
+    told = [found[f"device-{device}"]["command"][-1] for device in range(3)]
+    assert told == [
+        "partition-id=0 num-partitions=3 budget=98304",  # the largest its schedule ever allows
+        "partition-id=1 num-partitions=3",  # unlimited
+        "partition-id=2 num-partitions=3 budget=98304",
+    ]
+    assert any(mount.endswith("own.csv:/fleet/own.csv:ro") for mount in found["runner"]["volumes"])
+
+
+def test_memory_limit_covers_the_processes_and_the_budget(written):
+    devices = list(build(load_config(written)))
+    needed = compose_file.DEVICE_BYTES + compose_file.MARGIN_BYTES
+    assert [compose_file.limit_bytes(device) for device in devices] == [
+        needed + 98304,
+        needed,
+        needed + 98304,
+    ]
+    assert services(written, written.parent)["device-0"]["mem_limit"] == f"{needed // compose_file.MIB + 1}m"
+
+
+def test_every_service_is_hardened_and_nothing_leaves_loopback():
+    for name, service in services(FLEET, ROOT).items():
+        assert service["read_only"], name
+        assert service["init"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["mem_limit"], name
+        for port in service.get("ports", ()):
+            assert port.startswith("127.0.0.1:"), name
+
+
+def test_devices_see_neither_records_nor_operator_nor_each_other():
+    found = services(FLEET, ROOT)
+    for device in range(4):
+        service = found[f"device-{device}"]
+        assert service["networks"] == ["devices"]
+        assert [mount for mount in service["volumes"] if mount.startswith("device-")] == [
+            f"device-{device}:/own"
+        ]
+        assert not [mount for mount in service["volumes"] if mount.startswith(("runs", "authority"))]
+
+
+def test_fleet_larger_than_the_machine_is_refused_with_the_number_that_fits():
+    devices = build(load_config(FLEET))
+    limits = [compose_file.limit_bytes(device) for device in devices]
+    fixed = (
+        compose_file.SUPERLINK_BYTES
+        + compose_file.RUNNER_BYTES
+        + compose_file.PAGE_BYTES
+        + compose_file.RESERVE_BYTES
+    )
+    compose.check_fits(devices, fixed + sum(limits))
+    with pytest.raises(ConfigError, match=r": 2 fit\. Lower the groups' counts"):
+        compose.check_fits(devices, fixed + sum(limits[:2]) + 1)
+    with pytest.raises(ConfigError, match=r": 0 fit\."):
+        compose.check_fits(devices, fixed)
+
+
+def test_missing_engine_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="no container engine here: install Docker"):
+        compose.check_engine()
+
+
+def test_engine_that_does_not_answer_is_one_line(monkeypatch, tmp_path):
+    (tmp_path / "docker").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    with pytest.raises(ConfigError, match="Docker does not answer"):
+        compose.check_engine()
+
+
+def test_port_in_use_is_one_line():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port {port} is in use: .*FED_ASI_PORT={port + 1}"):
+            compose.check_port(port)
+    compose.check_port(port)
+
+
+def test_command_writes_the_file(written, tmp_path, capsys):
+    out = tmp_path / "compose.yml"
+    assert main([str(written), "--out", str(out), "--memory", "16 GiB"]) == 0
+    assert "3 devices, 4 rounds" in capsys.readouterr().out
+    assert yaml.safe_load(out.read_text())["services"]["superlink"]["build"]["context"]
+    with pytest.raises(ConfigError, match="fit"):
+        main([str(written), "--out", str(out), "--memory", "4 GiB"])

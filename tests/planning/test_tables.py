@@ -1,0 +1,120 @@
+"""The texts and figures of plans, and `fed-asi plan` itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fed_asi.commands.main import _command
+from fed_asi.errors import ConfigError, MissingDataError, ProfileError
+from fed_asi.methods.base import ASI, BiasOnly, Quantized, Vanilla
+from fed_asi.planning.plan import Plan
+from fed_asi.planning.profile import Profile
+from fed_asi.planning.rivals import next_better
+from fed_asi.planning.search import plan, smallest_plan_bytes
+from fed_asi.planning.tables import breakdown, diff_table
+
+
+def main(words: list[str]) -> int:
+    return _command(["plan", *words])
+
+
+TINY = ["--model", "tiny", "--weights", "none", "--resolution", "16", "--last", "2", "--micro-batch", "1"]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A profile and two plans that the command wrote."""
+    folder = tmp_path_factory.mktemp("plans")
+    common = [*TINY, "--profile", str(folder / "profile.json")]
+    assert main([*common, "--budget", "1 KiB", "--save", str(folder / "a.json")]) == 0
+    figure = ["--figure", str(folder / "plan.svg")]
+    assert main([*common, "--budget", "8 KiB", "--save", str(folder / "b.json"), *figure]) == 0
+    return folder
+
+
+def test_forms_are_said_in_words() -> None:
+    assert ASI((1, 8, 4, 4), bits=8, centered=True).text() == "Tucker 1x8x4x4 in 8 bits, centred"
+    assert Quantized(4).text() == "4 bits"
+    assert Vanilla().text() == "whole"
+    assert BiasOnly().text() == "bias only"
+
+
+def test_the_command_says_what_is_kept_and_what_rivals_reach(
+    saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*TINY, "--profile", str(saved / "profile.json"), "--budget", "300 B"]) == 0
+    text = capsys.readouterr().out
+    for word in (
+        "budget 300 B",
+        "micro-batch 1",
+        "classifier",
+        "masks",
+        "head only",
+        "bias only",
+        "captured",
+    ):
+        assert word in text
+    assert "time of 32 samples" in text
+
+
+def test_the_plan_of_the_command_is_the_planners(saved: Path) -> None:
+    profile = Profile.load(saved / "profile.json")
+    assert Plan.load(saved / "a.json") == plan(profile, "1 KiB", micro_batch=1)
+    assert (saved / "plan.svg").read_text().startswith("<?xml")
+
+
+def test_the_next_better_budget_is_the_smallest_one(saved: Path) -> None:
+    profile = Profile.load(saved / "profile.json")
+    ours = plan(profile, smallest_plan_bytes(profile, micro_batch=1), micro_batch=1)
+    better = next_better(profile, ours, micro_batch=1)
+    assert better is not None
+    wanted = ours.value + 0.01 * plan(profile, None, micro_batch=1).value
+    assert better.value >= wanted
+    assert plan(profile, better.planned_bytes - 1, micro_batch=1).value < wanted
+    whole = plan(profile, None, micro_batch=1)
+    assert next_better(profile, whole, micro_batch=1) is None
+    assert "No budget captures more" in breakdown(profile, whole, micro_batch=1)
+
+
+def test_two_plans_side_by_side(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--diff", str(saved / "a.json"), str(saved / "b.json")]) == 0
+    text = capsys.readouterr().out
+    assert "planned_bytes" in text
+    assert "budget_bytes" in text
+    one = Plan.load(saved / "a.json")
+    assert diff_table(one, one) == "the plans are equal"
+
+
+def test_a_schedule_is_planned_ahead(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profile = str(saved / "profile.json")
+    ahead = ["--schedule", "9=1 B", "--schedule", "5=1 KiB"]
+    assert main([*TINY, "--profile", profile, "--budget", "8 KiB", *ahead]) == 0
+    _, first, second, third = capsys.readouterr().out.strip().splitlines()
+    assert first.split()[:3] == ["1", "8.0", "KiB"]
+    assert second.split()[0] == "5"
+    assert "layers" in second
+    assert "below the smallest plan" in third
+    for wrong in ("5", "1=1 KiB", "x=1 KiB"):
+        with pytest.raises(ConfigError, match="write ROUND=BUDGET"):
+            main([*TINY, "--profile", profile, "--schedule", wrong])
+
+
+def test_tables_print_as_profiles_and_plans_do(saved: Path) -> None:
+    profile = Profile.load(saved / "profile.json")
+    assert "classifier" in str(profile)
+    assert "kept as" in str(plan(profile, None))
+
+
+def test_what_is_wrong_is_said_in_one_line(saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--model"):
+        main(["--budget", "16 KiB"])
+    with pytest.raises(ConfigError, match="unknown network"):
+        main(["--model", "mcunett"])
+    with pytest.raises(ProfileError, match=r"none\.json cannot be read"):
+        main(["--diff", str(saved / "a.json"), str(tmp_path / "none.json")])
+    with pytest.raises(MissingDataError):
+        main(["--model", "tiny", "--weights", "none", "--source", "cifar10", "--data-dir", str(tmp_path)])
+    with pytest.raises(ProfileError, match="input_shape"):
+        main([*TINY, "--resolution", "24", "--profile", str(saved / "profile.json")])

@@ -1,0 +1,177 @@
+"""A run's records: whole rounds or none, readable at any time, errors in one line."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fed_asi.errors import RunError
+from fed_asi.fleets.config import GroupConfig, RunConfig
+from fed_asi.results.lock import RunLock, is_locked, new_folder
+from fed_asi.results.schema import FILE_NAME, DeviceRecord, DeviceRoundRecord, RoundRecord
+from fed_asi.results.store import RunStore
+
+CONFIG = RunConfig(name="x", cohort=2, rounds=2, groups=(GroupConfig(name="a", count=3, budget=1000),))
+
+
+@pytest.fixture
+def store(tmp_path):
+    with RunStore.create(tmp_path / "run", CONFIG, {"torch": "2.13"}) as made:
+        yield made
+
+
+def devices(round: int, count: int = 2) -> list[DeviceRoundRecord]:
+    return [DeviceRoundRecord(round, i, "trained", ranks={"conv": [1, 2]}) for i in range(count)]
+
+
+def asked(round: int, count: int = 2) -> RoundRecord:
+    return RoundRecord(round, count, count, 0.5, 0.9)
+
+
+def test_what_is_written_is_read(store):
+    device = DeviceRecord(0, "a", None, 32, 4, 77)
+    record = DeviceRoundRecord(
+        1, 0, "out-of-memory", cause="over", budget_bytes=5, ranks={"conv": [1, 2, 3, 4]}
+    )
+    store.add_devices([device])
+    store.add_round(asked(1, 1), [record])
+    store.note("weights came from there")
+    with RunStore.read(store.folder) as reader:
+        assert reader.devices() == [device]
+        assert reader.rounds() == [asked(1, 1)]
+        assert list(reader.device_rounds(1)) == [record]
+        assert reader.notes() == ["weights came from there"]
+        assert reader.config() == CONFIG
+        assert reader.run().versions == {"torch": "2.13"}
+
+
+def test_a_round_again_replaces_it(store):
+    store.add_round(asked(1, 2), devices(1, 2))
+    store.add_round(asked(1, 1), devices(1, 1))
+    assert [record.asked for record in store.rounds()] == [1]
+    assert len(list(store.device_rounds())) == 1
+
+
+def test_a_round_is_written_whole_or_not(store):
+    with pytest.raises(RunError, match="records in"):
+        store.add_round(asked(1), [devices(1)[0], DeviceRoundRecord(1, [], "trained")])  # type: ignore[arg-type]
+    assert store.rounds() == []
+    assert list(store.device_rounds()) == []
+
+
+def test_exit_code_counts_rounds_and_devices(store):
+    store.add_round(asked(0, 0))
+    store.add_round(asked(1), devices(1))
+    store.set_status("finished", weights_sha256="abc")
+    assert store.missing() == ["1 of 2 rounds did not happen"]
+    assert store.exit_code() == 1
+    store.add_round(asked(2), devices(2, 1))
+    assert store.missing() == ["round 2: 1 of 2 devices are unaccounted for"]
+    store.add_round(asked(2), devices(2, 2))
+    assert (store.missing(), store.exit_code()) == ([], 0)
+    store.set_status("failed", cause="why")
+    assert store.exit_code() == 1
+    assert (store.run().cause, store.run().weights_sha256) == ("why", "abc")
+
+
+def test_one_writer_many_readers(store):
+    assert is_locked(store.folder)
+    with pytest.raises(RunError, match="being written by another process"):
+        RunStore.open(store.folder)
+    with pytest.raises(RunError, match="already holds a run"):
+        RunStore.create(store.folder, CONFIG)
+    with RunStore.read(store.folder) as reader:
+        store.add_round(asked(1), devices(1))
+        assert len(reader.rounds()) == 1
+        with pytest.raises(RunError):
+            reader.note("no")
+
+
+def test_the_lock_ends_with_its_process(tmp_path):
+    code = "import os, sys, pathlib; from fed_asi.results.lock import RunLock\n"
+    code += "RunLock.take(pathlib.Path(sys.argv[1])); os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -9
+    assert not is_locked(tmp_path)
+    RunLock.take(tmp_path).release()
+
+
+def test_a_resumed_run_goes_on(store):
+    store.add_round(asked(1), devices(1))
+    store.close()
+    with RunStore.open(store.folder) as again:
+        again.add_round(asked(2), devices(2))
+        assert len(again.rounds()) == 2
+
+
+def test_folders_without_a_run(tmp_path):
+    with pytest.raises(RunError, match="no run in"):
+        RunStore.read(tmp_path)
+    (tmp_path / FILE_NAME).write_text("not a database, but long enough to look at its first page" * 99)
+    with pytest.raises(RunError, match="file is not a database"):
+        RunStore.read(tmp_path)
+    (tmp_path / FILE_NAME).write_bytes(b"")
+    with pytest.raises(RunError, match="holds no run"):
+        RunStore.read(tmp_path)
+
+
+def test_a_newer_version_is_named(store):
+    store.close()
+    connection = sqlite3.connect(store.folder / FILE_NAME)
+    connection.execute("PRAGMA user_version = 9")
+    connection.close()
+    with pytest.raises(RunError, match="version 9, this fed-asi reads 1"):
+        RunStore.read(store.folder)
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_was_there(store):
+    store.add_round(asked(1), devices(1))
+    pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
+    store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(RunError, match=r"records in .*run: the disk is full or failing; what was recorded"):
+        store.add_round(asked(2, 9000), devices(2, 9000))
+    assert [record.round for record in store.rounds()] == [1]
+
+
+def refuse(*_args: object, **_named: object) -> None:
+    raise PermissionError(13, "Permission denied")
+
+
+def test_an_unwritable_folder_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "mkdir", refuse)  # the tests may run as root, who may write anywhere
+    with pytest.raises(RunError, match=r"cannot make .*x: Permission denied"):
+        new_folder(tmp_path, "x")
+    with pytest.raises(RunError, match=r"records in .*x: Permission denied"):
+        RunStore.create(tmp_path / "x", CONFIG)
+
+
+def test_a_run_that_can_only_be_read_immutable_is_read(store, monkeypatch):
+    store.add_round(asked(1), devices(1))
+    store.close()
+    real, opened = sqlite3.connect, []
+
+    def no_shared_memory(name: str, **how: object) -> sqlite3.Connection:
+        opened.append(name)
+        if name.endswith("mode=ro"):
+            name = name.replace("run.sqlite", "not-there")
+        return real(name, **how)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(sqlite3, "connect", no_shared_memory)
+    with RunStore.read(store.folder) as reader:
+        assert len(reader.rounds()) == 1
+    assert opened[-1].endswith("immutable=1")
+
+
+def test_names_of_runs(tmp_path):
+    assert [new_folder(tmp_path, "x").name for _ in range(3)] == ["x", "x-2", "x-3"]
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="cannot make"):
+        new_folder(tmp_path / "file", "x")
+
+
+def test_reading_takes_the_file_or_its_folder(store):
+    with RunStore.read(store.folder / FILE_NAME) as reader:
+        assert reader.folder == Path(store.folder)

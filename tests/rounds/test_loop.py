@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fed_asi.devices.job import Job
+from fed_asi.devices.reply import Reply, failure
+from fed_asi.errors import RunError
+from fed_asi.results.progress import Unwatched
+from fed_asi.results.store import RunStore
+from fed_asi.rounds import checkpoints
+from fed_asi.rounds.checkpoints import weights_digest
+from fed_asi.rounds.cohort import sample_cohort
+from fed_asi.rounds.executor import LoopExecutor
+from fed_asi.rounds.run import conduct, recording, run_loop
+from fed_asi.workplace.address import run_fingerprint, workplace_folder
+from fed_asi.workplace.prepare import prepare
+from runs import records, small
+
+
+@pytest.fixture(autouse=True)
+def _features(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
+
+
+@given(st.integers(0, 2**31), st.integers(1, 50), st.integers(1, 60), st.randoms())
+def test_cohort_is_a_pure_function_of_seed_round_and_fleet(
+    seed: int, round: int, size: int, random: object
+) -> None:
+    fleet = list(range(40))
+    cohort = sample_cohort(seed, round, fleet, size)
+    assert cohort == sorted(set(cohort))
+    assert len(cohort) == min(size, 40)
+    random.shuffle(fleet)  # type: ignore[attr-defined]
+    assert sample_cohort(seed, round, fleet, size) == cohort
+
+
+def test_cohorts_differ_by_round_and_reach_everyone() -> None:
+    cohorts = [sample_cohort(0, round, range(20), 5) for round in range(1, 41)]
+    assert len({tuple(cohort) for cohort in cohorts}) > 30
+    assert set().union(*cohorts) == set(range(20))
+
+
+def test_a_run_records_everything_and_can_be_repeated(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        run_loop(small(), tmp_path / name)
+    with RunStore.read(tmp_path / "one") as store:
+        assert [record.round for record in store.rounds()] == [0, 1, 2]
+        assert len(list(store.device_rounds())) == 6
+        assert store.exit_code() == 0
+        assert len(store.devices()) == 6
+    assert records(tmp_path / "one") == records(tmp_path / "two")
+
+
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
+    config = small(rounds=3, method={"name": "asi"})
+    run_loop(config, tmp_path / "whole")
+    with recording(config, tmp_path / "cut", resume=False) as store:
+        place = prepare(config, workplace_folder(tmp_path / "cut"))
+        executor = LoopExecutor(place, tmp_path / "cut" / "devices")
+        with pytest.raises(SystemError):
+            conduct(place, store, CutOff(executor, in_round=3), Unwatched())
+        store.set_status("running")
+    run_loop(config, tmp_path / "cut", resume=True)
+    assert records(tmp_path / "whole") == records(tmp_path / "cut")
+
+
+class CutOff:
+    """Passes jobs on until the given round, where everything ends after the first reply."""
+
+    parallel = 1
+
+    def __init__(self, executor: LoopExecutor, in_round: int) -> None:
+        self._executor, self._round = executor, in_round
+
+    def train(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> Iterator[Reply]:
+        for reply in self._executor.train(jobs, tensors):
+            yield reply
+            if jobs[0].round == self._round:
+                raise SystemError("power cut")
+
+
+class Spoiled:
+    """Loses, spoils, doubles and shuffles replies."""
+
+    parallel = 1
+
+    def __init__(self, executor: LoopExecutor) -> None:
+        self._executor = executor
+
+    def train(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> Iterator[Reply]:
+        by_id = sorted(self._executor.train(jobs, tensors), key=lambda reply: reply.partition_id)
+        first, second, third = by_id
+        yield replace(third, tensors={name: tensor * float("nan") for name, tensor in third.tensors.items()})
+        yield replace(first, partition_id=99)
+        if jobs[0].round == 1:
+            yield failure(second.partition_id, "killed", "out of memory: the kernel stopped it")
+        else:
+            yield second
+            yield second
+
+
+def test_every_device_asked_is_accounted_for(tmp_path: Path) -> None:
+    config = small()
+    with recording(config, tmp_path, resume=False) as store:
+        place = prepare(config, workplace_folder(tmp_path))
+        conduct(place, store, Spoiled(LoopExecutor(place, tmp_path / "devices")), Unwatched())
+        rows = {round: list(store.device_rounds(round)) for round in (1, 2)}
+        first, second, third = sample_cohort(config.seed, 1, range(6), 3)
+        assert {row.partition_id: row.outcome for row in rows[1]} == {
+            first: "failed",
+            second: "killed",
+            third: "rejected",
+        }
+        assert next(row.cause for row in rows[1]) == "no reply came back"
+        assert sorted(row.outcome for row in rows[2]) == ["failed", "rejected", "trained"]
+        assert (
+            store.rounds()[1].weights_sha256 == store.rounds()[0].weights_sha256
+        )  # nobody's update was usable
+        assert store.exit_code() in {0, 1}
+
+
+def test_resuming_a_run_of_other_settings_is_refused(tmp_path: Path) -> None:
+    run_loop(small(rounds=1), tmp_path)
+    with pytest.raises(RunError, match="other settings"):
+        run_loop(small(rounds=1, seed=9), tmp_path, resume=True)
+
+
+def test_a_full_disk_keeps_what_was_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = checkpoints.save
+
+    def full(folder: Path, content: checkpoints.Checkpoint) -> None:
+        if content.round == 2:
+            raise RunError("cannot write: No space left on device")
+        saved(folder, content)
+
+    monkeypatch.setattr(checkpoints, "save", full)
+    with pytest.raises(RunError, match="No space left"):
+        run_loop(small(), tmp_path)
+    with RunStore.read(tmp_path) as store:
+        assert [record.round for record in store.rounds()] == [0, 1]
+        assert store.run().status == "failed"
+    monkeypatch.setattr(checkpoints, "save", saved)
+    run_loop(small(), tmp_path, resume=True)
+    with RunStore.read(tmp_path) as store:
+        assert store.exit_code() == 0
+
+
+def test_where_it_runs_is_no_part_of_the_fingerprint() -> None:
+    config = small()
+    assert run_fingerprint(config) == run_fingerprint(small(compute={"backend": "flower", "workers": 1}))
+    assert run_fingerprint(config) != run_fingerprint(small(compute={"threads": 2}))
+    assert run_fingerprint(config) != run_fingerprint(small(seed=5))
+
+
+def test_digest_sees_names_shapes_and_bits() -> None:
+    tensors = {"a": torch.zeros(2, 3)}
+    seen = {
+        weights_digest(tensors),
+        weights_digest({"b": torch.zeros(2, 3)}),
+        weights_digest({"a": torch.zeros(3, 2)}),
+        weights_digest({"a": -torch.zeros(2, 3)}),
+    }
+    assert len(seen) == 4
