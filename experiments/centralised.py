@@ -27,7 +27,7 @@ from fed_asi.compression.compress import check_gradients, compress_
 from fed_asi.compression.cut import cut
 from fed_asi.data.features import FeatureSource, FeatureStore
 from fed_asi.memory.meter import ActivationMeter
-from fed_asi.methods.base import Method
+from fed_asi.methods import Method
 from fed_asi.planning.plan import Plan
 from fed_asi.training.sgd import Sgd
 from fed_asi.training.steps import training_mode_

@@ -27,10 +27,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from fed_asi import models
-from fed_asi.memory import counting
-from fed_asi.memory.costs import size_of
-from fed_asi.memory.counting import LayerSize
-from fed_asi.methods.base import (
+from fed_asi.layers.compressed import weight_kind_of
+from fed_asi.methods import (
     ASI,
     HOSVD,
     BiasOnly,
@@ -40,6 +38,7 @@ from fed_asi.methods.base import (
     Quantized,
     Vanilla,
 )
+from fed_asi.methods.sizes import LayerSize
 
 MILESTONES = ("blocks.8", "blocks.10", "blocks.12", "blocks.13", "classifier")
 DEPTHS = (2, 4, 6, 8)
@@ -111,11 +110,11 @@ class Depth:
         for index, (name, size) in enumerate(self.sizes.items()):
             one = self._one(method, name)
             ranks = (self.fixed_ranks if isinstance(one, FixedSubspace) else self.ranks)[name]
-            published += counting.published_bytes(size, one, ranks)
-            flops += counting.published_flops(size, one, ranks)
-            macs += counting.forward_macs(size) + counting.dw_macs(size, one, ranks)
-            macs += counting.dx_macs(size, one) if index else 0
-            macs += counting.overhead_macs(size, one, ranks) if one.trains_weight else 0
+            published += one.published_bytes(size, ranks)
+            flops += one.published_flops(size, ranks)
+            macs += size.forward_macs + one.dw_macs(size, ranks)
+            macs += one.dx_macs(size) if index else 0
+            macs += one.overhead_macs(size, ranks) if one.trains_weight else 0
         return published, flops, macs
 
 
@@ -130,8 +129,8 @@ def depth_of(work: Work, n: int) -> Depth:
     found: dict[str, tuple[Tensor, LayerSize]] = {}
     for name in names:
         tail.get_submodule(name).register_forward_hook(
-            lambda m, args, out, name=name: found.update(
-                {name: (args[0].clone(), size_of(m, args[0].shape, out.shape))}
+            lambda m, args, _out, name=name: found.update(
+                {name: (args[0].clone(), weight_kind_of(m).size(m, args[0].shape))}
             )
         )
     with torch.no_grad():

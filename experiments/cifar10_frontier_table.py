@@ -31,7 +31,6 @@ from fed_asi.compression.cut import cut
 from fed_asi.compression.gradient_checkpointing import Checkpointed
 from fed_asi.compression.tune import tune_
 from fed_asi.data.images import to_batch
-from fed_asi.memory import counting
 from fed_asi.memory.meter import ActivationMeter
 from fed_asi.training.steps import training_mode_
 
@@ -165,7 +164,7 @@ def _exact(
     same = next(row for row in rows if (row.method, row.layers) == ("vanilla", n))
     macs = same.macs
     if work is not None:  # the trained layers' forward once more
-        macs += sum(counting.forward_macs(size) for size in depth_of(work, n).sizes.values())
+        macs += sum(size.forward_macs for size in depth_of(work, n).sizes.values())
     return (
         f"| last {n} | {form} | as vanilla | {same.counted_bytes / MB:.3f} | {kept / MB:.3f} "
         f"| {plain / kept:.1f}x less | {same.published_flops / 1e9:.2f} | {macs / 1e9:.3f} | {_time(times, form, n)} |"

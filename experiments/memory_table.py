@@ -26,7 +26,7 @@ from fed_asi.compression.cut import cut
 from fed_asi.compression.graph import analyse
 from fed_asi.data.images import to_batch
 from fed_asi.memory.meter import ActivationMeter
-from fed_asi.methods.base import ASI, Method, Quantized, Vanilla
+from fed_asi.methods import ASI, Method, Quantized, Vanilla
 
 MIB = 2**20
 # MiB of the Tucker forms at HOSVD 0.8, printed on the poster for batch 64 at 224x224.

@@ -27,10 +27,10 @@ from fed_asi.compression.compress import compress_, uncompress_
 from fed_asi.compression.tune import tune_last_
 from fed_asi.data.images import to_batch
 from fed_asi.errors import MissingDataError, WeightsError
-from fed_asi.memory import counting
-from fed_asi.memory.costs import cost, size_of
-from fed_asi.memory.counting import LayerSize
-from fed_asi.methods.base import ASI, HOSVD, GradientFilter, Method, Vanilla
+from fed_asi.layers.compressed import weight_kind_of
+from fed_asi.memory.costs import cost
+from fed_asi.methods import ASI, HOSVD, GradientFilter, Method, Vanilla
+from fed_asi.methods.sizes import LayerSize
 
 BATCH = 64
 RESOLUTION = 224
@@ -120,7 +120,7 @@ def trained_layers(model: nn.Module, layers: int | str) -> Layers:
     sizes: dict[str, LayerSize] = {}
     handles = [
         module.register_forward_hook(
-            lambda m, args, out, name=name: sizes.__setitem__(name, size_of(m, args[0].shape, out.shape))
+            lambda m, args, _out, name=name: sizes.__setitem__(name, weight_kind_of(m).size(m, args[0].shape))
         )
         for name, module in convolutions.items()
         if module.weight.requires_grad
@@ -149,11 +149,11 @@ def counted_row(
         network,
         method.kind,
         layers,
-        sum(counting.published_bytes(size, method, r) for size, r in pairs) / MIB,
-        sum(counting.published_flops(size, method, r) for size, r in pairs) / 1e9,
-        sum(counting.forward_macs(size) + counting.dw_macs(size, method, r) for size, r in pairs) / 1e9,
-        sum(counting.dx_macs(s, method) for s, dx in zip(of.sizes, of.needs_dx, strict=True) if dx) / 1e9,
-        sum(counting.overhead_macs(size, method, r) for size, r in pairs) / 1e9,
+        sum(method.published_bytes(size, r) for size, r in pairs) / MIB,
+        sum(method.published_flops(size, r) for size, r in pairs) / 1e9,
+        sum(size.forward_macs + method.dw_macs(size, r) for size, r in pairs) / 1e9,
+        sum(method.dx_macs(s) for s, dx in zip(of.sizes, of.needs_dx, strict=True) if dx) / 1e9,
+        sum(method.overhead_macs(size, r) for size, r in pairs) / 1e9,
         stand_in=ranks is not None,
     )
 
@@ -250,7 +250,7 @@ def published_selection(
                 lost, conv.weight.shape, g, conv.stride, conv.padding, conv.dilation, conv.groups
             )
             ranks = tuple(core.shape[1:])
-            options.append((float(wrong.norm()), counting.published_bytes(size, ASI(ranks), ranks), ranks))
+            options.append((float(wrong.norm()), ASI(ranks).published_bytes(size, ranks), ranks))
         choices.append(options)
     fitting = [c for c in itertools.product(*choices) if sum(size for _, size, _ in c) <= budget]
     best = min(fitting, key=lambda c: sum(perplexity for perplexity, _, _ in c), default=None)

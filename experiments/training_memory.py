@@ -13,7 +13,7 @@ import torch
 from fed_asi import compress_, models, tune_last_
 from fed_asi.compression.cut import cut
 from fed_asi.memory.training import TrainingMemory, training_memory
-from fed_asi.methods.base import ASI, BiasOnly, Method, Quantized, Vanilla
+from fed_asi.methods import ASI, BiasOnly, Method, Quantized, Vanilla
 
 FORMS: dict[str, Method | None] = {
     "plain PyTorch": None,

@@ -9,7 +9,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fed_asi.methods.base import ASI, HOSVD, FixedSubspace, Method, Quantized, Vanilla
+from fed_asi.methods import ASI, HOSVD, FixedSubspace, Method, Quantized, Vanilla
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from tensorly.decomposition import partial_tucker
 from torch import Tensor
 
 from fed_asi import tucker
-from fed_asi.layers.keep import fitted_ranks, sequential
+from fed_asi.methods.asi import fitted_ranks, sequential
 from strategies import seeded
 
 SHAPES = st.lists(st.integers(1, 6), min_size=2, max_size=4).map(tuple)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from fed_asi import compress_, data, models, tune_last_
 from fed_asi.compression.cut import cut
 from fed_asi.data.images import to_batch
-from fed_asi.methods.base import Vanilla
+from fed_asi.methods import Vanilla
 from fed_asi.training.steps import training_mode_
 
 IMAGES = 128

@@ -45,9 +45,9 @@ from fed_asi import layers, models, tucker  # noqa: E402
 from fed_asi.compression.compress import compress_  # noqa: E402
 from fed_asi.compression.cut import cut  # noqa: E402
 from fed_asi.compression.tune import tune_last_  # noqa: E402
-from fed_asi.layers.keep import sequential  # noqa: E402
 from fed_asi.memory.peak import StepMeter  # noqa: E402
-from fed_asi.methods.base import ASI, BiasOnly, Method  # noqa: E402
+from fed_asi.methods import ASI, BiasOnly, Method  # noqa: E402
+from fed_asi.methods.asi import sequential  # noqa: E402
 
 NETWORKS = ("mcunet", "mobilenet_v2", "resnet18", "resnet34")
 RANKS = {"8": (8, 8, 3, 3), "32": (32, 32, 4, 4)}

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from fed_asi import compress_, models, tune_last_
 from fed_asi.compression.cut import cut
 from fed_asi.memory.meter import ActivationMeter
-from fed_asi.methods.base import ASI, Method, Vanilla
+from fed_asi.methods import ASI, Method, Vanilla
 
 
 def main() -> None:

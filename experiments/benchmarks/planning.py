@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from fed_asi import models, seeds
-from fed_asi.methods.base import Quantized
+from fed_asi.methods import Quantized
 from fed_asi.planning.calibration import profile
 from fed_asi.planning.profile import Candidate, LayerProfile, ModelFingerprint, Profile
 from fed_asi.planning.search import plan

@@ -27,7 +27,7 @@ if __name__ == "__main__" and os.environ.get("MALLOC_MMAP_MAX_") != "0":
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fed_asi.methods.base import ASI, BiasOnly
+from fed_asi.methods import ASI, BiasOnly
 
 REPEATS = 15
 Call = tuple[str, str]

@@ -27,8 +27,8 @@ from fed_asi.compression.tune import tune_last_
 from fed_asi.data import load
 from fed_asi.data.images import to_batch
 from fed_asi.layers.geometry import geometry_of
-from fed_asi.layers.keep import COLD_ITERATIONS, fitted_ranks, sequential
 from fed_asi.layers.tucker_gradient import weight_gradient
+from fed_asi.methods.asi import COLD_ITERATIONS, fitted_ranks, sequential
 from fed_asi.methods.forms import TuckerInput
 
 RANKS = ((1, 8, 3, 3), (8, 8, 3, 3), (32, 32, 4, 4))

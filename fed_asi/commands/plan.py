@@ -17,8 +17,8 @@ from fed_asi import data, models
 from fed_asi.compression.compress import compress_
 from fed_asi.data.images import to_batch
 from fed_asi.errors import ConfigError
+from fed_asi.methods.family import default_families, families
 from fed_asi.planning.calibration import profile
-from fed_asi.planning.families import DEFAULT_METHODS
 from fed_asi.planning.figure import figure
 from fed_asi.planning.plan import Plan
 from fed_asi.planning.profile import Profile
@@ -142,7 +142,7 @@ def _profile(arguments: argparse.Namespace, model: nn.Module, x: Tensor, y: Tens
     convolutions = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)][-arguments.last :]
     sizes = sorted({1, 4, 16, EXAMPLES} | ({arguments.micro_batch} if arguments.micro_batch else set()))
     names = list(dict.fromkeys([*convolutions, models.head_name(model)]))
-    methods = tuple(dict.fromkeys([*DEFAULT_METHODS, *(_methods(arguments) or ())]))
+    methods = tuple(dict.fromkeys([*default_families(), *families(_methods(arguments) or ())]))
     made = profile(model, x, y, trained=names, micro_batches=sizes, methods=methods)
     if arguments.profile:
         made.save(arguments.profile)

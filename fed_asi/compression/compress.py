@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -16,22 +16,12 @@ from fed_asi.compression.tune import tune_
 from fed_asi.errors import ConfigError, UnsupportedLayerError
 from fed_asi.layers.absorbed import absorb_, can_absorb
 from fed_asi.layers.classes import BATCH_NORMS, CONVOLUTIONS
+from fed_asi.layers.compressed import weight_kind_of
 from fed_asi.layers.fused import reason_not_fusable
-from fed_asi.methods.base import (
-    ASI,
-    BiasOnly,
-    Frozen,
-    GradientFilter,
-    Method,
-    Quantized,
-    SpatialMean,
-    Vanilla,
-)
+from fed_asi.methods import BiasOnly, Frozen, Method, Quantized, Vanilla
+from fed_asi.methods.bases import Bases, factors_of
 
 _TRAINED_BEFORE = "_asi_trained_before"
-
-
-_WEIGHTED = (*CONVOLUTIONS, nn.Linear)
 
 
 @runtime_checkable
@@ -49,6 +39,10 @@ class PlanLike(Protocol):
     @property
     def means(self) -> Mapping[str, Sequence[float]]:
         """Layer name -> the fixed mean per channel of its input, for centered methods."""
+
+    @property
+    def bases(self) -> Mapping[str, Bases]:
+        """Layer name -> the factors that calibration fixed for its method."""
 
 
 def compress_(
@@ -75,12 +69,14 @@ def compress_(
     uncompress_(model)
     graph = analyse(model)
     before = {name: p.requires_grad for name, p in model.named_parameters()}
+    bases: Mapping[str, Bases] = {}
     if isinstance(spec, PlanLike):
         micro_batch = spec.micro_batch if micro_batch is None else micro_batch
         means = {**spec.means, **(means or {})}
+        bases = spec.bases
     model.__dict__[_TRAINED_BEFORE] = before
     try:
-        work = _Work(model, graph, seed, micro_batch, means or {}, smooth_bits)
+        work = _Work(model, graph, seed, micro_batch, means or {}, bases, smooth_bits)
         work.run(_asked_for(model, graph, spec))
     except BaseException:
         uncompress_(model)
@@ -133,7 +129,7 @@ def _everywhere(model: nn.Module, graph: Graph, method: Method) -> dict[str, Met
     trained = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, _WEIGHTED) and _trains(module, "weight")
+        if _weighted(module) and _trains(module, "weight")
     }
     targets = {n: m for n, m in trained.items() if isinstance(m, CONVOLUTIONS)} or trained
     if not targets:
@@ -162,7 +158,7 @@ def _refusal(name: str, module: nn.Module, method: Method, graph: Graph) -> str 
     kind = layers.kind_of(module)
     if kind is None:
         return f"no compressed form of {type(module).__name__} is known"
-    if isinstance(method, SpatialMean) and name not in graph.pooled:
+    if method.needs_pool and name not in graph.pooled:
         return "its output does not only feed a global average pool, so the spatial mean would not be exact"
     return kind.unsupported(module, method)
 
@@ -182,10 +178,12 @@ class _Work:
         seed: int,
         micro_batch: int | None,
         means: Mapping[str, Any],
+        bases: Mapping[str, Bases],
         smooth_bits: int | None,
     ) -> None:
         self.modules = dict(model.named_modules())
-        self.graph, self.seed, self.micro_batch, self.means = graph, seed, micro_batch, means
+        self.graph, self.seed, self.micro_batch = graph, seed, micro_batch
+        self.means, self.bases = means, bases
         self.smooth = None if smooth_bits is None else Quantized(smooth_bits)
         self.lines: list[Line] = []
         self.absorbed: set[str] = set()
@@ -209,7 +207,7 @@ class _Work:
         for name, method in asked.methods.items():
             module = self.modules[name]
             reason = _refusal(name, module, method, self.graph)
-            if asked.strict and reason is not None and isinstance(module, _WEIGHTED):
+            if asked.strict and reason is not None and _weighted(module):
                 raise UnsupportedLayerError(f"{name}: {reason}")
 
     def _order(self) -> dict[str, int]:
@@ -222,7 +220,7 @@ class _Work:
         return found
 
     def _swap(self, name: str, module: nn.Module, asked: _Asked) -> None:
-        if isinstance(module, _WEIGHTED):
+        if _weighted(module):
             method = asked.methods.get(name) or (BiasOnly() if _trains(module, "bias") else Frozen())
             self._swap_weighted(name, module, method)
             return
@@ -241,7 +239,7 @@ class _Work:
             return
         fused = self._fused(name, method)
         pooled = name in self.graph.pooled and _pools_first(module, method)
-        self._attach(name, module, _fitted(method) if pooled else method, fused, pooled)
+        self._attach(name, module, method.pooled() if pooled else method, fused, pooled)
         for member in fused:
             absorb_(self.modules[member], member)
             self.absorbed.add(member)
@@ -280,17 +278,18 @@ class _Work:
             fused=tuple(self.modules[member] for member in fused),
             pooled=pooled,
             mean=self._mean(name, module, method),
+            factors=factors_of(self.bases[name]) if name in self.bases else None,
         )
         layers.attach_(module, state)
         self._line(name, module, "compressed", method=method)
 
     def _mean(self, name: str, module: nn.Module, method: Method) -> Tensor | None:
-        if not getattr(method, "centered", False) or not isinstance(module, _WEIGHTED):
+        if not method.centers or not _weighted(module):
             return None
         if name not in self.means:
             raise ConfigError(f"{name}: {method} is centered, but no mean was given for it; calibrate first")
-        weight = module.weight
-        return torch.as_tensor(self.means[name]).detach().to(weight.device, weight.dtype)
+        weight = module._parameters["weight"]
+        return torch.as_tensor(self.means[name]).detach().to(weight)
 
     def _line(
         self,
@@ -314,14 +313,9 @@ def _draws(module: nn.Module) -> bool:
 
 def _pools_first(module: nn.Module, method: Method) -> bool:
     """Return whether the layer shall see only the mean of its input: exact, and fewer bytes and products."""
-    if isinstance(method, (Vanilla, GradientFilter)):
-        return False
-    kind = layers.kind_of(module)
-    return kind is not None and kind.unsupported(module, SpatialMean()) is None
+    kind = weight_kind_of(module)
+    return method.pools_first and kind is not None and kind.traits(module).poolable
 
 
-def _fitted(method: Method) -> Method:
-    """Return the method for an input whose space was pooled away."""
-    if isinstance(method, ASI):
-        return replace(method, ranks=(*method.ranks[:2], *[1] * (len(method.ranks) - 2)))
-    return method
+def _weighted(module: nn.Module) -> bool:
+    return weight_kind_of(module) is not None or isinstance(module, (*CONVOLUTIONS, nn.Linear))

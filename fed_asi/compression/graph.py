@@ -15,7 +15,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from fed_asi.layers import original_class, state_of
+from fed_asi.layers import kind_of, original_class, state_of
 from fed_asi.layers.classes import BATCH_NORMS, CONVOLUTIONS
 
 # Blocks whose product `scale * x` has a form of its own, so the trace must not look inside.
@@ -50,6 +50,7 @@ class Tracer(fx.Tracer):
         return (
             state_of(m) is not None
             or original_class(m).__name__ in _BLOCKS
+            or kind_of(m) is not None
             or super().is_leaf_module(m, module_qualified_name)
         )
 

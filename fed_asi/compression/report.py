@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fed_asi.layers import original_class
-from fed_asi.layers.activation import SLOPES, slope_error
-from fed_asi.methods.base import Method, Quantized
+from fed_asi.layers import kind_of
+from fed_asi.methods import Method
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +63,5 @@ def describe(module: nn.Module, method: Method | None, into: str) -> str:
     """Return in a few words what a touched layer keeps from now on."""
     if into:
         return f"computed by {into}"
-    if isinstance(method, Quantized) and original_class(module) in SLOPES:
-        return f"approximate: slope off by at most {slope_error(module, method.bits):.4f}"
-    return ""
+    kind = kind_of(module)
+    return "" if kind is None or method is None else kind.remark(module, method)

@@ -9,7 +9,7 @@ from torch import nn
 from fed_asi.compression.graph import Graph, analyse
 from fed_asi.errors import ConfigError, nearest
 from fed_asi.layers.classes import CONVOLUTIONS
-from fed_asi.methods.base import BiasOnly, Method
+from fed_asi.methods import Method
 
 
 def tune_last_(model: nn.Module, n: int) -> list[str]:
@@ -74,6 +74,6 @@ def _asked_for(
     keys = ("weight", "bias") if method.trains_weight else ("bias",)
     found = [p for owner in owners for key in keys if (p := owner._parameters.get(key)) is not None]
     if not found:
-        what = "bias, nor a batch norm behind it" if isinstance(method, BiasOnly) else "weight or bias"
+        what = "weight or bias" if method.trains_weight else "bias, nor a batch norm behind it"
         raise ConfigError(f"{name}: {type(modules[name]).__name__} has no {what}, so nothing can train")
     return found

@@ -23,10 +23,10 @@ from torch import Tensor
 from fed_asi.compression.graph import analyse
 from fed_asi.errors import RunError
 from fed_asi.files import write_file
-from fed_asi.methods.base import Method
+from fed_asi.methods import Family, Method, Vanilla
 from fed_asi.methods.ranks import spectra
 from fed_asi.planning.device_plans import DevicePlans
-from fed_asi.planning.profile import Profile
+from fed_asi.planning.profile import Candidate, Profile
 from fed_asi.planning.recording import Record, grouped, record
 from fed_asi.planning.trials import Study
 from fed_asi.training.evaluation import load_tensors_
@@ -42,6 +42,7 @@ EVERYONE = "federated.json"  # everyone's profile, in the run's workplace
 
 
 IMAGES = "images"
+COLUMNS = 4  # what a device says of one form (_row)
 
 
 def sums_for(place: Workplace, partition_id: int, phase: str, pooled: Mapping[str, Tensor]) -> Sums:
@@ -121,7 +122,7 @@ def study_of(place: Workplace) -> Study:
     method = place.config.method
     return Study(
         place.plans.profile.micro_batches,
-        method.allowed or ("vanilla",),
+        method.families or (Family(Vanilla),),
         "published" if method.grid == "published" else "candidates",
         seed=place.config.seed,
     )
@@ -153,6 +154,14 @@ def _trials(place: Workplace, item: Record, sizes: Sequence[int], pooled: Mappin
     found = {f"{item.name} energies": torch.tensor(energies, dtype=torch.float64)}
     for size in sizes:
         tried = [trial.run(method, size, epsilon) for method, epsilon in forms_of(place, item, size, pooled)]
-        rows = [[-1.0, 0.0, 0.0] if c is None else [c.saved_bytes, c.error**2, c.captured] for c in tried]
+        rows = [_row(candidate) for candidate in tried]
         found[f"{item.name} {size}"] = torch.tensor(rows, dtype=torch.float64).flatten()
     return found
+
+
+def _row(candidate: Candidate | None) -> list[float]:
+    """What a device says of one form: bytes, the papers' count of them, squared error, gradient captured."""
+    if candidate is None:
+        return [-1.0, 0.0, 0.0, 0.0]
+    c = candidate
+    return [c.saved_bytes, c.published_bytes, c.error**2, c.captured]

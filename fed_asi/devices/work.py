@@ -121,7 +121,7 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
         micro_batch=plan.micro_batch,
         budget_bytes=job.budget_bytes,
         covers=place.config.method.covers,
-        # Where ranks hang on the data, micro-batches differ, and the largest one counts.
+        # Where ranks depend on the data, micro-batches differ, and the largest one counts.
         side_by_side=place.config.compute.side_by_side and all(m.sized for m in plan.methods.values()),
         update=settings.update,
         deadline=time.monotonic() + job.deadline_seconds,
@@ -138,14 +138,14 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
 
 def _running(place: Workplace, plan: Plan) -> nn.Module:
     """Return what runs in a step: the tail, or the tail in segments that are computed twice."""
-    if place.config.method.name != "checkpointing":
+    if not place.config.method.recipe.recomputes:
         return place.tail
     return Checkpointed.of(place.tail, plan.trained, place.inputs(torch.zeros(1, dtype=torch.long)))
 
 
 def _described(plan: Plan) -> dict[str, Any]:
     kinds = sorted({method.kind for method in plan.methods.values()})
-    ranks = {name: list(method.ranks) for name, method in plan.methods.items() if hasattr(method, "ranks")}
+    ranks = {name: list(m.mode_ranks) for name, m in plan.methods.items() if m.mode_ranks}
     return {
         "method": "+".join(kinds),
         "planned_bytes": plan.planned_bytes,
@@ -172,7 +172,7 @@ def _compress_(device: _Device, plan: Plan) -> None:
     seed = seeds.derive(place.config.seed, "layers", job.round, job.partition_id)
     compress_(place.tail, plan, seed=seed, micro_batch=plan.micro_batch)
     if device.factors is not None:
-        warm = {name for name, method in plan.methods.items() if method.kind == "asi"}
+        warm = {name for name, method in plan.methods.items() if method.warm_start}
         layers.load_factors_(place.tail, {n: f for n, f in device.factors.items() if n in warm})
     training_mode_(place.tail)
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Collection, Iterator
 from fed_asi import models
 from fed_asi.data import sources
 from fed_asi.errors import ConfigError, nearest
-from fed_asi.fleets.config import DeviceConfig, GroupConfig, RunConfig
+from fed_asi.fleets.config import DeviceConfig, GroupConfig, MethodConfig, RunConfig
 from fed_asi.machine import cpus_here
+from fed_asi.methods import ASI, recipe_names, recipe_of
 
 Check = Callable[[RunConfig, Collection[str], int], Iterator[str]]
 
@@ -109,19 +110,36 @@ def _schedules(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterat
 
 
 def _method(config: RunConfig, _broken: Collection[str], _cpus: int) -> Iterator[str]:
-    method = config.method
+    method, recipe = config.method, config.method.recipe
     if method.methods is not None and len(method.methods) == 0:
         yield 'method.methods: empty; leave it out, or name = "head" to train the classifier alone'
-    if method.selection == "published" and method.methods not in (None, ("asi",)):
+    if recipe.selection == "published" and method.methods is not None:
+        yield f'method.methods: "{method.name}" is ASI alone; leave methods out'
+    elif method.selection == "published" and method.methods not in (None, (ASI.kind,)):
         yield 'method.selection: "published" picks ASI ranks only; with other methods use selection = "exact"'
-    if method.selection == "published" and method.methods is None and "asi" not in method.name:
+    elif method.selection == "published" and method.methods is None and not _is_asi(method):
         yield f'method.selection: "published" picks ASI ranks; with name = "{method.name}" use selection = "exact"'
-    if method.name == "asi-published" and method.methods is not None:
-        yield 'method.methods: "asi-published" is ASI alone; leave methods out'
-    if method.epsilon is not None and method.name not in ("hosvd", "fixed-subspace"):
-        yield f'method.epsilon: of "hosvd" and "fixed-subspace"; name is "{method.name}"'
-    if method.patch is not None and method.name != "gradient-filter":
-        yield f'method.patch: of "gradient-filter"; name is "{method.name}"'
+    yield from _method_settings(method)
+
+
+def _is_asi(method: MethodConfig) -> bool:
+    families = method.recipe.families or ()
+    return len(families) == 1 and families[0].method is ASI
+
+
+def _method_settings(method: MethodConfig) -> Iterator[str]:
+    """Yield the settings that no method has, those of another one, and values that its own cannot take."""
+    known = [*MethodConfig.model_fields, *method.recipe.settings]
+    for key in method.settings:
+        if key not in known:
+            owners = [f'"{name}"' for name in recipe_names() if key in recipe_of(name).settings]
+            hint = f'of {" and ".join(owners)}; name is "{method.name}"' if owners else ""
+            yield f"method.{key}: {hint or 'unknown key; ' + nearest(key, known)}"
+    if all(key in known for key in method.settings):
+        try:
+            method.recipe.families_with(method.settings)
+        except ConfigError as error:
+            yield from (f"method: {problem}" for problem in error.problems)
 
 
 def _data(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:

@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from fed_asi.errors import ConfigError
+from fed_asi.errors import ConfigError, nearest
+from fed_asi.methods.family import Family, families, family_names
+from fed_asi.methods.recipe import Recipe, recipe_of
 from fed_asi.units import parse_bytes
 
 CONFIG_VERSION: Literal[1] = 1
@@ -34,6 +36,20 @@ def _layers(value: Any) -> int | str | tuple[str, ...]:
     )
 
 
+def _recipe(name: str) -> str:
+    try:
+        return recipe_of(name).name
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+
+
+def _family(name: str) -> str:
+    known = family_names()
+    if name not in known:
+        raise ValueError(f"unknown {name!r}; {nearest(name, known)}")
+    return name
+
+
 def _off(value: Any) -> Any:
     return None if value == "off" else value  # TOML has no null
 
@@ -51,9 +67,6 @@ Count = Annotated[int, Field(ge=1)]
 
 
 PartitionId = Annotated[int, Field(ge=0, strict=False)]
-
-
-MethodName = Literal["asi", "quantized", "vanilla", "bias", "mean"]
 
 
 class _Section(BaseModel):
@@ -89,27 +102,18 @@ class ShardingConfig(_Section):
 
 
 class MethodConfig(_Section):
-    """How a device keeps what its backward pass needs, and what happens where that does not fit."""
+    """How a device keeps what its backward pass needs, and what happens where that does not fit.
 
-    name: Literal[
-        "asi",
-        "asi-published",
-        "vanilla",
-        "bias",
-        "head",
-        "quantized",
-        "planner",
-        "hosvd",
-        "fixed-subspace",
-        "gradient-filter",
-        "checkpointing",
-    ] = "asi"
-    epsilon: Annotated[float | None, Field(gt=0, le=1)] = None  # "hosvd" (0.8), "fixed-subspace" (0.7)
-    patch: Count | None = None  # "gradient-filter" (2)
-    methods: Annotated[tuple[MethodName, ...] | None, Field(strict=False)] = None  # instead of `name`'s
+    Further keys are the settings of the method that `name` stands for, such as `epsilon` of "hosvd".
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+
+    name: Annotated[str, AfterValidator(_recipe)] = "asi"
+    methods: Annotated[tuple[Annotated[str, AfterValidator(_family)], ...] | None, Field(strict=False)] = None
     layers: Annotated[int | Literal["all", "any"] | tuple[str, ...], BeforeValidator(_layers)] = 4
     selection: Literal["exact", "published"] = "exact"
-    centered: bool | None = None  # may x - mu be kept (mu from calibration)? None: but for plain "vanilla"
+    centered: bool | None = None  # may x - mu be kept (mu from calibration)? None: what `name` stands for
     objective: Literal["captured", "perplexity", "relative-error"] | None = None  # None: the planner's
     covers: Literal["saved", "published", "training"] = "saved"
     over_budget: Literal["exclude", "fewer-layers", "smaller-micro-batch", "lower-ranks"] = "exclude"
@@ -118,33 +122,35 @@ class MethodConfig(_Section):
     calibration_devices: Count = 8  # "federated": devices that send sums
 
     @property
+    def recipe(self) -> Recipe:
+        """What `name` stands for."""
+        return recipe_of(self.name)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the method that `name` stands for, those that are given."""
+        return {key: value for key, value in (self.model_extra or {}).items() if value is not None}
+
+    @property
     def may_center(self) -> bool:
         """Whether x - mu may be kept in place of x; the plain baselines do so only where it is asked for."""
-        return self.name not in ("vanilla", "checkpointing") if self.centered is None else self.centered
+        return self.recipe.centers if self.centered is None else self.centered
 
     @property
     def grid(self) -> Literal["exact", "published"]:
         """How ranks are chosen: `selection`, or what `name` stands for."""
-        return "published" if self.name == "asi-published" else self.selection
+        return "published" if self.recipe.selection == "published" else self.selection
 
     @property
-    def allowed(self) -> tuple[str, ...]:
-        """The forms a layer's input may be kept in: `methods`, or what `name` stands for."""
+    def families(self) -> tuple[Family, ...]:
+        """The forms a layer's input may be kept in: `methods`, or what `name` stands for; empty: none."""
         if self.methods is not None:
-            return self.methods
-        if self.name == "planner":
-            return ("asi", "quantized", "vanilla", "bias", "mean")
-        return {
-            "head": (),
-            "checkpointing": ("vanilla",),
-            "hosvd": (f"hosvd(epsilon={self.epsilon or 0.8})",),
-            "fixed-subspace": (f"fixed(epsilon={self.epsilon or 0.7})",),
-            "gradient-filter": (f"filter(patch={self.patch or 2})",),
-        }.get(self.name, (self.name,))
+            return families(self.methods)
+        return self.recipe.families_with(self.settings)
 
 
 class TrainConfig(_Section):
-    """A device's local SGD (METHOD.md section 3: lr 0.05, no momentum, clipping at norm 2, cosine)."""
+    """A device's local SGD (as the ASI paper has it: lr 0.05, no momentum, clipping at norm 2, cosine)."""
 
     epochs: Count = 1
     lr: Annotated[float, Field(gt=0)] = 0.05

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from fed_asi.layers.base import LayerState, original_class
-from fed_asi.methods.base import Frozen
+from fed_asi.methods import Frozen
 
 
 class _PassThrough:

@@ -20,7 +20,7 @@ from fed_asi.layers.base import LayerKind, original_class, register, state_of
 from fed_asi.layers.bits import pack_levels, packed_bytes, unpack_levels
 from fed_asi.layers.fused import Clamp, clamp_of, dense, physical
 from fed_asi.layers.weightless import WeightlessKind, applied, needs_gradient
-from fed_asi.methods.base import Method, Quantized
+from fed_asi.methods import Method, Quantized
 
 # The range of each smooth activation's slope, rounded outward.
 SLOPES: dict[type[nn.Module], tuple[float, float]] = {
@@ -197,6 +197,11 @@ class SmoothKind(WeightlessKind):
         if isinstance(method, Quantized):
             return None
         return "exact, a smooth activation keeps its input; quantized(bits=8) keeps its slope in 8 bits"
+
+    def remark(self, module: nn.Module, method: Method) -> str:
+        """Return by how much the slope is off."""
+        bits = cast(Quantized, method).bits
+        return f"approximate: slope off by at most {slope_error(module, bits):.4f}"
 
     def saved_bytes(
         self,

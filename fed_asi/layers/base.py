@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from fed_asi.errors import ConfigError, UnsupportedLayerError, nearest
-from fed_asi.methods.base import Method
-
-LayerFactors = list[Tensor | None]
+from fed_asi.methods import Method
+from fed_asi.tucker import Factors
 
 
 @dataclass(slots=True)
@@ -37,7 +36,7 @@ class LayerState:
     mean: (C,) fixed channel mean of the input, for centred methods.
     factors: committed warm factors, one a mode of the input, None where a mode has none.
     pending: the factors of the newest micro-batch, which `commit_factors_` makes the committed.
-    kept_bytes: of the kept form of the newest input alone, without masks: what the papers count.
+    published_bytes: of the kept form of the newest input alone, without masks: what the papers count.
     """
 
     name: str
@@ -48,9 +47,9 @@ class LayerState:
     fused: tuple[nn.Module, ...] = ()
     pooled: bool = False
     mean: Tensor | None = None
-    factors: LayerFactors | None = None
-    pending: LayerFactors | None = None
-    kept_bytes: int = 0
+    factors: Factors | None = None
+    pending: Factors | None = None
+    published_bytes: int = 0
 
 
 class LayerKind(ABC):
@@ -83,6 +82,18 @@ class LayerKind(ABC):
         fused: the modules computed with it, as in `LayerState.fused`.
         Exact for methods with fixed sizes; an upper bound for HOSVD.
         """
+
+    def canonical_order(self, ranks: tuple[int, ...]) -> tuple[int, ...]:
+        """Return one rank a mode, given in the layer's own order, as (B, C, *S)."""
+        return ranks
+
+    def own_order(self, ranks: tuple[int, ...]) -> tuple[int, ...]:
+        """Return one rank a mode, given as (B, C, *S), in the layer's own order."""
+        return ranks
+
+    def remark(self, module: nn.Module, method: Method) -> str:
+        """Return what a reader of the report should know of this layer under `method`; empty for nothing."""
+        return ""
 
 
 _KINDS: dict[type[nn.Module], LayerKind] = {}
@@ -176,7 +187,7 @@ def factors(model: nn.Module) -> dict[str, list[Tensor]]:
     return {
         name: [torch.empty(0, 0) if f is None else f.detach().clone() for f in state.factors]
         for name, _, state in compressed_layers(model)
-        if state.factors is not None and any(f is not None for f in state.factors)
+        if state.method.warm_start and state.factors is not None and any(f is not None for f in state.factors)
     }
 
 
@@ -204,5 +215,5 @@ def load_factors_(model: nn.Module, saved: Mapping[str, Sequence[Tensor]]) -> No
 
 def _canonical_ranks(state: LayerState) -> tuple[int, ...]:
     """Return the ranks of a layer's method in (B, C, *S) order; none where it has no ranks."""
-    ranks: tuple[int, ...] = getattr(state.method, "ranks", ())
-    return (ranks[0], ranks[-1], *ranks[1:-1]) if ranks and issubclass(state.original, nn.Linear) else ranks
+    kind, ranks = _KINDS.get(state.original), state.method.mode_ranks
+    return ranks if kind is None or not ranks else kind.canonical_order(ranks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,9 @@ from torch._compile import _disable_dynamo
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.layers import fused as fusing
 from fed_asi.layers import masks
-from fed_asi.layers.base import LayerKind, LayerState, state_of
+from fed_asi.layers.base import LayerKind, LayerState, kind_of, state_of
 from fed_asi.layers.function import Call, LayerFunction, Operation
-from fed_asi.layers.keep import kept_bytes
-from fed_asi.methods.base import ASI, Method, SpatialMean
+from fed_asi.methods import LayerSize, Method, Traits
 
 
 def run(module: nn.Module, x: Tensor, operation: Operation, batched_dim: int) -> Tensor:
@@ -99,7 +98,13 @@ class SpatialMeanFunction(torch.autograd.Function):
 
 
 class WeightKind(LayerKind):
-    """A kind of layer with a weight: everything but its geometry."""
+    """A kind of layer with a weight: everything but its geometry.
+
+    channel_dim: of its input and output in its own order. published: whether the papers count its input.
+    """
+
+    channel_dim: ClassVar[int] = 1
+    published: ClassVar[bool] = True
 
     def unsupported(self, module: nn.Module, method: Method) -> str | None:
         """Return why, or None; ranks that no input of this layer allows are found here."""
@@ -107,25 +112,26 @@ class WeightKind(LayerKind):
         if not (isinstance(weight, Tensor) and weight.is_floating_point()):
             dtype = getattr(weight, "dtype", type(weight).__name__)
             return f"a weight of {dtype} cannot be trained; convert the layer to a floating dtype"
-        if isinstance(method, SpatialMean) and (reason := self.not_poolable(module)):
-            return reason
-        if isinstance(method, ASI):
-            return self.impossible_ranks(module, method.ranks)
-        return None
+        return method.unsupported(self.traits(module))
 
     @abstractmethod
-    def not_poolable(self, module: nn.Module) -> str | None:
-        """Return why pooling the input first would change the layer; None when it would not."""
+    def traits(self, module: nn.Module) -> Traits:
+        """Return what decides which methods can keep the layer's input."""
 
     @abstractmethod
-    def impossible_ranks(self, module: nn.Module, ranks: Sequence[int]) -> str | None:
-        """Return why no input of this layer has such ranks; None if one may."""
+    def size(self, module: nn.Module, shape: Sequence[int]) -> LayerSize:
+        """Return the sizes of a call on an input of `shape`, in the layer's own order."""
 
     @abstractmethod
+    def weight_gradient(self, module: nn.Module, x: Tensor, g: Tensor) -> Tensor:
+        """Return dW of the plain layer for an input x: (N, C, *S) and g in the layer's own order."""
+
     def canonical(
-        self, module: nn.Module, method: Method, input_shape: Sequence[int]
+        self, module: nn.Module, method: Method, shape: Sequence[int]
     ) -> tuple[Method, tuple[int, ...], tuple[int, ...]]:
-        """Return the method with ranks in (B, C, *S) order, the shape of what it is applied to, and z's."""
+        """Return the method with ranks in (B, C, *S) order, the dimensions of what it keeps, and the output's."""
+        size = self.size(module, shape)
+        return method.reordered(self.canonical_order), method.kept_dims(size.dims, size.out), size.out
 
     def saved_bytes(
         self,
@@ -137,8 +143,14 @@ class WeightKind(LayerKind):
         pooled: bool = False,
     ) -> int:
         """Return the bytes of kept input and packed mask, for one micro-batch of `input_shape`."""
-        if pooled or isinstance(method, SpatialMean):
+        if pooled or method.needs_pool:
             input_shape = (*input_shape[:2], *[1] * (len(input_shape) - 2))
         method, dims, out = self.canonical(module, method, input_shape)
         mask = masks.packed_bytes(torch.Size(out).numel()) if fusing.clamp_of(fused) is not None else 0
-        return kept_bytes(method, dims, dtype) + mask
+        return (method.kept_bytes(dims, dtype) if method.trains_weight else 0) + mask
+
+
+def weight_kind_of(module: nn.Module) -> WeightKind | None:
+    """Return the kind of a layer with a weight; None for any other module."""
+    kind = kind_of(module)
+    return kind if isinstance(kind, WeightKind) else None

@@ -11,10 +11,10 @@ from torch.nn.modules.conv import _ConvNd
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.layers.base import register, state_of
 from fed_asi.layers.compressed import WeightKind, run
-from fed_asi.layers.convolution import convolution_for, output_size
+from fed_asi.layers.convolution import Convolution, convolution_for, output_size
 from fed_asi.layers.function import Operation
 from fed_asi.layers.geometry import geometry_of
-from fed_asi.methods.base import GradientFilter, Method
+from fed_asi.methods import LayerSize, Traits
 
 
 def operation_of(module: nn.Module, x: Tensor) -> Operation:
@@ -60,39 +60,28 @@ class CompressedConvTranspose2d(nn.ConvTranspose2d):
 class ConvKind(WeightKind):
     """A kind of convolution."""
 
-    def unsupported(self, module: nn.Module, method: Method) -> str | None:
-        """Return why, or None."""
-        if isinstance(method, GradientFilter) and geometry_of(module).transposed:
-            return "the gradient filter is not defined for transposed convolutions; choose another method"
-        return super().unsupported(module, method)
-
-    def not_poolable(self, module: nn.Module) -> str | None:
-        """Only pointwise convolutions that use every pixel commute with a global mean."""
+    def traits(self, module: nn.Module) -> Traits:
+        """Return its traits; only pointwise convolutions that use every pixel commute with a global mean."""
         q = geometry_of(module)
-        if q.pointwise and q.dense_stride:
-            return None
-        return "method 'mean' needs a 1x1 convolution, stride 1, no padding, groups 1; choose another method"
+        return Traits(
+            modes=len(q.kernel) + 2,
+            channels=cast(_ConvNd, module).in_channels,
+            transposed=q.transposed,
+            poolable=q.pointwise and q.dense_stride,
+        )
 
-    def impossible_ranks(self, module: nn.Module, ranks: Sequence[int]) -> str | None:
-        """Return what is wrong with ranks (B, C, *S)."""
-        modes = len(geometry_of(module).kernel) + 2
-        if len(ranks) != modes:
-            return f"{len(ranks)} ranks {tuple(ranks)} for an input of {modes} modes (batch, channels, space)"
-        channels = cast(_ConvNd, module).in_channels
-        if ranks[1] > channels:
-            return f"rank {ranks[1]} is above its {channels} input channels; lower it"
-        return None
-
-    def canonical(
-        self, module: nn.Module, method: Method, input_shape: Sequence[int]
-    ) -> tuple[Method, tuple[int, ...], tuple[int, ...]]:
-        """Return the method as it is, the kept shape and the output's."""
+    def size(self, module: nn.Module, shape: Sequence[int]) -> LayerSize:
+        """Return the sizes of a call on (B, C, *S)."""
         q = geometry_of(module)
-        space = output_size(input_shape, q)
-        out = (input_shape[0], cast(_ConvNd, module).out_channels, *space)
-        if isinstance(method, GradientFilter):
-            return method, (*input_shape[:2], *(-(-n // method.patch) for n in space)), out
-        return method, tuple(input_shape), out
+        out = (shape[0], cast(_ConvNd, module).out_channels, *output_size(shape, q))
+        return LayerSize(tuple(shape), out, q.kernel, q.groups, q.transposed)
+
+    def weight_gradient(self, module: nn.Module, x: Tensor, g: Tensor) -> Tensor:
+        """Return dW of the plain convolution."""
+        weight = cast(Tensor, module.weight)
+        if self.traits(module).poolable:
+            return (g.transpose(0, 1).flatten(1) @ x.transpose(0, 1).flatten(1).mT).view_as(weight)
+        return Convolution(geometry_of(module)).gradient_of(x, g, weight.detach())
 
 
 class Conv1dKind(ConvKind):
@@ -123,13 +112,5 @@ class ConvTranspose2dKind(ConvKind):
     compressed = CompressedConvTranspose2d
 
 
-register(Conv1dKind())
-
-
-register(Conv2dKind())
-
-
-register(Conv3dKind())
-
-
-register(ConvTranspose2dKind())
+for _kind in (Conv1dKind, Conv2dKind, Conv3dKind, ConvTranspose2dKind):
+    register(_kind())

@@ -13,7 +13,7 @@ from fed_asi.layers import tucker_gradient
 from fed_asi.layers.function import Operation
 from fed_asi.layers.fused import dense
 from fed_asi.layers.geometry import Geometry, padded, unpadded_gradient
-from fed_asi.methods.base import Method
+from fed_asi.methods import Method
 from fed_asi.methods.forms import Kept, TuckerInput
 
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}

@@ -15,8 +15,7 @@ from fed_asi.errors import UnsupportedLayerError
 from fed_asi.layers import masks
 from fed_asi.layers.base import LayerState
 from fed_asi.layers.fused import Clamp, clamp_of, dense, norm_of, norm_scale, physical, plain
-from fed_asi.layers.keep import centered, keep
-from fed_asi.methods.base import Method
+from fed_asi.methods import Method
 from fed_asi.methods.forms import Kept
 
 
@@ -59,7 +58,7 @@ class Operation(ABC):
 
     def keep(self, x: Tensor, method: Method, state: LayerState) -> Kept:
         """Return x in the form `method` keeps."""
-        return keep(x, state, method)
+        return method.keep(x, state)
 
 
 @dataclass(slots=True)
@@ -81,7 +80,7 @@ class Call:
     @classmethod
     def of(cls, operation: Operation, state: LayerState, x: Tensor) -> Call:
         """Return the job of a layer on input x."""
-        mean = state.mean.to(x) if centered(state.method) and state.mean is not None else None
+        mean = state.mean.to(x) if state.method.centers and state.mean is not None else None
         fused = state.fused
         return cls(operation, state, norm_of(fused), clamp_of(fused), Kept(), x.shape, x.dtype, mean)
 
@@ -107,7 +106,7 @@ class LayerFunction(torch.autograd.Function):
         _check_trained(ctx.needs_input_grad, job.state)
         if job.keeps:
             job.kept = job.operation.keep(x, job.state.method, job.state)
-            job.state.kept_bytes = sum(tensor.nbytes for tensor in job.kept.tensors)
+            job.state.published_bytes = job.kept.published_bytes
         mask: tuple[Tensor, ...] = ()
         if job.clamp is not None and any(ctx.needs_input_grad):
             y, mask = _masked(y, job.clamp)

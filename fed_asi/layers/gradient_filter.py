@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from fed_asi.layers.base import LayerState
 from fed_asi.layers.convolution import BACKWARD, Convolution, register_gradients
 from fed_asi.layers.geometry import Geometry
-from fed_asi.methods.base import GradientFilter, Method
+from fed_asi.methods import GradientFilter, Method
 from fed_asi.methods.forms import Kept, Whole
 
 _POOL: dict[int, Callable[..., Tensor]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, cast
 
 import torch
@@ -14,17 +14,13 @@ from fed_asi.layers.base import LayerState, register
 from fed_asi.layers.compressed import WeightKind, run
 from fed_asi.layers.function import Operation
 from fed_asi.layers.geometry import Geometry
-from fed_asi.layers.keep import keep
-from fed_asi.methods.base import ASI, GradientFilter, Method
+from fed_asi.methods import LayerSize, Method, Traits
 from fed_asi.methods.forms import Kept, TuckerInput
 
 
-def features_second(method: Method) -> Method:
-    """Return the method with ranks given as (B, ..., F) put in the canonical order (B, F, ...)."""
-    if isinstance(method, ASI) and len(method.ranks) > 2:
-        batch, *space, features = method.ranks
-        return replace(method, ranks=(batch, features, *space))
-    return method
+def features_second(ranks: tuple[int, ...]) -> tuple[int, ...]:
+    """Return ranks given as (B, ..., F) as (B, F, ...)."""
+    return (ranks[0], ranks[-1], *ranks[1:-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +39,7 @@ class LinearMap(Operation):
 
     def keep(self, x: Tensor, method: Method, state: LayerState) -> Kept:
         """Return x in the form `method` keeps, features as its second mode."""
-        return keep(x.movedim(-1, 1), state, features_second(method))
+        return method.reordered(features_second).keep(x.movedim(-1, 1), state)
 
     def weight_gradient(self, kept: Kept, g: Tensor, weight: Tensor) -> Tensor:
         """Return dW of the restored input."""
@@ -81,40 +77,31 @@ class LinearKind(WeightKind):
 
     original = nn.Linear
     compressed = CompressedLinear
+    channel_dim = -1
+    published = False
 
-    def unsupported(self, module: nn.Module, method: Method) -> str | None:
-        """Return why, or None."""
-        if isinstance(method, GradientFilter):
-            return (
-                "the gradient filter averages over space, which a linear layer has not; choose another method"
-            )
-        return super().unsupported(module, method)
+    def canonical_order(self, ranks: tuple[int, ...]) -> tuple[int, ...]:
+        """Return ranks given as (B, ..., F) as (B, F, ...)."""
+        return features_second(ranks)
 
-    def not_poolable(self, module: nn.Module) -> str | None:
-        """A linear layer has no space to pool."""
-        return "method 'mean' is for convolutions before a global average pool; choose 'vanilla'"
+    def own_order(self, ranks: tuple[int, ...]) -> tuple[int, ...]:
+        """Return ranks given as (B, F, ...) as (B, ..., F)."""
+        return (ranks[0], *ranks[2:], ranks[1])
 
-    def impossible_ranks(self, module: nn.Module, ranks: Sequence[int]) -> str | None:
-        """Return what is wrong with ranks (B, ..., F)."""
-        features = cast(nn.Linear, module).in_features
-        if len(ranks) < 2:
-            return (
-                f"{len(ranks)} rank {tuple(ranks)}; a linear layer needs one for batch and one for features"
-            )
-        if ranks[-1] > features:
-            return f"rank {ranks[-1]} is above its {features} input features; lower it"
-        return None
+    def traits(self, module: nn.Module) -> Traits:
+        """Return its traits: any number of modes, the features last."""
+        return Traits(None, cast(nn.Linear, module).in_features, channel_mode=-1, spatial=False)
 
-    def canonical(
-        self, module: nn.Module, method: Method, input_shape: Sequence[int]
-    ) -> tuple[Method, tuple[int, ...], tuple[int, ...]]:
-        """Return the method and shapes with features second."""
-        batch, *space, features = input_shape
-        return (
-            features_second(method),
-            (batch, features, *space),
-            (*input_shape[:-1], cast(nn.Linear, module).out_features),
-        )
+    def size(self, module: nn.Module, shape: Sequence[int]) -> LayerSize:
+        """Return the sizes of a call on (B, ..., F), features second."""
+        batch, *tokens, features = shape
+        out = (batch, cast(nn.Linear, module).out_features, *tokens)
+        return LayerSize((batch, features, *tokens), out, ())
+
+    def weight_gradient(self, module: nn.Module, x: Tensor, g: Tensor) -> Tensor:
+        """Return dW of the plain layer."""
+        rows = g.movedim(-1, 1).transpose(0, 1).flatten(1)
+        return rows @ x.transpose(0, 1).flatten(1).mT
 
 
 register(LinearKind())

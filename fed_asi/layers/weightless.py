@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fed_asi.layers.base import LayerKind
-from fed_asi.methods.base import Method
+from fed_asi.methods import Method
 
 
 class WeightlessKind(LayerKind):

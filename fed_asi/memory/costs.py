@@ -11,15 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from fed_asi.layers import original_class, state_of
-from fed_asi.layers.classes import BATCH_NORMS, CONVOLUTIONS
-from fed_asi.layers.geometry import geometry_of
-from fed_asi.layers.keep import keep, side_by_side
-from fed_asi.layers.linear import features_second
-from fed_asi.memory import counting
-from fed_asi.memory.counting import LayerSize
+from fed_asi.layers.classes import BATCH_NORMS
+from fed_asi.layers.compressed import WeightKind, weight_kind_of
 from fed_asi.memory.meter import ActivationMeter
-from fed_asi.methods.base import ASI, HOSVD, FixedSubspace, Frozen, Method, Vanilla
-from fed_asi.methods.forms import TuckerInput
+from fed_asi.methods import Frozen, LayerSize, Method, Vanilla
+from fed_asi.methods.parts import side_by_side
 from fed_asi.units import format_bytes
 
 
@@ -115,7 +111,7 @@ def cost(model: nn.Module, x: Tensor) -> Cost:
     handles = [
         module.register_forward_hook(_record(found, name))
         for name, module in model.named_modules()
-        if isinstance(module, (*CONVOLUTIONS, nn.Linear))
+        if weight_kind_of(module) is not None
     ]
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), ActivationMeter(model) as meter:
         loss = _loss(model(x))
@@ -144,72 +140,64 @@ def _uncounted(model: nn.Module, counted: set[str]) -> Iterator[str]:
 
 
 def _record(found: list[LayerCost], name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
-    def hook(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
+    def hook(module: nn.Module, args: tuple[Any, ...], _out: Tensor) -> None:
         x: Tensor = args[0]
-        state, weight = state_of(module), module.weight
+        kind, state, weight = weight_kind_of(module), state_of(module), module.weight
+        if kind is None:
+            return
         trains = isinstance(weight, Tensor) and weight.requires_grad
         method = state.method if state is not None else Vanilla() if trains else Frozen()
-        size = size_of(module, x.shape, out.shape)
+        needs_dx = x.requires_grad
+        size = kind.size(module, x.shape)
         if state is not None and state.pooled:  # the layer runs on its input's spatial mean
             x = x.mean(dim=tuple(range(2, x.dim())), keepdim=True)
             size = replace(size, dims=tuple(x.shape), out=(*size.out[:2], *x.shape[2:]))
-        ranks = _ranks(module, x.detach(), method)
+        call = _Call(name, module, kind, method.reordered(kind.canonical_order), x.detach())
         parts = side_by_side(size.dims[0], None if state is None else state.micro_batch)
-        costs = [
-            (m, _of(name, module, method, _with_batch(size, b), ranks, x.element_size())) for m, b in parts
-        ]
-        dx = x.requires_grad
-        found.append(_sum(costs, dx))
+        found.append(_sum([(m, call.cost(_with_batch(size, b))) for m, b in parts], needs_dx, method))
 
     return hook
 
 
-def size_of(module: nn.Module, shape: torch.Size, out: torch.Size) -> LayerSize:
-    """Return the sizes of a convolution or linear layer called on `shape` to give `out`."""
-    if isinstance(module, CONVOLUTIONS):
-        q = geometry_of(module)
-        return LayerSize(tuple(shape), tuple(out), q.kernel, q.groups, q.transposed)
-    batch, *tokens, features = shape
-    return LayerSize((batch, features, *tokens), (batch, out[-1], *tokens), ())
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call of a layer. method: with ranks in (B, C, *S) order. x: its input, in its own order."""
+
+    name: str
+    module: nn.Module
+    kind: WeightKind
+    method: Method
+    x: Tensor
+
+    def ranks(self) -> tuple[int, ...]:
+        """The ranks of the kept form; found on x where the method finds them so."""
+        state = state_of(self.module)
+        if state is None or not self.method.trains_weight:
+            return ()
+        return self.method.found_ranks(self.x.movedim(self.kind.channel_dim, 1), replace(state))
+
+    def cost(self, size: LayerSize) -> LayerCost:
+        """What a micro-batch of this size costs."""
+        method, ranks, published = self.method, self.ranks(), self.kind.published
+        return LayerCost(
+            self.name,
+            original_class(self.module).__name__,
+            method,
+            method.published_bytes(size, ranks, self.x.element_size()) if published else 0,
+            method.published_flops(size, ranks) if published else 0,
+            size.forward_macs,
+            method.dw_macs(size, ranks),
+            method.dx_macs(size),
+            method.overhead_macs(size, ranks) if method.trains_weight else 0,
+        )
 
 
 def _with_batch(size: LayerSize, batch: int) -> LayerSize:
     return replace(size, dims=(batch, *size.dims[1:]), out=(batch, *size.out[1:]))
 
 
-def _ranks(module: nn.Module, x: Tensor, method: Method) -> tuple[int, ...]:
-    """Return the ranks of the kept form in (B, C, *S) order; found on x where the method finds them so."""
-    state = state_of(module)
-    if isinstance(method, ASI):
-        own = method if isinstance(module, CONVOLUTIONS) else features_second(method)
-        return own.ranks if isinstance(own, ASI) else ()
-    if state is None or not isinstance(method, (HOSVD, FixedSubspace)):
-        return ()
-    kept = keep(x if isinstance(module, CONVOLUTIONS) else x.movedim(-1, 1), replace(state), method)
-    if not isinstance(kept, TuckerInput):
-        return ()
-    return tuple(kept.part(kept.forms[0])[0].shape[1:])
-
-
-def _of(
-    name: str, module: nn.Module, method: Method, size: LayerSize, ranks: tuple[int, ...], element_bytes: int
-) -> LayerCost:
-    convolution = isinstance(module, CONVOLUTIONS)
-    return LayerCost(
-        name,
-        original_class(module).__name__,
-        method,
-        counting.published_bytes(size, method, ranks, element_bytes) if convolution else 0,
-        counting.published_flops(size, method, ranks) if convolution else 0,
-        counting.forward_macs(size),
-        counting.dw_macs(size, method, ranks),
-        counting.dx_macs(size, method),
-        counting.overhead_macs(size, method, ranks) if method.trains_weight else 0,
-    )
-
-
-def _sum(parts: list[tuple[int, LayerCost]], needs_dx: bool) -> LayerCost:
-    """Return the sum over (how many micro-batches, the cost of one)."""
+def _sum(parts: list[tuple[int, LayerCost]], needs_dx: bool, method: Method) -> LayerCost:
+    """Return the sum over (how many micro-batches, the cost of one). method: as the layer has it."""
 
     def total(name: str) -> int:
         return sum(times * int(getattr(one, name)) for times, one in parts)
@@ -218,7 +206,7 @@ def _sum(parts: list[tuple[int, LayerCost]], needs_dx: bool) -> LayerCost:
     return LayerCost(
         first.name,
         first.kind,
-        first.method,
+        method,
         total("published_bytes"),
         total("published_flops"),
         total("forward_macs"),

@@ -80,7 +80,7 @@ class Keepers:
     def published_bytes(self) -> int:
         """Return the papers' count of the compressed convolutions."""
         return sum(
-            state.kept_bytes
+            state.published_bytes
             for _, module, state in self._states
             if isinstance(module, COUNTED) and module.weight.requires_grad
         )

@@ -138,7 +138,7 @@ class ActivationMeter:
                 self._walk(tensor.grad_fn)
         state = state_of(module)
         if state is not None and isinstance(module, COUNTED) and torch.is_grad_enabled():
-            self._published += state.kept_bytes if module.weight.requires_grad else 0
+            self._published += state.published_bytes if module.weight.requires_grad else 0
         if self._stack:
             self._stack.pop()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import FunctionType
 from typing import Any
 
@@ -48,6 +49,12 @@ def _collect(value: Any, found: list[Tensor], depth: int) -> None:
     elif hasattr(kind, "__dataclass_fields__"):
         for name in kind.__dataclass_fields__:
             _collect(getattr(value, name, None), found, depth - 1)
+
+
+def storage_bytes(tensors: Iterable[Tensor]) -> int:
+    """Return the bytes of the storages behind these tensors, each counted once."""
+    found = {storage._cdata: storage.nbytes() for tensor in tensors for storage in storages_of(tensor)}
+    return sum(found.values())
 
 
 def storages_of(tensor: Tensor) -> list[torch.UntypedStorage]:

@@ -1,31 +1,184 @@
-"""How a trained layer keeps its input until the backward pass: one frozen, versioned value a method.
+"""What a method is: how a trained layer keeps its input until the backward pass, as one frozen, versioned value.
 
-A method says only *what* is kept. Forward outputs and dX are exact under all of them but
-GradientFilter; dW is the exact weight gradient of the input the kept form gives back.
+A method says only *what* is kept. Forward outputs and dX are exact under all of them but GradientFilter; dW is the
+exact weight gradient of the input that the kept form gives back.
+
+A new method is one file: a frozen dataclass under `register` that overrides what differs from keeping the input
+whole. `form` says what is kept, `kept_bytes` how many bytes that is, `propose` what calibration tries, `unsupported`
+which layers it cannot keep, and the counts what it multiplies.
 """
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
+from math import prod
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
-from fed_asi.errors import ConfigError, nearest
+import torch
+from torch import Tensor
 
-ORDERS = ("sequential", "published")
+from fed_asi import tucker
+from fed_asi.errors import ConfigError, UnsupportedLayerError, nearest
+from fed_asi.methods.forms import Kept, Whole
+from fed_asi.methods.literals import arguments
+from fed_asi.methods.sizes import LayerSize, Traits
+
+Ranks = tuple[int, ...]
+
+
+class Keeper(Protocol):
+    """What a method finds at the layer whose input it keeps; `fed_asi.layers.LayerState` is one.
+
+    mean: (C,) the input's fixed mean. factors: one a mode of the input, (d, r), from before; pending: those of the
+    newest micro-batch. seed: the only source of random starts.
+    """
+
+    name: str
+    seed: int
+    micro_batch: int | None
+    mean: Tensor | None
+    factors: tucker.Factors | None
+    pending: tucker.Factors | None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerInput:
+    """What calibration knows of a layer's input in micro-batches of one size; forms are proposed from it.
+
+    spectra: gives, for each mode (b, C, *S), the eigenvalues of its Gram matrix. pooled: the output only feeds a
+    global average pool. head: the layer is the classifier. published: only the papers' grid is wanted.
+    density: how many rank tuples are worth trying.
+    """
+
+    spectra: Callable[[], Sequence[Tensor]]
+    pooled: bool = False
+    head: bool = False
+    published: bool = False
+    density: int = 10
+
+    @property
+    def centering(self) -> tuple[bool, ...]:
+        """Whether to keep the input as it is, or less its mean: what to try of both."""
+        return (False,) if self.published else (False, True)
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """Base of every method; `kind` is its name in fleet files and plans."""
+    """Base of every method, which keeps the input whole; `kind` is its name in fleet files and plans."""
 
     kind: ClassVar[str] = ""
     aliases: ClassVar[tuple[str, ...]] = ()
+    fleet_name: ClassVar[str] = ""  # in fleet files, where that is not the kind
+    example: ClassVar[str] = ""  # how it is written, where it cannot do without settings
     version: ClassVar[int] = 1
     trains_weight: ClassVar[bool] = True
     trains_bias: ClassVar[bool] = True
     sized: ClassVar[bool] = True  # its bytes follow from shapes alone, not from the data
+    exact: ClassVar[bool] = False  # dW is plain PyTorch's, so that calibration need not try it
+    restores: ClassVar[bool] = True  # the kept form gives an input back; else the layer itself is tried
+    pools_first: ClassVar[bool] = True  # in front of a global pool, it is applied to the input's spatial mean
+    needs_pool: ClassVar[bool] = False
+    plannable: ClassVar[bool] = True  # a plan may be asked for it by name
+    by_default: ClassVar[bool] = False  # plans use it where no method is asked for
+    must_fit: ClassVar[bool] = False  # asked for, some layer must be able to take it
+
+    @property
+    def centers(self) -> bool:
+        """Whether the input less its fixed mean is kept."""
+        return bool(getattr(self, "centered", False))
+
+    def centred(self) -> Self:
+        """Return the same form of the input less its mean; itself where it has no such form."""
+        has = any(field.name == "centered" for field in fields(self))
+        return replace(self, **{"centered": True}) if has else self
+
+    @property
+    def warm_start(self) -> bool:
+        """Whether factors of the last step are the start of the next."""
+        return False
+
+    @property
+    def mode_ranks(self) -> Ranks:
+        """One rank for each mode of the input, in the layer's own order; none where the data decide them."""
+        return ()
+
+    def reordered(self, order: Callable[[Ranks], Ranks]) -> Self:
+        """Return the method with what it says mode by mode put in another order."""
+        return self
+
+    def pooled(self) -> Self:
+        """Return the method for an input whose space was pooled away."""
+        return self
+
+    def unsupported(self, layer: Traits) -> str | None:
+        """Return why no layer with these traits can be kept so, and what to do; None where one may be."""
+        return None
+
+    def keep(self, x: Tensor, keeper: Keeper) -> Kept:
+        """Return what is kept of x: (N, C, *S); new warm factors become pending. Ranks are in x's order."""
+        return self.form(x - channel_mean(x, keeper) if self.centers else x, keeper)
+
+    def form(self, x: Tensor, keeper: Keeper) -> Kept:
+        """Return what is kept of x: (N, C, *S), centred already."""
+        return Whole((x,))
+
+    def calibrated(self, x: Tensor) -> tucker.Factors | None:
+        """Return the factors that calibration fixes for good, from x: (N, C, *S), centred already; None for none."""
+        return None
+
+    def kept_dims(self, dims: Ranks, out: Ranks) -> Ranks:
+        """Return the dimensions of what is kept of an input of `dims`. out: the output's, (N, C', *S')."""
+        return dims
+
+    def kept_bytes(self, dims: Sequence[int], dtype: torch.dtype) -> int:
+        """Return the bytes of one micro-batch's input in this form, (N, C, *S), warm factors included.
+
+        An upper bound, the whole input, where the data decide.
+        """
+        return dtype.itemsize * prod(dims) if self.trains_weight else 0
+
+    def found_ranks(self, x: Tensor, keeper: Keeper) -> Ranks:
+        """Return the ranks of the form of x: (N, C, *S), one a mode; none where it has none."""
+        return ()
+
+    def published_bytes(self, size: LayerSize, ranks: Ranks = (), element_bytes: int = 4) -> int:
+        """Return the bytes of the kept input as the papers count them: no masks, no other layers."""
+        return element_bytes * prod(size.dims) if self.trains_weight else 0
+
+    def published_flops(self, size: LayerSize, ranks: Ranks = ()) -> int:
+        """Return forward, dW and compression in the published convention, which says FLOPs for MACs."""
+        if not self.trains_weight:
+            return 0
+        return published_forward(size) + size.dense * prod(size.out[:1] + size.out[2:])
+
+    def dw_macs(self, size: LayerSize, ranks: Ranks = ()) -> int:
+        """Return the multiply-accumulates of the weight gradient from the kept form."""
+        return size.forward_macs if self.trains_weight else 0
+
+    def dx_macs(self, size: LayerSize) -> int:
+        """Return the multiply-accumulates of the input gradient."""
+        return size.forward_macs
+
+    def overhead_macs(self, size: LayerSize, ranks: Ranks = ()) -> int:
+        """Return the multiply-accumulates of bringing the input into its kept form."""
+        return 0
+
+    @classmethod
+    def propose(cls, seen: LayerInput) -> Iterator[tuple[Method, float | None]]:
+        """Yield the forms worth trying for a layer, ranks as (B, C, *S); an epsilon marks the papers' grid.
+
+        Further keyword arguments are the settings a fleet file may give.
+        """
+        yield from ()
+
+    def text(self) -> str:
+        """Return the form in a few words, such as "Tucker 1x8x4x4 in 8 bits, centred"."""
+        return self.words() + (", centred" if self.centers else "")
+
+    def words(self) -> str:
+        """Return the form in a few words, without its centring."""
+        return str(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the method as JSON values, with its kind and version."""
@@ -40,11 +193,11 @@ class Method:
         kind = values.pop("kind", None)
         if not isinstance(kind, str):
             raise ConfigError(f"a method needs a kind; known: {', '.join(sorted(KINDS))}")
-        target = _class_of(kind)
+        target = class_of(kind)
         version = values.pop("version", target.version)
         if version != target.version:
             raise ConfigError(f"method {kind!r} has version {version}; this release reads {target.version}")
-        return _make(target, values)
+        return make(target, values)
 
     @classmethod
     def parse(cls, value: str | Mapping[str, Any] | Method) -> Method:
@@ -60,208 +213,64 @@ class Method:
             return cls.from_dict(value)
         if not isinstance(value, str):
             raise ConfigError(f"method {value!r} is neither a name nor a table")
-        name, bracket, rest = value.strip().partition("(")
-        values = _arguments(value, bracket + rest) if bracket else {}
-        return _make(_class_of(name), values)
-
-    @property
-    def centers(self) -> bool:
-        """Whether the input less its fixed mean is kept."""
-        return bool(getattr(self, "centered", False))
-
-    def text(self) -> str:
-        """Return the form in a few words, such as "Tucker 1x8x4x4 in 8 bits, centred"."""
-        words = {"vanilla": "whole", "mean": "spatial mean", "bias": "bias only"}.get(self.kind, str(self))
-        if isinstance(self, ASI):
-            words = f"Tucker {'x'.join(str(r) for r in self.ranks)}" + (
-                " in 8 bits" if self.bits == 8 else ""
-            )
-        if isinstance(self, Quantized):
-            words = f"{self.bits} bits"
-        return words + (", centred" if self.centers else "")
+        name, values = arguments(value)
+        return make(class_of(name), values)
 
     def __str__(self) -> str:
         inside = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self))
         return f"{self.kind}({inside})" if inside else self.kind
 
 
-@dataclass(frozen=True, slots=True)
-class Frozen(Method):
-    """The weight and bias are not trained and the input is not kept; dX is exact."""
-
-    kind: ClassVar[str] = "frozen"
-    trains_weight: ClassVar[bool] = False
-    trains_bias: ClassVar[bool] = False
+KINDS: dict[str, type[Method]] = {}  # kind -> method; a plan or a profile may hold any of them
+_Class = TypeVar("_Class", bound=type[Method])
 
 
-@dataclass(frozen=True, slots=True)
-class BiasOnly(Method):
-    """Only the bias (of the layer or of its batch norm) is trained; the input is not kept."""
-
-    kind: ClassVar[str] = "bias"
-    aliases: ClassVar[tuple[str, ...]] = ("bias-only",)
-    trains_weight: ClassVar[bool] = False
+def register(cls: _Class) -> _Class:
+    """Return `cls`, from now on known by its kind and aliases, also to fleet files and plans."""
+    KINDS[cls.kind] = cls
+    return cls
 
 
-@dataclass(frozen=True, slots=True)
-class Vanilla(Method):
-    """The input is kept whole, as plain PyTorch does."""
-
-    kind: ClassVar[str] = "vanilla"
-    centered: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Quantized(Method):
-    """The input is kept in 8 or 4 bits an element, with an offset and a scale for each sample."""
-
-    kind: ClassVar[str] = "quantized"
-    bits: int = 8
-    centered: bool = False
-
-    def __post_init__(self) -> None:
-        if self.bits not in (4, 8):
-            raise ConfigError(f"quantized: bits must be 8 or 4, not {self.bits!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class SpatialMean(Method):
-    """The spatial mean of the input is kept.
-
-    Exact for a 1x1 convolution, stride 1, whose output only feeds a global average pool.
-    """
-
-    kind: ClassVar[str] = "mean"
-    aliases: ClassVar[tuple[str, ...]] = ("spatial-mean",)
-
-
-@dataclass(frozen=True, slots=True)
-class ASI(Method):
-    """A Tucker form found by warm-started subspace iteration, at fixed ranks.
-
-    ranks: one for each mode of the input: (B, C, H, W) for a 2-d convolution, (B, F) or (B, N, F)
-        for a linear layer. A batch smaller than its rank uses the batch size, a channel rank that is not whole
-        at most the pixels of a micro-batch.
-    order: "sequential" truncates mode after mode, channels first; "published" finds every mode
-        from the whole input, batch mode first, as the papers do.
-    bits: 32, or 8 to keep core and factors in int8 with one scale a row.
-    warm: start from the last step's factors, which stay in memory between steps; False starts anew
-        from the same random numbers with two iterations, and keeps nothing.
-    Source: Nguyen et al., arXiv 2505.05086, section 3.
-    """
-
-    kind: ClassVar[str] = "asi"
-    ranks: tuple[int, ...]
-    order: str = "sequential"
-    bits: int = 32
-    centered: bool = False
-    warm: bool = True
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.ranks, (tuple, list)) or not self.ranks:
-            raise ConfigError(f"asi: ranks must be one integer a mode, not {self.ranks!r}")
-        if not all(isinstance(r, int) and not isinstance(r, bool) and r > 0 for r in self.ranks):
-            raise ConfigError(f"asi: every rank must be an integer above 0, not {self.ranks!r}")
-        object.__setattr__(self, "ranks", tuple(self.ranks))
-        if self.order not in ORDERS:
-            raise ConfigError(f"asi: unknown order {self.order!r}; {nearest(str(self.order), ORDERS)}")
-        if self.bits not in (8, 32):
-            raise ConfigError(f"asi: bits must be 32 or 8, not {self.bits!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class HOSVD(Method):
-    """A Tucker form cut anew at every step where each mode holds a share `epsilon` of the energy."""
-
-    kind: ClassVar[str] = "hosvd"
-    sized: ClassVar[bool] = False
-    epsilon: float = 0.8
-    centered: bool = False
-
-    def __post_init__(self) -> None:
-        _check_share(self.kind, self.epsilon)
-
-
-@dataclass(frozen=True, slots=True)
-class FixedSubspace(Method):
-    """A Tucker core in factors found once by calibration; the batch mode is kept whole.
-
-    Source: LANCE, arXiv 2509.21617.
-    """
-
-    kind: ClassVar[str] = "fixed"
-    aliases: ClassVar[tuple[str, ...]] = ("fixed-subspace", "lance")
-    sized: ClassVar[bool] = False
-    epsilon: float = 0.7
-    centered: bool = False
-
-    def __post_init__(self) -> None:
-        _check_share(self.kind, self.epsilon)
-
-
-@dataclass(frozen=True, slots=True)
-class GradientFilter(Method):
-    """Input and output gradient are averaged over patches; dX is approximate too.
-
-    Source: Yang et al., arXiv 2301.00330.
-    """
-
-    kind: ClassVar[str] = "filter"
-    aliases: ClassVar[tuple[str, ...]] = ("gradient-filter",)
-    patch: int = 2
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.patch, int) or isinstance(self.patch, bool) or self.patch < 1:
-            raise ConfigError(f"filter: patch must be an integer above 0, not {self.patch!r}")
-
-
-KINDS: dict[str, type[Method]] = {
-    cls.kind: cls
-    for cls in (
-        Frozen, BiasOnly, Vanilla, Quantized, SpatialMean, ASI, HOSVD, FixedSubspace, GradientFilter,
-    )
-}  # fmt: skip
-
-
-def _check_share(kind: str, epsilon: object) -> None:
-    if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float)) or not 0 < epsilon <= 1:
-        raise ConfigError(f"{kind}: epsilon must be above 0 and at most 1, not {epsilon!r}")
-
-
-def _names() -> dict[str, type[Method]]:
-    names = dict(KINDS)
-    for cls in KINDS.values():
-        names |= dict.fromkeys((*cls.aliases, cls.__name__.lower()), cls)
-    return names
-
-
-def _class_of(name: str) -> type[Method]:
-    known = _names()
+def class_of(name: str) -> type[Method]:
+    """Return the method of that kind, alias or class name. Raises ConfigError with the nearest names."""
+    known = names()
     key = name.strip().lower().replace("_", "-")
     if key not in known:
         raise ConfigError(f"unknown method {name!r}; {nearest(key, known)}")
     return known[key]
 
 
-def _arguments(text: str, call: str) -> dict[str, Any]:
-    """Return the keyword values of "(ranks=(8, 8, 3, 3), bits=8)"; only literals are read."""
-    try:
-        node = ast.parse(f"f{call}", mode="eval").body
-        if not isinstance(node, ast.Call) or node.args or any(k.arg is None for k in node.keywords):
-            raise ValueError("not keyword arguments")
-        return {str(k.arg): ast.literal_eval(k.value) for k in node.keywords}
-    except (SyntaxError, ValueError) as error:
-        raise ConfigError(
-            f'method {text!r} is not understood; write such as "asi(ranks=(8, 8, 3, 3))"'
-        ) from error
+def names() -> dict[str, type[Method]]:
+    """Return every name of every method."""
+    found = dict(KINDS)
+    for cls in KINDS.values():
+        found |= dict.fromkeys((*cls.aliases, cls.__name__.lower()), cls)
+    return found
 
 
-def _make(cls: type[Method], values: Mapping[str, Any]) -> Method:
-    known = [f.name for f in fields(cls)]
+def make(cls: type[Method], values: Mapping[str, Any]) -> Method:
+    """Return a method with these settings. Raises ConfigError for those that are unknown, missing or wrong."""
+    known = {f.name: f for f in fields(cls)}
     unknown = [key for key in values if key not in known]
     if unknown:
         hint = nearest(unknown[0], known) if known else "it takes none"
         raise ConfigError(f"method {cls.kind!r} has no option {unknown[0]!r}; {hint}")
-    if cls is ASI and "ranks" not in values:
-        raise ConfigError('method "asi" needs ranks, such as asi(ranks=(8, 8, 3, 3))')
+    missing = [name for name, field in known.items() if field.default is MISSING and name not in values]
+    if missing:
+        raise ConfigError(f'method "{cls.kind}" needs {missing[0]}, such as {cls.example}')
     return cls(**values)
+
+
+def channel_mean(x: Tensor, keeper: Keeper) -> Tensor:
+    """Return the layer's fixed mean shaped (1, C, 1, ...); an error where calibration gave none."""
+    if keeper.mean is None or keeper.mean.numel() != x.shape[1]:
+        raise UnsupportedLayerError(
+            f"{keeper.name}: a centered method needs the channel means of its input "
+            f"({x.shape[1]} values); pass them from a profile"
+        )
+    return keeper.mean.to(x).view(1, -1, *[1] * (x.dim() - 2))
+
+
+def published_forward(size: LayerSize) -> int:
+    """Return the forward pass as the papers count it: on the input's grid, groups ignored."""
+    return size.dense * prod(size.dims[:1] + size.dims[2:])

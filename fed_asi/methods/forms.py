@@ -24,6 +24,11 @@ class Kept:
 
     tensors: tuple[Tensor, ...] = ()
 
+    @property
+    def published_bytes(self) -> int:
+        """The bytes that the papers count of this form."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
     def restore(self) -> Tensor:
         """Return x_hat: (N, C, *S), the input the kept tensors stand for."""
         raise RuntimeError("nothing was kept of this input")
@@ -122,6 +127,16 @@ class TuckerInput(Kept):
             found = [restore_int8(*found[i : i + 2]).to(self.dtype) for i in range(0, len(found), 2)]
         rest = iter(found[1:])
         return found[0], [next(rest) if here else None for here in form.present]
+
+    @property
+    def published_bytes(self) -> int:
+        """The bytes of core and factors; the papers hold a factor also of a mode kept whole, (d, d)."""
+        identities = 0
+        for form in self.forms:
+            core = self.tensors[form.first]
+            whole = [d for d, here in zip(core.shape[1:], form.present, strict=True) if not here]
+            identities += core.shape[0] * sum(d * d for d in whole) * core.element_size()
+        return sum(tensor.nbytes for tensor in self.tensors) + identities
 
     def restore(self) -> Tensor:
         """Return x_hat, the forms multiplied out."""

@@ -14,10 +14,11 @@ from torch.nn import functional as F
 
 from fed_asi.compression.graph import Graph, analyse
 from fed_asi.errors import ConfigError, nearest
-from fed_asi.planning.families import DEFAULT_METHODS, method_problems
+from fed_asi.layers.compressed import weight_kind_of
+from fed_asi.methods.family import Asked, Family, families
 from fed_asi.planning.floors import measured_floors
 from fed_asi.planning.profile import LayerProfile, ModelFingerprint, Profile
-from fed_asi.planning.recording import SUPPORTED, record
+from fed_asi.planning.recording import record
 from fed_asi.planning.trials import Study, check_supported
 
 
@@ -28,7 +29,7 @@ def profile(
     *,
     trained: Sequence[str] | None = None,
     micro_batches: Sequence[int] | None = None,
-    methods: Sequence[str] = DEFAULT_METHODS,
+    methods: Asked | Sequence[Asked] | None = None,
     selection: str = "candidates",
     density: int = 10,
     seed: int = 0,
@@ -37,23 +38,23 @@ def profile(
     """Return what every form of keeping costs and is worth, layer by layer; the model is only read.
 
     x: (N, C, H, W), y: (N,), the calibration batch. trained: names of layers or of parameters, such as
-    `tune_last_` returns; None for every convolution and linear layer. micro_batches: powers of two up to N
-    when None.
+    `tune_last_` returns; None for every layer with a compressed form. micro_batches: powers of two up to N
+    when None. methods: what is tried, such as "asi" or HOSVD(0.7); None for what plans use by default.
     selection: "published" tries only the papers' epsilon grid. density: rank tuples tried per layer and
         micro-batch.
     Batch norms are frozen, as in training. Raises ConfigError and UnsupportedLayerError with names and
     reasons.
     """
-    _check_arguments(x, y, methods, selection, micro_batches)
+    wanted = _checked(x, y, methods, selection, micro_batches)
     sizes = tuple(sorted(set(micro_batches or _powers_of_two(len(x)))))
     copied = copy.deepcopy(model).eval().requires_grad_(False)
     graph = analyse(copied)
     names = _layer_names(model, graph, trained)
     records = record(copied, graph, names, x, y, loss)
     head = records[-1].name
-    check_supported([item for item in records if item.name != head], methods)
+    check_supported([item for item in records if item.name != head], wanted)
     order = [name for name, _ in model.named_modules()]
-    study = Study(sizes, tuple(methods), selection, density, seed)
+    study = Study(sizes, wanted, selection, density, seed)
     found = tuple(study.layer(item, order.index(item.name), item.name == head) for item in records)
     return Profile(
         fingerprint=ModelFingerprint.of(model, x),
@@ -68,10 +69,20 @@ def _with_bias(layers: Sequence[LayerProfile]) -> list[tuple[str, bool]]:
     return [(layer.name, layer.bias_parameters > 0) for layer in layers]
 
 
-def _check_arguments(
-    x: Tensor, y: Tensor, methods: Sequence[str], selection: str, micro_batches: Sequence[int] | None
-) -> None:
-    problems = method_problems(methods)
+def _checked(
+    x: Tensor,
+    y: Tensor,
+    methods: Asked | Sequence[Asked] | None,
+    selection: str,
+    micro_batches: Sequence[int] | None,
+) -> tuple[Family, ...]:
+    """Return what is to be tried. Raises ConfigError with all that is wrong with the arguments."""
+    problems: list[str] = []
+    found: tuple[Family, ...] = ()
+    try:
+        found = families(methods)
+    except ConfigError as error:
+        problems += error.problems
     if selection not in ("candidates", "published"):
         problems.append(f'selection {selection!r} is neither "candidates" nor "published"')
     if len(x) == 0 or len(x) != len(y):
@@ -82,6 +93,7 @@ def _check_arguments(
         problems.append(f"micro-batches must be above 0, not {micro_batches}")
     if problems:
         raise ConfigError(problems)
+    return found
 
 
 def _powers_of_two(largest: int) -> list[int]:
@@ -91,7 +103,7 @@ def _powers_of_two(largest: int) -> list[int]:
 def _layer_names(model: nn.Module, graph: Graph, trained: Sequence[str] | None) -> list[str]:
     """Return the layers to profile, from names of layers or of parameters."""
     modules = dict(model.named_modules())
-    layers = [name for name, module in modules.items() if isinstance(module, SUPPORTED)]
+    layers = [name for name, module in modules.items() if weight_kind_of(module) is not None]
     if trained is None:
         return [name for name in layers if name not in graph.repeated]
     owners = {norm: conv for conv, norm in graph.norms.items()}

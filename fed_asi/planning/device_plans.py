@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from fed_asi.errors import BudgetError
 from fed_asi.fleets.config import MethodConfig, TrainConfig
+from fed_asi.methods import Family, Vanilla
 from fed_asi.planning import search
 from fed_asi.planning.plan import Plan
 from fed_asi.planning.profile import Profile
@@ -128,7 +129,7 @@ class DevicePlans:
 
     def _search(self, limits: Limits, layer_count: int | None, selection: str) -> Plan:
         method = self._method
-        if method.name == "checkpointing":
+        if method.recipe.recomputes:
             # What it keeps is less than any plan knows, so the step itself is held against the budget.
             micro_batch = limits.micro_batch or limits.batch_size
             unlimited = Limits(None, limits.batch_size, min(micro_batch, self._profile.micro_batches[-1]))
@@ -142,7 +143,7 @@ class DevicePlans:
             self._within(limits.batch_size, limits.micro_batch),
             limits.budget_bytes,
             micro_batch=limits.micro_batch,
-            methods=method.allowed or ("vanilla",),
+            methods=method.families or (Family(Vanilla),),
             objective=method.objective,
             layers=self._layers(layer_count),
             count=method.covers,
@@ -155,7 +156,7 @@ class DevicePlans:
     def _layers(self, count: int | None) -> str | None:
         if count is not None:
             return f"last {count}"
-        if self._method.name == "head":
+        if not self._method.families:
             return "last 0"
         return None if choose_layers(self._method) else "all"
 
@@ -172,7 +173,7 @@ class DevicePlans:
 
 def choose_layers(method: MethodConfig) -> bool:
     """Return whether plans choose which of the profile's layers train; else all of them do, or the last ones."""
-    return method.name != "head" and (method.name == "planner" or method.layers == "any")
+    return bool(method.families) and (method.recipe.chooses_layers or method.layers == "any")
 
 
 def micro_batches_needed(needs: Iterable[tuple[int, int | None]], *, smaller: bool) -> tuple[int, ...]:

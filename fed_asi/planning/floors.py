@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fed_asi.compression.compress import compress_
 from fed_asi.memory.meter import ActivationMeter
-from fed_asi.methods.base import BiasOnly, Method, Vanilla
+from fed_asi.methods import BiasOnly, Method, Vanilla
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

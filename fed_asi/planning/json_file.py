@@ -31,14 +31,18 @@ def read_text(path: Path | str) -> str:
         raise ProfileError(f"{path} cannot be read: {error}") from error
 
 
-def read_versioned(text: str, source: str, newest: int) -> dict[str, Any]:
-    """Return the JSON object in `text`; ProfileError when it is none or its version is above `newest`."""
+def read_versioned(text: str, source: str, newest: int, oldest: int = 1) -> dict[str, Any]:
+    """Return the JSON object in `text`; ProfileError when it is none or of a version this release does not read."""
     try:
         data = json.loads(text)
     except ValueError as error:
         raise ProfileError(f"{source} is corrupt: not JSON ({error})") from error
     if not isinstance(data, dict) or not isinstance(data.get("version"), int):
         raise ProfileError(f"{source} is corrupt: it has no version")
+    if data["version"] < oldest:
+        raise ProfileError(
+            f"{source} has version {data['version']}, which this release no longer reads; make it anew"
+        )
     if data["version"] > newest:
         raise ProfileError(f"{source} has version {data['version']}; this release reads up to {newest}")
     return data

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from fed_asi.methods.base import Frozen, Method
+from fed_asi.methods import Frozen, Method
+from fed_asi.methods.bases import Bases, from_rows, to_rows
 from fed_asi.planning.columns import columns
 from fed_asi.planning.json_file import describing, read_text, read_versioned
 from fed_asi.planning.profile import ModelFingerprint
@@ -28,6 +29,7 @@ class Plan:
     planned_bytes: what the step keeps of one micro-batch, in the sense of `count`. value: the objective,
         larger is better.
     means: the fixed mean per channel of the layers planned with `centered=True`.
+    bases: the factors of layers whose method calibration fixed them for.
     layer_bytes: bytes by layer; "(floor)" names what no form avoids: masks, pooled features, the loss.
     """
 
@@ -42,6 +44,7 @@ class Plan:
     layer_bytes: dict[str, int] = field(default_factory=dict)
     means: dict[str, tuple[float, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    bases: dict[str, Bases] = field(default_factory=dict)
     version: int = VERSION
 
     def check(self, model: nn.Module, x: Tensor) -> None:
@@ -57,6 +60,7 @@ class Plan:
         """Return the plan as indented JSON, with its version."""
         data = asdict(self) | {"methods": {name: method.to_dict() for name, method in self.methods.items()}}
         data["means"] = {name: [float(f"{m:.6g}") for m in mean] for name, mean in self.means.items()}
+        data["bases"] = {name: to_rows(bases) for name, bases in self.bases.items()}
         return json.dumps({"version": data.pop("version"), **data}, indent=1)
 
     @classmethod
@@ -77,6 +81,7 @@ class Plan:
                 layer_bytes={name: int(size) for name, size in data["layer_bytes"].items()},
                 means={name: tuple(float(m) for m in mean) for name, mean in data["means"].items()},
                 notes=tuple(data["notes"]),
+                bases={name: from_rows(rows) for name, rows in data.get("bases", {}).items()},
             )
 
     def save(self, path: Path | str) -> None:

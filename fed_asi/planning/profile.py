@@ -16,12 +16,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from fed_asi.errors import ProfileError
-from fed_asi.methods.base import Method
+from fed_asi.methods import Method
+from fed_asi.methods.bases import Bases, from_rows, to_rows
 from fed_asi.planning.columns import columns
 from fed_asi.planning.json_file import describing, read_text, read_versioned
 from fed_asi.units import format_bytes
 
-VERSION = 1
+VERSION = 2  # 1 held saved bytes in place of the papers' count
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,8 @@ class LayerProfile:
 
     input_shape: of one image, without the batch. position: in module order, which "last 4" means.
     weight_norm: ||dW||_F. bias_energy: ||dbias||^2.
-    mean: the input's mean per channel (C,), which centred candidates subtract.
+    mean: the input's mean per channel (C,), which centred candidates subtract. element_bytes: of its weight.
+    bases: the factors that calibration fixed, by the text of the method they are for.
     """
 
     name: str
@@ -100,6 +102,8 @@ class LayerProfile:
     mean: tuple[float, ...]
     candidates: dict[int, tuple[Candidate, ...]]
     head: bool = False
+    element_bytes: int = 4
+    bases: dict[str, Bases] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +151,7 @@ class Profile:
     @classmethod
     def from_json(cls, text: str, source: str = "profile") -> Profile:
         """Return the profile that `to_json` wrote; ProfileError names a corrupt or newer `source`."""
-        data = read_versioned(text, source, VERSION)
+        data = read_versioned(text, source, VERSION, VERSION)
         with describing(source):
             return cls(
                 fingerprint=ModelFingerprint.from_dict(data["fingerprint"]),
@@ -189,6 +193,8 @@ def _layer_to_dict(layer: LayerProfile) -> dict[str, Any]:
         "norms": [layer.weight_norm, layer.centered_energy, layer.bias_energy],
         "mean": [float(f"{m:.6g}") for m in layer.mean],
         "head": layer.head,
+        "element_bytes": layer.element_bytes,
+        "bases": {method: to_rows(bases) for method, bases in layer.bases.items()},
         "candidates": {str(b): [_row(c) for c in found] for b, found in layer.candidates.items()},
     }
 
@@ -213,6 +219,8 @@ def _layer_from_dict(data: Mapping[str, Any]) -> LayerProfile:
         mean=tuple(float(m) for m in data["mean"]),
         candidates={int(b): _candidates(rows) for b, rows in data["candidates"].items()},
         head=bool(data["head"]),
+        element_bytes=int(data.get("element_bytes", 4)),
+        bases={str(method): from_rows(rows) for method, rows in data.get("bases", {}).items()},
     )
 
 

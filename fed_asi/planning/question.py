@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from fed_asi.errors import ConfigError, ProfileError, nearest
-from fed_asi.methods.base import BiasOnly, Frozen, Method, Vanilla
-from fed_asi.planning.families import DEFAULT_METHODS, kind_name, method_problems
+from fed_asi.methods import BiasOnly, Frozen, Method, Vanilla
+from fed_asi.methods.family import Asked, families
 from fed_asi.planning.profile import Candidate, LayerProfile, Profile
 
 OBJECTIVES = ("captured", "perplexity", "relative-error")
@@ -30,7 +30,7 @@ DEFAULT_OBJECTIVE = "captured"
 class Options:
     """The options of `plan`, as it explains them."""
 
-    methods: Sequence[str] | None = None
+    methods: Asked | Sequence[Asked] | None = None
     objective: str | None = None
     layers: str | Sequence[str] | None = None
     count: str = "saved"
@@ -61,7 +61,7 @@ class Question:
         if layer.name not in self.forced and not layer.head:
             found.append(Candidate(Frozen(), 0, 0, layer.weight_norm, 0.0))
         if layer.name in self.allowed or layer.head:
-            if "bias" in self.methods and layer.bias_parameters:
+            if BiasOnly.kind in self.methods and layer.bias_parameters:
                 found.append(Candidate(BiasOnly(), 0, 0, layer.weight_norm, 0.0))
             forms = {c.method for c in layer.candidates[micro_batch] if c.epsilon is None}
             found += [c for c in layer.candidates[micro_batch] if self._admits(layer, c, forms)]
@@ -73,12 +73,12 @@ class Question:
             return method == Vanilla() if layer.head else candidate.epsilon is not None
         if candidate.epsilon is not None and any(form.kind == method.kind for form in forms):
             return False  # the papers' grid only stands in where a profile holds nothing better
-        if self.centered is False and getattr(method, "centered", False):
+        if self.centered is False and method.centers:
             return False
-        if self.centered and not getattr(method, "centered", True) and _centered(method) in forms:
+        if self.centered and _centred(method) != method and _centred(method) in forms:
             return False
         # The classifier may always be kept whole: a plan must be able to train it.
-        return method.kind in self.methods or (layer.head and method.kind == "vanilla")
+        return method.kind in self.methods or (layer.head and isinstance(method, Vanilla))
 
     def value(self, layer: LayerProfile, candidate: Candidate) -> float:
         """Return what this form is worth: the objective's share of this layer."""
@@ -91,12 +91,13 @@ class Question:
     def bytes(self, layer: LayerProfile, candidate: Candidate) -> int:
         """Return what this form costs in the sense of `count`."""
         if self.count == "published":
-            return 0 if layer.head else candidate.published_bytes
+            return candidate.published_bytes
         if self.count == "saved":
             return candidate.saved_bytes
         method = candidate.method
         trained = layer.weight_parameters * method.trains_weight + layer.bias_parameters * method.trains_bias
-        return candidate.saved_bytes + 4 * trained * (int(self.accumulators) + int(self.momentum))
+        copies = int(self.accumulators) + int(self.momentum)
+        return candidate.saved_bytes + layer.element_bytes * trained * copies
 
     def floor(self, micro_batch: int, first: int) -> int:
         """Return the bytes that no form avoids when layer `first` is the first trained one."""
@@ -104,15 +105,14 @@ class Question:
 
 
 @lru_cache(maxsize=4096)
-def _centered(method: Method) -> Method:
-    """Return the same form that subtracts the fixed mean first."""
-    return Method.from_dict(method.to_dict() | {"centered": True})
+def _centred(method: Method) -> Method:
+    """Return the same form that subtracts the fixed mean first; remembered, as it is asked for very often."""
+    return method.centred()
 
 
 def ask(profile: Profile, options: Options) -> Question:
     """Return the options, checked against the profile. Raises ConfigError with all that is wrong with them."""
     methods, objective, selection = options.methods, options.objective, options.selection
-    kinds = DEFAULT_METHODS if methods is None else (methods,) if isinstance(methods, str) else tuple(methods)
     objective = objective or ("perplexity" if selection == "published" else DEFAULT_OBJECTIVE)
     choices: list[tuple[str, str, tuple[str, ...]]]
     choices = [("objective", objective, OBJECTIVES), ("count", options.count, COUNTS)]
@@ -122,18 +122,22 @@ def ask(profile: Profile, options: Options) -> Question:
         for what, value, known in choices
         if value not in known
     ]
-    unknown += method_problems(kinds)
+    kinds: frozenset[str] = frozenset()
+    try:
+        kinds = frozenset(family.kind for family in families(methods))
+    except ConfigError as error:
+        unknown += error.problems
     if unknown:
         raise ConfigError(unknown)
     if methods is not None:
-        _check_some_form(profile, frozenset(map(kind_name, kinds)))
+        _check_some_form(profile, kinds)
     forced = _forced(profile, options.layers)
     allowed = forced or frozenset(layer.name for layer in profile.layers)
     return Question(
         profile,
         forced,
         allowed,
-        frozenset(map(kind_name, kinds)),
+        kinds,
         objective,
         options.count,
         selection,
@@ -148,7 +152,7 @@ def _check_some_form(profile: Profile, kinds: frozenset[str]) -> None:
     body = [layer for layer in profile.layers if not layer.head]
     held = {c.method.kind for layer in body for found in layer.candidates.values() for c in found}
     if any(layer.bias_parameters for layer in body):
-        held.add("bias")
+        held.add(BiasOnly.kind)
     if body and not held & kinds:
         asked = ", ".join(sorted(kinds))
         raise ConfigError(

@@ -12,10 +12,8 @@ from torch.nn import functional as F
 
 from fed_asi.compression.graph import Graph
 from fed_asi.errors import UnsupportedLayerError
-from fed_asi.methods.base import (
-    Method,
-    Vanilla,
-)
+from fed_asi.layers.compressed import WeightKind, weight_kind_of
+from fed_asi.methods import Method
 
 _CHUNK = 32
 
@@ -86,7 +84,8 @@ def _record_chunk(
 
 def _bias_gradient(g: Tensor, module: nn.Module) -> Tensor:
     """Return the sum of an output gradient over everything but its channels, (C',)."""
-    return g.transpose(0, channel_axis(module, g)).flatten(1).sum(1)
+    kind = weight_kind_of(module)
+    return g.transpose(0, 1 if kind is None else kind.channel_dim).flatten(1).sum(1)
 
 
 def _join(
@@ -97,7 +96,8 @@ def _join(
     trainable = name in graph.norms or getattr(modules[name], "bias", None) is not None
     x, g = torch.cat(xs), torch.cat(gs)
     whole_shape = tuple(x.shape[1:])
-    pooled = name in graph.pooled and is_pointwise(modules[name])
+    kind = weight_kind_of(modules[name])
+    pooled = name in graph.pooled and kind is not None and kind.traits(modules[name]).poolable
     if pooled:
         x, g = _over_space(x, torch.mean), _over_space(g, torch.sum)
     parameters, scales = bias.numel() if trainable else 0, bias.numel() if name in graph.norms else 0
@@ -109,17 +109,12 @@ def _over_space(x: Tensor, reduce: Callable[..., Tensor]) -> Tensor:
     return reduce(x, dim=tuple(range(2, x.dim())), keepdim=True)
 
 
-SUPPORTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-
-
 @dataclass(slots=True)
 class Record:
     """What calibration saw of one layer.
 
-    x: (N, ...) its input. g: (N, ...) the loss's gradient by its output. bias_gradient: (C',) by the bias
-        of its
-    batch norm where it has one, by its own otherwise. pooled: its output is only averaged over space, so x
-    and g
+    x: (N, ...) its input. g: (N, ...) the loss's gradient by its output. bias_gradient: (C',) by the bias of its
+    batch norm where it has one, by its own otherwise. pooled: its output is only averaged over space, so x and g
     are of the pooled input, which is exact.
     """
 
@@ -133,13 +128,23 @@ class Record:
     pooled: bool = False
     scale_parameters: int = 0
 
+    @property
+    def kind(self) -> WeightKind:
+        """The layer's kind. Raises UnsupportedLayerError where none is registered."""
+        found = weight_kind_of(self.module)
+        if found is None:
+            raise UnsupportedLayerError(
+                f"{self.name}: no compressed form of {type(self.module).__name__} is known"
+            )
+        return found
+
     def canonical(self) -> Tensor:
         """Return the input as (N, C, *S), channels second, as the layers keep it."""
-        return self.x.movedim(channel_axis(self.module, self.x), 1)
+        return self.x.movedim(self.kind.channel_dim, 1)
 
     def kept_shape(self, method: Method) -> tuple[int, ...]:
-        """Return the shape, of one image, of what the method is applied to: pooled first, but for Vanilla."""
-        return self.whole_shape if isinstance(method, Vanilla) else tuple(self.x.shape[1:])
+        """Return the shape, of one image, of what the method is applied to: pooled first where that is exact."""
+        return tuple(self.x.shape[1:]) if method.pools_first else self.whole_shape
 
     def mean(self) -> Tensor:
         """Return the mean of the input per channel, (C,)."""
@@ -147,10 +152,7 @@ class Record:
 
     def weight_gradient(self, x: Tensor) -> Tensor:
         """Return dW for an input x: (N, C, *S) at the recorded output gradient."""
-        if is_pointwise(self.module):
-            g = self.g.movedim(channel_axis(self.module, self.g), 1).transpose(0, 1).flatten(1)
-            return (g @ x.transpose(0, 1).flatten(1).mT).view_as(self.weight())
-        return _by_autograd(self.module, self.weight(), x, self.g)
+        return self.kind.weight_gradient(self.module, x, self.g)
 
     def weight(self) -> Tensor:
         """Return the layer's weight; an error when it has none."""
@@ -158,31 +160,6 @@ class Record:
         if not isinstance(weight, Tensor):
             raise UnsupportedLayerError(f"{self.name} has no weight to train")
         return weight
-
-
-def channel_axis(module: nn.Module, tensor: Tensor) -> int:
-    """Return which axis of the layer's input or output holds the channels."""
-    return tensor.dim() - 1 if isinstance(module, nn.Linear) else 1
-
-
-def is_pointwise(module: nn.Module) -> bool:
-    """Return whether the layer is a matrix product at every position."""
-    if isinstance(module, nn.Linear):
-        return True
-    if not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) or module.groups != 1:
-        return False
-    ones = (*module.kernel_size, *module.stride)
-    return all(n == 1 for n in ones) and module.padding in ("same", "valid", (0,) * len(module.kernel_size))
-
-
-def _by_autograd(module: nn.Module, weight: Tensor, x: Tensor, g: Tensor) -> Tensor:
-    if not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        raise UnsupportedLayerError(f"{type(module).__name__} has no weight gradient here")
-    free = weight.detach().requires_grad_()
-    with torch.enable_grad():
-        y = module._conv_forward(x, free, None)
-        (gradient,) = torch.autograd.grad(y, free, g)
-    return gradient
 
 
 def constant_input(mean: Tensor, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fed_asi.errors import BudgetError, ConfigError
-from fed_asi.methods.base import Method
+from fed_asi.methods import Method
 from fed_asi.planning.columns import columns
 from fed_asi.planning.plan import Plan
 from fed_asi.planning.profile import Candidate, LayerProfile, Profile

@@ -1,8 +1,7 @@
 """A plan: for every layer the form in which its input is kept, and one micro-batch, within a byte budget.
 
-The choice is exact (fed_asi.knapsack) for each micro-batch and each first trained layer, because the bytes
-that no form
-avoids (masks, pooled features, the loss) depend on both.
+The choice is exact (knapsack.py) for each micro-batch and each first trained layer, because the bytes that no
+form avoids (masks, pooled features, the loss) depend on both.
 """
 
 from __future__ import annotations
@@ -14,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from fed_asi.errors import BudgetError, ConfigError
-from fed_asi.methods.base import Method
+from fed_asi.methods import Method
+from fed_asi.methods.family import Asked
 from fed_asi.planning.knapsack import UNLIMITED_BYTES, Choices, Knapsack, Solution, smallest_bytes
 from fed_asi.planning.plan import FLOOR, Plan
 from fed_asi.planning.profile import LayerProfile, Profile
@@ -39,7 +39,7 @@ def plan(
     budget: str | int | None,
     *,
     micro_batch: int | None = None,
-    methods: Sequence[str] | None = None,
+    methods: Asked | Sequence[Asked] | None = None,
     objective: str | None = None,
     layers: str | Sequence[str] | None = None,
     count: str = "saved",
@@ -53,15 +53,13 @@ def plan(
     budget: bytes, text such as "256 KiB", or None for unlimited.
     micro_batch: pins it; otherwise the best one is chosen, and among equals the largest, which is the
         fastest.
-    methods: kinds that may be used, such as ("asi",) or ("hosvd(epsilon=0.7)",), of those the profile was
-        made with. centered: whether forms that subtract a fixed mean
-        may be used.
+    methods: what may be used, such as ("asi",), ("hosvd(epsilon=0.7)",) or (HOSVD(0.7),), of what the profile was
+        made with. centered: whether forms that subtract a fixed mean may be used.
     objective: "captured" (centred gradient energy, the default), "perplexity" (the papers'),
         "relative-error".
     layers: None for any subset, "last 4" for the last 4 convolutions, or names; those named are all trained.
     count: what the budget covers: "saved" (all that is alive between forward and backward), "published"
-        (the papers'
-        count), "training" (saved, gradients and optimizer state).
+        (the papers' count), "training" (saved, gradients and optimizer state).
     selection: "published" for the papers' epsilon grid, solved exactly.
     update: "step", or "micro-batch" where weights are updated inside every backward and gradients need no
         buffers.
@@ -153,7 +151,8 @@ def _assemble(question: Question, budget_bytes: int | None, problem: _Problem, s
         value=problem.frozen_value + solution.value,
         count=question.count,
         layer_bytes={layer.name: question.bytes(layer, c) for layer, c in trained} | {FLOOR: problem.floor},
-        means={layer.name: layer.mean for layer, c in trained if getattr(c.method, "centered", False)},
+        means={layer.name: layer.mean for layer, c in trained if c.method.centers},
+        bases={one.name: one.bases[str(c.method)] for one, c in trained if str(c.method) in one.bases},
         notes=tuple(_notes(c.method for _, c in trained)),
     )
 
@@ -164,7 +163,7 @@ def _notes(methods: Iterator[Method]) -> Iterator[str]:
     if loose:
         yield (
             f"bytes of {' and '.join(loose)} are those of the calibration batch; "
-            "their ranks hang on the data, and a step may keep more"
+            "their ranks depend on the data, and a step may keep more"
         )
 
 

@@ -7,64 +7,52 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fed_asi import layers as layer_kinds
 from fed_asi import seeds
 from fed_asi.errors import UnsupportedLayerError
-from fed_asi.layers import LayerState
-from fed_asi.layers.keep import keep
-from fed_asi.methods.base import (
-    ASI,
-    GradientFilter,
-    Method,
-    Quantized,
-    SpatialMean,
-    Vanilla,
-)
-from fed_asi.methods.ranks import PUBLISHED_EPSILONS, proposed_ranks, published_ranks, spectra
-from fed_asi.planning.families import DEFAULT_METHODS, baseline
+from fed_asi.layers import LayerState, attach_
+from fed_asi.memory.storages import storage_bytes
+from fed_asi.methods import KINDS, Family, LayerInput, Method, Vanilla
+from fed_asi.methods.bases import Bases, bases_of, factors_of
+from fed_asi.methods.family import default_families
+from fed_asi.methods.ranks import spectra
 from fed_asi.planning.profile import Candidate, LayerProfile
 from fed_asi.planning.recording import Record, constant_input, grouped
 
 _WARM_STEPS = 2
+Forms = Iterator[tuple[Method, float | None]]
 
 
 def undominated(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
-    """Return the candidates that no other of the same kind and centring beats in both bytes and error.
+    """Return the candidates that no other of the same kind and centring beats in bytes, both counts, and error.
 
     No plan loses by it, as plans admit forms by kind and centring; the published grid stays whole.
     """
     kept: list[Candidate] = []
-    best: dict[tuple[str, bool], float] = {}
+    best: dict[tuple[str, bool], list[tuple[int, float]]] = {}
     for c in sorted(candidates, key=lambda c: (c.saved_bytes, c.error)):
-        group = (c.method.kind, bool(getattr(c.method, "centered", False)))
-        if c.epsilon is not None or c.error < best.get(group, float("inf")):
+        seen = best.setdefault((c.method.kind, c.method.centers), [])
+        if c.epsilon is not None or all(c.error < e or c.published_bytes < b for b, e in seen):
             kept.append(c)
             if c.epsilon is None:
-                best[group] = c.error
+                seen.append((c.published_bytes, c.error))
     return tuple(kept)
 
 
-def check_supported(items: Sequence[Record], methods: Sequence[str]) -> None:
+def check_supported(items: Sequence[Record], families: Sequence[Family]) -> None:
     """Raise UnsupportedLayerError, with reasons, for a rival that none of the layers supports."""
-    for text in methods:
-        method = baseline(text)
-        if method is None or not items:
+    for family in families:
+        if not family.method.must_fit or not items:
             continue
-        reasons = {item.name: _unsupported(item.module, method) for item in items}
+        reasons = {item.name: item.kind.unsupported(item.module, family.value()) for item in items}
         if all(reasons.values()):
             named = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:3])
             more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
-            raise UnsupportedLayerError(f"no layer supports {text}: {named}{more}")
-
-
-def _unsupported(module: nn.Module, method: Method) -> str | None:
-    kind = layer_kinds.kind_of(module)
-    return "no such layer is known" if kind is None else kind.unsupported(module, method)
+            raise UnsupportedLayerError(f"no layer supports {family}: {named}{more}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +60,7 @@ class Study:
     """How the forms of a layer are tried: micro-batches, methods, and how many rank tuples of each."""
 
     micro_batches: tuple[int, ...]
-    methods: tuple[str, ...] = DEFAULT_METHODS
+    families: tuple[Family, ...] = field(default_factory=default_families)
     selection: str = "candidates"
     density: int = 10
     seed: int = 0
@@ -108,6 +96,8 @@ class Study:
                 size: undominated(self._candidates(trial, size, head)) for size in self.micro_batches
             },
             head=head,
+            element_bytes=item.weight().element_size(),
+            bases=trial.bases,
         )
 
     def _candidates(self, trial: Trial, micro_batch: int, head: bool) -> Iterator[Candidate]:
@@ -118,116 +108,125 @@ class Study:
 
     def forms(
         self, item: Record, micro_batch: int, head: bool, values: Sequence[Tensor] | None = None
-    ) -> Iterator[tuple[Method, float | None]]:
+    ) -> Forms:
         """Yield the methods to try; an epsilon marks those of the published grid.
 
         values: the spectra that ranks are proposed from, one a mode; the item's own by default.
         """
-        published = self.selection == "published"
-        centering = (False,) if published else (False, True)
-        if "vanilla" in self.methods or head:
-            yield from ((Vanilla(centered=c), None) for c in centering)
-        if "asi" in self.methods or "asi-published" in self.methods:
-            whole = grouped(item.canonical(), min(micro_batch, len(item.x)))
-            yield from self._ranked(item, spectra(whole) if values is None else values)
-        if not published and "quantized" in self.methods:
-            yield from ((Quantized(bits, centered=c), None) for bits in (8, 4) for c in centering)
-        if not published and "mean" in self.methods and item.pooled:
-            yield SpatialMean(), None
-        if not head:
-            yield from ((method, None) for method in map(baseline, self.methods) if method is not None)
 
-    def _ranked(self, item: Record, values: Sequence[Tensor]) -> Iterator[tuple[Method, float | None]]:
-        order = "published" if "asi-published" in self.methods else "sequential"
-        for epsilon in PUBLISHED_EPSILONS:
-            yield ASI(in_layer_order(item, published_ranks(values, epsilon)), order=order), epsilon
-        if self.selection == "published":
-            return
-        dims = tuple(len(mode) for mode in values)
-        tried = [(ranks, bits) for ranks in proposed_ranks(dims, values, self.density) for bits in (32, 8)]
-        tried.append((dims, 32))  # every rank full: exact, so that a large budget is not left unused
-        for ranks, bits in tried:
-            for c in (False, True):
-                yield ASI(in_layer_order(item, ranks), bits=bits, centered=c, warm=False), None
+        def found() -> Sequence[Tensor]:
+            whole = grouped(item.canonical(), min(micro_batch, len(item.x)))
+            return spectra(whole) if values is None else values
+
+        seen = LayerInput(found, item.pooled, head, self.selection == "published", self.density)
+        for family in self._in_order(head):
+            for method, epsilon in family.propose(seen):
+                yield method.reordered(item.kind.own_order), epsilon
+
+    def _in_order(self, head: bool) -> list[Family]:
+        """The families, exact ones first; the classifier may always be kept whole."""
+        wanted = list(self.families)
+        if head and all(family.method is not Vanilla for family in wanted):
+            wanted.append(Family(Vanilla))
+        known = list(KINDS)
+        return sorted(wanted, key=lambda family: (not family.method.exact, known.index(family.kind)))
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One layer with its recorded input, ready to try methods on."""
+    """One layer with its recorded input, ready to try methods on.
+
+    bases: the factors that calibration fixed, by the text of the method they are for.
+    """
 
     item: Record
     mean: Tensor
     energy: float
     seed: int
+    bases: dict[str, Bases] = field(default_factory=dict)
 
     def run(self, method: Method, micro_batch: int, epsilon: float | None) -> Candidate | None:
         """Return what the method costs and is worth; None when the layer cannot do it."""
-        kind = layer_kinds.kind_of(self.item.module)
-        if kind is None or _unsupported(self.item.module, method) is not None:
+        if self.item.kind.unsupported(self.item.module, method) is not None:
             return None
         count = min(micro_batch, len(self.item.x))
+        self._calibrate(method)
+        shape = (micro_batch, *self.item.kept_shape(method))
+        dtype = self.item.x.dtype
+        saved = self.item.kind.saved_bytes(self.item.module, method, shape, dtype)
+        published = 0
         if not method.sized:
-            saved = self._measured_bytes(method, count)
-        else:
-            shape = (micro_batch, *self.item.kept_shape(method))
-            saved = kind.saved_bytes(self.item.module, method, shape, self.item.x.dtype)
+            saved, published = self._measured_bytes(method, count)
+        elif self.item.kind.published:
+            published = self._published_bytes(method, shape, dtype)
         error = float(f"{self._error(method, count):.6g}")
-        return Candidate(method, saved, saved, error, self.energy - error**2, epsilon)
+        return Candidate(method, saved, published, error, self.energy - error**2, epsilon)
+
+    def _calibrate(self, method: Method) -> None:
+        """Fix the method's factors on the whole calibration batch, once."""
+        if str(method) not in self.bases:
+            factors = method.calibrated(self._wanted(method))
+            if factors is not None:
+                self.bases[str(method)] = bases_of(factors)
+
+    def _wanted(self, method: Method) -> Tensor:
+        """The input as the method sees it: (N, C, *S), less its mean where that is kept."""
+        x = self.item.canonical()
+        return x - constant_input(self.mean, x) if method.centers else x
+
+    def _published_bytes(self, method: Method, shape: tuple[int, ...], dtype: torch.dtype) -> int:
+        kind = self.item.kind
+        if method.needs_pool:
+            shape = (*shape[:2], *[1] * (len(shape) - 2))
+        canonical = method.reordered(kind.canonical_order)
+        return canonical.published_bytes(
+            kind.size(self.item.module, shape), canonical.mode_ranks, dtype.itemsize
+        )
 
     def _error(self, method: Method, micro_batch: int) -> float:
         """Return ||dW_kept - dW||_F with micro-batches of that size side by side and warm factors."""
-        if isinstance(method, (Vanilla, SpatialMean)):
+        if method.exact:
             return 0.0
-        if isinstance(method, GradientFilter):
-            return self._filtered_error(method)
+        if not method.restores:
+            return self._error_of_the_layer(method)
         x = self.item.canonical()
         state = self._state(method, micro_batch)
-        kept = keep(x, state)
-        if isinstance(method, ASI) and method.warm:
+        kept = state.method.keep(x, state)
+        if method.warm_start:
             for _ in range(_WARM_STEPS - 1):
                 state.factors = state.pending
-                kept = keep(x, state)
-        restored = kept.restore()
-        wanted = x - constant_input(self.mean, x) if getattr(method, "centered", False) else x
-        return float(self.item.weight_gradient(restored - wanted).double().norm())
+                kept = state.method.keep(x, state)
+        return float(self.item.weight_gradient(kept.restore() - self._wanted(method)).double().norm())
 
-    def _measured_bytes(self, method: Method, micro_batch: int) -> int:
-        """Return the most bytes that a micro-batch of the calibration batch keeps."""
-        largest = 0
+    def _measured_bytes(self, method: Method, micro_batch: int) -> tuple[int, int]:
+        """Return the most bytes that a micro-batch of the calibration batch keeps, and the papers' count of them."""
+        saved = published = 0
         for part in grouped(self.item.canonical(), micro_batch):
-            kept = keep(part, self._state(method, None))
-            storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in kept.tensors}
-            largest = max(largest, sum(storages.values()))
-        return largest
+            state = self._state(method, None)
+            kept = state.method.keep(part, state)
+            saved = max(saved, storage_bytes(kept.tensors))
+            published = max(published, kept.published_bytes if self.item.kind.published else 0)
+        return saved, published
 
-    def _filtered_error(self, method: GradientFilter) -> float:
-        """Return ||dW_filtered - dW||_F of the compressed layer itself, whose kept form restores no input."""
+    def _error_of_the_layer(self, method: Method) -> float:
+        """Return ||dW_method - dW||_F of the compressed layer itself, whose kept form restores no input."""
         module = copy.deepcopy(self.item.module).requires_grad_(True).train()
-        layer_kinds.attach_(module, self._state(method, None))
+        attach_(module, self._state(method, None))
         with torch.enable_grad():
             torch.autograd.backward(module(self.item.x), self.item.g)
         found = module._parameters["weight"]
         if found is None or found.grad is None:
-            raise UnsupportedLayerError(f"{self.item.name}: the gradient filter gave no weight gradient")
+            raise UnsupportedLayerError(f"{self.item.name}: {method} gave no weight gradient")
         return float((found.grad - self.item.weight_gradient(self.item.canonical())).double().norm())
 
     def _state(self, method: Method, micro_batch: int | None) -> LayerState:
+        bases = self.bases.get(str(method))
         return LayerState(
             name=self.item.name,
-            method=_canonical_method(self.item, method),
+            method=method.reordered(self.item.kind.canonical_order),
             original=type(self.item.module),
             seed=self.seed,
             micro_batch=micro_batch,
             mean=self.mean,
+            factors=None if bases is None else factors_of(bases),
         )
-
-
-def in_layer_order(item: Record, ranks: tuple[int, ...]) -> tuple[int, ...]:
-    """Return canonical ranks (B, C, *S) in the order of the layer's own modes."""
-    return (ranks[0], *ranks[2:], ranks[1]) if isinstance(item.module, nn.Linear) else ranks
-
-
-def _canonical_method(item: Record, method: Method) -> Method:
-    if not isinstance(method, ASI) or not isinstance(item.module, nn.Linear):
-        return method
-    return replace(method, ranks=(method.ranks[0], method.ranks[-1], *method.ranks[1:-1]))

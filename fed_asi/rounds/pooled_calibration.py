@@ -10,11 +10,11 @@ from torch import Tensor
 
 from fed_asi import files, seeds
 from fed_asi.devices import calibration
-from fed_asi.devices.calibration import IMAGES, Sums, blank_records, forms_of
+from fed_asi.devices.calibration import COLUMNS, IMAGES, Sums, blank_records, forms_of
 from fed_asi.devices.job import Job
 from fed_asi.devices.reply import Reply, payload_bytes
 from fed_asi.errors import RunError
-from fed_asi.methods.base import Method
+from fed_asi.methods import Method
 from fed_asi.planning.profile import Candidate, LayerProfile, Profile
 from fed_asi.planning.recording import Record
 from fed_asi.planning.trials import undominated
@@ -103,11 +103,14 @@ def _mean(parts: Sequence[Mapping[str, Tensor]], name: str) -> Tensor:
 def _candidates(
     forms: Sequence[tuple[Method, float | None]], parts: Sequence[Mapping[str, Tensor]], name: str
 ) -> list[Candidate]:
-    means = _mean(parts, name).view(-1, 3).tolist()
-    largest = torch.stack([part[name].view(-1, 3)[:, 0] for part in parts if name in part]).amax(0)
+    rows = torch.stack([part[name].view(-1, COLUMNS) for part in parts if name in part])
+    largest = rows[:, :, :2].amax(0).tolist()
+    means = _mean(parts, name).view(-1, COLUMNS)[:, 2:].tolist()
     return [
-        Candidate(method, int(saved), int(saved), float(f"{square**0.5:.6g}"), captured, epsilon)
-        for (method, epsilon), saved, (_, square, captured) in zip(forms, largest, means, strict=True)
+        Candidate(method, int(saved), int(published), float(f"{square**0.5:.6g}"), captured, epsilon)
+        for (method, epsilon), (saved, published), (square, captured) in zip(
+            forms, largest, means, strict=True
+        )
         if saved >= 0
     ]
 

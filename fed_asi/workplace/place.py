@@ -26,7 +26,7 @@ from fed_asi.data.shards import Shards
 from fed_asi.errors import RunError
 from fed_asi.files import read_tensors
 from fed_asi.fleets.config import RunConfig
-from fed_asi.methods.base import Vanilla
+from fed_asi.methods import Vanilla
 from fed_asi.planning.device_plans import DevicePlans
 from fed_asi.planning.profile import Profile
 from fed_asi.workplace.address import run_fingerprint

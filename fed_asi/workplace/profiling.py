@@ -14,6 +14,7 @@ from fed_asi.compression.tune import tune_last_
 from fed_asi.data.images import Images, to_batch
 from fed_asi.fleets import fleet
 from fed_asi.fleets.config import RunConfig
+from fed_asi.methods import Family, Vanilla
 from fed_asi.planning import calibration
 from fed_asi.planning.device_plans import DevicePlans, Limits, choose_layers, micro_batches_needed
 from fed_asi.planning.profile import Profile
@@ -49,7 +50,7 @@ def layers_of_plans(config: RunConfig, profile: Profile) -> set[str]:
 
 def trained_names(model: nn.Module, config: RunConfig) -> Sequence[str]:
     """Return the names of all layers or parameters that any device may train; the model stays as it is."""
-    wanted = 0 if config.method.name == "head" else config.method.layers
+    wanted = config.method.layers if config.method.families else 0
     if wanted in {"all", "any"}:
         return [name for name, p in model.named_parameters()]
     if isinstance(wanted, int):
@@ -83,7 +84,7 @@ def profile_of(
         public[1][:count],
         trained=trained,
         micro_batches=[b for b in micro_batches_needed(needs, smaller=smaller) if b <= len(features)],
-        methods=config.method.allowed or ("vanilla",),
+        methods=config.method.families or (Family(Vanilla),),
         selection="published" if config.method.grid == "published" else "candidates",
         seed=config.seed,
     )

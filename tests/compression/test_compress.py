@@ -17,7 +17,7 @@ from fed_asi.compression.compress import check_gradients, compress_, uncompress_
 from fed_asi.compression.tune import tune_last_
 from fed_asi.errors import ConfigError, UnsupportedLayerError
 from fed_asi.memory.meter import ActivationMeter
-from fed_asi.methods.base import (
+from fed_asi.methods import (
     ASI,
     HOSVD,
     BiasOnly,
@@ -216,6 +216,7 @@ def test_a_plan_like_object_brings_its_micro_batch_and_means() -> None:
         methods={"again": Vanilla(centered=True), "head": Vanilla()},
         micro_batch=2,
         means={"again": tuple(0.1 * i for i in range(6))},
+        bases={},
     )
     model = small().train()
     report = compress_(model, plan)

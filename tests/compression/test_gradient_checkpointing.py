@@ -13,7 +13,7 @@ from fed_asi.compression.cut import segments
 from fed_asi.compression.gradient_checkpointing import Checkpointed
 from fed_asi.errors import ConfigError
 from fed_asi.memory.meter import RECOMPUTATION, ActivationMeter
-from fed_asi.methods.base import Vanilla
+from fed_asi.methods import Vanilla
 from fed_asi.training.steps import training_mode_
 
 

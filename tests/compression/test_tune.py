@@ -9,7 +9,7 @@ from torch import nn
 from fed_asi import models
 from fed_asi.compression.tune import tune_, tune_last_
 from fed_asi.errors import ConfigError
-from fed_asi.methods.base import ASI, BiasOnly, Frozen, Vanilla
+from fed_asi.methods import ASI, BiasOnly, Frozen, Vanilla
 
 
 def test_last_two_of_mcunet_train_their_norms_and_the_head() -> None:

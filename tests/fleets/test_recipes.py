@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from fed_asi.devices.job import Job
 from fed_asi.devices.work import train_locally
-from fed_asi.fleets.config import MethodConfig
+from fed_asi.methods import recipe_names
 from fed_asi.workplace.prepare import prepare
 from runs import small
 
-NAMES = get_args(MethodConfig.model_fields["name"].annotation)
+NAMES = recipe_names()
 KEPT = {  # kinds that the record must show, beside the classifier's own
     "asi": "asi",
     "asi-published": "asi",

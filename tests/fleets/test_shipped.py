@@ -11,8 +11,9 @@ from pydantic import BaseModel
 
 from fed_asi.errors import ConfigError
 from fed_asi.fleets import fleet
-from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.config import MethodConfig, RunConfig
 from fed_asi.fleets.file import _models_in, load_config
+from fed_asi.methods import recipe_names, recipe_of
 
 ROOT = Path(__file__).parents[2]
 FLEETS = sorted((ROOT / "experiments" / "fleets").glob("*.toml"))
@@ -62,4 +63,5 @@ def test_every_setting_is_documented(name, model):
         "version",
         *(key for key, field in model.model_fields.items() if list(_models_in(field.annotation))),
     }
-    assert documented == set(model.model_fields) - (hidden - {"schedule"})
+    settings = {key for one in recipe_names() for key in recipe_of(one).settings if model is MethodConfig}
+    assert documented == settings | set(model.model_fields) - (hidden - {"schedule"})

@@ -12,7 +12,7 @@ from fed_asi import layers
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.layers.activation import SLOPES, slope_error
 from fed_asi.memory.meter import ActivationMeter
-from fed_asi.methods.base import Frozen, Quantized
+from fed_asi.methods import Frozen, Quantized
 
 EXACT = {
     "relu": nn.ReLU,

@@ -12,7 +12,7 @@ from torch import nn
 from fed_asi import layers
 from fed_asi.errors import ConfigError, UnsupportedLayerError
 from fed_asi.layers import LayerState, attach_, detach_
-from fed_asi.methods.base import ASI
+from fed_asi.methods import ASI
 
 
 def model(ranks: tuple[int, ...] = (2, 3, 2, 2)) -> nn.Sequential:

@@ -18,10 +18,9 @@ from torch import Tensor, nn
 
 from fed_asi import layers
 from fed_asi.layers.base import LayerState, attach_, commit_factors_, detach_, kind_of, state_of
-from fed_asi.layers.keep import keep
 from fed_asi.layers.linear import features_second
 from fed_asi.memory.meter import ActivationMeter
-from fed_asi.methods.base import (
+from fed_asi.methods import (
     ASI,
     HOSVD,
     BiasOnly,
@@ -57,8 +56,8 @@ def restored(case: Case, method: Method) -> Tensor:
     """The input that the method's form stands for, less the mean where it is centred."""
     state = LayerState("layer", method, type(case.layer), seed=5, mean=mean_of(case))
     if isinstance(case.layer, nn.Linear):
-        return keep(case.x.movedim(-1, 1), state, features_second(method)).restore().movedim(1, -1)
-    return keep(case.x, state, method).restore()
+        return method.reordered(features_second).keep(case.x.movedim(-1, 1), state).restore().movedim(1, -1)
+    return method.keep(case.x, state).restore()
 
 
 def gradients(layer: nn.Module, x: Tensor, g: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -11,7 +11,7 @@ from torch import nn
 from fed_asi import layers
 from fed_asi.layers.dropout import DropoutState
 from fed_asi.memory.meter import ActivationMeter
-from fed_asi.methods.base import Frozen
+from fed_asi.methods import Frozen
 
 
 def made(p: float = 0.25, seed: int = 3) -> nn.Module:

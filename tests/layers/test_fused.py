@@ -12,8 +12,8 @@ from fed_asi import tucker
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.layers import LayerState, attach_, masks
 from fed_asi.layers.fused import reason_not_fusable
-from fed_asi.layers.keep import sequential
-from fed_asi.methods.base import ASI, BiasOnly, Frozen, GradientFilter, Method, Vanilla
+from fed_asi.methods import ASI, BiasOnly, Frozen, GradientFilter, Method, Vanilla
+from fed_asi.methods.asi import sequential
 
 ACTS: list[nn.Module | None] = [None, nn.ReLU(), nn.ReLU6(), nn.Hardtanh(-0.5, 0.7), nn.LeakyReLU(0.1)]
 METHODS: list[Method] = [Vanilla(), Vanilla(centered=True), ASI((4, 6, 5, 6)), BiasOnly(), Frozen()]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fed_asi import layers
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.memory.meter import ActivationMeter
-from fed_asi.methods.base import Frozen, Vanilla
+from fed_asi.methods import Frozen, Vanilla
 
 SHAPES = {nn.BatchNorm1d: (4, 3), nn.BatchNorm2d: (4, 3, 5, 2), nn.BatchNorm3d: (2, 3, 2, 3, 4)}
 

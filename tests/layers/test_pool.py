@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fed_asi import layers
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.memory.meter import ActivationMeter
-from fed_asi.methods.base import Frozen
+from fed_asi.methods import Frozen
 
 
 def swapped(module: nn.Module) -> nn.Module:

@@ -12,7 +12,7 @@ from torch import nn
 from fed_asi import compress_, layers, models, tune_last_, uncompress_
 from fed_asi.layers.dropout import DropoutState
 from fed_asi.memory.meter import ActivationMeter
-from fed_asi.methods.base import Frozen, Vanilla
+from fed_asi.methods import Frozen, Vanilla
 from fed_asi.models.torchvision_shim import torchvision
 from fed_asi.training.steps import training_mode_
 

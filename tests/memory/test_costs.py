@@ -10,16 +10,9 @@ from fed_asi import models
 from fed_asi.compression.compress import compress_
 from fed_asi.compression.tune import tune_last_
 from fed_asi.memory.costs import Cost, cost
-from fed_asi.memory.counting import (
-    LayerSize,
-    dw_macs,
-    forward_macs,
-    overhead_macs,
-    published_bytes,
-    published_flops,
-)
 from fed_asi.memory.meter import ActivationMeter
-from fed_asi.methods.base import ASI, HOSVD, BiasOnly, Frozen, GradientFilter, Method, Quantized, Vanilla
+from fed_asi.methods import ASI, HOSVD, BiasOnly, Frozen, GradientFilter, Method, Quantized, Vanilla
+from fed_asi.methods.sizes import LayerSize
 
 DENSE = LayerSize((2, 3, 8, 8), (2, 5, 4, 4), (3, 3))
 DEPTHWISE = LayerSize((2, 6, 8, 8), (2, 6, 8, 8), (3, 3), groups=6)
@@ -27,40 +20,39 @@ POINTWISE = LayerSize((4, 6, 5, 5), (4, 7, 5, 5), (1, 1))
 
 
 def test_exact_macs_by_hand() -> None:
-    assert forward_macs(DENSE) == 9 * 3 * 5 * 4 * 4 * 2
-    assert forward_macs(DEPTHWISE) == 9 * 6 * 8 * 8 * 2
-    assert dw_macs(DENSE, Vanilla()) == forward_macs(DENSE)
-    assert dw_macs(DENSE, Frozen()) == dw_macs(DENSE, BiasOnly()) == 0
-    assert overhead_macs(DENSE, Vanilla()) == 0
+    assert DENSE.forward_macs == 9 * 3 * 5 * 4 * 4 * 2
+    assert DEPTHWISE.forward_macs == 9 * 6 * 8 * 8 * 2
+    assert Vanilla().dw_macs(DENSE) == DENSE.forward_macs
+    assert Frozen().dw_macs(DENSE) == BiasOnly().dw_macs(DENSE) == 0
+    assert Vanilla().overhead_macs(DENSE) == 0
 
 
 def test_the_published_convention_by_hand() -> None:
-    assert published_flops(DENSE, Vanilla()) == 9 * 3 * 5 * 2 * (8 * 8 + 4 * 4)
-    assert published_flops(DEPTHWISE, Vanilla()) == 9 * 6 * 6 * 2 * (64 + 64)  # groups are ignored
-    assert published_bytes(DENSE, Vanilla()) == 4 * 2 * 3 * 8 * 8
-    assert published_bytes(DENSE, GradientFilter(2)) == 4 * 2 * 3 * 2 * 2  # patches of the output's grid
-    assert published_bytes(DENSE, Frozen()) == 0
+    assert Vanilla().published_flops(DENSE) == 9 * 3 * 5 * 2 * (8 * 8 + 4 * 4)
+    assert Vanilla().published_flops(DEPTHWISE) == 9 * 6 * 6 * 2 * (64 + 64)  # groups are ignored
+    assert Vanilla().published_bytes(DENSE) == 4 * 2 * 3 * 8 * 8
+    assert GradientFilter(2).published_bytes(DENSE) == 4 * 2 * 3 * 2 * 2  # patches of the output's grid
+    assert Frozen().published_bytes(DENSE) == 0
 
 
 def test_published_asi_by_hand() -> None:
     ranks, numel = (2, 3, 4, 2), 4 * 6 * 5 * 5
     overhead = sum(2 * numel * r + r**3 for r in ranks)
     dw = 2 * 7 * 25 * 4 + 5 * 2 * 3 * 4 * 2 + 25 * 2 * 3 * 2 + 7 * 2 * 3 * 25 + 7 * 6 * 3
-    assert published_flops(POINTWISE, ASI(ranks), ranks) == 6 * 7 * 25 * 4 + overhead + dw
-    assert published_bytes(POINTWISE, ASI(ranks), ranks) == 4 * (48 + 4 * 2 + 6 * 3 + 5 * 4 + 5 * 2)
+    assert ASI(ranks).published_flops(POINTWISE, ranks) == 6 * 7 * 25 * 4 + overhead + dw
+    assert ASI(ranks).published_bytes(POINTWISE, ranks) == 4 * (48 + 4 * 2 + 6 * 3 + 5 * 4 + 5 * 2)
 
 
 def test_a_rank_above_its_mode_counts_as_the_mode() -> None:
-    assert published_bytes(POINTWISE, ASI((99, 2, 2, 2)), (99, 2, 2, 2)) == published_bytes(
-        POINTWISE, ASI((4, 2, 2, 2)), (4, 2, 2, 2)
-    )
+    above, at = (99, 2, 2, 2), (4, 2, 2, 2)
+    assert ASI(above).published_bytes(POINTWISE, above) == ASI(at).published_bytes(POINTWISE, at)
 
 
 def test_full_ranks_cost_no_compression_and_the_exact_gradient() -> None:
     for size in (DENSE, DEPTHWISE, POINTWISE):
         method = ASI(size.dims)
-        assert overhead_macs(size, method, size.dims) == 0
-        assert dw_macs(size, method, size.dims) == forward_macs(size)
+        assert method.overhead_macs(size, size.dims) == 0
+        assert method.dw_macs(size, size.dims) == size.forward_macs
 
 
 # (network, trained convolutions): MB and GFLOPs as the poster prints them, GMACs counted right

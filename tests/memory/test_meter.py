@@ -20,7 +20,7 @@ from fed_asi.compression.compress import compress_
 from fed_asi.compression.tune import tune_last_
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.memory.meter import ActivationMeter
-from fed_asi.methods.base import ASI, HOSVD, BiasOnly, FixedSubspace, GradientFilter, Quantized, Vanilla
+from fed_asi.methods import ASI, HOSVD, BiasOnly, FixedSubspace, GradientFilter, Quantized, Vanilla
 from fed_asi.training.steps import training_mode_
 
 

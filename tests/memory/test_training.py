@@ -11,7 +11,7 @@ from fed_asi.compression.compress import compress_
 from fed_asi.compression.tune import tune_last_
 from fed_asi.memory.peak import StepMeter
 from fed_asi.memory.training import training_memory
-from fed_asi.methods.base import ASI, Quantized, Vanilla
+from fed_asi.methods import ASI, Quantized, Vanilla
 
 CPU = torch.device("cpu")
 

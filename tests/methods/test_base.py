@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from fed_asi.errors import ConfigError
-from fed_asi.methods.base import (
+from fed_asi.methods import (
     ASI,
     HOSVD,
     KINDS,

@@ -16,10 +16,10 @@ from fed_asi.compression.compress import compress_
 from fed_asi.compression.graph import analyse
 from fed_asi.errors import ConfigError, ProfileError, UnsupportedLayerError
 from fed_asi.memory.meter import ActivationMeter
-from fed_asi.methods.base import ASI, Quantized, SpatialMean, Vanilla
+from fed_asi.methods import ASI, Quantized, SpatialMean, Vanilla
+from fed_asi.methods.family import parse
 from fed_asi.methods.ranks import PUBLISHED_EPSILONS, proposed_ranks, published_ranks, spectra
 from fed_asi.planning.calibration import profile
-from fed_asi.planning.families import baseline
 from fed_asi.planning.profile import Candidate, Profile
 from fed_asi.planning.recording import record
 from fed_asi.planning.search import plan, smallest_plan_bytes
@@ -267,7 +267,7 @@ def test_rivals_are_profiled_with_the_bytes_a_step_keeps(
     x, y = batch
     made = profile(model, x, y, micro_batches=[len(x)], methods=(text,))
     chosen = plan(made, None, methods=(text,), micro_batch=len(x))
-    assert baseline(text) in chosen.methods.values()
+    assert parse(text).value() in chosen.methods.values()
     compressed = copy.deepcopy(model).train()
     compress_(compressed, chosen)
     with ActivationMeter(compressed) as meter:
@@ -310,3 +310,32 @@ def test_a_rival_that_no_layer_supports_is_named_with_the_reasons() -> None:
     made = profile(model, x, y, micro_batches=(2,), density=2)
     with pytest.raises(ConfigError, match=r"can be kept as hosvd, only as asi, bias, quantized, vanilla"):
         plan(made, None, methods=("hosvd",))
+
+
+FORMS = ["asi", "quantized", "vanilla", "hosvd(epsilon=0.9)", "fixed", "filter(patch=2)"]
+
+
+@pytest.mark.parametrize("text", FORMS)
+@pytest.mark.parametrize("micro_batch", [1, 8])
+def test_the_papers_count_is_planned_as_it_is_measured(
+    model: nn.Module, batch: tuple[Tensor, Tensor], text: str, micro_batch: int
+) -> None:
+    x, y = batch
+    made = profile(model, x, y, micro_batches=[micro_batch], methods=(text, "bias"))
+    chosen = plan(made, None, methods=(text, "bias"), count="published")
+    assert parse(text).kind in {method.kind for method in chosen.methods.values()}
+    compressed = copy.deepcopy(model).train()
+    compress_(compressed, chosen)
+    largest = 0
+    for detailed in (True, False):
+        meter = ActivationMeter(compressed, detailed=detailed)
+        for start in range(0, len(x), micro_batch):
+            part = slice(start, start + micro_batch)
+            with meter:
+                loss = F.cross_entropy(compressed(x[part].clone()), y[part].clone())
+            largest = max(largest, meter.published_bytes)
+        if text.startswith("hosvd"):  # planned is the sum of each layer's largest micro-batch
+            assert 0 < largest <= chosen.planned_bytes
+        else:
+            assert largest == chosen.planned_bytes
+    del loss

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from fed_asi.errors import BudgetError, ConfigError, ProfileError
-from fed_asi.methods.base import ASI, BiasOnly, Frozen, Quantized, Vanilla
+from fed_asi.methods import ASI, BiasOnly, Frozen, Quantized, Vanilla
 from fed_asi.planning.knapsack import Choices, Knapsack, pareto
 from fed_asi.planning.plan import FLOOR, Plan, differences
 from fed_asi.planning.profile import Candidate, LayerProfile, ModelFingerprint, Profile
@@ -114,21 +114,21 @@ def test_pareto_drops_what_is_beaten() -> None:
     assert pareto(sizes, np.array([2.0, 1.0, 3.0, 0.5, 1.5])).tolist() == [1, 4, 2]
 
 
-def forms(micro_batch: int, found: Rows) -> Iterator[Candidate]:
+def forms(micro_batch: int, found: Rows, convolution: bool = True) -> Iterator[Candidate]:
     """Tucker forms of these bytes and worth, two of a published grid that are worth more, and the whole."""
     for i, (size, value) in enumerate(found):
         yield Candidate(ASI((micro_batch, 1 + i)), size, size // 2, 1.0 / (1 + i), value)
     for i, (size, value) in enumerate(found[:2]):
         grid = ASI((micro_batch, 1 + i), order="published")
         yield Candidate(grid, size, size // 2, 1.0 / (1 + i), 2 * value, 0.4 + 0.1 * i)
-    yield Candidate(Vanilla(), 4096 * micro_batch, 4096 * micro_batch, 0.0, 20.0)
+    yield Candidate(Vanilla(), 4096 * micro_batch, 4096 * micro_batch if convolution else 0, 0.0, 20.0)
 
 
 def layer(
     name: str, rows: dict[int, Rows], *, head: bool = False, position: int = 0, bias: float = 0.1
 ) -> LayerProfile:
     """A layer whose forms at each micro-batch have these (bytes, captured)."""
-    candidates = {b: tuple(forms(b, found)) for b, found in rows.items()}
+    candidates = {b: tuple(forms(b, found, not head)) for b, found in rows.items()}
     return LayerProfile(
         name, "Conv2d", (4, 8, 8), position, 100, 4, 2.0, 10.0, bias, (0.5,) * 4, candidates, head
     )
@@ -262,15 +262,19 @@ def test_plans_are_read_back_as_they_were(profile: Profile) -> None:
     [
         ("{", "not JSON"),
         ("[]", "no version"),
-        ('{"version": 99}', "version 99; this release reads up to 1"),
-        ('{"version": 1}', "corrupt: KeyError"),
+        ('{"version": 99}', "version 99; this release reads up to"),
+        ('{"version": VERSION}', "corrupt: KeyError"),
     ],
 )
-def test_damaged_files_are_named(text: str, what: str) -> None:
+@pytest.mark.parametrize(("kind", "version"), [(Plan, 1), (Profile, 2)])
+def test_damaged_files_are_named(text: str, what: str, kind: type[Plan | Profile], version: int) -> None:
     with pytest.raises(ProfileError, match=f"mine.json .*{what}"):
-        Plan.from_json(text, "mine.json")
-    with pytest.raises(ProfileError, match=f"mine.json .*{what}"):
-        Profile.from_json(text, "mine.json")
+        kind.from_json(text.replace("VERSION", str(version)), "mine.json")
+
+
+def test_a_profile_that_held_another_count_is_refused() -> None:
+    with pytest.raises(ProfileError, match="version 1, which this release no longer reads; make it anew"):
+        Profile.from_json('{"version": 1}', "mine.json")
 
 
 def test_profiles_are_read_back_as_they_were(profile: Profile) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from fed_asi.commands.main import _command
 from fed_asi.errors import ConfigError, MissingDataError, ProfileError
-from fed_asi.methods.base import ASI, BiasOnly, Quantized, Vanilla
+from fed_asi.methods import ASI, BiasOnly, Quantized, Vanilla
 from fed_asi.planning.plan import Plan
 from fed_asi.planning.profile import Profile
 from fed_asi.planning.rivals import next_better

@@ -16,7 +16,7 @@ from fed_asi.compression.compress import compress_
 from fed_asi.compression.cut import cut
 from fed_asi.compression.tune import tune_last_
 from fed_asi.memory.peak import StepMeter
-from fed_asi.methods.base import ASI, HOSVD, Method, Quantized, Vanilla
+from fed_asi.methods import ASI, HOSVD, Method, Quantized, Vanilla
 from strategies import seeded
 
 WAITING = (

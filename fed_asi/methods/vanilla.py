@@ -1,0 +1,30 @@
+"""The input as it is, which is what plain PyTorch keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fed_asi.methods.base import LayerInput, Method, register
+
+
+@register
+@dataclass(frozen=True, slots=True)
+class Vanilla(Method):
+    """The input is kept whole, as plain PyTorch does."""
+
+    kind: ClassVar[str] = "vanilla"
+    exact: ClassVar[bool] = True
+    pools_first: ClassVar[bool] = False
+    by_default: ClassVar[bool] = True
+    centered: bool = False
+
+    def words(self) -> str:
+        """Return "whole"."""
+        return "whole"
+
+    @classmethod
+    def propose(cls, seen: LayerInput) -> Iterator[tuple[Method, float | None]]:
+        """Yield it, with and without its mean."""
+        yield from ((Vanilla(centered=c), None) for c in seen.centering)
