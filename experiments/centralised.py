@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fed_asi import data, layers, models, seeds
+from fed_asi import data, models, seeds
 from fed_asi.compression.compress import check_gradients, compress_
 from fed_asi.compression.cut import cut
 from fed_asi.data.features import FeatureSource, FeatureStore
@@ -194,7 +194,6 @@ def _epoch(
         loss = F.cross_entropy(tail(x), y)
         loss.backward()
         optimizer.step_(lr)
-        layers.commit_factors_(tail)
         times.append(time.thread_time() - began)
         losses.append(float(loss.detach()))
     return losses, times

@@ -35,7 +35,8 @@ class LayerState:
     pooled: the output only feeds a global average pool (needed by SpatialMean).
     mean: (C,) fixed channel mean of the input, for centred methods.
     factors: committed warm factors, one a mode of the input, None where a mode has none.
-    pending: the factors of the newest micro-batch, which `commit_factors_` makes the committed.
+    pending: the factors of the newest micro-batch; the committed ones once an optimizer has moved the weights.
+    moves: how often the layer's trained parameters had been written to when `pending` was found.
     published_bytes: of the kept form of the newest input alone, without masks: what the papers count.
     """
 
@@ -49,6 +50,7 @@ class LayerState:
     mean: Tensor | None = None
     factors: Factors | None = None
     pending: Factors | None = None
+    moves: int = 0
     published_bytes: int = 0
 
 
@@ -168,22 +170,42 @@ def compressed_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module, LayerS
             yield name, module, state
 
 
-def commit_factors_(model: nn.Module) -> None:
-    """Make the newest factors the ones every micro-batch of the next optimizer step starts from.
+def follow_(module: nn.Module, state: LayerState) -> None:
+    """Commit the newest factors if an optimizer has moved the layer since they were found; called by every forward.
 
-    Call it after each optimizer step. Until then all micro-batches start from the same factors.
+    All micro-batches of one optimizer step start from the same factors, those of the step before.
     """
-    for module in model.modules():  # without their names, as this is part of every step
+    moves = _moves(module, state)
+    if state.pending is not None and moves != state.moves:
+        state.factors, state.pending = state.pending, None
+    state.moves = moves
+
+
+def _moves(module: nn.Module, state: LayerState) -> int:
+    """Return how often the layer's trained parameters, and those of modules fused into it, were written to."""
+    owners = (module, *state.fused)
+    found = (p for owner in owners for p in owner._parameters.values() if p is not None and p.requires_grad)
+    return sum(p._version for p in found)
+
+
+def commit_factors_(model: nn.Module) -> None:
+    """Make the newest factors the ones that the next forward starts from, as an optimizer step does by itself.
+
+    Needed only with an optimizer that writes to parameters behind autograd's back (through `.data`).
+    """
+    for module in model.modules():
         state = state_of(module)
         if state is not None and state.pending is not None:
             state.factors, state.pending = state.pending, None
 
 
 def factors(model: nn.Module) -> dict[str, list[Tensor]]:
-    """Return copies of the committed factors by layer name, one (d_m, r_m) tensor a mode.
+    """Return copies of the warm factors by layer name, one (d_m, r_m) tensor a mode: what the next step starts from.
 
     A mode without a warm factor gives an empty (0, 0) tensor. Layers without any are left out.
     """
+    for _, module, state in compressed_layers(model):
+        follow_(module, state)
     return {
         name: [torch.empty(0, 0) if f is None else f.detach().clone() for f in state.factors]
         for name, _, state in compressed_layers(model)

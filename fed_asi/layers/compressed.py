@@ -13,7 +13,7 @@ from torch._compile import _disable_dynamo
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.layers import fused as fusing
 from fed_asi.layers import masks
-from fed_asi.layers.base import LayerKind, LayerState, kind_of, state_of
+from fed_asi.layers.base import LayerKind, LayerState, follow_, kind_of, state_of
 from fed_asi.layers.function import Call, LayerFunction, Operation
 from fed_asi.methods import LayerSize, Method, Traits
 
@@ -40,6 +40,7 @@ def _run(module: nn.Module, x: Tensor, operation: Operation, batched_dim: int) -
     if not (trains and any(t is not None and t.requires_grad for t in given)):
         return fusing.plain(state.fused, state.original.forward(module, x))
     check_input(x, state)
+    follow_(module, state)
     if x.dim() == batched_dim - 1:
         return _apply(x.unsqueeze(0), given[1:], operation, state).squeeze(0)
     return _apply(x, given[1:], operation, state)

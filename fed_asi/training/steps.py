@@ -164,7 +164,6 @@ class Stepper:
 
     def _move(self, lr: float) -> None:
         self.optimizer.step_(lr)
-        layers.commit_factors_(self.tail)
 
 
 def _parts(batch: int, micro_batch: int, side_by_side: bool) -> list[tuple[slice, int]]:

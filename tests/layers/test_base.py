@@ -36,6 +36,26 @@ def test_factors_wait_for_the_optimizer_step():
     assert all(torch.equal(a, b) for a, b in zip(first, layers.factors(made)["0"], strict=True))
 
 
+def test_an_optimizer_step_moves_the_factors_and_nothing_else_does():
+    made = model()
+    told = copy.deepcopy(made)
+    optimizers = [torch.optim.SGD(one.parameters(), lr=0.1) for one in (made, told)]
+    for _ in range(3):
+        for one, optimizer in zip((made, told), optimizers, strict=True):
+            step(one)
+            step(one, batch=3)  # a second micro-batch of the same step starts from the same factors
+            optimizer.step()
+            optimizer.zero_grad()
+        layers.commit_factors_(told)
+        ours, theirs = layers.factors(made)["0"], layers.factors(told)["0"]
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    before = layers.factors(made)["0"]
+    step(made, batch=2)
+    made(torch.randn(2, 6, 6, 5))
+    assert all(torch.equal(a, b) for a, b in zip(before, layers.factors(made)["0"], strict=True))
+    assert torch.equal(made[0].weight, told[0].weight)
+
+
 def test_a_changed_resolution_restarts_that_mode_alone():
     warm, cold = model(), model()
     step(warm)

@@ -20,6 +20,7 @@ from fed_asi.methods import ASI, Quantized, SpatialMean, Vanilla
 from fed_asi.methods.family import parse
 from fed_asi.methods.ranks import PUBLISHED_EPSILONS, proposed_ranks, published_ranks, spectra
 from fed_asi.planning.calibration import profile
+from fed_asi.planning.plan import Plan
 from fed_asi.planning.profile import Candidate, Profile
 from fed_asi.planning.recording import record
 from fed_asi.planning.search import plan, smallest_plan_bytes
@@ -339,3 +340,54 @@ def test_the_papers_count_is_planned_as_it_is_measured(
         else:
             assert largest == chosen.planned_bytes
     del loss
+
+
+class Decoder(nn.Module):
+    """A network with a transposed convolution in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(3, 6, 3, stride=2, padding=1)
+        self.up = nn.ConvTranspose2d(6, 4, 2, stride=2)
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.up(torch.relu(self.down(x)))).mean((2, 3)))
+
+
+def test_a_transposed_convolution_is_profiled_planned_and_measured(batch: tuple[Tensor, Tensor]) -> None:
+    torch.manual_seed(0)
+    net, (x, y) = Decoder(), batch
+    made = profile(net, x, y, micro_batches=[len(x)])
+    layer = made.layer("up")
+    exact = torch.autograd.grad(F.cross_entropy(net(x), y), net.up.weight)[0]
+    assert layer.weight_norm == pytest.approx(float(exact.norm()), rel=1e-4)
+    assert {c.method.kind for c in layer.candidates[len(x)]} >= {"asi", "quantized", "vanilla"}
+    chosen = plan(made, None, methods=("asi",), layers=["up"])
+    compressed = copy.deepcopy(net).train()
+    compress_(compressed, chosen)
+    with ActivationMeter(compressed) as meter:
+        loss = F.cross_entropy(compressed(x.clone()), y.clone())
+    loss.backward()
+    assert meter.saved_bytes == chosen.planned_bytes
+    assert compressed.up.weight.grad is not None
+
+
+def test_a_plan_brings_the_subspaces_that_calibration_found(
+    model: nn.Module, batch: tuple[Tensor, Tensor]
+) -> None:
+    x, y = batch
+    made = profile(model, x, y, micro_batches=[4], methods=("fixed",))
+    chosen = plan(made, None, methods=("fixed",))
+    again = Plan.from_json(Profile.from_json(made.to_json()) and chosen.to_json())
+    assert again.bases == chosen.bases != {}
+    kept = []
+    for first_batch in (x[:4], -3.0 * x[4:]):  # whatever a device's first batch is
+        compressed = copy.deepcopy(model).train()
+        compress_(compressed, again)
+        compressed(first_batch.clone())
+        kept.append({name: state.factors for name, _, state in layers.compressed_layers(compressed)})
+    for name in chosen.bases:
+        for one, other in zip(kept[0][name], kept[1][name], strict=True):
+            assert (one is None) == (other is None)
+            assert one is None or torch.equal(one, other)
