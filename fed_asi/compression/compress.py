@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from fed_asi import layers, seeds
 from fed_asi.compression.graph import Graph, analyse
@@ -15,9 +16,10 @@ from fed_asi.compression.report import CompressionReport, Line, describe
 from fed_asi.compression.tune import tune_
 from fed_asi.errors import ConfigError, UnsupportedLayerError
 from fed_asi.layers.absorbed import absorb_, can_absorb
-from fed_asi.layers.classes import BATCH_NORMS, CONVOLUTIONS
+from fed_asi.layers.classes import BATCH_NORM, BATCH_NORMS, CONVOLUTIONS
 from fed_asi.layers.compressed import weight_kind_of
 from fed_asi.layers.fused import reason_not_fusable
+from fed_asi.layers.norm import fix_
 from fed_asi.methods import BiasOnly, Frozen, Method, Quantized, Vanilla
 from fed_asi.methods.bases import Bases, factors_of
 
@@ -156,6 +158,8 @@ def _freeze_weight_(model: nn.Module, name: str, method: Method, graph: Graph) -
 def _refusal(name: str, module: nn.Module, method: Method, graph: Graph) -> str | None:
     """Return why a layer cannot be kept by `method`; None when it can."""
     kind = layers.kind_of(module)
+    if parametrize.is_parametrized(module, "weight"):
+        return "its weight is no plain parameter (parametrised): as in plain PyTorch"
     if kind is None:
         return f"no compressed form of {type(module).__name__} is known"
     if method.needs_pool and name not in graph.pooled:
@@ -198,7 +202,7 @@ class _Work:
                 continue
             # A module called again may be called behind the first trained layer too.
             early = order[name] < first and name not in self.graph.repeated
-            if early and not isinstance(module, BATCH_NORMS) and not _draws(module):
+            if early and not isinstance(module, BATCH_NORM) and not _draws(module):
                 self._line(name, module, "left", reason="before the first trained layer, so it keeps nothing")
             else:
                 self._swap(name, module, asked)
@@ -226,6 +230,11 @@ class _Work:
             return
         kind = layers.kind_of(module)
         reason = None if kind is None else kind.unsupported(module, self.smooth or Frozen())
+        if kind is None and fix_(module, name):
+            self._line(
+                name, module, "left", reason="its statistics are fixed; it keeps what plain PyTorch keeps"
+            )
+            return
         if kind is None or reason is not None:
             if type(module).forward is not nn.Module.forward:
                 self._line(name, module, "left", reason=reason or "no compressed form; as in plain PyTorch")
@@ -240,8 +249,9 @@ class _Work:
         fused = self._fused(name, method)
         pooled = name in self.graph.pooled and _pools_first(module, method)
         self._attach(name, module, method.pooled() if pooled else method, fused, pooled)
+        owner = cast(layers.LayerState, layers.state_of(module))
         for member in fused:
-            absorb_(self.modules[member], member)
+            absorb_(self.modules[member], member, owner)
             self.absorbed.add(member)
             self._line(member, self.modules[member], "fused", into=name)
 
@@ -277,6 +287,9 @@ class _Work:
             micro_batch=self.micro_batch,
             fused=tuple(self.modules[member] for member in fused),
             pooled=pooled,
+            watched=tuple(
+                self.modules[one] for one in (*fused, *(self.graph.pooled[name] if pooled else ()))
+            ),
             mean=self._mean(name, module, method),
             factors=factors_of(self.bases[name]) if name in self.bases else None,
         )

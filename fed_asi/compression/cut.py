@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fed_asi.compression.graph import Tracer, is_pool_call
+from fed_asi.compression.graph import Tracer, in_mode, is_pool_call
 from fed_asi.errors import ConfigError, UnsupportedLayerError
 
 Nodes = Sequence[fx.Node]
@@ -112,7 +111,7 @@ class _Sizes(fx.Interpreter):
 def _trace(model: nn.Module, example: torch.Tensor) -> Nodes:
     """Return the nodes of the model's data flow, in order, each with the size of its value for `example`."""
     try:
-        with _evaluating(model), torch.no_grad():
+        with in_mode(model, training=False), torch.no_grad():
             traced = fx.GraphModule(model, _Tracer().trace(model))
             _Sizes(traced).run(example)
     except Exception as error:  # whatever a forward raises when it is run on symbols
@@ -124,18 +123,6 @@ def _trace(model: nn.Module, example: torch.Tensor) -> Nodes:
     for node in traced.graph.nodes:
         node.type = None  # annotations may be text, which a GraphModule cannot pickle
     return list(traced.graph.nodes)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put the model in eval mode, and each of its modules back into its own mode afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _first_trained(nodes: Nodes, trained: Collection[str]) -> int:

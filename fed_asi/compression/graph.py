@@ -1,15 +1,17 @@
 """What a network's data flow says: which batch norm and activation follow a convolution, what is pooled.
 
-Read from a torch.fx trace. A network that cannot be traced still trains, unfused, with the reason kept.
+Read from torch.fx traces, one in each mode: what holds in training mode alone, or in eval mode alone, is not said.
+A network that cannot be traced still trains, unfused, with the reason kept.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any
+from itertools import pairwise, takewhile
+from typing import Any, TypeVar
 
 import torch
 from torch import fx, nn
@@ -19,6 +21,7 @@ from fed_asi.layers import kind_of, original_class, state_of
 from fed_asi.layers.classes import BATCH_NORMS, CONVOLUTIONS
 
 # Blocks whose product `scale * x` has a form of its own, so the trace must not look inside.
+Said = TypeVar("Said")
 _BLOCKS = frozenset({"SqueezeExcitation", "StochasticDepth"})
 
 
@@ -29,7 +32,8 @@ class Graph:
     order: modules called, in order, each once.
     norms: convolution -> the batch norm that takes its output.
     fusable: (layer -> batch norms and activations) each the only user of the one before, called once.
-    pooled: convolutions whose output, behind a fusable batch norm at most, only feeds a global average pool.
+    pooled: (layer -> modules up to its pool) where the output, normalised at most, only feeds a mean over all of
+        space.
     repeated: modules called more than once in a forward.
     reason: why the network could not be traced, or None; then order is the modules' own.
     """
@@ -37,7 +41,7 @@ class Graph:
     order: tuple[str, ...]
     norms: Mapping[str, str] = field(default_factory=dict)
     fusable: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    pooled: frozenset[str] = frozenset()
+    pooled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     repeated: frozenset[str] = frozenset()
     reason: str | None = None
 
@@ -56,11 +60,54 @@ class Tracer(fx.Tracer):
 
 
 def analyse(model: nn.Module) -> Graph:
-    """Return what the data flow of `model` says; it is only read, never run on data."""
+    """Return what the data flow of `model` says in both modes; it is only read, never run on data."""
     try:
-        nodes = list((model.graph if isinstance(model, fx.GraphModule) else Tracer().trace(model)).nodes)
+        if isinstance(model, fx.GraphModule):  # traced before, so its code is the same in both modes
+            return _read(model, list(model.graph.nodes))
+        found = []
+        for mode in (model.training, not model.training):
+            with in_mode(model, mode):
+                found.append(_read(model, list(Tracer().trace(model).nodes)))
     except Exception as error:  # whatever a forward raises when it is run on symbols
         return _untraced(model, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+    return _both(*found)
+
+
+@contextmanager
+def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Put all of the model in one mode, and each of its modules back into its own mode afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _both(now: Graph, other: Graph) -> Graph:
+    """Return what two traces of one network say alike. The order is that of the first, then what it leaves out."""
+    return Graph(
+        order=tuple(dict.fromkeys([*now.order, *other.order])),
+        norms=_alike(now.norms, other.norms),
+        fusable={name: chain for name in now.fusable if (chain := _common(name, now, other))},
+        pooled=_alike(now.pooled, other.pooled),
+        repeated=now.repeated | other.repeated,
+    )
+
+
+def _alike(now: Mapping[str, Said], other: Mapping[str, Said]) -> dict[str, Said]:
+    return {name: said for name, said in now.items() if other.get(name) == said}
+
+
+def _common(name: str, now: Graph, other: Graph) -> tuple[str, ...]:
+    """Return the part of a chain that both traces begin with."""
+    pairs = zip(now.fusable[name], other.fusable.get(name, ()), strict=False)
+    return tuple(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _read(model: nn.Module, nodes: Sequence[fx.Node]) -> Graph:
+    """Return what one trace says."""
     modules = dict(model.named_modules())
     calls = [node for node in nodes if node.op == "call_module"]
     counts = Counter(str(node.target) for node in calls)
@@ -71,7 +118,7 @@ def analyse(model: nn.Module) -> Graph:
         order=tuple(counts),
         norms={name: norm for name, node in layers.items() if (norm := flow.norm_of(node))},
         fusable={name: chain for name, node in once.items() if (chain := flow.chain(node))},
-        pooled=frozenset(name for name, node in layers.items() if flow.is_pooled(node)),
+        pooled={name: up for name, node in layers.items() if (up := flow.up_to_pool(node)) is not None},
         repeated=frozenset(name for name, count in counts.items() if count > 1),
     )
 
@@ -107,27 +154,48 @@ class _Flow:
                 break
         return tuple(found)
 
-    def is_pooled(self, node: fx.Node) -> bool:
-        """Return whether the output, normalised at most, only feeds a global average pool."""
-        if len(node.users) != 1:
-            return False
-        (user,) = node.users
-        if isinstance(self.module(user), BATCH_NORMS):
-            return self.is_pooled(user)
-        return self._pools(user)
+    def up_to_pool(self, node: fx.Node) -> tuple[str, ...] | None:
+        """Return the modules behind a layer up to its global pool; None where something else stands between.
 
-    def _pools(self, node: fx.Node) -> bool:
+        A batch norm in between must be one that can be fixed: by its running statistics it is affine.
+        """
+        space, found = _space_of(self.module(node)), list[str]()
+        for _ in range(2):
+            if len(node.users) != 1:
+                return None
+            (node,) = node.users
+            module = self.module(node)
+            if self._pools(node, space):
+                return (*found, *([str(node.target)] if module is not None else []))
+            if not isinstance(module, BATCH_NORMS) or module.running_mean is None or found:
+                return None
+            found.append(str(node.target))
+        return None
+
+    def _pools(self, node: fx.Node, space: int) -> bool:
+        """Return whether the node is a mean over all `space` axes of space, and over nothing else."""
         module = self.module(node)
         if isinstance(module, nn.AdaptiveAvgPool2d):
-            return module.output_size in (1, (1, 1))
+            return space == 2 and module.output_size in (1, (1, 1))
         if is_pool_call(node):
-            return True
+            return space == 2
         if (node.op, node.target) == ("call_method", "mean") or node.target is torch.mean:
-            axes = _argument(node, 1, "dim")
-            tail = node.args[1:] if node.op == "call_method" and len(node.args) > 2 else None
-            axes = tail if tail and all(isinstance(a, int) for a in tail) else axes
-            return isinstance(axes, (tuple, list)) and sorted(axes) in ([2, 3], [-2, -1])
+            return _axes(node) == set(range(2, 2 + space)) or _axes(node) == set(range(-space, 0))
         return False
+
+
+def _space_of(module: nn.Module | None) -> int:
+    """Return how many axes of space a convolution's output has."""
+    return len(module.kernel_size) if isinstance(module, CONVOLUTIONS) else 0
+
+
+def _axes(node: fx.Node) -> set[int]:
+    """Return the axes of a mean, all of one sign; none where they are not known or it changes the dtype."""
+    axes = _argument(node, 1, "dim")
+    if isinstance(axes, int) and not isinstance(axes, bool):
+        axes = [axes, *(a for a in node.args[2:] if isinstance(a, int) and not isinstance(a, bool))]
+    whole = isinstance(axes, (tuple, list)) and all(isinstance(axis, int) for axis in axes)
+    return set(axes) if whole and node.kwargs.get("dtype") is None else set()
 
 
 def is_activation(module: nn.Module | None) -> bool:

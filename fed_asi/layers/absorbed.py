@@ -1,18 +1,37 @@
-"""Batch norms and activations that the layer before them computes: in place they pass their input through."""
+"""Batch norms and activations that the layer before them computes: in place they pass their input through.
+
+Where somebody looks in between, as a hook does, the layer before leaves them alone and they compute for themselves.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import cast
+
 from torch import Tensor, nn
 
-from fed_asi.layers.base import LayerState, original_class
+from fed_asi.layers.base import LayerState, kind_of, original_class, state_of
 from fed_asi.methods import Frozen
+
+
+@dataclass(slots=True)
+class AbsorbedState(LayerState):
+    """The state of an absorbed module. owner: of the layer that computes it."""
+
+    owner: LayerState | None = None
 
 
 class _PassThrough:
     """Mixed in before the original class."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return input
+        module = cast(nn.Module, self)
+        state = cast(AbsorbedState, state_of(module))
+        if state.owner is None or not state.owner.apart:
+            return input
+        kind = kind_of(module)
+        alone = original_class(module) if kind is None else kind.compressed
+        return cast(Tensor, alone.forward(module, input))
 
 
 class AbsorbedBatchNorm1d(_PassThrough, nn.BatchNorm1d):
@@ -57,8 +76,8 @@ def can_absorb(module: nn.Module) -> bool:
     return original_class(module) in _ABSORBED
 
 
-def absorb_(module: nn.Module, name: str) -> None:
-    """Let the module, called `name`, pass its input through; `layers.detach_` takes it back."""
+def absorb_(module: nn.Module, name: str, owner: LayerState) -> None:
+    """Let the module, called `name`, be computed by the layer of `owner`; `layers.detach_` takes it back."""
     original = original_class(module)
-    module.__dict__["_asi"] = LayerState(name, Frozen(), original)
+    module.__dict__["_asi"] = AbsorbedState(name, Frozen(), original, owner=owner)
     module.__class__ = _ABSORBED[original]

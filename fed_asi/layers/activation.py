@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fed_asi.layers import masks
 from fed_asi.layers.base import LayerKind, original_class, register, state_of
 from fed_asi.layers.bits import pack_levels, packed_bytes, unpack_levels
-from fed_asi.layers.fused import Clamp, clamp_of, dense, physical
+from fed_asi.layers.fused import Clamp, clamp_of, dense, own, physical
 from fed_asi.layers.weightless import WeightlessKind, applied, needs_gradient
 from fed_asi.methods import Method, Quantized
 
@@ -63,12 +63,14 @@ class _TwoSlopes(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, module: nn.Module) -> Tensor:
-        y = _out_of_place(module, z)
-        y = y if dense(y) else y.contiguous()
+        y = cast(Tensor, original_class(module).forward(module, z))
+        if y is z:  # in place: whoever holds the input reads what was written
+            ctx.mark_dirty(z)
+        ordered = y if dense(y) else y.contiguous()
         ctx.clamp, ctx.slope = _slopes(module)
-        ctx.stride = y.stride()
-        ctx.save_for_backward(masks.pack(physical(ctx.clamp.open(y))))
-        return y
+        ctx.stride = ordered.stride()
+        ctx.save_for_backward(masks.pack(physical(ctx.clamp.open(ordered))))
+        return y if y is z else own(ordered)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -90,8 +92,11 @@ class _RoundedSlope(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, module: nn.Module, bits: int) -> Tensor:
         low, high = SLOPES[original_class(module)]
-        y = _out_of_place(module, z)
-        slope = _slope(module, z, y)
+        before = z.clone() if getattr(module, "inplace", False) else z
+        y = cast(Tensor, original_class(module).forward(module, z))
+        if y is z:
+            ctx.mark_dirty(z)
+        slope = _slope(module, before, y)
         slope = slope if dense(slope) else slope.contiguous()
         ctx.step, ctx.low, ctx.bits = (high - low) / (2**bits - 1), low, bits
         ctx.shape, ctx.stride = slope.shape, slope.stride()
@@ -105,13 +110,6 @@ class _RoundedSlope(torch.autograd.Function):
         levels = unpack_levels(packed, prod(ctx.shape), ctx.bits).to(grad.dtype)
         slope = levels.mul_(ctx.step).add_(ctx.low)
         return slope.as_strided(ctx.shape, ctx.stride) * grad, None, None
-
-
-def _out_of_place(module: nn.Module, z: Tensor) -> Tensor:
-    """Return the activation of z by its original class; z itself is left as it is."""
-    if getattr(module, "inplace", False):
-        z = z.clone()
-    return cast(Tensor, original_class(module).forward(module, z))
 
 
 class _Compressed:

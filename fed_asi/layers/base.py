@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,11 +32,15 @@ class LayerState:
         micro-batches side by side, each with its own core and factors. None: one.
     fused: the modules this layer computes too, in order: (), (bn,), (bn, act) or (act,). Their
         own classes are swapped for pass-through ones.
-    pooled: the output only feeds a global average pool (needed by SpatialMean).
+    pooled: the output only feeds a global average pool, so the layer may run on its input's mean.
+    watched: the modules between which nobody may look while they are computed as one: the fused ones and, of a
+        pooled layer, those up to its pool.
+    apart: in the newest forward somebody looked, so that the fused modules computed for themselves.
     mean: (C,) fixed channel mean of the input, for centred methods.
     factors: committed warm factors, one a mode of the input, None where a mode has none.
     pending: the factors of the newest micro-batch; the committed ones once an optimizer has moved the weights.
     moves: how often the layer's trained parameters had been written to when `pending` was found.
+    found, used: the number of the forward that found `pending`, and whether its backward has run.
     published_bytes: of the kept form of the newest input alone, without masks: what the papers count.
     """
 
@@ -47,10 +51,14 @@ class LayerState:
     micro_batch: int | None = None
     fused: tuple[nn.Module, ...] = ()
     pooled: bool = False
+    watched: tuple[nn.Module, ...] = ()
+    apart: bool = False
     mean: Tensor | None = None
     factors: Factors | None = None
     pending: Factors | None = None
     moves: int = 0
+    found: int = 0
+    used: bool = False
     published_bytes: int = 0
 
 
@@ -98,6 +106,7 @@ class LayerKind(ABC):
         return ""
 
 
+_Hook = TypeVar("_Hook", bound=Callable[..., object])
 _KINDS: dict[type[nn.Module], LayerKind] = {}
 _LATE: dict[str, Callable[[], object]] = {}
 
@@ -170,14 +179,34 @@ def compressed_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module, LayerS
             yield name, module, state
 
 
+def only_looks(hook: _Hook) -> _Hook:
+    """Return the hook, marked as one that changes nothing and does not mind what is computed as one."""
+    hook.__dict__["only_looks"] = True
+    return hook
+
+
+def is_hooked(module: nn.Module, inputs_too: bool = True) -> bool:
+    """Return whether a hook of somebody else's sees or changes what the module gives, or also what it gets."""
+    outputs = (module._forward_hooks, module._backward_hooks, module._backward_pre_hooks)
+    found = (*outputs, module._forward_pre_hooks) if inputs_too else outputs
+    return any(hooks and any(not _looks_only(hook) for hook in hooks.values()) for hooks in found)
+
+
+def _looks_only(hook: object) -> bool:
+    return bool(getattr(hook, "only_looks", False))
+
+
 def follow_(module: nn.Module, state: LayerState) -> None:
     """Commit the newest factors if an optimizer has moved the layer since they were found; called by every forward.
 
-    All micro-batches of one optimizer step start from the same factors, those of the step before.
+    All micro-batches of one optimizer step start from the same factors, those of the step before. A forward
+    without its backward moves nothing.
     """
     moves = _moves(module, state)
-    if state.pending is not None and moves != state.moves:
-        state.factors, state.pending = state.pending, None
+    if state.used and moves != state.moves:
+        if state.pending is not None:
+            state.factors, state.pending = state.pending, None
+        state.used = False
     state.moves = moves
 
 

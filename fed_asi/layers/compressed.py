@@ -13,16 +13,18 @@ from torch._compile import _disable_dynamo
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.layers import fused as fusing
 from fed_asi.layers import masks
-from fed_asi.layers.base import LayerKind, LayerState, follow_, kind_of, state_of
+from fed_asi.layers.base import LayerKind, LayerState, follow_, is_hooked, kind_of, state_of
 from fed_asi.layers.function import Call, LayerFunction, Operation
 from fed_asi.methods import LayerSize, Method, Traits
 
+Given = tuple[Tensor | None, ...]  # input, weight and bias, gamma and beta of a fused norm
+
 
 def run(module: nn.Module, x: Tensor, operation: Operation, batched_dim: int) -> Tensor:
-    """Return the layer's output, its fused modules included.
+    """Return the layer's output, that of its fused modules unless somebody looks in between.
 
-    Under grad and in training mode only what the method says is kept. Otherwise, in eval mode or
-    under no_grad, this is the plain layer: nothing is changed, and nothing of ours is kept.
+    Whenever autograd records, in training and in eval mode, only what the method says is kept. Otherwise this is
+    the plain layer: nothing is changed, and nothing of ours is kept.
     batched_dim: dimensions of an input that has a batch; one less is a single sample.
     """
     if torch.compiler.is_compiling():
@@ -34,16 +36,27 @@ def _run(module: nn.Module, x: Tensor, operation: Operation, batched_dim: int) -
     state = state_of(module)
     if state is None:
         raise UnsupportedLayerError(f"{type(module).__name__} has lost its state; compress the model again")
-    norm = fusing.norm_of(state.fused)
-    given = (x, *_affine(module), *_affine(norm))
-    trains = module.training and torch.is_grad_enabled()
-    if not (trains and any(t is not None and t.requires_grad for t in given)):
-        return fusing.plain(state.fused, state.original.forward(module, x))
+    joined = bool(state.fused) or state.pooled
+    state.apart = joined and (is_hooked(module, inputs_too=False) or any(map(is_hooked, state.watched)))
+    fused = () if state.apart else state.fused
+    given: Given = (x, *_affine(module), *_affine(fusing.norm_of(fused)))
+    if not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)):
+        return fusing.plain(fused, state.original.forward(module, x))
     check_input(x, state)
     follow_(module, state)
-    if x.dim() == batched_dim - 1:
-        return _apply(x.unsqueeze(0), given[1:], operation, state).squeeze(0)
-    return _apply(x, given[1:], operation, state)
+    precision = _autocast_dtype(x)
+    if precision is not None:  # as torch does for this layer; inside there is one precision alone
+        given = tuple(t if t is None else t.to(precision) for t in given)
+        with torch.autocast(x.device.type, enabled=False):
+            return _batched(given, operation, state, fused, batched_dim)
+    return _batched(given, operation, state, fused, batched_dim)
+
+
+def _autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """Return the precision that autocast asks for; None outside it, and for float64, which it leaves alone."""
+    kind = x.device.type
+    wanted = x.dtype is not torch.float64 and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if wanted else None
 
 
 # torch.compile goes round a compressed layer: what it keeps between steps is not for a graph.
@@ -58,13 +71,22 @@ def _affine(module: nn.Module | None) -> tuple[Tensor | None, Tensor | None]:
     return cast("Tensor | None", module.weight), cast("Tensor | None", module.bias)
 
 
-def _apply(
-    x: Tensor, parameters: tuple[Tensor | None, ...], operation: Operation, state: LayerState
+def _batched(
+    given: Given, operation: Operation, state: LayerState, fused: tuple[nn.Module, ...], batched_dim: int
 ) -> Tensor:
-    if not state.pooled:
-        return applied(LayerFunction, x, *parameters, Call.of(operation, state, x))
+    x = cast(Tensor, given[0])
+    if x.dim() == batched_dim - 1:
+        return _apply(x.unsqueeze(0), given[1:], operation, state, fused).squeeze(0)
+    return _apply(x, given[1:], operation, state, fused)
+
+
+def _apply(
+    x: Tensor, parameters: Given, operation: Operation, state: LayerState, fused: tuple[nn.Module, ...]
+) -> Tensor:
+    if not state.pooled or state.apart:
+        return applied(LayerFunction, x, *parameters, Call.of(operation, state, x, fused))
     mean = applied(SpatialMeanFunction, x)
-    y = applied(LayerFunction, mean, *parameters, Call.of(operation, state, mean))
+    y = applied(LayerFunction, mean, *parameters, Call.of(operation, state, mean, fused))
     return y.expand(*y.shape[:2], *x.shape[2:])
 
 
@@ -109,9 +131,11 @@ class WeightKind(LayerKind):
 
     def unsupported(self, module: nn.Module, method: Method) -> str | None:
         """Return why, or None; ranks that no input of this layer allows are found here."""
-        weight = module.weight
-        if not (isinstance(weight, Tensor) and weight.is_floating_point()):
-            dtype = getattr(weight, "dtype", type(weight).__name__)
+        weight = module._parameters.get("weight")
+        if weight is None:
+            return "its weight is no plain parameter (pruned, normalised, parametrised): as in plain PyTorch"
+        if not weight.is_floating_point():
+            dtype = weight.dtype
             return f"a weight of {dtype} cannot be trained; convert the layer to a floating dtype"
         return method.unsupported(self.traits(module))
 

@@ -6,24 +6,16 @@ torch's dropout draws from the global random state, so its masks would depend on
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fed_asi import seeds
 from fed_asi.layers import masks
-from fed_asi.layers.base import LayerState, register, state_of
+from fed_asi.layers.base import register, state_of
+from fed_asi.layers.draws import DrawState, draws_for
 from fed_asi.layers.weightless import WeightlessKind, applied
-
-
-@dataclass(slots=True)
-class DropoutState(LayerState):
-    """The state of a dropout layer. calls: training forwards so far, which number the draws."""
-
-    calls: int = 0
 
 
 class _Dropout(torch.autograd.Function):
@@ -46,19 +38,19 @@ class CompressedDropout(nn.Dropout):
     def forward(self, input: Tensor) -> Tensor:
         """Return the input with a share p of its elements set to zero, the others scaled."""
         state = state_of(self)
-        if not self.training or self.p == 0 or not isinstance(state, DropoutState):
+        if not self.training or self.p == 0 or not isinstance(state, DrawState):
             return input
-        draws = seeds.generator(state.seed, "dropout", state.name, state.calls)
-        state.calls += 1
+        draws = draws_for(state, "dropout", input)
         kept = (torch.rand(input.shape, generator=draws) >= self.p).to(input)
         scale = 0.0 if self.p == 1 else 1 / (1 - self.p)
-        return applied(_Dropout, input, kept, scale)
+        dropped = applied(_Dropout, input, kept, scale)
+        return input.copy_(dropped) if self.inplace else dropped
 
 
 class _DropoutKind(WeightlessKind):
     original = nn.Dropout
     compressed = CompressedDropout
-    state = DropoutState
+    state = DrawState
 
     def floor_bytes(self, module: nn.Module, shape: Sequence[int], _dtype: torch.dtype) -> int:
         return masks.packed_bytes(prod(shape)) if module.training and module.p else 0

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.layers import masks
 from fed_asi.layers.base import LayerState
-from fed_asi.layers.fused import Clamp, clamp_of, dense, norm_of, norm_scale, physical, plain
+from fed_asi.layers.fused import Clamp, clamp_of, dense, norm_of, norm_scale, own, physical, plain
 from fed_asi.methods import Method
 from fed_asi.methods.forms import Kept
 
@@ -76,12 +76,12 @@ class Call:
     keeps: bool = False
     masked: bool = False
     stride: tuple[int, ...] = ()
+    found: int = 0
 
     @classmethod
-    def of(cls, operation: Operation, state: LayerState, x: Tensor) -> Call:
-        """Return the job of a layer on input x."""
+    def of(cls, operation: Operation, state: LayerState, x: Tensor, fused: Sequence[nn.Module]) -> Call:
+        """Return the call of a layer on input x. fused: the modules it computes too."""
         mean = state.mean.to(x) if state.method.centers and state.mean is not None else None
-        fused = state.fused
         return cls(operation, state, norm_of(fused), clamp_of(fused), Kept(), x.shape, x.dtype, mean)
 
 
@@ -105,7 +105,9 @@ class LayerFunction(torch.autograd.Function):
         job.keeps = ctx.needs_input_grad[1] or ctx.needs_input_grad[3]
         _check_trained(ctx.needs_input_grad, job.state)
         if job.keeps:
+            before = job.state.found
             job.kept = job.operation.keep(x, job.state.method, job.state)
+            job.state.used = job.state.used and job.state.found == before
             job.state.published_bytes = job.kept.published_bytes
         mask: tuple[Tensor, ...] = ()
         if job.clamp is not None and any(ctx.needs_input_grad):
@@ -113,8 +115,9 @@ class LayerFunction(torch.autograd.Function):
             job.masked, job.stride = True, y.stride()
         ctx.save_for_backward(weight, bias, gamma, *mask, *job.kept.tensors)
         job.kept.tensors = ()
+        job.found = job.state.found
         ctx.job = job
-        return y
+        return own(y)
 
     @staticmethod
     @once_differentiable
@@ -128,6 +131,9 @@ class LayerFunction(torch.autograd.Function):
             g = job.clamp.mask_gradient(g, rest.pop(0), job.stride)
         g = g.to(weight.dtype)
         job.kept.tensors = tuple(rest)
+        job.state.used = (
+            job.state.used or job.found == job.state.found
+        )  # its factors are those of a training step
         return (*_gradients(job, ctx.needs_input_grad, g, (weight, bias, gamma)), None)
 
 
@@ -152,7 +158,7 @@ def _gradients(
         offset = -running_mean if bias is None else bias - running_mean
         if job.mean is not None:
             offset = offset + operation.respond(weight, job.mean)
-        dgamma = inverse * torch.addcmul(products, offset, total)
+        dgamma = inverse * torch.addcmul(products.to(offset.dtype), offset, total.to(offset.dtype))
     if total is not None and scale is None:
         db = total if left is None else total - left
     elif total is not None and scale is not None:
@@ -170,8 +176,9 @@ def _input_gradient(job: Call, g: Tensor, weight: Tensor, scale: Tensor | None) 
     if scale is None:
         return operation.input_gradient(g, weight, job.shape)
     if g.numel() < weight.numel():
-        return operation.input_gradient(g * _by_channel(scale, g, operation), weight, job.shape)
-    return operation.input_gradient(g, operation.scale_outputs(weight, scale), job.shape)
+        scaled = (g * _by_channel(scale, g, operation)).to(g.dtype)
+        return operation.input_gradient(scaled, weight, job.shape)
+    return operation.input_gradient(g, operation.scale_outputs(weight, scale).to(g.dtype), job.shape)
 
 
 def _by_channel(values: Tensor, y: Tensor, operation: Operation) -> Tensor:
@@ -204,7 +211,7 @@ def _output(
     mean = cast(Tensor, job.norm.running_mean)
     shift = (-mean if bias is None else bias - mean) * scale
     shift = shift if beta is None else shift + beta
-    return operation.forward(x, operation.scale_outputs(weight, scale), shift)
+    return operation.forward(x, operation.scale_outputs(weight, scale).to(x.dtype), shift.to(x.dtype))
 
 
 def _masked(y: Tensor, clamp: Clamp) -> tuple[Tensor, tuple[Tensor, ...]]:

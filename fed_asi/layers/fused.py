@@ -3,12 +3,12 @@
 y = act(s * conv(x, W) + t) with s = gamma / sigma and t = beta + (bias - mu) * s, for frozen mu and
 sigma. Backward needs the kept input and one bit an element: with D = dW of conv at the masked
 gradient g, dW = s * D, dbeta = sum g, and sum(g * z) = <D, W> + bias * sum g gives gamma's gradient
-(METHOD.md section 5), so that no output of conv is stored.
+so that no output of conv is stored.
 
-What compress_ must do for a fused group: set `conv._asi.fused = (bn,)`, `(bn, act)` or `(act,)` in
-forward order, where each has no other input and conv's output no other user; swap those modules to
-classes that pass their input through and keep their own class as `_asi.original`. In eval mode the
-convolution still computes them, so pass-through holds in every mode.
+What compress_ must do for a fused group: give the convolution's state `fused = (bn,)`, `(bn, act)` or `(act,)` in
+forward order, where each has no other input and conv's output no other user, in every mode; and swap those modules
+to classes that pass their input through (absorbed.py). Where a hook looks in between, the group falls apart for
+that forward: each module computes for itself.
 """
 
 from __future__ import annotations
@@ -85,6 +85,13 @@ def dense(x: Tensor) -> bool:
 def physical(x: Tensor) -> Tensor:
     """Return a dense x flat in the order of its memory, as a view; a strided one is an error of torch."""
     return x.as_strided((x.numel(),), (1,))
+
+
+def own(y: Tensor) -> Tensor:
+    """Return y as no view of another tensor: autograd lets nobody write into a view that a function returns."""
+    if not y._is_view():
+        return y
+    return y.new_empty(0).set_(y.untyped_storage(), y.storage_offset(), y.size(), y.stride())
 
 
 def reason_not_fusable(fused: Sequence[nn.Module]) -> str | None:

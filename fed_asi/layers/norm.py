@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fed_asi.layers.base import register
+from fed_asi.layers.base import LayerState, original_class, register
+from fed_asi.layers.classes import BATCH_NORM
 from fed_asi.layers.weightless import WeightlessKind, applied
+from fed_asi.methods import Frozen
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
@@ -115,3 +117,47 @@ class _BatchNorm3dKind(BatchNormKind):
 
 for _kind in (_BatchNorm1dKind, _BatchNorm2dKind, _BatchNorm3dKind):
     register(_kind())
+
+
+class _InEvalMode:
+    """Mixed in before a batch norm class of somebody's own, whose forward runs as in eval mode."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        module = cast(nn.Module, self)
+        mode, module.training = module.training, False
+        try:
+            return original_class(module).forward(module, *args, **kwargs)
+        finally:
+            module.training = mode
+
+    def __reduce_ex__(self, _protocol: Any) -> Any:
+        module = cast(nn.Module, self)
+        return _blank, (original_class(module),), module.__dict__
+
+
+_FIXED: dict[type[nn.Module], type[nn.Module]] = {}
+
+
+def _fixed_class(original: type[nn.Module]) -> type[nn.Module]:
+    if original not in _FIXED:
+        _FIXED[original] = type(f"Fixed{original.__name__}", (_InEvalMode, original), {})
+    return _FIXED[original]
+
+
+def _blank(original: type[nn.Module]) -> nn.Module:
+    """Return an empty module for a copy or a pickle to fill."""
+    made = _fixed_class(original)
+    return made.__new__(made)
+
+
+def fix_(module: nn.Module, name: str) -> bool:
+    """Fix the statistics of a batch norm of a class of somebody's own; return whether it is one.
+
+    It keeps what it keeps in plain PyTorch. `layers.detach_` takes it back.
+    """
+    if not isinstance(module, BATCH_NORM) or getattr(module, "running_mean", None) is None:
+        return False
+    original = original_class(module)
+    module.__dict__["_asi"] = LayerState(name, Frozen(), original)
+    cast(Any, module).__class__ = _fixed_class(original)
+    return True

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops.stochastic_depth import StochasticDepth
 
-from fed_asi import seeds
 from fed_asi.layers.base import register, state_of
-from fed_asi.layers.dropout import DropoutState
+from fed_asi.layers.draws import DrawState, draws_for
 from fed_asi.layers.weightless import WeightlessKind
 
 
@@ -23,10 +22,9 @@ class CompressedStochasticDepth(StochasticDepth):  # type: ignore[misc]
     def forward(self, input: Tensor) -> Tensor:
         """Return the input with a share p of its samples set to zero, the others scaled."""
         state = state_of(self)
-        if not self.training or self.p == 0 or not isinstance(state, DropoutState):
+        if not self.training or self.p == 0 or not isinstance(state, DrawState):
             return input
-        draws = seeds.generator(state.seed, "stochastic depth", state.name, state.calls)
-        state.calls += 1
+        draws = draws_for(state, "stochastic depth", input)
         samples = input.shape[0]
         together = 1 if self.mode == "row" else min(state.micro_batch or samples, samples)
         kept = torch.rand(-(-samples // together), generator=draws) >= self.p
@@ -40,7 +38,7 @@ class CompressedStochasticDepth(StochasticDepth):  # type: ignore[misc]
 class _StochasticDepthKind(WeightlessKind):
     original = StochasticDepth
     compressed = CompressedStochasticDepth
-    state = DropoutState
+    state = DrawState
 
     def floor_bytes(self, module: nn.Module, shape: Sequence[int], dtype: torch.dtype) -> int:
         return int(shape[0]) * dtype.itemsize if module.training and module.p else 0

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fed_asi.layers import original_class, state_of
+from fed_asi.layers import only_looks, original_class, state_of
 from fed_asi.layers.classes import BATCH_NORMS
 from fed_asi.layers.compressed import WeightKind, weight_kind_of
 from fed_asi.memory.meter import ActivationMeter
@@ -156,7 +156,7 @@ def _record(found: list[LayerCost], name: str) -> Callable[[nn.Module, tuple[Any
         parts = side_by_side(size.dims[0], None if state is None else state.micro_batch)
         found.append(_sum([(m, call.cost(_with_batch(size, b))) for m, b in parts], needs_dx, method))
 
-    return hook
+    return only_looks(hook)
 
 
 @dataclass(frozen=True, slots=True)

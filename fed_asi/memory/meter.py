@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import partial
 from math import ceil
 from types import TracebackType
 from typing import Any, Self, cast
@@ -22,7 +23,7 @@ from torch.autograd.function import BackwardCFunction
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
-from fed_asi.layers import state_of
+from fed_asi.layers import only_looks, state_of
 from fed_asi.layers.function import Call
 from fed_asi.memory.holders import COUNTED, Keepers, Weights
 from fed_asi.memory.storages import PLAIN, storages_of, tensors_in
@@ -98,7 +99,7 @@ class ActivationMeter:
             self._handles.append(register_module_forward_pre_hook(self._before))
             self._handles.append(register_module_forward_hook(self._after))
         else:
-            self._handles.append(self._model.register_forward_hook(self._at_the_end))
+            self._handles.append(self._model.register_forward_hook(only_looks(partial(self._at_the_end))))
         pack = self._pack if self.detailed else _packing(self._held)
         self._hooks = torch.autograd.graph.saved_tensors_hooks(pack, _unpack)
         self._hooks.__enter__()

@@ -31,7 +31,7 @@ class Keeper(Protocol):
     """What a method finds at the layer whose input it keeps; `fed_asi.layers.LayerState` is one.
 
     mean: (C,) the input's fixed mean. factors: one a mode of the input, (d, r), from before; pending: those of the
-    newest micro-batch. seed: the only source of random starts.
+    newest micro-batch; found counts how often they were found. seed: the only source of random starts.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Keeper(Protocol):
     mean: Tensor | None
     factors: tucker.Factors | None
     pending: tucker.Factors | None
+    found: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fed_asi.compression.compress import compress_
+from fed_asi.layers import only_looks
 from fed_asi.memory.meter import ActivationMeter
 from fed_asi.methods import BiasOnly, Method, Vanilla
 
@@ -78,4 +79,4 @@ def _recorder(name: str, inputs: dict[str, int]) -> Callable[[nn.Module, tuple[T
     def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
         inputs[name] = args[0].numel() * args[0].element_size()
 
-    return hook
+    return only_looks(hook)

@@ -38,13 +38,13 @@ class Net(nn.Module):
         return F.adaptive_avg_pool2d(x, 1).flatten(1)
 
 
-@pytest.mark.parametrize("pool", ["module", "mean", "function"])
+@pytest.mark.parametrize("pool", ["module", "mean", "ints", "function"])
 def test_pairs_need_single_users_and_single_calls(pool: str) -> None:
     graph = analyse(Net(pool))
     assert graph.reason is None
     assert graph.norms == {"a": "bn_a", "b": "bn_b", "d": "bn_d"}
     assert graph.fusable == {"a": ("bn_a", "act_a"), "bn_a": ("act_a",), "d": ("bn_d",)}
-    assert graph.pooled == {"d"}
+    assert graph.pooled == {"d": ("bn_d", "pool") if pool == "module" else ("bn_d",)}
     assert graph.repeated == {"c", "shared"}
     assert graph.order[:4] == ("a", "bn_a", "act_a", "b")
 
@@ -75,7 +75,7 @@ def test_mcunet_fuses_every_convolution_and_pools_the_last() -> None:
         "blocks.13.depth_conv.bn",
         "blocks.13.depth_conv.act",
     )
-    assert graph.pooled == {"blocks.13.point_linear.conv"}
+    assert list(graph.pooled) == ["blocks.13.point_linear.conv"]
 
 
 def test_resnet_keeps_its_shared_relu_apart() -> None:

@@ -287,7 +287,7 @@ def test_a_single_sample_without_batch() -> None:
         close(a, b)
 
 
-@pytest.mark.parametrize("kind", ["eval", "no_grad"])
+@pytest.mark.parametrize("kind", ["eval", "no_grad", "inference"])
 def test_inference_keeps_and_changes_nothing(kind: str) -> None:
     case = case_of(fill_(nn.Conv2d(3, 4, 3, dtype=torch.float64)), seeded(4, 3, 6, 6))
     layer = compressed(case, ASI((2, 2, 3, 3)))
@@ -296,10 +296,8 @@ def test_inference_keeps_and_changes_nothing(kind: str) -> None:
     before = layers.factors(layer)
     if kind == "eval":
         layer.eval()
+    with torch.inference_mode() if kind == "inference" else torch.no_grad():
         close(layer(case.x), case.layer(case.x))
-    else:
-        with torch.no_grad():
-            close(layer(case.x), case.layer(case.x))
     state = state_of(layer)
     assert state is not None
     assert state.pending is None

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from fed_asi import layers
-from fed_asi.layers.dropout import DropoutState
+from fed_asi.layers.draws import DrawState
 from fed_asi.memory.meter import ActivationMeter
 from fed_asi.methods import Frozen
 
 
 def made(p: float = 0.25, seed: int = 3) -> nn.Module:
     module = nn.Dropout(p)
-    layers.attach_(module, DropoutState("drop", Frozen(), nn.Dropout, seed=seed))
+    layers.attach_(module, DrawState("drop", Frozen(), nn.Dropout, seed=seed))
     return module
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fed_asi import compress_, layers, models, tune_last_, uncompress_
-from fed_asi.layers.dropout import DropoutState
+from fed_asi.layers.draws import DrawState
 from fed_asi.memory.meter import ActivationMeter
 from fed_asi.methods import Frozen, Vanilla
 from fed_asi.models.torchvision_shim import torchvision
@@ -20,7 +20,7 @@ from fed_asi.training.steps import training_mode_
 def made(mode: str = "row", p: float = 0.25, seed: int = 3, micro_batch: int | None = None) -> nn.Module:
     original = torchvision.ops.StochasticDepth
     module = original(p, mode)
-    layers.attach_(module, DropoutState("depth", Frozen(), original, seed=seed, micro_batch=micro_batch))
+    layers.attach_(module, DrawState("depth", Frozen(), original, seed=seed, micro_batch=micro_batch))
     return module
 
 
