@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from fed_asi import data, models
 from fed_asi.compression.compress import compress_
 from fed_asi.data.images import to_batch
 from fed_asi.errors import ConfigError
+from fed_asi.layers.copying import copied
 from fed_asi.methods.family import default_families, families
 from fed_asi.planning.calibration import profile
 from fed_asi.planning.figure import figure
@@ -151,9 +151,9 @@ def _profile(arguments: argparse.Namespace, model: nn.Module, x: Tensor, y: Tens
 
 def _time_text(model: nn.Module, chosen: Plan, x: Tensor, y: Tensor) -> str:
     """Return what a step costs here, one micro-batch after another, against plain PyTorch's whole batch."""
-    planned = copy.deepcopy(model).train()
+    planned = copied(model).train()
     compress_(planned, chosen)
-    plain = copy.deepcopy(model).eval()
+    plain = copied(model).eval()
     trained = {name for name, p in planned.named_parameters() if p.requires_grad}
     for name, parameter in plain.named_parameters():
         parameter.requires_grad_(name in trained)

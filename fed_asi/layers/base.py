@@ -41,7 +41,7 @@ class LayerState:
     pending: the factors of the newest micro-batch; the committed ones once an optimizer has moved the weights.
     moves: how often the layer's trained parameters had been written to when `pending` was found.
     found, used: the number of the forward that found `pending`, and whether its backward has run.
-    published_bytes: of the kept form of the newest input alone, without masks: what the papers count.
+    published_bytes: of the kept forms alone, without masks: what the papers count, over all calls in a meter's block.
     """
 
     name: str

@@ -108,7 +108,7 @@ class LayerFunction(torch.autograd.Function):
             before = job.state.found
             job.kept = job.operation.keep(x, job.state.method, job.state)
             job.state.used = job.state.used and job.state.found == before
-            job.state.published_bytes = job.kept.published_bytes
+            job.state.published_bytes += job.kept.published_bytes
         mask: tuple[Tensor, ...] = ()
         if job.clamp is not None and any(ctx.needs_input_grad):
             y, mask = _masked(y, job.clamp)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from fed_asi.layers import only_looks, original_class, state_of
 from fed_asi.layers.classes import BATCH_NORMS
 from fed_asi.layers.compressed import WeightKind, weight_kind_of
+from fed_asi.layers.copying import copied
 from fed_asi.memory.meter import ActivationMeter
 from fed_asi.methods import Frozen, LayerSize, Method, Vanilla
 from fed_asi.methods.parts import side_by_side
@@ -100,7 +100,7 @@ def cost(model: nn.Module, x: Tensor) -> Cost:
     x: (B, ...) one batch; a compressed model's micro-batches are counted each by itself. The model is only
     read: a copy of it runs forward once, batch norms fixed. Element-by-element work is not counted.
     """
-    model = copy.deepcopy(model).train()
+    model = copied(model).train()
     again = "recomputed_bytes" in model.__dict__  # gradient checkpointing: each forward happens twice
     if again:
         model(x)  # its first batch of a shape runs its parts once more, to measure them

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fed_asi.layers import LayerState, original_class, state_of
-from fed_asi.memory.storages import is_data, storages_of, tensors_in
+from fed_asi.memory.storages import PLAIN, storages_of, tensors_in
 
 _MODULE_ATTRIBUTES = frozenset(nn.Module().__dict__)
 
@@ -77,8 +77,19 @@ class Keepers:
                 for tensor in tensors_in(value):
                     yield name, tensor
 
+    def begin(self) -> None:
+        """Start the papers' count of a block from zero."""
+        self._look()
+        for _, _, state in self._states:
+            state.published_bytes = 0
+
+    def plain_convolutions(self) -> list[nn.Module]:
+        """Return the convolutions that train as in plain PyTorch."""
+        self._look()
+        return [module for _, module in self._modules if is_plain_convolution(module)]
+
     def published_bytes(self) -> int:
-        """Return the papers' count of the compressed convolutions."""
+        """Return the papers' count of the compressed convolutions, over all their calls since `begin`."""
         return sum(
             state.published_bytes
             for _, module, state in self._states
@@ -102,8 +113,14 @@ class Keepers:
                 value = module.__dict__[key]
                 if isinstance(value, LayerState):
                     self._states.append((name, module, value))
-                elif value is None or isinstance(value, (Tensor, list, tuple, set, dict)) or is_data(value):
+                elif type(value) not in PLAIN or value is None:
                     self._others.append((name, module.__dict__, key))
+
+
+def is_plain_convolution(module: nn.Module) -> bool:
+    """Return whether the papers count the module's input whole: a trained convolution that is not compressed."""
+    weight = getattr(module, "weight", None) if isinstance(module, COUNTED) else None
+    return isinstance(weight, Tensor) and weight.requires_grad and state_of(module) is None
 
 
 def static_tensors(module: nn.Module) -> list[Tensor]:

@@ -4,28 +4,33 @@ Counted are storages, not elements, because a saved view pins the whole storage 
 hold them: autograd's saved variables, attributes that Python autograd functions put on their context, and
 attributes of the modules themselves (warm-start factors). Parameters, buffers and declared constants are
 weights, not activations, and are left out here; `fed_asi.memory` counts them under their own names.
-Out of sight stays only what Python cannot reach: tensors inside closures of user hooks.
+What a network's own saved-tensor hooks keep instead, such as copies in another place, is counted as well. Out of
+sight stays only what Python cannot reach: tensors that a C++ function of somebody's own keeps in its own fields.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from fractions import Fraction
 from functools import partial
 from math import ceil
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
-from fed_asi.layers import only_looks, state_of
+from fed_asi.errors import UnsupportedLayerError
+from fed_asi.layers import only_looks
 from fed_asi.layers.function import Call
-from fed_asi.memory.holders import COUNTED, Keepers, Weights
+from fed_asi.memory.holders import Keepers, Weights, is_plain_convolution
+from fed_asi.memory.inner_hooks import noted
 from fed_asi.memory.storages import PLAIN, storages_of, tensors_in
 
 MODEL = "(model)"
@@ -46,8 +51,10 @@ class ActivationMeter:
     model: plain or compressed. micro_batches: how many micro-batches the block's one batch stands for when
     they run side by side (a Fraction N / b when b does not divide N). constants: tensors that are there anyway.
     detailed: whether bytes are told apart by layer and kind, which costs a hook at every module's call. Without
-    it saved_bytes and state_bytes are the same measurement, by_layer and by_kind stay empty, and published_bytes
-    is that of compressed convolutions alone: cheap enough for every step of a training.
+    it saved_bytes, state_bytes and published_bytes are the same measurements, and by_layer and by_kind stay empty:
+    cheap enough for every step of a training.
+
+    Raises UnsupportedLayerError at the end of a block in which a backward ran: what it was kept for is gone then.
 
     After the block, while the loss is still held:
         saved_bytes: all storages alive that autograd or the layers hold, each once.
@@ -95,30 +102,42 @@ class ActivationMeter:
         if self.detailed:
             self._weights.forget()
             self._keepers.forget()
+        self._keepers.begin()
+        if self.detailed:
             # Hooks on all modules of the process are two registrations instead of two for each layer.
             self._handles.append(register_module_forward_pre_hook(self._before))
             self._handles.append(register_module_forward_hook(self._after))
         else:
             self._handles.append(self._model.register_forward_hook(only_looks(partial(self._at_the_end))))
+            for module in self._keepers.plain_convolutions():
+                self._handles.append(module.register_forward_pre_hook(only_looks(partial(self._count_input))))
         pack = self._pack if self.detailed else _packing(self._held)
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(pack, _unpack)
-        self._hooks.__enter__()
+        self._blocks = ExitStack()
+        self._blocks.enter_context(saved_tensors_hooks(pack, _unpacking(self._used)))
+        self._blocks.enter_context(noted(self._note))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop counting and add up what is still alive."""
-        self._hooks.__exit__(kind, error, trace)
+        self._blocks.close()
         for handle in self._handles:
             handle.remove()
         self._visited.clear()  # these would keep dropped parts of the graph alive
+        gone = any(used() is None for used in self._used)
         self._add_up()
         self._clear()
+        if gone and error is None:
+            raise UnsupportedLayerError(
+                "a backward ran inside the meter's block, so that what was kept for it is gone: "
+                "close the block before loss.backward()"
+            )
 
     def _clear(self) -> None:
         self._stack: list[str] = []
         self._held: list[tuple[ReferenceType[Tensor], str]] = []
+        self._used: list[ReferenceType[Tensor]] = []
         self._visited: dict[int, Any] = {}
         self._handles: list[RemovableHandle] = []
         self._published = 0
@@ -128,8 +147,8 @@ class ActivationMeter:
         if name is None:
             return
         self._stack.append(name)
-        if isinstance(module, COUNTED) and state_of(module) is None and torch.is_grad_enabled():
-            self._published += _published_bytes(module, args)
+        if is_plain_convolution(module):
+            self._count_input(module, args)
 
     def _after(self, module: nn.Module, _args: Any, output: Any) -> None:
         if id(module) not in self._names:
@@ -137,11 +156,18 @@ class ActivationMeter:
         for tensor in (output,) if isinstance(output, Tensor) else tensors_in(output):
             if tensor.grad_fn is not None:
                 self._walk(tensor.grad_fn)
-        state = state_of(module)
-        if state is not None and isinstance(module, COUNTED) and torch.is_grad_enabled():
-            self._published += state.published_bytes if module.weight.requires_grad else 0
         if self._stack:
             self._stack.pop()
+
+    def _count_input(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Add the papers' count of one call of a plain convolution: its input."""
+        if torch.is_grad_enabled() and args and isinstance(args[0], Tensor):
+            self._published += args[0].numel() * args[0].element_size()
+
+    def _note(self, kept: Any) -> None:
+        """Count what hooks of the network's own keep."""
+        name = self._stack[-1] if self._stack else MODEL if not self.detailed else LOSS
+        self._held.extend((ref(tensor), name) for tensor in tensors_in(kept))
 
     def _at_the_end(self, _module: nn.Module, _args: Any, output: Any) -> None:
         for tensor in tensors_in(output):
@@ -183,7 +209,7 @@ class ActivationMeter:
             self._held.append((ref(tensor), name))
             state.update(storage._cdata for storage in storages_of(tensor))
         self.saved_bytes = self.state_bytes = 0
-        self.published_bytes = self._published if self.detailed else self._keepers.published_bytes()
+        self.published_bytes = self._published + self._keepers.published_bytes()
         self.by_layer, self.by_kind = {}, {}
         kinds = self._keepers.kinds if self.detailed else {}
         for held, name in self._held:
@@ -216,13 +242,11 @@ def _packing(held: list[tuple[ReferenceType[Tensor], str]]) -> Callable[[Tensor]
     return pack
 
 
-def _unpack(tensor: Tensor) -> Tensor:
-    return tensor
+def _unpacking(used: list[ReferenceType[Tensor]]) -> Callable[[Tensor], Tensor]:
+    """Return the unpack hook, which notes what a backward asked for."""
 
+    def unpack(tensor: Tensor) -> Tensor:
+        used.append(ref(tensor))
+        return tensor
 
-def _published_bytes(module: nn.Module, args: tuple[Any, ...]) -> int:
-    """Return what the papers count for one call of a convolution: 0 unless its weight is trained."""
-    weight = cast(Tensor, module.weight)
-    if not weight.requires_grad or not args or not isinstance(args[0], Tensor):
-        return 0
-    return args[0].numel() * args[0].element_size()
+    return unpack

@@ -2,53 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from types import FunctionType
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.layers import LayerState
 
-PLAIN = frozenset({int, float, bool, str, type(None), torch.Size, torch.dtype, torch.device, FunctionType})
-
-
-def is_data(value: Any) -> bool:
-    """Return whether a value is an instance of a dataclass."""
-    return hasattr(type(value), "__dataclass_fields__")
+PLAIN = frozenset({int, float, bool, str, bytes, type(None), torch.Size, torch.dtype, torch.device})
+DEPTH = 8  # of values in values; what is further down than that is nobody's activation
 
 
 def tensors_in(value: Any) -> list[Tensor]:
-    """Return the tensors in a value: itself, or those in containers and dataclasses.
+    """Return the tensors in a value: itself, or those in containers, objects and closures, however nested.
 
     Modules and the states of compressed layers are passed over; what they hold is looked at by itself.
     """
     found: list[Tensor] = []
-    _collect(value, found, 4)
+    _collect(value, found, DEPTH, set())
     return found
 
 
-def _collect(value: Any, found: list[Tensor], depth: int) -> None:
-    kind = type(value)
-    if kind in PLAIN:  # most attributes of modules; this is the meter's innermost loop
+def _collect(value: Any, found: list[Tensor], depth: int, seen: set[int]) -> None:
+    if type(value) in PLAIN:  # most attributes of modules; this is the meter's innermost loop
         return
     if isinstance(value, Tensor):
         found.append(value)
-    elif depth == 0 or isinstance(value, (LayerState, type)):
-        return
-    elif isinstance(value, (list, tuple, set)):
-        for item in value:
-            if type(item) not in PLAIN:
-                _collect(item, found, depth - 1)
-    elif isinstance(value, dict):
-        for item in value.values():
-            if type(item) not in PLAIN:
-                _collect(item, found, depth - 1)
-    elif hasattr(kind, "__dataclass_fields__"):
-        for name in kind.__dataclass_fields__:
-            _collect(getattr(value, name, None), found, depth - 1)
+    elif depth > 0 and not isinstance(value, _PASSED_OVER) and id(value) not in seen:
+        seen.add(id(value))
+        for inner in _inside(value):
+            _collect(inner, found, depth - 1, seen)
+
+
+_PASSED_OVER = (LayerState, nn.Module, type, ModuleType)
+
+
+def _inside(value: Any) -> Iterator[Any]:
+    """Yield what a container, an object's attributes or a closure hold."""
+    if isinstance(value, (list, tuple, set, frozenset, deque)):
+        yield from value
+    elif isinstance(value, Mapping):
+        yield from value.values()
+    elif isinstance(value, FunctionType):
+        yield from _cells(value)
+    elif isinstance(value, partial):
+        yield from (value.func, *value.args, *value.keywords.values())
+    elif isinstance(value, MethodType):
+        yield from (value.__self__, value.__func__)
+    else:
+        yield from getattr(value, "__dict__", {}).values()
+        names = (name for cls in type(value).__mro__ for name in _slots(cls))
+        yield from (getattr(value, name, None) for name in names)
+
+
+def _slots(cls: type) -> tuple[str, ...]:
+    found = cls.__dict__.get("__slots__", ())
+    return (found,) if isinstance(found, str) else tuple(found)
+
+
+def _cells(function: FunctionType) -> Iterator[Any]:
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # an empty cell
+            yield cell.cell_contents
 
 
 def storage_bytes(tensors: Iterable[Tensor]) -> int:

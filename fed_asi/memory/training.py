@@ -6,7 +6,6 @@ otherwise, so whoever says "fits in 256 KiB" should print this table too.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fed_asi import layers
+from fed_asi.layers.copying import copied
 from fed_asi.memory.holders import static_tensors
 from fed_asi.memory.meter import ActivationMeter
 from fed_asi.memory.peak import StepMeter
@@ -77,7 +77,7 @@ def training_memory(
     into the trunk, or into the model where there is none. y: (b,). momentum: of SGD. accumulate: False where the
     weights move after every micro-batch, so that gradients need not be held; they are transient then.
     """
-    model = copy.deepcopy(model)
+    model = copied(model)
     trunk_transient, features = 0, x
     if trunk is not None:
         with torch.no_grad(), StepMeter(x.device) as meter:

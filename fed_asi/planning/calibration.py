@@ -6,15 +6,16 @@ input, and its weight gradient compared with the exact one.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fed_asi.compression.graph import Graph, analyse
-from fed_asi.errors import ConfigError, nearest
+from fed_asi.errors import ConfigError, UnsupportedLayerError, nearest
 from fed_asi.layers.compressed import weight_kind_of
+from fed_asi.layers.copying import copied
+from fed_asi.methods import Vanilla
 from fed_asi.methods.family import Asked, Family, families
 from fed_asi.planning.floors import measured_floors
 from fed_asi.planning.profile import LayerProfile, ModelFingerprint, Profile
@@ -47,10 +48,10 @@ def profile(
     """
     wanted = _checked(x, y, methods, selection, micro_batches)
     sizes = tuple(sorted(set(micro_batches or _powers_of_two(len(x)))))
-    copied = copy.deepcopy(model).eval().requires_grad_(False)
-    graph = analyse(copied)
+    frozen = copied(model).eval().requires_grad_(False)
+    graph = analyse(frozen)
     names = _layer_names(model, graph, trained)
-    records = record(copied, graph, names, x, y, loss)
+    records = record(frozen, graph, names, x, y, loss)
     head = records[-1].name
     check_supported([item for item in records if item.name != head], wanted)
     order = [name for name, _ in model.named_modules()]
@@ -96,6 +97,12 @@ def _checked(
     return found
 
 
+def _refusal(module: nn.Module) -> str | None:
+    """Return why a layer with a weight can be kept in no form at all; None for any other module."""
+    kind = weight_kind_of(module)
+    return None if kind is None else kind.unsupported(module, Vanilla())
+
+
 def _powers_of_two(largest: int) -> list[int]:
     return [1 << power for power in range(largest.bit_length())]
 
@@ -103,9 +110,10 @@ def _powers_of_two(largest: int) -> list[int]:
 def _layer_names(model: nn.Module, graph: Graph, trained: Sequence[str] | None) -> list[str]:
     """Return the layers to profile, from names of layers or of parameters."""
     modules = dict(model.named_modules())
+    refused = {name: reason for name, module in modules.items() if (reason := _refusal(module))}
     layers = [name for name, module in modules.items() if weight_kind_of(module) is not None]
     if trained is None:
-        return [name for name in layers if name not in graph.repeated]
+        return [name for name in layers if name not in graph.repeated and name not in refused]
     owners = {norm: conv for conv, norm in graph.norms.items()}
     found: set[str] = set()
     for name in trained:
@@ -115,6 +123,9 @@ def _layer_names(model: nn.Module, graph: Graph, trained: Sequence[str] | None) 
             raise ConfigError(f"{name!r} is neither a layer nor a parameter; {nearest(name, layers)}")
         found.add(module)
     chosen = [name for name in layers if name in found]
+    for name in chosen:
+        if name in refused:
+            raise UnsupportedLayerError(f"{name}: {refused[name]}; make it plain, or leave the layer out")
     if not chosen:
         raise ConfigError(f"none of {', '.join(trained)} is a convolution or linear layer")
     return chosen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -11,6 +10,7 @@ from torch.nn import functional as F
 
 from fed_asi.compression.compress import compress_
 from fed_asi.layers import only_looks
+from fed_asi.layers.copying import copied
 from fed_asi.memory.meter import ActivationMeter
 from fed_asi.methods import BiasOnly, Method, Vanilla
 
@@ -49,7 +49,7 @@ class _Probe:
         self, first: tuple[str, bool], head: tuple[str, bool], micro_batches: Sequence[int]
     ) -> dict[int, int]:
         """Return the bytes per micro-batch with `first` and the head trained, the kept inputs left out."""
-        model = copy.deepcopy(self._model).train()
+        model = copied(self._model).train()
         forms: dict[str, Method] = {name: BiasOnly() if bias else Vanilla() for name, bias in (first, head)}
         compress_(model, forms)
         meter = ActivationMeter(model)

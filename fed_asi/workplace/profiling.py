@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +13,7 @@ from fed_asi.compression.tune import tune_last_
 from fed_asi.data.images import Images, to_batch
 from fed_asi.fleets import fleet
 from fed_asi.fleets.config import RunConfig
+from fed_asi.layers.copying import copied
 from fed_asi.methods import Family, Vanilla
 from fed_asi.planning import calibration
 from fed_asi.planning.device_plans import DevicePlans, Limits, choose_layers, micro_batches_needed
@@ -54,7 +54,7 @@ def trained_names(model: nn.Module, config: RunConfig) -> Sequence[str]:
     if wanted in {"all", "any"}:
         return [name for name, p in model.named_parameters()]
     if isinstance(wanted, int):
-        return tune_last_(copy.deepcopy(model), wanted)
+        return tune_last_(copied(model), wanted)
     return [*wanted, models.head_name(model)]
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+from collections import deque
 from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -319,3 +322,108 @@ def test_the_meter_that_only_adds_up_sees_growth_and_weights_that_moved() -> Non
     assert kept(16) == small
     model.__dict__["stash"] = [torch.zeros(100)]
     assert kept(16) == small + 400
+
+
+class Holding(torch.autograd.Function):
+    """Keeps its input somewhere on its context, out of autograd's sight."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, place: str) -> Tensor:
+        kept = x.clone()
+        if place == "deque":
+            ctx.kept = deque([{"deep": (kept,)}])
+        elif place == "object":
+            ctx.kept = SimpleNamespace(inner=SimpleNamespace(tensor=kept))
+        elif place == "closure":
+            ctx.kept = lambda: kept
+        elif place == "partial":
+            ctx.kept = partial(torch.add, kept)
+        return x * 2
+
+    @staticmethod
+    def backward(_ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        return g * 2, None
+
+
+class Held(nn.Module):
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        self.place, self.scale = place, nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return Holding.apply(x * self.scale, self.place)
+
+
+@pytest.mark.parametrize("detailed", [True, False])
+@pytest.mark.parametrize("place", ["deque", "object", "closure", "partial"])
+def test_what_a_function_keeps_is_counted_wherever_it_lies(place: str, detailed: bool) -> None:
+    x = torch.randn(16, 128)
+    sizes = []
+    for where in ("nowhere", place):
+        net = Held(where)
+        with ActivationMeter(net, detailed=detailed) as meter:
+            out = net(x)
+        sizes.append(meter.saved_bytes)
+        del out
+    assert sizes[1] - sizes[0] == x.nbytes == 8192
+
+
+@pytest.mark.parametrize("detailed", [True, False])
+def test_what_is_saved_on_another_device_is_counted(detailed: bool) -> None:
+    class Away(nn.Module):
+        def __init__(self, away: bool) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))
+            self.away = away
+
+        def forward(self, x: Tensor) -> Tensor:
+            if not self.away:
+                return self.net(x).sigmoid()
+            with torch.autograd.graph.save_on_cpu():
+                return self.net(x).sigmoid()
+
+    before = torch.autograd.graph.saved_tensors_hooks.__enter__
+    for away in (False, True):
+        meter, alive = both(Away(away), lambda: torch.randn(2, 3, 8, 8), lambda net, x: net(x).sum())
+        assert meter.saved_bytes == alive > 0
+        net = Away(away)
+        with ActivationMeter(net, detailed=detailed) as meter:
+            loss = net(torch.randn(2, 3, 8, 8)).sum()
+        assert meter.saved_bytes == alive
+        loss.backward()
+    assert torch.autograd.graph.saved_tensors_hooks.__enter__ is before
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_convolution_called_three_times_counts_three_inputs(compressed: bool) -> None:
+    class Thrice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(self.conv(self.conv(x)))
+
+    net, x = Thrice(), torch.randn(2, 4, 6, 6)
+    if compressed:
+        compress_(net, Vanilla())
+    for detailed in (True, False, True, False):
+        with ActivationMeter(net, detailed=detailed) as meter:
+            loss = net(x).sum()
+        assert meter.published_bytes == 3 * x.nbytes
+        loss.backward()
+
+
+@pytest.mark.parametrize("detailed", [True, False])
+def test_a_backward_inside_the_block_is_refused(detailed: bool) -> None:
+    net, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), torch.randn(2, 3, 8, 8)
+    with (
+        pytest.raises(UnsupportedLayerError, match="close the block before"),
+        ActivationMeter(net, detailed=detailed),
+    ):
+        net(x).sum().backward()
+    with ActivationMeter(net, detailed=detailed) as meter:  # a gradient penalty keeps what it used
+        (penalty,) = torch.autograd.grad(net(x).sum(), net[0].weight, create_graph=True)
+        loss = penalty.square().sum()
+    assert meter.saved_bytes >= x.nbytes
+    loss.backward()

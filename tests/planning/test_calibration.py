@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 
 from fed_asi import layers, models
 from fed_asi.compression.compress import compress_
@@ -391,3 +392,15 @@ def test_a_plan_brings_the_subspaces_that_calibration_found(
         for one, other in zip(kept[0][name], kept[1][name], strict=True):
             assert (one is None) == (other is None)
             assert one is None or torch.equal(one, other)
+
+
+def test_a_pruned_layer_is_left_out_of_a_profile_or_refused_by_name(batch: tuple[Tensor, Tensor]) -> None:
+    net, (x, y) = Decoder(), batch
+    prune.l1_unstructured(net.down, "weight", amount=0.5)
+    net(x)
+    made = profile(net, x, y, micro_batches=[4], methods=("vanilla",))
+    assert [layer.name for layer in made.layers] == ["up", "head"]
+    with pytest.raises(
+        UnsupportedLayerError, match=r"down: its weight is no plain parameter .*make it plain"
+    ):
+        profile(net, x, y, trained=["down.weight_orig", "head"], micro_batches=[4])
