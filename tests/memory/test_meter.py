@@ -12,10 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from fed_asi import layers, models
@@ -25,26 +22,7 @@ from fed_asi.errors import UnsupportedLayerError
 from fed_asi.memory.meter import ActivationMeter
 from fed_asi.methods import ASI, HOSVD, BiasOnly, FixedSubspace, GradientFilter, Quantized, Vanilla
 from fed_asi.training.steps import training_mode_
-
-
-class StorageWatch(TorchDispatchMode):
-    """Hold a weak reference to every storage made inside; `alive()` adds up those not yet freed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.refs: dict[int, tuple[StorageWeakRef, int]] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor):
-                storage = leaf.untyped_storage()
-                self.refs[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        return out
-
-    def alive(self, model: nn.Module) -> int:
-        weights = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
-        return sum(size for key, (ref, size) in self.refs.items() if key not in weights and not ref.expired())
+from storage_watch import StorageWatch
 
 
 def both(model: nn.Module, make: Callable[[], Tensor], loss_of: Callable[[nn.Module, Tensor], Tensor]) -> Any:
