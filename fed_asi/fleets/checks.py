@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from fed_asi import models
 from fed_asi.data import sources
 from fed_asi.errors import ConfigError, nearest
+from fed_asi.fleets import resources
 from fed_asi.fleets.config import DeviceConfig, GroupConfig, RunConfig
 from fed_asi.machine import cpus_here
 
@@ -25,7 +26,7 @@ def check(config: RunConfig, broken: Collection[str] = (), cpus: int | None = No
         _fleet_size,
         _names,
         _devices,
-        _batches,
+        _resources,
         _schedules,
         _method,
         _data,
@@ -88,14 +89,9 @@ def _owners(config: RunConfig) -> Iterator[tuple[str, GroupConfig | DeviceConfig
     yield from ((f"devices[{i}]", device) for i, device in enumerate(config.devices))
 
 
-def _batches(config: RunConfig, _broken: Collection[str], _cpus: int) -> Iterator[str]:
+def _resources(config: RunConfig, _broken: Collection[str], _cpus: int) -> Iterator[str]:
     for where, owner in _owners(config):
-        if (
-            owner.micro_batch is not None
-            and owner.batch_size is not None
-            and owner.micro_batch > owner.batch_size
-        ):
-            yield f"{where}.micro_batch: {owner.micro_batch} is more than its batch_size {owner.batch_size}"
+        yield from (f"{where}.{problem}" for problem in resources.problems(owner))
 
 
 def _schedules(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:

@@ -9,19 +9,13 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from fed_asi.errors import ConfigError
-from fed_asi.units import parse_bytes
+from fed_asi.fleets.resources import ResourceKeys
+from fed_asi.fleets.section import Bytes, Count, PartitionId, Section
 
 CONFIG_VERSION: Literal[1] = 1
-
-
-def _budget(value: Any) -> int | None:
-    try:
-        return parse_bytes(value)
-    except ConfigError as error:
-        raise ValueError(str(error)) from error
 
 
 def _layers(value: Any) -> int | str | tuple[str, ...]:
@@ -44,23 +38,10 @@ def _folder_name(name: str) -> str:
     return name
 
 
-Bytes = Annotated[int | None, BeforeValidator(_budget)]
-
-
-Count = Annotated[int, Field(ge=1)]
-
-
-PartitionId = Annotated[int, Field(ge=0, strict=False)]
-
-
 MethodName = Literal["asi", "quantized", "vanilla", "bias", "mean"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """Which network is trained, from which weights, at which input resolution (pixels)."""
 
     name: str = "tiny"
@@ -68,7 +49,7 @@ class ModelConfig(_Section):
     resolution: Annotated[int, Field(ge=8, le=1024)] = 32
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """Which images, and how many the server keeps; counts are images, shares are of a device's shard."""
 
     source: str = "digits"  # a known name, or the path of an .npz of the user's own arrays
@@ -79,7 +60,7 @@ class DataConfig(_Section):
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.2  # share of a shard kept for local accuracy
 
 
-class ShardingConfig(_Section):
+class ShardingConfig(Section):
     """How the training images are spread over the devices."""
 
     scheme: Literal["iid", "dirichlet", "classes"] = "dirichlet"
@@ -88,7 +69,7 @@ class ShardingConfig(_Section):
     classes_per_device: Count = 2  # scheme "classes"
 
 
-class MethodConfig(_Section):
+class MethodConfig(Section):
     """How a device keeps what its backward pass needs, and what happens where that does not fit."""
 
     name: Literal[
@@ -143,7 +124,7 @@ class MethodConfig(_Section):
         }.get(self.name, (self.name,))
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """A device's local SGD (METHOD.md section 3: lr 0.05, no momentum, clipping at norm 2, cosine)."""
 
     epochs: Count = 1
@@ -156,7 +137,7 @@ class TrainConfig(_Section):
     update: Literal["step", "micro-batch"] = "step"  # when weights move; "micro-batch" accumulates nothing
 
 
-class PretrainConfig(_Section):
+class PretrainConfig(Section):
     """How the server trains on its public split where `model.weights` is "public"."""
 
     epochs: Count = 20
@@ -165,14 +146,14 @@ class PretrainConfig(_Section):
     batch_size: Count = 32
 
 
-class AggregateConfig(_Section):
+class AggregateConfig(Section):
     """How updates are weighted against each other, tensor by tensor."""
 
     weights: Literal["examples", "captured"] = "examples"  # captured: examples times gradient captured
     min_fidelity: Annotated[float, Field(ge=0, le=1)] = 0.0  # tensors captured less than this are left out
 
 
-class ComputeConfig(_Section):
+class ComputeConfig(Section):
     """What the simulation may use of this machine; it changes time, never results."""
 
     backend: Literal["flower", "loop"] = "flower"
@@ -186,35 +167,26 @@ class ComputeConfig(_Section):
     side_by_side: bool = True  # micro-batches as one batched product; same gradients, same counted bytes
 
 
-class BudgetChange(_Section):
-    """From this round on (counted from 1), the budget is this."""
-
-    round: Count
-    budget: Bytes
-
-
-class GroupConfig(_Section):
-    """Devices alike: how many, and what each may keep for its backward pass."""
-
+class _Named(Section):  # a base of its own, so that settings are printed with the name first
     name: Annotated[str, Field(min_length=1)]
     count: Count
-    budget: Bytes
+
+
+class GroupConfig(ResourceKeys, _Named):
+    """Devices alike: their name, how many, and what each has."""
+
     batch_size: Count = 32
-    micro_batch: Count | None = None  # None: the planner chooses
-    schedule: Annotated[tuple[BudgetChange, ...], Field(strict=False)] = ()
 
 
-class DeviceConfig(_Section):
+class _Numbered(Section):  # the same
+    partition_id: PartitionId
+
+
+class DeviceConfig(ResourceKeys, _Numbered):
     """One device told apart from its group; what is not given is its group's."""
 
-    partition_id: PartitionId
-    budget: Bytes
-    batch_size: Count | None = None
-    micro_batch: Count | None = None
-    schedule: Annotated[tuple[BudgetChange, ...], Field(strict=False)] = ()
 
-
-class RunConfig(_Section):
+class RunConfig(Section):
     """Everything that decides a run's result."""
 
     version: Literal[1] = CONFIG_VERSION
@@ -232,7 +204,8 @@ class RunConfig(_Section):
     compute: ComputeConfig = ComputeConfig()
     groups: Annotated[tuple[GroupConfig, ...], Field(strict=False)]
     devices: Annotated[tuple[DeviceConfig, ...], Field(strict=False)] = ()
-    budgets: dict[PartitionId, Bytes] = {}  # one line a device; a budgets_csv ends up here too
+    # One line a device; a budgets_csv ends up here too.
+    budgets: dict[PartitionId, Bytes] = Field(default_factory=dict)
     budgets_csv: str | None = None  # relative to the fleet file
 
     @property

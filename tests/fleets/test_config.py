@@ -241,8 +241,8 @@ def test_fleet_follows_groups_lines_and_devices(write):
     built = fleet.build(load_config(write(GOOD + devices), cpus=4))
     assert [device.partition_id for device in built] == [0, 1, 2, 3, 4]
     assert [device.group for device in built] == ["tight", "tight", "roomy", "roomy", "roomy"]
-    assert [device.budget_bytes for device in built] == [9000, 65536, 7000, None, None]
-    assert (built[2].batch_size, built[0].micro_batch) == (2, 4)
+    assert [device.resources.budget_bytes for device in built] == [9000, 65536, 7000, None, None]
+    assert (built[2].resources.batch_size, built[0].resources.micro_batch) == (2, 4)
 
 
 def test_plain_vanilla_is_not_centered_unless_it_is_asked_for() -> None:

@@ -11,6 +11,7 @@ import torch
 from fed_asi.devices.job import Job
 from fed_asi.devices.work import train_locally
 from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.resources import Resources
 from fed_asi.results.progress import Unwatched
 from fed_asi.results.schema import DeviceRoundRecord
 from fed_asi.results.store import RunStore
@@ -169,10 +170,10 @@ def test_a_budget_without_a_plan_is_named_before_the_first_round(tmp_path: Path)
 def test_warm_factors_are_cut_to_a_smaller_plan_and_used(tmp_path: Path) -> None:
     """From other factors a device's round gives other weights: what is carried over is not thrown away."""
     place = prepare(small(method=WARM, groups=CHANGING), tmp_path / "workplace")
-    large = Job(1, 0, 48 * KIB, 16, 4, 0.05)
+    large = Job(1, 0, Resources(48 * KIB, 16, 4), 0.05)
     first = train_locally(place, large, place.reference)
     assert first.factors
-    small_job = replace(large, round=2, budget_bytes=3584)
+    small_job = replace(large, round=2, resources=Resources(3584, 16, 4))
     warm = train_locally(place, small_job, place.reference, first.factors)
     cold = train_locally(place, small_job, place.reference)
     assert warm.stats["ranks"] == cold.stats["ranks"] != first.stats["ranks"]
