@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from fed_asi import models
 from fed_asi.data import sources
 from fed_asi.errors import ConfigError, nearest
-from fed_asi.fleets import resources
+from fed_asi.fleets import over_budget, resources
 from fed_asi.fleets.config import DeviceConfig, GroupConfig, RunConfig
 from fed_asi.machine import cpus_here
 
@@ -136,6 +136,9 @@ def _known(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[s
             models.canonical(config.model.name)
         except ConfigError as error:
             yield f"model.name: {error}"
+    policy = config.method.over_budget
+    if policy not in over_budget.names() and not _is_broken(broken, "method", "method.over_budget"):
+        yield f"method.over_budget: unknown {policy!r}; {nearest(policy, over_budget.names())}"
     source = config.data.source
     known = source in sources.names() or source.endswith(".npz")
     if not known and not _is_broken(broken, "data", "data.source"):

@@ -1,16 +1,13 @@
-"""The plans a device tries, in order: its own, and, when that is over budget, what its fleet's policy says.
-
-Policies: "exclude" tries nothing else; "fewer-layers" trains one layer fewer each time; "smaller-micro-batch"
-halves the micro-batch; "lower-ranks" takes the cheapest forms and ranks that the profile knows.
-"""
+"""The plans a device tries, in order: its own, and, when that is over budget, what its fleet's policy says."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from fed_asi.errors import BudgetError
+from fed_asi.fleets import over_budget
 from fed_asi.fleets.config import MethodConfig, TrainConfig
 from fed_asi.fleets.resources import Resources
 from fed_asi.planning import search
@@ -49,21 +46,19 @@ class DevicePlans:
         return self._plan(resources, None, self._method.grid)
 
     def attempts(self, resources: Resources) -> Iterator[Attempt]:
-        """Yield the plans to try, largest first; the next is asked for when the last was over budget.
+        """Yield the plans to try, in order; the next is asked for when the last was over budget.
 
-        Raises BudgetError, that of the device's own plan, when none fits at all.
+        No step is tried twice: it would be over budget again. Raises BudgetError, that of the device's own
+        plan, when none fits at all.
         """
-        refused: BudgetError | None = None
-        try:
-            yield Attempt(self.first(resources))
-        except BudgetError as error:
-            refused = error
-        fitting = 0
-        for attempt in self._fallbacks(resources):
-            fitting += 1
-            yield attempt
-        if refused is not None and not fitting:
-            raise refused
+        steps: set[Hashable] = set()
+        for attempt in self._fitting(resources):
+            step = _step(attempt.plan)
+            if step not in steps:
+                steps.add(step)
+                yield attempt
+        if not steps:
+            self.first(resources)  # says why nothing fits
 
     def layers_of(self, every: Iterable[Resources]) -> set[str]:
         """Return the layers that some plan for one of these resources trains, tried after another or first."""
@@ -85,26 +80,16 @@ class DevicePlans:
             shares[f"{layer.name}.weight"] = min(1.0, max(0.0, captured))
         return shares
 
-    def _fallbacks(self, resources: Resources) -> Iterator[Attempt]:
-        policy = self._method.over_budget
-        choices: list[tuple[Resources, int | None, str]]
-        if policy == "fewer-layers":
-            body = sum(not layer.head for layer in self._profile.layers)
-            choices = [(resources, count, self._method.grid) for count in range(body - 1, -1, -1)]
-        elif policy == "smaller-micro-batch":
-            largest = resources.micro_batch or resources.batch_size
-            smaller = [b for b in reversed(self._profile.micro_batches) if b < largest]
-            choices = [(replace(resources, micro_batch=b), None, self._method.grid) for b in smaller]
-        elif policy == "lower-ranks" and resources.budget_bytes is not None:
-            parts = [resources.budget_bytes * share // 8 for share in (8, 6, 4, 3, 2, 1)]
-            choices = [(replace(resources, budget_bytes=b), None, "exact") for b in parts if b > 0]
-        else:
-            choices = []
-        for choice in choices:
-            try:
-                yield Attempt(self._plan(*choice), policy)
-            except BudgetError:
-                continue
+    def _fitting(self, resources: Resources) -> Iterator[Attempt]:
+        """Yield the device's own plan, then those of the policy; what has no plan is left out."""
+        method, profile = self._method, self._profile
+        with contextlib.suppress(BudgetError):
+            yield Attempt(self.first(resources))
+        body = sum(not layer.head for layer in profile.layers)
+        offer = over_budget.Offer(body, profile.micro_batches, method.grid)
+        for one in over_budget.tries(method.over_budget, resources, offer):
+            with contextlib.suppress(BudgetError):
+                yield Attempt(self._plan(one.resources, one.layers, one.grid), method.over_budget)
 
     def _plan(self, resources: Resources, layer_count: int | None, selection: str) -> Plan:
         key = (resources, layer_count, selection)
@@ -161,6 +146,11 @@ class DevicePlans:
             if b <= batch_size or b in {micro_batch, smallest}
         }
         return replace(self._profile, floors=kept)
+
+
+def _step(plan: Plan) -> Hashable:
+    """Return what a step keeps, and so its bytes, depend on."""
+    return plan.micro_batch, frozenset(plan.methods.items())
 
 
 def choose_layers(method: MethodConfig) -> bool:

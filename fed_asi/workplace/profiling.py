@@ -12,7 +12,7 @@ from fed_asi import models
 from fed_asi.compression import cut
 from fed_asi.compression.tune import tune_last_
 from fed_asi.data.images import Images, to_batch
-from fed_asi.fleets import fleet
+from fed_asi.fleets import fleet, over_budget
 from fed_asi.fleets.config import RunConfig
 from fed_asi.planning import calibration
 from fed_asi.planning.device_plans import DevicePlans, choose_layers, micro_batches_needed
@@ -72,7 +72,7 @@ def profile_of(
         features = trunk(batch_of(config, public[0][:count]))
     needs = {device.resources for device in fleet.build(config)}
     # A device of a federated calibration may have fewer images than a micro-batch.
-    smaller = config.method.over_budget == "smaller-micro-batch" or config.method.calibration != "server"
+    smaller = over_budget.goes_smaller(config.method.over_budget) or config.method.calibration != "server"
     return calibration.profile(
         tail,
         features.clone(),

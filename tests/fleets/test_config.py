@@ -106,6 +106,11 @@ def test_five_mistakes_are_five_lines(write):
             "method.methods[1]: unknown 'quantised'; did you mean quantized?",
         ),
         ("method.methods=[]", "method.methods: empty"),
+        (
+            'method.over_budget="fewer-layer"',
+            "method.over_budget: unknown 'fewer-layer'; did you mean fewer-layers?",
+        ),
+        ("method.over_budget=3", "method.over_budget: must be text, not 3"),
         ("method.layers=0", 'method.layers: must be a count of last convolutions, "all", "any", or'),
         ("method.layers=[]", "method.layers: must be a count"),
         ('name="../x"', "name: '../x' becomes a folder's name"),
