@@ -7,9 +7,10 @@ from collections.abc import Callable, Collection, Iterator
 
 from fed_asi import models
 from fed_asi.data import sources
-from fed_asi.errors import ConfigError, nearest
-from fed_asi.fleets import over_budget, resources
+from fed_asi.errors import ConfigError
+from fed_asi.fleets import over_budget, resources, sharding
 from fed_asi.fleets.config import DeviceConfig, GroupConfig, RunConfig
+from fed_asi.fleets.problems import unknown_value
 from fed_asi.machine import cpus_here
 
 Check = Callable[[RunConfig, Collection[str], int], Iterator[str]]
@@ -38,6 +39,11 @@ def check(config: RunConfig, broken: Collection[str] = (), cpus: int | None = No
 
 def _is_broken(broken: Collection[str], *starts: str) -> bool:
     return any(place == start or place.startswith(f"{start}.") for place in broken for start in starts)
+
+
+def _stands_in(place: str, broken: Collection[str]) -> bool:
+    """Return whether what is at this place now stands in for what was wrong there, or further up."""
+    return any(place == other or place.startswith(f"{other}.") for other in broken)
 
 
 def _size_unknown(broken: Collection[str]) -> bool:
@@ -131,18 +137,20 @@ def _data(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[st
 
 
 def _known(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
-    if not _is_broken(broken, "model", "model.name"):
+    """Names that registries know: networks, data sets, over-budget policies, sharding schemes."""
+    if not _stands_in("model.name", broken):
         try:
             models.canonical(config.model.name)
         except ConfigError as error:
             yield f"model.name: {error}"
-    policy = config.method.over_budget
-    if policy not in over_budget.names() and not _is_broken(broken, "method", "method.over_budget"):
-        yield f"method.over_budget: unknown {policy!r}; {nearest(policy, over_budget.names())}"
-    source = config.data.source
+    source, policy = config.data.source, config.method.over_budget
     known = source in sources.names() or source.endswith(".npz")
-    if not known and not _is_broken(broken, "data", "data.source"):
-        yield f"data.source: unknown {source!r}; {nearest(source, sources.names())} Or an .npz file's path"
+    if not known and not _stands_in("data.source", broken):
+        yield f"{unknown_value('data.source', source, sources.names())} Or an .npz file's path"
+    if policy not in over_budget.names() and not _stands_in("method.over_budget", broken):
+        yield unknown_value("method.over_budget", policy, over_budget.names())
+    if not _stands_in("sharding.scheme", broken):
+        yield from sharding.problems(config.sharding)
 
 
 def _cpus(config: RunConfig, broken: Collection[str], available: int) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """The tree of a run's settings: what a fleet file says, checked, as frozen objects.
 
-RunConfig is what every other part of a run reads. `load_config` (config_file.py) makes one from TOML and
+RunConfig is what every other part of a run reads. `load_config` (file.py) makes one from TOML and
 reports all problems at once; `to_json` and `from_json` carry it to workers, records and resumed runs.
 """
 
@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from fed_asi.errors import ConfigError
 from fed_asi.fleets.resources import ResourceKeys
 from fed_asi.fleets.section import Bytes, Count, PartitionId, Section
+from fed_asi.fleets.sharding import ShardingConfig
 
 CONFIG_VERSION: Literal[1] = 1
 
@@ -58,15 +59,6 @@ class DataConfig(Section):
     validation: Annotated[int, Field(ge=0)] = 0  # the last so many training images judge, not the test set
     test_limit: Count | None = None  # at most so many test images in the server's evaluation
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.2  # share of a shard kept for local accuracy
-
-
-class ShardingConfig(Section):
-    """How the training images are spread over the devices."""
-
-    scheme: Literal["iid", "dirichlet", "classes"] = "dirichlet"
-    alpha: Annotated[float, Field(gt=0)] = 0.5  # dirichlet: small is uneven
-    minimum: Count = 1  # images every device has at least
-    classes_per_device: Count = 2  # scheme "classes"
 
 
 class MethodConfig(Section):

@@ -7,7 +7,9 @@ import pytest
 from fed_asi.errors import ConfigError
 from fed_asi.fleets import fleet
 from fed_asi.fleets.config import DeviceConfig, GroupConfig, RunConfig
+from fed_asi.fleets.file import load_config
 from fed_asi.fleets.resources import BudgetChange, Resources
+from fleet_file import GOOD
 
 
 def config(**changes) -> RunConfig:
@@ -67,3 +69,12 @@ def test_a_line_gives_the_budget_alone_and_a_device_the_rest():
 def test_a_device_outside_is_named():
     with pytest.raises(ConfigError, match=r"\[7\] are not in the fleet, which has 0 to 2"):
         fleet.build(config(budgets={7: 5}))
+
+
+def test_fleet_follows_groups_lines_and_devices(write):
+    devices = "[budgets]\n0 = 9000\n2 = 8000\n[[devices]]\npartition_id = 2\nbudget = 7000\nbatch_size = 2\n"
+    built = fleet.build(load_config(write(GOOD + devices), cpus=4))
+    assert [device.partition_id for device in built] == [0, 1, 2, 3, 4]
+    assert [device.group for device in built] == ["tight", "tight", "roomy", "roomy", "roomy"]
+    assert [device.resources.budget_bytes for device in built] == [9000, 65536, 7000, None, None]
+    assert (built[2].resources.batch_size, built[0].resources.micro_batch) == (2, 4)

@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from fed_asi.errors import ConfigError
 from fed_asi.fleets import fleet
 from fed_asi.fleets.config import RunConfig
-from fed_asi.fleets.file import _models_in, load_config
+from fed_asi.fleets.file import load_config
+from fed_asi.fleets.problems import models_in
 
 ROOT = Path(__file__).parents[2]
 FLEETS = sorted((ROOT / "experiments" / "fleets").glob("*.toml"))
@@ -43,7 +44,7 @@ def test_the_documented_mistakes_are_what_is_said(tmp_path):
 def sections(model: type[BaseModel] = RunConfig, name: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
     yield name, model
     for key, field in model.model_fields.items():
-        for inner in _models_in(field.annotation):
+        for inner in models_in(field.annotation):
             yield from sections(inner, f"{name}.{key}".lstrip("."))
 
 
@@ -60,6 +61,6 @@ def test_every_setting_is_documented(name, model):
     documented = set(re.findall(r"^\| `([a-z_]+)`", part, re.MULTILINE))
     hidden = {
         "version",
-        *(key for key, field in model.model_fields.items() if list(_models_in(field.annotation))),
+        *(key for key, field in model.model_fields.items() if list(models_in(field.annotation))),
     }
     assert documented == set(model.model_fields) - (hidden - {"schedule"})
