@@ -146,10 +146,15 @@ class AggregateConfig(Section):
 
 
 class ComputeConfig(Section):
-    """What the simulation may use of this machine; it changes time, never results."""
+    """What the simulation may use of this machine.
+
+    backend, workers, cpus_per_client, ray_address and features_limit change how long a run takes, never its
+    result. threads, features and side_by_side change the result, if only its last bits. deadline_seconds
+    decides who is late, and so whose updates count; a resumed run may have another.
+    """
 
     backend: Literal["flower", "loop"] = "flower"
-    threads: Count = 1  # torch threads a client; part of the result's last bits
+    threads: Count = 1  # torch threads a client
     cpus_per_client: Count = 1
     workers: Count | None = None  # None: as many as the machine's CPUs allow
     ray_address: str | None = None  # a running cluster; None: Ray on this machine alone

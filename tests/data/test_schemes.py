@@ -15,11 +15,6 @@ from fed_asi.errors import ConfigError
 LABELS = np.random.default_rng(5).integers(0, 10, 3000)
 
 
-@pytest.fixture(autouse=True)
-def _own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "_SCHEMES", dict(shards._SCHEMES))
-
-
 @pytest.mark.parametrize(
     ("scheme", "devices", "seed", "digest"),
     [
@@ -61,7 +56,7 @@ class Said:
         return SAID[self.which]  # type: ignore[return-value]
 
 
-def test_a_scheme_of_ones_own_deals_the_samples() -> None:
+def test_a_scheme_of_ones_own_deals_the_samples(own_names: None) -> None:
     shards.register("said", Said)
     assert shards.find("said") is Said
     assert shards.names() == ["classes", "dirichlet", "iid", "said"]

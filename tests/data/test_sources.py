@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from fed_asi import data
-from fed_asi.data import sources
 from fed_asi.errors import ConfigError, MissingDataError
 from pictures import pixels
 
@@ -51,7 +50,7 @@ def test_an_unknown_name_gets_the_nearest_ones() -> None:
 
 
 def test_a_data_set_of_ones_own_is_loaded_by_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_names: None
 ) -> None:
     asked: list[tuple[Path | None, int]] = []
 
@@ -59,7 +58,6 @@ def test_a_data_set_of_ones_own_is_loaded_by_its_name(
         asked.append((folder, size))
         return data.from_arrays("mine", (pixels(4), np.arange(4) % 2), (pixels(2), np.arange(2)), ("a", "b"))
 
-    monkeypatch.setattr(sources, "_SOURCES", dict(sources._SOURCES))
     data.register("mine", mine)
     assert "mine" in data.names()
     assert data.load("mine").class_names == ("a", "b")

@@ -7,11 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from fed_asi import data, models
-from fed_asi.data import shards, sources
+from fed_asi.data import shards
 from fed_asi.fleets import over_budget
 from fed_asi.fleets.checks import check
 from fed_asi.fleets.file import load_config
-from fed_asi.models import registry
 from fleet_file import GOOD, problems_of
 
 
@@ -27,14 +26,7 @@ def test_devices_twice_or_outside_are_named(write):
     ]
 
 
-def _register_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, table in (
-        (registry, "_NETWORKS"),
-        (sources, "_SOURCES"),
-        (shards, "_SCHEMES"),
-        (over_budget, "_POLICIES"),
-    ):
-        monkeypatch.setattr(module, table, dict(getattr(module, table)))
+def _register_all() -> None:
     models.register("my-network", lambda classes, _: models.build("tiny", classes))
     data.register("my-data", lambda *_: data.load("digits"))
     shards.register("my-scheme", shards.Iid)
@@ -66,12 +58,10 @@ OWN = {
 
 
 @pytest.mark.parametrize("key", OWN)
-def test_names_are_those_that_are_registered(
-    write: Callable, monkeypatch: pytest.MonkeyPatch, key: str
-) -> None:
+def test_names_are_those_that_are_registered(write: Callable, own_names: None, key: str) -> None:
     name, mistaken, expected = OWN[key]
     assert len(problems_of(write(GOOD), f"{key}={name}")) == 1
-    _register_all(monkeypatch)
+    _register_all()
     load_config(write(GOOD), [f"{key}={name}"], cpus=4)
     assert problems_of(write(GOOD), f"{key}={mistaken}") == [expected]
 

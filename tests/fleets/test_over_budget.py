@@ -18,11 +18,6 @@ HAS = Resources(budget_bytes=800, batch_size=16, micro_batch=8)
 OFFER = Offer(body_layers=3, micro_batches=(1, 2, 4, 8, 16), grid="published")
 
 
-@pytest.fixture
-def own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(over_budget, "_POLICIES", dict(over_budget._POLICIES))
-
-
 @pytest.mark.parametrize(
     ("policy", "expected"),
     [
@@ -63,7 +58,7 @@ def test_the_profile_must_know_more_micro_batches_for_one_policy_alone() -> None
     assert [name for name in BUILT_IN if over_budget.goes_smaller(name)] == ["smaller-micro-batch"]
 
 
-def test_a_policy_of_ones_own(own: None) -> None:
+def test_a_policy_of_ones_own(own_names: None) -> None:
     def half_the_batch(resources: Resources, offer: Offer) -> list[Try]:
         return [Try(replace(resources, batch_size=resources.batch_size // 2), offer.grid)]
 

@@ -44,8 +44,7 @@ class Heaps:
 
 
 @pytest.fixture(autouse=True)
-def _heaps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "_SCHEMES", dict(shards._SCHEMES))
+def _heaps(own_names: None) -> None:
     shards.register("heaps", Heaps)
 
 

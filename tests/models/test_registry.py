@@ -17,9 +17,7 @@ from runs import small
 HALVES = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
-@pytest.fixture(autouse=True)
-def _own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_NETWORKS", dict(registry._NETWORKS))
+pytestmark = pytest.mark.usefixtures("own_names")
 
 
 def plain(num_classes: int, resolution: int | None) -> nn.Module:

@@ -68,13 +68,10 @@ def test_a_budget_below_the_plan_is_answered_by_the_policy(policy: str, done: ob
             assert done(row), row  # type: ignore[operator]
 
 
-def test_a_policy_of_ones_own_is_named_and_recorded_as_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_policy_of_ones_own_is_named_and_recorded_as_the_others(tmp_path: Path, own_names: None) -> None:
     def classifier_alone(resources: Resources, offer: over_budget.Offer) -> list[over_budget.Try]:
         return [over_budget.Try(resources, offer.grid, 0)]
 
-    monkeypatch.setattr(over_budget, "_POLICIES", dict(over_budget._POLICIES))
     over_budget.register("classifier-alone", classifier_alone)
     run_loop(small(method={"over_budget": "classifier-alone"}, groups=GROUPS, rounds=1), tmp_path / "run")
     poor = [row for row in device_rounds(tmp_path / "run") if row.partition_id < 3]
