@@ -113,7 +113,7 @@ def test_the_names_of_ones_own_work_as_documented(tmp_path, own_names, monkeypat
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path / "features"))
     (code,) = re.findall(r"```python\n(.*?)```", section("Names of your own"), re.DOTALL)
-    shorter = '"method.layers=1", "rounds=1", "cohort=2", "pretrain.epochs=1", "data.limit=240"'
+    shorter = '"method.layers=1", "rounds=1", "cohort=2", "pretrain.epochs=1", "method.calibration_images=16"'
     code = code.replace('"method.layers=1"', shorter).replace("runs/own", str(tmp_path / "own"))
     (tmp_path / "documented.py").write_text(code)
     runpy.run_path(str(tmp_path / "documented.py"))
