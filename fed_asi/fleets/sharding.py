@@ -54,24 +54,30 @@ def _read(config: ShardingConfig) -> tuple[Scheme | None, list[str]]:
     if config.scheme not in shards.names():
         return None, [wording.unknown_value("sharding.scheme", config.scheme, shards.names())]
     scheme = shards.find(config.scheme)
-    settings = {_key(one): one for one in fields(scheme)}  # type: ignore[arg-type]
-    wrong = list(_unknown(config, settings))
-    values: dict[str, Any] = {}
-    for key, one in settings.items():
-        try:
-            if key in config.given:
-                values[one.name] = _value(scheme, one, config.given[key])
-            elif one.default is MISSING and one.default_factory is MISSING:
-                wrong.append(wording.missing(f"sharding.{key}"))
-        except ValidationError as error:
-            places = wording.by_place(error.errors())
-            wrong += [wording.line({**at, "loc": ("sharding", key, *at["loc"])}) for at in places]
+    values, wrong = _values(config, scheme)
     if wrong:
         return None, wrong
     try:
         return scheme(**values), []
     except (ConfigError, ValueError) as error:
         return None, [f"sharding: {error}"]
+
+
+def _values(config: ShardingConfig, scheme: type[Scheme]) -> tuple[dict[str, Any], list[str]]:
+    """Return the values of a scheme's settings by field, and a line for each key that is wrong or missing."""
+    settings = {_key(one): one for one in fields(scheme) if one.init}  # type: ignore[arg-type]
+    given, values = config.given, {}
+    wrong = list(_unknown(config, settings))
+    for key, one in settings.items():
+        try:
+            if key in given:
+                values[one.name] = _value(scheme, one, given[key])
+            elif one.default is MISSING and one.default_factory is MISSING:
+                wrong.append(wording.missing(f"sharding.{key}"))
+        except ValidationError as error:
+            places = wording.by_place(error.errors())
+            wrong += [wording.line({**at, "loc": ("sharding", key, *at["loc"])}) for at in places]
+    return values, wrong
 
 
 def _key(one: DataclassField[Any]) -> str:
