@@ -31,3 +31,16 @@ def cifar10_dir() -> Path:
 def weights_dir() -> Path:
     """The folder with MCUNet's ImageNet weights, or a skip by name."""
     return _folder("weights", "mcunet-in1.pth")
+
+
+@pytest.fixture
+def own_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks, data sets, schemes and policies that a test registers are forgotten after it."""
+    from fed_asi.data import shards, sources
+    from fed_asi.fleets import over_budget
+    from fed_asi.models import registry
+
+    monkeypatch.setattr(registry, "_NETWORKS", dict(registry._NETWORKS))
+    monkeypatch.setattr(sources, "_SOURCES", dict(sources._SOURCES))
+    monkeypatch.setattr(shards, "_SCHEMES", dict(shards._SCHEMES))
+    monkeypatch.setattr(over_budget, "_POLICIES", dict(over_budget._POLICIES))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from fed_asi import seeds
@@ -26,7 +27,9 @@ def make(
     with RunStore.create(folder, config, {"torch": "2.13.0", "python": "3.11"}) as store:
         devices = fleet.build(config)
         store.add_devices(
-            DeviceRecord(d.partition_id, d.group, d.budget_bytes, d.batch_size, d.micro_batch, 100)
+            DeviceRecord(
+                partition_id=d.partition_id, group_name=d.group, num_examples=100, **asdict(d.resources)
+            )
             for d in devices
         )
         store.note("the server trained the network on 300 public images")
@@ -44,7 +47,7 @@ def make(
 
 
 def _device_round(number: int, device: fleet.Device, accuracy: float) -> DeviceRoundRecord:
-    budget = device.budget_at(number)
+    budget = device.resources_at(number).budget_bytes
     if budget is not None and budget < 4096:
         cause = "budget 2.0 KiB is below the smallest plan, 4.0 KiB"
         return DeviceRoundRecord(number, device.partition_id, "excluded", cause, budget_bytes=budget)

@@ -80,7 +80,10 @@ LATE: dict[tuple[str, str], str] = {
     ("fed_asi.flower.simulation", "fed_asi.flower.ray_start"): "environment: the same",
     ("fed_asi.flower.simulation", "flwr"): "environment: the same",
     ("fed_asi.memory.peak", "torch"): "speed: torch's profiler, where a peak is measured",
-    ("fed_asi.models", "fed_asi.models.torchvision_shim"): "speed: torchvision, where a network is its",
+    (
+        "fed_asi.models.registry",
+        "fed_asi.models.torchvision_shim",
+    ): "speed: torchvision, where a network is its",
     ("fed_asi.models.torchvision_shim", "torchvision"): "speed: the same",
     ("fed_asi.models.weights", "fed_asi.models.torchvision_shim"): "speed: the same",
     ("fed_asi.planning.figure", "matplotlib"): "speed: where a plan is drawn",

@@ -28,6 +28,7 @@ from fed_asi.devices.reply import answer
 from fed_asi.devices.work import LocalResult, train_locally
 from fed_asi.errors import BudgetError
 from fed_asi.fleets.file import load_config
+from fed_asi.fleets.resources import Resources
 from fed_asi.planning.plan import Plan
 from fed_asi.results.progress import Unwatched
 from fed_asi.results.store import RunStore
@@ -60,7 +61,7 @@ def again(given: argparse.Namespace) -> list[str]:
         images = {job.partition_id: count for job, count in jobs}
 
         def cost(job: Job, images: dict[int, int] = images) -> float:
-            return costs.estimate(job.budget_bytes, images[job.partition_id])
+            return costs.estimate(job.resources.budget_bytes, images[job.partition_id])
 
         order = in_order([job for job, _ in jobs], cost, given.workers)
         if round == 1:  # every worker opens the workplace, and warms up
@@ -71,7 +72,7 @@ def again(given: argparse.Namespace) -> list[str]:
         rows = [done.get() for _ in order]
         ended = time.perf_counter() - started
         for job, seconds, _ in rows:
-            costs.add(job.budget_bytes, seconds, images[job.partition_id])
+            costs.add(job.resources.budget_bytes, seconds, images[job.partition_id])
         if round > 1:
             found[round] = {"seconds": [r[1] for r in rows], "cpu": [r[2] for r in rows], "ended": ended}
     for _ in processes:
@@ -150,13 +151,11 @@ def _row(place: Workplace, budget: str | None, device: int) -> str:
 
 
 def _plan(place: Workplace, budget: int | None, micro_batch: int) -> Plan:
-    from fed_asi.planning.device_plans import Limits
-
-    return place.plans.first(Limits(budget, 32, micro_batch))
+    return place.plans.first(Resources(budget, 32, micro_batch))
 
 
 def _epoch(place: Workplace, device: int, budget: int | None, micro_batch: int) -> LocalResult:
-    job = Job(1, device, budget, 32, micro_batch, 0.05)
+    job = Job(1, device, Resources(budget, 32, micro_batch), 0.05)
     return train_locally(place, job, place.reference)
 
 

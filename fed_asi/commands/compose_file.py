@@ -114,7 +114,7 @@ def node_config(device: Device, num_devices: int) -> str:
 
 def largest_budget(device: Device) -> int | None:
     """Return the most a device may keep in any round, in bytes; None where no budget is finite."""
-    budgets = [device.budget_bytes, *(budget for _, budget in device.schedule)]
+    budgets = [resources.budget_bytes for _, resources in device.phases]
     finite = [budget for budget in budgets if budget is not None]
     return max(finite) if len(finite) == len(budgets) else None
 
@@ -156,7 +156,7 @@ def _service(device: Device, num_devices: int, mounts: Sequence[str]) -> str:
     return _DEVICE.format(
         id=device.partition_id,
         group=device.group,
-        budget=format_bytes(device.budget_bytes),
+        budget=format_bytes(device.resources.budget_bytes),
         node_config=node_config(device, num_devices),
         limit=-(-limit_bytes(device) // MIB),
         mounts=_more(mounts),

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from fed_asi.data.dataset import Dataset, Split, from_arrays, halves
-from fed_asi.data.sources import from_npz, load, names
+from fed_asi.data.sources import from_npz, load, names, register
 
-__all__ = ["Dataset", "Split", "from_arrays", "from_npz", "halves", "load", "names"]
+__all__ = ["Dataset", "Split", "from_arrays", "from_npz", "halves", "load", "names", "register"]

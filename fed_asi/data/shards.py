@@ -1,60 +1,66 @@
 """Which device holds which samples: every sample on exactly one device, and no device below its minimum.
 
-The schemes are those of the federated literature, as flwr-datasets defines them, but they always end: where a
-draw leaves a device below the minimum, samples move to it from the largest shards instead of drawing again.
+Who owns a sample is a scheme's to say; schemes have names, and further ones can be registered.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from heapq import heapify, heapreplace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fed_asi import seeds
-from fed_asi.errors import ConfigError
+from fed_asi.data.schemes import ClassesPerDevice, Dirichlet, Iid, Indices, Labels, Scheme
+from fed_asi.errors import ConfigError, nearest
 
-Indices = NDArray[np.int64]
-Labels = NDArray[np.integer]
+__all__ = [
+    "ClassesPerDevice",
+    "Dirichlet",
+    "Iid",
+    "Scheme",
+    "Shards",
+    "find",
+    "make",
+    "names",
+    "register",
+]
+
+_SCHEMES: dict[str, type[Scheme]] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Iid:
-    """Shards drawn uniformly, their sizes equal to within one sample."""
+def register(name: str, scheme: type[Scheme]) -> None:
+    """Let fleet files name a scheme; a name that is taken is from now on this scheme's.
 
-    minimum: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Dirichlet:
-    """Each class is shared out by its own draw of Dirichlet(alpha, ..., alpha) over the devices.
-
-    balanced: a device that holds more than its even part takes nothing of the classes still to come.
-    Source: Yurochkin et al., "Bayesian Nonparametric Federated Learning of Neural Networks", 2019
-    (arXiv 1905.12022), whose code balances so; Hsu, Qi, Brown (arXiv 1909.06335) without balancing.
+    scheme: a frozen dataclass with the method `owners` and at least the field `minimum`; its other fields are
+    its keys in the fleet file.
+    Raises ConfigError for a class that is none.
     """
-
-    alpha: float
-    minimum: int = 1
-    balanced: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class ClassesPerDevice:
-    """Each device holds samples of at most `classes` classes; a class is cut evenly among its holders.
-
-    The first class of device i is class i, i + devices, ... (modulo the number of classes), the others are
-    drawn, so every class has a holder.
-    Source: Li et al., "Federated Learning on Non-IID Data Silos", 2021 (arXiv 2102.02079).
-    """
-
-    classes: int
-    minimum: int = 1
+    known: set[str] = {one.name for one in fields(scheme)} if is_dataclass(scheme) else set()
+    if "minimum" not in known or not callable(getattr(scheme, "owners", None)):
+        raise ConfigError(
+            f"sharding scheme {name!r}: {scheme.__name__} must be a dataclass with a field minimum and a "
+            "method owners(labels, num_devices, rng)"
+        )
+    _SCHEMES[name] = scheme
 
 
-Scheme = Iid | Dirichlet | ClassesPerDevice
+def names() -> list[str]:
+    """Return the names a fleet file may use."""
+    return sorted(_SCHEMES)
+
+
+def find(name: str) -> type[Scheme]:
+    """Return the scheme of that name. Raises ConfigError, with the nearest ones, for an unknown name."""
+    if name not in _SCHEMES:
+        raise ConfigError(f"unknown sharding scheme {name!r}; {nearest(name, names())}")
+    return _SCHEMES[name]
+
+
+register("iid", Iid)
+register("dirichlet", Dirichlet)
+register("classes", ClassesPerDevice)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,17 +96,8 @@ def make(labels: Labels, num_devices: int, scheme: Scheme, seed: int) -> Shards:
     labels = np.asarray(labels)
     _check(labels, num_devices, scheme)
     rng = seeds.rng(seed, "shards")
-    match scheme:
-        case Iid():
-            owner = rng.permutation(np.arange(len(labels), dtype=np.int64) % num_devices)
-        case Dirichlet():
-            owner = _dirichlet(labels, num_devices, scheme, rng)
-        case ClassesPerDevice():
-            owner = _classes_per_device(labels, num_devices, scheme, rng)
-    if isinstance(scheme, ClassesPerDevice):
-        _raise_within_classes_(owner, labels, num_devices, scheme)
-    else:
-        _raise_to_minimum_(owner, num_devices, scheme.minimum, rng)
+    owner = _of_every_sample(scheme.owners(labels, num_devices, rng), len(labels), num_devices, scheme)
+    _raise_to_minimum_(owner, num_devices, scheme.minimum, rng)
     order = np.argsort(owner, kind="stable")
     sizes = np.bincount(owner, minlength=num_devices)
     return Shards(order.astype(np.int64), np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
@@ -112,72 +109,27 @@ def _check(labels: Labels, devices: int, scheme: Scheme) -> None:
         problems.append(f"{devices} devices: at least one is needed")
     if scheme.minimum < 0:
         problems.append(f"a minimum of {scheme.minimum} samples a device is below 0")
-    if isinstance(scheme, Dirichlet) and not 0 < scheme.alpha < float("inf"):
-        problems.append(f"alpha {scheme.alpha} must be above 0 and finite")
     needed = max(devices * scheme.minimum, 1)
     if needed > len(labels):
         problems.append(
             f"{scheme} over {devices} devices needs {needed} samples, there are {len(labels)}; "
             "use fewer devices, a lower minimum, or more data"
         )
-    elif isinstance(scheme, ClassesPerDevice):
-        known = len(np.unique(labels))
-        if not 1 <= scheme.classes <= known:
-            problems.append(
-                f"{scheme} over {devices} devices: the {len(labels)} samples have {known} classes"
-            )
-        elif devices * scheme.classes < known:
-            problems.append(
-                f"{scheme} over {devices} devices leaves {known - devices * scheme.classes} classes "
-                f"of {known} ({len(labels)} samples) on no device; use more devices or more classes a device"
-            )
     if problems:
         raise ConfigError(problems)
 
 
-def _dirichlet(labels: Labels, devices: int, scheme: Dirichlet, rng: np.random.Generator) -> Indices:
-    owner = np.empty(len(labels), dtype=np.int64)
-    sizes = np.zeros(devices, dtype=np.int64)
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        closed = sizes > len(labels) / devices if scheme.balanced else np.zeros(devices, dtype=bool)
-        shares = _dirichlet_shares(scheme.alpha, closed, rng)
-        ends = (np.cumsum(shares) * len(members)).astype(np.int64)
-        ends[np.flatnonzero(~closed)[-1] :] = len(members)  # rounding must not lose the last samples
-        owner[members] = np.searchsorted(ends, np.arange(len(members)), side="right")
-        sizes += np.bincount(owner[members], minlength=devices)
-    return owner
-
-
-def _dirichlet_shares(
-    alpha: float, closed: NDArray[np.bool_], rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Return one draw over the open devices; it sums to 1 however small alpha is."""
-    # Gamma(a) = Gamma(a + 1) U^(1/a), in logarithms: numpy's own draw becomes 0/0 at small alpha.
-    alpha = max(alpha, 1e-12)  # where one device gets the whole class anyway
-    logs = np.log(rng.standard_gamma(alpha + 1, len(closed))) + np.log1p(-rng.random(len(closed))) / alpha
-    logs[closed] = -np.inf
-    shares = np.exp(logs - logs.max())
-    return np.asarray(shares / shares.sum(), dtype=np.float64)
-
-
-def _classes_per_device(
-    labels: Labels, devices: int, scheme: ClassesPerDevice, rng: np.random.Generator
-) -> Indices:
-    known, codes = np.unique(labels, return_inverse=True)
-    holders: list[list[int]] = [[] for _ in known]
-    for device in range(devices):
-        first = np.arange(device % len(known), len(known), devices)[: scheme.classes]
-        others = np.setdiff1d(np.arange(len(known)), first)
-        for code in (*first, *rng.choice(others, scheme.classes - len(first), replace=False)):
-            holders[code].append(device)
-    owner = np.empty(len(labels), dtype=np.int64)
-    for code, devices_of in enumerate(holders):
-        members = rng.permutation(np.flatnonzero(codes == code))
-        # The remainder starts anywhere, else the first devices would get it of every class.
-        turn = (np.arange(len(members)) + rng.integers(len(devices_of))) % len(devices_of)
-        owner[members] = np.asarray(devices_of)[turn]
-    return owner
+def _of_every_sample(found: Indices, samples: int, devices: int, scheme: Scheme) -> Indices:
+    """Return a copy of what a scheme said, once it is known to be one device for each sample."""
+    owner = np.asarray(found)
+    whole = owner.shape == (samples,) and np.issubdtype(owner.dtype, np.integer)
+    if not whole or owner.min() < 0 or owner.max() >= devices:
+        raise ConfigError(
+            f"{scheme} over {devices} devices: owners must be a device from 0 to {devices - 1} for each of "
+            f"{samples} samples, not {owner.dtype} {owner.shape}"
+            + (f" from {owner.min()} to {owner.max()}" if whole else "")
+        )
+    return np.array(owner, dtype=np.int64)
 
 
 def _raise_to_minimum_(owner: Indices, devices: int, minimum: int, rng: np.random.Generator) -> None:
@@ -197,24 +149,3 @@ def _raise_to_minimum_(owner: Indices, devices: int, minimum: int, rng: np.rando
     ]
     if moved:
         owner[np.concatenate(moved)] = missing
-
-
-def _raise_within_classes_(owner: Indices, labels: Labels, devices: int, scheme: ClassesPerDevice) -> None:
-    """Give devices below the minimum samples of classes they may hold, from those that have most."""
-    sizes = np.bincount(owner, minlength=devices)
-    for device in np.flatnonzero(sizes < scheme.minimum):
-        while sizes[device] < scheme.minimum:
-            held = np.unique(labels[owner == device])
-            spare = sizes[owner] > scheme.minimum
-            if len(held) == scheme.classes:
-                spare &= np.isin(labels, held)
-            if not spare.any():
-                raise ConfigError(
-                    f"{scheme} over {devices} devices: no device can spare a sample of the classes of device "
-                    f"{device} ({len(labels)} samples); use more classes a device or a lower minimum"
-                )
-            candidates = np.flatnonzero(spare)
-            moved = candidates[np.argmax(sizes[owner[candidates]])]
-            sizes[owner[moved]] -= 1
-            owner[moved] = device
-            sizes[device] += 1

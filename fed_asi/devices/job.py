@@ -6,24 +6,28 @@ import json
 from dataclasses import asdict, dataclass
 
 from fed_asi.errors import FedAsiError
+from fed_asi.fleets.resources import Resources
 
-JOB_VERSION = 1
+JOB_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What one device is asked to do in one round; the small JSON of a message."""
+    """What one device is asked to do in one round; the small JSON of a message.
+
+    resources: what it has in that round. factors_round: start from the warm factors this device had after
+    that round; 0: fresh. check: hold the first side-by-side step against one micro-batch after another.
+    phase: "train", or a pass of the federated calibration.
+    """
 
     round: int
     partition_id: int
-    budget_bytes: int | None  # None: unlimited
-    batch_size: int
-    micro_batch: int | None  # None: the planner chooses
+    resources: Resources
     lr: float
-    factors_round: int = 0  # start from the warm factors this device had after that round; 0: fresh
-    check: bool = False  # hold the first side-by-side step against one micro-batch after another
+    factors_round: int = 0
+    check: bool = False
     deadline_seconds: float = float("inf")
-    phase: str = "train"  # or a pass of the federated calibration
+    phase: str = "train"
 
     def to_json(self) -> str:
         """Return the job as JSON with its version."""
@@ -31,8 +35,13 @@ class Job:
 
     @classmethod
     def from_json(cls, text: str) -> Job:
-        """Return the job that `to_json` wrote. Raises FedAsiError for another version."""
-        content = json.loads(text)
-        if content.pop("version", None) != JOB_VERSION:
-            raise FedAsiError("the server speaks another version: use the same fed_asi on both sides")
-        return cls(**content)
+        """Return the job that `to_json` wrote. Raises FedAsiError for another version, or another's resources."""
+        try:
+            content = json.loads(text)
+            if content.pop("version") != JOB_VERSION:
+                raise ValueError("another version")
+            return cls(**{**content, "resources": Resources(**content["resources"])})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise FedAsiError(
+                "the server speaks another version: use the same fed_asi on both sides"
+            ) from error

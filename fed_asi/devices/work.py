@@ -21,7 +21,8 @@ from fed_asi.devices.calibration import plans_for
 from fed_asi.devices.job import Job
 from fed_asi.devices.warm_factors import WarmFactors
 from fed_asi.errors import BudgetError, OverBudgetError
-from fed_asi.planning.device_plans import Attempt, DevicePlans, Limits
+from fed_asi.fleets.resources import of_one_round
+from fed_asi.planning.device_plans import Attempt, DevicePlans
 from fed_asi.planning.plan import Plan
 from fed_asi.training.evaluation import evaluate, load_tensors_
 from fed_asi.training.sgd import Sgd
@@ -51,7 +52,7 @@ def train_locally(
     The place's tail is used and given back as it was, whatever happens.
     """
     started = time.perf_counter()
-    stats: dict[str, Any] = {"budget_bytes": job.budget_bytes}
+    stats = of_one_round(job.resources)
     try:
         result = _first_within_budget(_Device(place, job, tensors, factors, started), stats)
     except BudgetError as error:
@@ -79,15 +80,11 @@ class _Device:
     def plans(self) -> DevicePlans:
         return plans_for(self.place, self.job.partition_id)
 
-    @property
-    def limits(self) -> Limits:
-        return Limits(self.job.budget_bytes, self.job.batch_size, self.job.micro_batch)
-
 
 def _first_within_budget(device: _Device, stats: dict[str, Any]) -> LocalResult:
     """Return the result of the first plan that keeps its promise; the last plan's error when none does."""
     refused: OverBudgetError | None = None
-    for attempt in device.plans.attempts(device.limits):
+    for attempt in device.plans.attempts(device.job.resources):
         try:
             return _train(device, attempt, stats)
         except OverBudgetError as error:
@@ -119,7 +116,7 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
         running,
         optimizer,
         micro_batch=plan.micro_batch,
-        budget_bytes=job.budget_bytes,
+        budget_bytes=job.resources.budget_bytes,
         covers=place.config.method.covers,
         # Where ranks depend on the data, micro-batches differ, and the largest one counts.
         side_by_side=place.config.compute.side_by_side and all(m.sized for m in plan.methods.values()),
@@ -182,13 +179,13 @@ def _epochs_(device: _Device, stepper: Stepper, shard: Shard) -> None:
     for epoch in range(place.config.train.epochs):
         rng = seeds.rng(place.config.seed, "shuffle", job.round, job.partition_id, epoch)
         order = torch.from_numpy(rng.permutation(shard.train))
-        for rows in torch.split(order, job.batch_size):
+        for rows in torch.split(order, job.resources.batch_size):
             stepper.step_(place.inputs(rows), place.labels[rows], job.lr)
 
 
 def _checked(device: _Device, stepper: Stepper, shard: Shard) -> tuple[str, ...]:
     """Return a note on one side-by-side step held against a sequential one, louder where they differ."""
-    rows = torch.from_numpy(shard.train[: device.job.batch_size])
+    rows = torch.from_numpy(shard.train[: device.job.resources.batch_size])
     found = compare(stepper, device.place.inputs(rows), device.place.labels[rows])
     text = (
         f"device {device.job.partition_id}, {len(rows)} images in micro-batches of {stepper.micro_batch}: "

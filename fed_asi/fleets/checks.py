@@ -8,9 +8,12 @@ from collections.abc import Callable, Collection, Iterator
 from fed_asi import models
 from fed_asi.data import sources
 from fed_asi.errors import ConfigError, nearest
+from fed_asi.fleets import over_budget, resources, sharding
 from fed_asi.fleets.config import DeviceConfig, GroupConfig, MethodConfig, RunConfig
+from fed_asi.fleets.problems import unknown_value
 from fed_asi.machine import cpus_here
 from fed_asi.methods import ASI, recipe_names, recipe_of
+from fed_asi.methods.family import family_names
 
 Check = Callable[[RunConfig, Collection[str], int], Iterator[str]]
 
@@ -26,7 +29,7 @@ def check(config: RunConfig, broken: Collection[str] = (), cpus: int | None = No
         _fleet_size,
         _names,
         _devices,
-        _batches,
+        _resources,
         _schedules,
         _method,
         _data,
@@ -38,6 +41,11 @@ def check(config: RunConfig, broken: Collection[str] = (), cpus: int | None = No
 
 def _is_broken(broken: Collection[str], *starts: str) -> bool:
     return any(place == start or place.startswith(f"{start}.") for place in broken for start in starts)
+
+
+def _stands_in(place: str, broken: Collection[str]) -> bool:
+    """Return whether what is at this place now stands in for what was wrong there, or further up."""
+    return any(place == other or place.startswith(f"{other}.") for other in broken)
 
 
 def _size_unknown(broken: Collection[str]) -> bool:
@@ -89,14 +97,9 @@ def _owners(config: RunConfig) -> Iterator[tuple[str, GroupConfig | DeviceConfig
     yield from ((f"devices[{i}]", device) for i, device in enumerate(config.devices))
 
 
-def _batches(config: RunConfig, _broken: Collection[str], _cpus: int) -> Iterator[str]:
+def _resources(config: RunConfig, _broken: Collection[str], _cpus: int) -> Iterator[str]:
     for where, owner in _owners(config):
-        if (
-            owner.micro_batch is not None
-            and owner.batch_size is not None
-            and owner.micro_batch > owner.batch_size
-        ):
-            yield f"{where}.micro_batch: {owner.micro_batch} is more than its batch_size {owner.batch_size}"
+        yield from (f"{where}.{problem}" for problem in resources.problems(owner))
 
 
 def _schedules(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
@@ -110,7 +113,12 @@ def _schedules(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterat
 
 
 def _method(config: RunConfig, _broken: Collection[str], _cpus: int) -> Iterator[str]:
-    method, recipe = config.method, config.method.recipe
+    method = config.method
+    unknown = list(_unknown_methods(method))
+    if unknown:
+        yield from unknown
+        return
+    recipe = method.recipe
     if method.methods is not None and len(method.methods) == 0:
         yield 'method.methods: empty; leave it out, or name = "head" to train the classifier alone'
     if recipe.selection == "published" and method.methods is not None:
@@ -120,6 +128,14 @@ def _method(config: RunConfig, _broken: Collection[str], _cpus: int) -> Iterator
     elif method.selection == "published" and method.methods is None and not _is_asi(method):
         yield f'method.selection: "published" picks ASI ranks; with name = "{method.name}" use selection = "exact"'
     yield from _method_settings(method)
+
+
+def _unknown_methods(method: MethodConfig) -> Iterator[str]:
+    if method.name not in recipe_names():
+        yield unknown_value("method.name", method.name, recipe_names())
+    for place, name in enumerate(method.methods or ()):
+        if name not in family_names():
+            yield unknown_value(f"method.methods[{place}]", name, family_names())
 
 
 def _is_asi(method: MethodConfig) -> bool:
@@ -153,15 +169,20 @@ def _data(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[st
 
 
 def _known(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
-    if not _is_broken(broken, "model", "model.name"):
+    """Names that registries know: networks, data sets, over-budget policies, sharding schemes."""
+    if not _stands_in("model.name", broken):
         try:
             models.canonical(config.model.name)
         except ConfigError as error:
             yield f"model.name: {error}"
-    source = config.data.source
+    source, policy = config.data.source, config.method.over_budget
     known = source in sources.names() or source.endswith(".npz")
-    if not known and not _is_broken(broken, "data", "data.source"):
-        yield f"data.source: unknown {source!r}; {nearest(source, sources.names())} Or an .npz file's path"
+    if not known and not _stands_in("data.source", broken):
+        yield f"{unknown_value('data.source', source, sources.names())} Or an .npz file's path"
+    if policy not in over_budget.names() and not _stands_in("method.over_budget", broken):
+        yield unknown_value("method.over_budget", policy, over_budget.names())
+    if not _stands_in("sharding.scheme", broken):
+        yield from sharding.problems(config.sharding)
 
 
 def _cpus(config: RunConfig, broken: Collection[str], available: int) -> Iterator[str]:

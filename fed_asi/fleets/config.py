@@ -1,6 +1,6 @@
 """The tree of a run's settings: what a fleet file says, checked, as frozen objects.
 
-RunConfig is what every other part of a run reads. `load_config` (config_file.py) makes one from TOML and
+RunConfig is what every other part of a run reads. `load_config` (file.py) makes one from TOML and
 reports all problems at once; `to_json` and `from_json` carry it to workers, records and resumed runs.
 """
 
@@ -9,21 +9,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
 
-from fed_asi.errors import ConfigError, nearest
-from fed_asi.methods.family import Family, families, family_names
+from fed_asi.errors import ConfigError
+from fed_asi.fleets.resources import ResourceKeys
+from fed_asi.fleets.section import Bytes, Count, PartitionId, Section
+from fed_asi.fleets.sharding import ShardingConfig
+from fed_asi.methods.family import Family, families
 from fed_asi.methods.recipe import Recipe, recipe_of
-from fed_asi.units import parse_bytes
 
 CONFIG_VERSION: Literal[1] = 1
-
-
-def _budget(value: Any) -> int | None:
-    try:
-        return parse_bytes(value)
-    except ConfigError as error:
-        raise ValueError(str(error)) from error
 
 
 def _layers(value: Any) -> int | str | tuple[str, ...]:
@@ -36,20 +31,6 @@ def _layers(value: Any) -> int | str | tuple[str, ...]:
     )
 
 
-def _recipe(name: str) -> str:
-    try:
-        return recipe_of(name).name
-    except ConfigError as error:
-        raise ValueError(str(error)) from error
-
-
-def _family(name: str) -> str:
-    known = family_names()
-    if name not in known:
-        raise ValueError(f"unknown {name!r}; {nearest(name, known)}")
-    return name
-
-
 def _off(value: Any) -> Any:
     return None if value == "off" else value  # TOML has no null
 
@@ -60,20 +41,7 @@ def _folder_name(name: str) -> str:
     return name
 
 
-Bytes = Annotated[int | None, BeforeValidator(_budget)]
-
-
-Count = Annotated[int, Field(ge=1)]
-
-
-PartitionId = Annotated[int, Field(ge=0, strict=False)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """Which network is trained, from which weights, at which input resolution (pixels)."""
 
     name: str = "tiny"
@@ -81,7 +49,7 @@ class ModelConfig(_Section):
     resolution: Annotated[int, Field(ge=8, le=1024)] = 32
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """Which images, and how many the server keeps; counts are images, shares are of a device's shard."""
 
     source: str = "digits"  # a known name, or the path of an .npz of the user's own arrays
@@ -92,31 +60,22 @@ class DataConfig(_Section):
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.2  # share of a shard kept for local accuracy
 
 
-class ShardingConfig(_Section):
-    """How the training images are spread over the devices."""
-
-    scheme: Literal["iid", "dirichlet", "classes"] = "dirichlet"
-    alpha: Annotated[float, Field(gt=0)] = 0.5  # dirichlet: small is uneven
-    minimum: Count = 1  # images every device has at least
-    classes_per_device: Count = 2  # scheme "classes"
-
-
-class MethodConfig(_Section):
+class MethodConfig(Section):
     """How a device keeps what its backward pass needs, and what happens where that does not fit.
 
     Further keys are the settings of the method that `name` stands for, such as `epsilon` of "hosvd".
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow")
 
-    name: Annotated[str, AfterValidator(_recipe)] = "asi"
-    methods: Annotated[tuple[Annotated[str, AfterValidator(_family)], ...] | None, Field(strict=False)] = None
+    name: str = "asi"  # a recipe of fed_asi.methods
+    methods: Annotated[tuple[str, ...] | None, Field(strict=False)] = None  # forms instead of `name`'s
     layers: Annotated[int | Literal["all", "any"] | tuple[str, ...], BeforeValidator(_layers)] = 4
     selection: Literal["exact", "published"] = "exact"
     centered: bool | None = None  # may x - mu be kept (mu from calibration)? None: what `name` stands for
     objective: Literal["captured", "perplexity", "relative-error"] | None = None  # None: the planner's
     covers: Literal["saved", "published", "training"] = "saved"
-    over_budget: Literal["exclude", "fewer-layers", "smaller-micro-batch", "lower-ranks"] = "exclude"
+    over_budget: str = "exclude"  # a policy of over_budget.py
     calibration: Literal["server", "device", "federated"] = "server"  # whose images plans are made from
     calibration_images: Count = 128  # at most so many, of the server or of each device
     calibration_devices: Count = 8  # "federated": devices that send sums
@@ -149,7 +108,7 @@ class MethodConfig(_Section):
         return self.recipe.families_with(self.settings)
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """A device's local SGD (as the ASI paper has it: lr 0.05, no momentum, clipping at norm 2, cosine)."""
 
     epochs: Count = 1
@@ -162,7 +121,7 @@ class TrainConfig(_Section):
     update: Literal["step", "micro-batch"] = "step"  # when weights move; "micro-batch" accumulates nothing
 
 
-class PretrainConfig(_Section):
+class PretrainConfig(Section):
     """How the server trains on its public split where `model.weights` is "public"."""
 
     epochs: Count = 20
@@ -171,18 +130,23 @@ class PretrainConfig(_Section):
     batch_size: Count = 32
 
 
-class AggregateConfig(_Section):
+class AggregateConfig(Section):
     """How updates are weighted against each other, tensor by tensor."""
 
     weights: Literal["examples", "captured"] = "examples"  # captured: examples times gradient captured
     min_fidelity: Annotated[float, Field(ge=0, le=1)] = 0.0  # tensors captured less than this are left out
 
 
-class ComputeConfig(_Section):
-    """What the simulation may use of this machine; it changes time, never results."""
+class ComputeConfig(Section):
+    """What the simulation may use of this machine.
+
+    backend, workers, cpus_per_client, ray_address and features_limit change how long a run takes, never its
+    result. threads, features and side_by_side change the result, if only its last bits. deadline_seconds
+    decides who is late, and so whose updates count; a resumed run may have another.
+    """
 
     backend: Literal["flower", "loop"] = "flower"
-    threads: Count = 1  # torch threads a client; part of the result's last bits
+    threads: Count = 1  # torch threads a client
     cpus_per_client: Count = 1
     workers: Count | None = None  # None: as many as the machine's CPUs allow
     ray_address: str | None = None  # a running cluster; None: Ray on this machine alone
@@ -192,35 +156,26 @@ class ComputeConfig(_Section):
     side_by_side: bool = True  # micro-batches as one batched product; same gradients, same counted bytes
 
 
-class BudgetChange(_Section):
-    """From this round on (counted from 1), the budget is this."""
-
-    round: Count
-    budget: Bytes
-
-
-class GroupConfig(_Section):
-    """Devices alike: how many, and what each may keep for its backward pass."""
-
+class _Named(Section):  # a base of its own, so that settings are printed with the name first
     name: Annotated[str, Field(min_length=1)]
     count: Count
-    budget: Bytes
+
+
+class GroupConfig(ResourceKeys, _Named):
+    """Devices alike: their name, how many, and what each has."""
+
     batch_size: Count = 32
-    micro_batch: Count | None = None  # None: the planner chooses
-    schedule: Annotated[tuple[BudgetChange, ...], Field(strict=False)] = ()
 
 
-class DeviceConfig(_Section):
+class _Numbered(Section):  # the same
+    partition_id: PartitionId
+
+
+class DeviceConfig(ResourceKeys, _Numbered):
     """One device told apart from its group; what is not given is its group's."""
 
-    partition_id: PartitionId
-    budget: Bytes
-    batch_size: Count | None = None
-    micro_batch: Count | None = None
-    schedule: Annotated[tuple[BudgetChange, ...], Field(strict=False)] = ()
 
-
-class RunConfig(_Section):
+class RunConfig(Section):
     """Everything that decides a run's result."""
 
     version: Literal[1] = CONFIG_VERSION
@@ -238,7 +193,8 @@ class RunConfig(_Section):
     compute: ComputeConfig = ComputeConfig()
     groups: Annotated[tuple[GroupConfig, ...], Field(strict=False)]
     devices: Annotated[tuple[DeviceConfig, ...], Field(strict=False)] = ()
-    budgets: dict[PartitionId, Bytes] = {}  # one line a device; a budgets_csv ends up here too
+    # One line a device; a budgets_csv ends up here too.
+    budgets: dict[PartitionId, Bytes] = Field(default_factory=dict)
     budgets_csv: str | None = None  # relative to the fleet file
 
     @property

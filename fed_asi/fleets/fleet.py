@@ -1,4 +1,4 @@
-"""The devices of a run: who they are, what each may keep, and when that changes."""
+"""The devices of a run: who they are, what each has, and when that changes."""
 
 from __future__ import annotations
 
@@ -6,27 +6,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fed_asi.errors import ConfigError
-from fed_asi.fleets.config import BudgetChange, DeviceConfig, GroupConfig, RunConfig
+from fed_asi.fleets.config import DeviceConfig, GroupConfig, RunConfig
+from fed_asi.fleets.resources import Resources, resources_of, schedule_of
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One device: its shard's number, its group, and what it may keep for a backward pass."""
+    """One device: its shard's number, its group, and what it has for a step.
+
+    schedule: (from this round on, what it has then), rounds ascending and counted from 1.
+    """
 
     partition_id: int
     group: str
-    budget_bytes: int | None  # None: unlimited
-    batch_size: int
-    micro_batch: int | None  # None: the planner chooses
-    schedule: tuple[tuple[int, int | None], ...] = ()  # (from this round, bytes), rounds ascending
+    resources: Resources
+    schedule: tuple[tuple[int, Resources], ...] = ()
 
-    def budget_at(self, round: int) -> int | None:
-        """Return the bytes this device may keep in `round` (counted from 1); None is unlimited."""
-        budget = self.budget_bytes
-        for start, changed in self.schedule:
-            if start <= round:
-                budget = changed
-        return budget
+    def resources_at(self, round: int) -> Resources:
+        """Return what this device has in `round`, counted from 1."""
+        return [resources for start, resources in self.phases if start <= round][-1]
+
+    @property
+    def phases(self) -> tuple[tuple[int, Resources], ...]:
+        """From which round on the device has what; the first is what it begins with."""
+        return ((1, self.resources), *self.schedule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,36 +68,24 @@ def build(config: RunConfig) -> Fleet:
     """
     devices: list[Device] = []
     for group in config.groups:
-        first = len(devices)
-        devices += [_of_group(group, partition_id) for partition_id in range(first, first + group.count)]
+        devices += _of_group(group, len(devices))
     named = [*config.budgets, *(own.partition_id for own in config.devices)]
     outside = sorted(partition_id for partition_id in named if not 0 <= partition_id < len(devices))
     if outside:
         raise ConfigError(f"devices {outside} are not in the fleet, which has 0 to {len(devices) - 1}")
-    for partition_id, budget in config.budgets.items():
-        devices[partition_id] = _own(
-            devices[partition_id], DeviceConfig(partition_id=partition_id, budget=budget)
-        )
-    for own in config.devices:
+    lines = [DeviceConfig(partition_id=one, budget=budget) for one, budget in config.budgets.items()]
+    for own in (*lines, *config.devices):
         devices[own.partition_id] = _own(devices[own.partition_id], own)
     return Fleet(tuple(devices))
 
 
-def _of_group(group: GroupConfig, partition_id: int) -> Device:
-    return Device(
-        partition_id, group.name, group.budget, group.batch_size, group.micro_batch, _changes(group.schedule)
-    )
+def _of_group(group: GroupConfig, first: int) -> Iterator[Device]:
+    resources = resources_of(group)
+    schedule = schedule_of(group, resources)
+    for partition_id in range(first, first + group.count):
+        yield Device(partition_id, group.name, resources, schedule)
 
 
 def _own(device: Device, own: DeviceConfig) -> Device:
-    batch_size = own.batch_size or device.batch_size
-    micro_batch = own.micro_batch or device.micro_batch
-    if micro_batch is not None:
-        micro_batch = min(micro_batch, batch_size)
-    return Device(
-        device.partition_id, device.group, own.budget, batch_size, micro_batch, _changes(own.schedule)
-    )
-
-
-def _changes(schedule: tuple[BudgetChange, ...]) -> tuple[tuple[int, int | None], ...]:
-    return tuple(sorted((change.round, change.budget) for change in schedule))
+    resources = resources_of(own, device.resources)
+    return Device(device.partition_id, device.group, resources, schedule_of(own, resources))

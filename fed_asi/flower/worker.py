@@ -64,8 +64,9 @@ def within_own_budget(job: Job, node_config: Mapping[str, Any]) -> Job:
     """Return the job with the device's own budget where that is smaller: a device knows best what it has."""
     if "budget" not in node_config:
         return job
-    own = int(node_config["budget"])
-    return replace(job, budget_bytes=own if job.budget_bytes is None else min(own, job.budget_bytes))
+    own, asked = int(node_config["budget"]), job.resources.budget_bytes
+    smaller = own if asked is None else min(own, asked)
+    return replace(job, resources=replace(job.resources, budget_bytes=smaller))
 
 
 @contextmanager

@@ -3,55 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from fed_asi.errors import ConfigError, nearest
-from fed_asi.models import mcunet
+from fed_asi.errors import ConfigError
+from fed_asi.models import mcunet as mcunet
+from fed_asi.models import registry
 from fed_asi.models import weights as _weights
+from fed_asi.models.registry import Statistics, names, register
 
-Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
-
-_ALIASES = {"mcunet": "mcunet-in1"}
-_HALF: Statistics = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-_IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# Networks whose constructor would add auxiliary heads, or an initialisation that takes a minute.
-_EXTRA: dict[str, dict[str, Any]] = {
-    "googlenet": {"aux_logits": False, "init_weights": False},
-    "inception_v3": {"aux_logits": False, "init_weights": False},
-}
-# mcunet-in1 was searched for at 96, but its published weights were made for 128.
-_PUBLISHED_RESOLUTION = {
-    "mcunet-in0": 48,
-    "mcunet-in1": 128,
-    "mcunet-in2": 160,
-    "mcunet-in3": 176,
-    "mcunet-in4": 160,
-    "tiny": 32,
-    "inception_v3": 299,
-}
-
-
-def names() -> list[str]:
-    """Return the names `build` knows: this package's networks, then torchvision's classifiers."""
-    return [*_ALIASES, *mcunet.FAMILY, *_torchvision_names()]
-
-
-def _torchvision_names() -> list[str]:
-    from fed_asi.models.torchvision_shim import torchvision
-
-    listed: list[str] = torchvision.models.list_models(module=torchvision.models)
-    return listed
+__all__ = ["build", "canonical", "head_name", "names", "normalisation", "register", "resolution_of"]
 
 
 def canonical(name: str) -> str:
     """Return the network's one name ("mcunet" is "mcunet-in1"); raises ConfigError with the nearest ones."""
-    name = _ALIASES.get(name, name)
-    if name not in mcunet.FAMILY and name not in _torchvision_names():
-        raise ConfigError(f"unknown network {name!r}; {nearest(name, names())}")
-    return name
+    return registry.find(name).name
 
 
 def build(
@@ -71,27 +38,17 @@ def build(
     seed: of the initial weights; torch's global random state is left as it was.
     Raises ConfigError for an unknown name, WeightsError for weights that are missing or of another network.
     """
-    name = canonical(name)
-    path = _weights.find(name, weights, weights_dir) if weights is not None else None
+    network = registry.find(name)
+    path = _weights.find(network.name, weights, weights_dir) if weights is not None else None
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = (
-            mcunet.build(name, num_classes)
-            if name in mcunet.FAMILY
-            else _torchvision(name, num_classes, resolution)
+        model = network.build(num_classes, resolution)
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f"network {name!r}: its function returned {type(model).__name__}, not a torch.nn.Module"
         )
     if path is not None:
-        _weights.load_(model, _weights.read(path), head_name(model), mcunet.from_published)
-    return model
-
-
-def _torchvision(name: str, num_classes: int, resolution: int | None) -> nn.Module:
-    from fed_asi.models.torchvision_shim import torchvision
-
-    extra = dict(_EXTRA.get(name, {}))
-    if name.startswith("vit_") and resolution is not None:
-        extra["image_size"] = resolution
-    model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **extra)
+        _weights.load_(model, _weights.read(path), head_name(model), network.rename)
     return model
 
 
@@ -106,9 +63,9 @@ def head_name(model: nn.Module) -> str:
 
 def normalisation(name: str) -> Statistics:
     """Return (mean, std) a channel, for pixels in 0..1, that the network's weights were trained with."""
-    return _HALF if canonical(name) in mcunet.FAMILY else _IMAGENET
+    return registry.find(name).normalisation
 
 
 def resolution_of(name: str) -> int:
     """Return the height and width in pixels that the network's weights are published for."""
-    return _PUBLISHED_RESOLUTION.get(canonical(name), 224)
+    return registry.find(name).resolution

@@ -1,32 +1,21 @@
-"""The plans a device tries, in order: its own, and, when that is over budget, what its fleet's policy says.
-
-Policies: "exclude" tries nothing else; "fewer-layers" trains one layer fewer each time; "smaller-micro-batch"
-halves the micro-batch; "lower-ranks" takes the cheapest forms and ranks that the profile knows.
-"""
+"""The plans a device tries, in order: its own, and, when that is over budget, what its fleet's policy says."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from fed_asi.errors import BudgetError
+from fed_asi.fleets import over_budget
 from fed_asi.fleets.config import MethodConfig, TrainConfig
+from fed_asi.fleets.resources import Resources
 from fed_asi.methods import Family, Vanilla
 from fed_asi.planning import search
 from fed_asi.planning.plan import Plan
 from fed_asi.planning.profile import Profile
 
 CHECKPOINTED = "planned bytes are those of keeping everything; checkpointing keeps less and computes it again"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What bounds a device's plans. micro_batch: None lets the planner choose, up to batch_size."""
-
-    budget_bytes: int | None
-    batch_size: int
-    micro_batch: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +31,7 @@ class DevicePlans:
 
     def __init__(self, profile: Profile, method: MethodConfig, train: TrainConfig) -> None:
         self._profile, self._method, self._train = profile, method, train
-        self._known: dict[tuple[Limits, int | None, str], Plan | BudgetError] = {}
+        self._known: dict[tuple[Resources, int | None, str], Plan | BudgetError] = {}
 
     @property
     def profile(self) -> Profile:
@@ -53,33 +42,31 @@ class DevicePlans:
         """Return plans by the same settings from another profile."""
         return DevicePlans(profile, self._method, self._train)
 
-    def first(self, limits: Limits) -> Plan:
+    def first(self, resources: Resources) -> Plan:
         """Return the device's own plan. Raises BudgetError below the smallest plan."""
-        return self._plan(limits, None, self._method.grid)
+        return self._plan(resources, None, self._method.grid)
 
-    def attempts(self, limits: Limits) -> Iterator[Attempt]:
-        """Yield the plans to try, largest first; the next is asked for when the last was over budget.
+    def attempts(self, resources: Resources) -> Iterator[Attempt]:
+        """Yield the plans to try, in order; the next is asked for when the last was over budget.
 
-        Raises BudgetError, that of the device's own plan, when none fits at all.
+        No step is tried twice: it would be over budget again. Raises BudgetError, that of the device's own
+        plan, when none fits at all.
         """
-        refused: BudgetError | None = None
-        try:
-            yield Attempt(self.first(limits))
-        except BudgetError as error:
-            refused = error
-        fitting = 0
-        for attempt in self._fallbacks(limits):
-            fitting += 1
-            yield attempt
-        if refused is not None and not fitting:
-            raise refused
+        steps: set[Hashable] = set()
+        for attempt in self._fitting(resources):
+            step = _step(attempt.plan)
+            if step not in steps:
+                steps.add(step)
+                yield attempt
+        if not steps:
+            self.first(resources)  # says why nothing fits
 
-    def layers_of(self, every: Iterable[Limits]) -> set[str]:
-        """Return the layers that some plan for one of these limits trains, tried after another or first."""
+    def layers_of(self, every: Iterable[Resources]) -> set[str]:
+        """Return the layers that some plan for one of these resources trains, tried after another or first."""
         found: set[str] = set()
-        for limits in every:
+        for resources in every:
             with contextlib.suppress(BudgetError):
-                found.update(layer for attempt in self.attempts(limits) for layer in attempt.plan.trained)
+                found.update(layer for attempt in self.attempts(resources) for layer in attempt.plan.trained)
         return found
 
     def captured(self, plan: Plan) -> dict[str, float]:
@@ -94,32 +81,22 @@ class DevicePlans:
             shares[f"{layer.name}.weight"] = min(1.0, max(0.0, captured))
         return shares
 
-    def _fallbacks(self, limits: Limits) -> Iterator[Attempt]:
-        policy = self._method.over_budget
-        choices: list[tuple[Limits, int | None, str]]
-        if policy == "fewer-layers":
-            body = sum(not layer.head for layer in self._profile.layers)
-            choices = [(limits, count, self._method.grid) for count in range(body - 1, -1, -1)]
-        elif policy == "smaller-micro-batch":
-            largest = limits.micro_batch or limits.batch_size
-            smaller = [b for b in reversed(self._profile.micro_batches) if b < largest]
-            choices = [(replace(limits, micro_batch=b), None, self._method.grid) for b in smaller]
-        elif policy == "lower-ranks" and limits.budget_bytes is not None:
-            parts = [limits.budget_bytes * share // 8 for share in (8, 6, 4, 3, 2, 1)]
-            choices = [(replace(limits, budget_bytes=b), None, "exact") for b in parts if b > 0]
-        else:
-            choices = []
-        for choice in choices:
-            try:
-                yield Attempt(self._plan(*choice), policy)
-            except BudgetError:
-                continue
+    def _fitting(self, resources: Resources) -> Iterator[Attempt]:
+        """Yield the device's own plan, then those of the policy; what has no plan is left out."""
+        method, profile = self._method, self._profile
+        with contextlib.suppress(BudgetError):
+            yield Attempt(self.first(resources))
+        body = sum(not layer.head for layer in profile.layers)
+        offer = over_budget.Offer(body, profile.micro_batches, method.grid)
+        for one in over_budget.tries(method.over_budget, resources, offer):
+            with contextlib.suppress(BudgetError):
+                yield Attempt(self._plan(one.resources, one.layers, one.grid), method.over_budget)
 
-    def _plan(self, limits: Limits, layer_count: int | None, selection: str) -> Plan:
-        key = (limits, layer_count, selection)
+    def _plan(self, resources: Resources, layer_count: int | None, selection: str) -> Plan:
+        key = (resources, layer_count, selection)
         if key not in self._known:
             try:
-                self._known[key] = self._search(limits, layer_count, selection)
+                self._known[key] = self._search(resources, layer_count, selection)
             except BudgetError as error:
                 self._known[key] = error
         found = self._known[key]
@@ -127,22 +104,23 @@ class DevicePlans:
             raise found.with_traceback(None)
         return found
 
-    def _search(self, limits: Limits, layer_count: int | None, selection: str) -> Plan:
+    def _search(self, resources: Resources, layer_count: int | None, selection: str) -> Plan:
         method = self._method
         if method.recipe.recomputes:
             # What it keeps is less than any plan knows, so the step itself is held against the budget.
-            micro_batch = limits.micro_batch or limits.batch_size
-            unlimited = Limits(None, limits.batch_size, min(micro_batch, self._profile.micro_batches[-1]))
+            micro_batch = resources.micro_batch or resources.batch_size
+            micro_batch = min(micro_batch, self._profile.micro_batches[-1])
+            unlimited = replace(resources, budget_bytes=None, micro_batch=micro_batch)
             kept_whole = self._chosen(unlimited, layer_count, selection)
-            return replace(kept_whole, budget_bytes=limits.budget_bytes, notes=(CHECKPOINTED,))
-        return self._chosen(limits, layer_count, selection)
+            return replace(kept_whole, budget_bytes=resources.budget_bytes, notes=(CHECKPOINTED,))
+        return self._chosen(resources, layer_count, selection)
 
-    def _chosen(self, limits: Limits, layer_count: int | None, selection: str) -> Plan:
+    def _chosen(self, resources: Resources, layer_count: int | None, selection: str) -> Plan:
         method = self._method
         return search.plan(
-            self._within(limits.batch_size, limits.micro_batch),
-            limits.budget_bytes,
-            micro_batch=limits.micro_batch,
+            self._within(resources.batch_size, resources.micro_batch),
+            resources.budget_bytes,
+            micro_batch=resources.micro_batch,
             methods=method.families or (Family(Vanilla),),
             objective=method.objective,
             layers=self._layers(layer_count),
@@ -171,20 +149,25 @@ class DevicePlans:
         return replace(self._profile, floors=kept)
 
 
+def _step(plan: Plan) -> Hashable:
+    """Return what a step keeps, and so its bytes, depend on."""
+    return plan.micro_batch, frozenset(plan.methods.items())
+
+
 def choose_layers(method: MethodConfig) -> bool:
     """Return whether plans choose which of the profile's layers train; else all of them do, or the last ones."""
     return bool(method.families) and (method.recipe.chooses_layers or method.layers == "any")
 
 
-def micro_batches_needed(needs: Iterable[tuple[int, int | None]], *, smaller: bool) -> tuple[int, ...]:
+def micro_batches_needed(every: Iterable[Resources], *, smaller: bool) -> tuple[int, ...]:
     """Return the micro-batches a profile must know: powers of two up to the batch, and those that are pinned.
 
-    needs: (batch_size, micro_batch or None) of every device. smaller: whether devices may go below a pinned one.
+    every: what the devices have. smaller: whether devices may go below a pinned one.
     """
     found: set[int] = set()
-    for batch_size, micro_batch in needs:
-        largest = batch_size if micro_batch is None else micro_batch
-        if smaller or micro_batch is None:
+    for resources in every:
+        largest = resources.micro_batch or resources.batch_size
+        if smaller or resources.micro_batch is None:
             found.update(1 << power for power in range(largest.bit_length()) if 1 << power < largest)
         found.add(largest)
     return tuple(sorted(found))

@@ -16,8 +16,8 @@ from fed_asi.devices.reply import Reply
 from fed_asi.errors import UpdateError
 from fed_asi.fleets import fleet
 from fed_asi.fleets.fleet import Fleet
+from fed_asi.fleets.resources import of_one_round
 from fed_asi.machine import cpus_here
-from fed_asi.planning.device_plans import Limits
 from fed_asi.results.progress import Watcher
 from fed_asi.results.schema import DeviceRoundRecord, RoundRecord
 from fed_asi.results.store import RunStore
@@ -96,14 +96,11 @@ class Rounds:
         cohort = sample_cohort(self.config.seed, round, self.fleet.partition_ids, self.config.cohort)
         jobs = []
         for partition_id in cohort:
-            device = self.fleet[partition_id]
             jobs.append(
                 Job(
                     round=round,
                     partition_id=partition_id,
-                    budget_bytes=device.budget_at(round),
-                    batch_size=device.batch_size,
-                    micro_batch=device.micro_batch,
+                    resources=self.fleet[partition_id].resources_at(round),
                     lr=lr,
                     factors_round=self._factors_round.get(partition_id, 0),
                     check=round == 1 and partition_id == cohort[0] and self.config.compute.side_by_side,
@@ -113,12 +110,15 @@ class Rounds:
         return jobs
 
     def _cost(self, job: Job) -> float:
-        """Return how long the job will take, as far as those before it tell."""
-        return self._costs.estimate(_kind(job), len(self.place.shards[job.partition_id]))
+        """Return how long the job will take, as far as those before it tell.
+
+        The plan decides the seconds an image takes, and follows from what the device has.
+        """
+        return self._costs.estimate(job.resources, len(self.place.shards[job.partition_id]))
 
     def _learn_cost(self, job: Job, record: DeviceRoundRecord) -> None:
         if record.outcome == "trained" and record.host_seconds:
-            self._costs.add(_kind(job), record.host_seconds, len(self.place.shards[job.partition_id]))
+            self._costs.add(job.resources, record.host_seconds, len(self.place.shards[job.partition_id]))
 
     def _replies(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> Iterator[Reply]:
         """Yield exactly one reply a job, whatever the executor does."""
@@ -132,7 +132,7 @@ class Rounds:
 
     def _judge(self, round: int, reply: Reply) -> tuple[DeviceRoundRecord, Update | None]:
         """Return the device's record, and its update unless there is none or it must not be averaged."""
-        stats = {"budget_bytes": self.fleet[reply.partition_id].budget_at(round), **reply.stats}
+        stats = of_one_round(self.fleet[reply.partition_id].resources_at(round)) | reply.stats
         update = None
         if stats["outcome"] == "trained":
             update = Update(
@@ -190,8 +190,3 @@ class Rounds:
         )
         self.store.add_round(record, records)
         self.watcher.round_done(record)
-
-
-def _kind(job: Job) -> Limits:
-    """Return what decides the seconds an image takes: the plan, which follows from the device's limits."""
-    return Limits(job.budget_bytes, job.batch_size, job.micro_batch)

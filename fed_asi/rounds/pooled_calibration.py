@@ -14,6 +14,7 @@ from fed_asi.devices.calibration import COLUMNS, IMAGES, Sums, blank_records, fo
 from fed_asi.devices.job import Job
 from fed_asi.devices.reply import Reply, payload_bytes
 from fed_asi.errors import RunError
+from fed_asi.fleets.resources import Resources
 from fed_asi.methods import Method
 from fed_asi.planning.profile import Candidate, LayerProfile, Profile
 from fed_asi.planning.recording import Record
@@ -129,7 +130,7 @@ def calibrate_on_devices(place: Workplace, store: RunStore, executor: Executor, 
     pooled: dict[str, Tensor] = {}
     for phase in (calibration.SPECTRA, calibration.TRIALS):
         deadline = place.config.compute.deadline_seconds
-        jobs = [Job(0, i, None, 1, None, 0.0, deadline_seconds=deadline, phase=phase) for i in asked]
+        jobs = [Job(0, i, Resources(None, 1), 0.0, deadline_seconds=deadline, phase=phase) for i in asked]
         replies = sorted(executor.train(jobs, pooled), key=lambda reply: reply.partition_id)
         for reply in replies:
             if reply.stats["outcome"] != "calibrated":

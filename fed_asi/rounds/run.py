@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from fed_asi.errors import BudgetError, RunError
 from fed_asi.fleets import fleet
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.fleet import Fleet
-from fed_asi.planning.device_plans import Limits
 from fed_asi.results.progress import Unwatched, Watcher
 from fed_asi.results.schema import DeviceRecord
 from fed_asi.results.store import RunStore
@@ -52,12 +52,10 @@ def conduct(place: Workplace, store: RunStore, executor: Executor, watcher: Watc
     devices = fleet.build(place.config)
     store.add_devices(
         DeviceRecord(
-            d.partition_id,
-            d.group,
-            d.budget_bytes,
-            d.batch_size,
-            d.micro_batch,
-            len(place.shards[d.partition_id]),
+            partition_id=d.partition_id,
+            group_name=d.group,
+            num_examples=len(place.shards[d.partition_id]),
+            **asdict(d.resources),
         )
         for d in devices
     )
@@ -74,14 +72,14 @@ def _planned_ahead(place: Workplace, devices: Fleet) -> Iterator[str]:
     """Yield what each schedule of budgets will plan, from the server's profile; a budget too small is named."""
     told: set[tuple[object, ...]] = set()
     for device in devices:
-        key = (device.group, device.budget_bytes, device.batch_size, device.micro_batch, device.schedule)
+        key = (device.group, device.phases)
         if not device.schedule or key in told:
             continue
         told.add(key)
         parts = []
-        for start, budget in ((1, device.budget_bytes), *device.schedule):
+        for start, resources in device.phases:
             try:
-                chosen = place.plans.first(Limits(budget, device.batch_size, device.micro_batch))
+                chosen = place.plans.first(resources)
                 parts.append(f"{format_bytes(chosen.planned_bytes)} from round {start}")
             except BudgetError as error:
                 parts.append(f"no plan from round {start} ({str(error).partition(' (')[0]})")

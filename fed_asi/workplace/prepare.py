@@ -20,6 +20,7 @@ from fed_asi.data.features import FeatureStore
 from fed_asi.data.images import Images
 from fed_asi.files import write_file, write_tensors
 from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.sharding import scheme_of
 from fed_asi.planning.profile import Profile
 from fed_asi.results.progress import Unwatched, Watcher
 from fed_asi.training.pretraining import pretrain_
@@ -35,7 +36,7 @@ from fed_asi.workplace.profiling import (
     profile_of,
     trained_names,
 )
-from fed_asi.workplace.splits import Splits, scheme, split_images
+from fed_asi.workplace.splits import Splits, split_images
 
 
 def prepare(
@@ -75,7 +76,8 @@ def _make(
     made = _profile_and_features(config, folder, splits, model.eval(), watcher)
     if config.compute.features == "off":
         write_file(folder / IMAGES, _npy(splits.train[0][:]))
-    shards = sharding.make(splits.train[1].numpy(), config.num_devices, scheme(config.sharding), config.seed)
+    scheme = scheme_of(config.sharding)
+    shards = sharding.make(splits.train[1].numpy(), config.num_devices, scheme, config.seed)
     index = {"labels": splits.train[1].numpy(), "test_labels": splits.test[1].numpy()}
     index |= {"indices": shards.indices, "offsets": shards.offsets}
     write_file(folder / "index.npz", _npz(**index))

@@ -11,12 +11,12 @@ from fed_asi import models
 from fed_asi.compression import cut
 from fed_asi.compression.tune import tune_last_
 from fed_asi.data.images import Images, to_batch
-from fed_asi.fleets import fleet
+from fed_asi.fleets import fleet, over_budget
 from fed_asi.fleets.config import RunConfig
 from fed_asi.layers.copying import copied
 from fed_asi.methods import Family, Vanilla
 from fed_asi.planning import calibration
-from fed_asi.planning.device_plans import DevicePlans, Limits, choose_layers, micro_batches_needed
+from fed_asi.planning.device_plans import DevicePlans, choose_layers, micro_batches_needed
 from fed_asi.planning.profile import Profile
 
 
@@ -39,11 +39,7 @@ def layers_of_plans(config: RunConfig, profile: Profile) -> set[str]:
     Known before the first round is what plans choose for the fleet's own budgets from the server's profile.
     """
     plans = DevicePlans(profile, config.method, config.train)
-    every = {
-        Limits(budget, device.batch_size, device.micro_batch)
-        for device in fleet.build(config)
-        for budget in (device.budget_bytes, *(changed for _, changed in device.schedule))
-    }
+    every = {resources for device in fleet.build(config) for _, resources in device.phases}
     used = set() if is_cut(config) else plans.layers_of(every)
     return used or {layer.name for layer in profile.layers}
 
@@ -75,9 +71,9 @@ def profile_of(
     count = config.method.calibration_images
     with torch.inference_mode():
         features = trunk(batch_of(config, public[0][:count]))
-    needs = [(d.batch_size, d.micro_batch) for d in fleet.build(config)]
+    needs = {device.resources for device in fleet.build(config)}
     # A device of a federated calibration may have fewer images than a micro-batch.
-    smaller = config.method.over_budget == "smaller-micro-batch" or config.method.calibration != "server"
+    smaller = over_budget.goes_smaller(config.method.over_budget) or config.method.calibration != "server"
     return calibration.profile(
         tail,
         features.clone(),

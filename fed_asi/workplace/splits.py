@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from fed_asi import data
-from fed_asi.data import shards as sharding
 from fed_asi.data.images import Images, select
 from fed_asi.errors import ConfigError
-from fed_asi.fleets.config import RunConfig, ShardingConfig
+from fed_asi.fleets.config import RunConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +21,6 @@ class Splits:
     public: tuple[Images, Tensor]
     train: tuple[Images, Tensor]
     test: tuple[Images, Tensor]
-
-
-def scheme(settings: ShardingConfig) -> sharding.Scheme:
-    """Return the sharding scheme that the settings name."""
-    if settings.scheme == "iid":
-        return sharding.Iid(settings.minimum)
-    if settings.scheme == "classes":
-        return sharding.ClassesPerDevice(settings.classes_per_device, settings.minimum)
-    return sharding.Dirichlet(settings.alpha, settings.minimum)
 
 
 def split_images(config: RunConfig, source: data.Dataset) -> Splits:

@@ -12,6 +12,7 @@ from fed_asi.devices.job import Job
 from fed_asi.devices.reply import Reply, answer, payload_bytes
 from fed_asi.devices.work import train_locally
 from fed_asi.errors import FedAsiError
+from fed_asi.fleets.resources import Resources
 from fed_asi.training.sgd import learning_rate
 from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.prepare import prepare
@@ -26,8 +27,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
         return prepare(small(), folder / "workplace")
 
 
-def job(**changes: object) -> Job:
-    return replace(Job(1, 2, None, 16, None, 0.05), **changes)  # type: ignore[arg-type]
+PLENTY = Resources(None, 16)
+
+
+def job(resources: Resources = PLENTY, **changes: object) -> Job:
+    return replace(Job(1, 2, resources, 0.05), **changes)  # type: ignore[arg-type]
 
 
 def test_a_device_trains_and_leaves_the_place_as_it_was(place: Workplace) -> None:
@@ -56,7 +60,7 @@ def test_shards_hold_every_row_once(place: Workplace) -> None:
 
 def test_one_step_equals_plain_autograd(place: Workplace) -> None:
     shard = place.shard(2)
-    one = job(batch_size=len(shard.train), lr=0.1)
+    one = job(Resources(None, len(shard.train)), lr=0.1)
     result = train_locally(place, one, place.reference)
     rows = torch.from_numpy(shard.train)
     tail = place.tail
@@ -79,7 +83,7 @@ def test_one_step_equals_plain_autograd(place: Workplace) -> None:
 
 
 def test_below_the_smallest_plan_is_excluded_by_name(place: Workplace) -> None:
-    result = train_locally(place, job(budget_bytes=10), place.reference)
+    result = train_locally(place, job(Resources(10, 16)), place.reference)
     assert result.stats["outcome"] == "excluded"
     assert "smallest plan" in result.stats["cause"]
     assert not result.tensors
@@ -90,7 +94,7 @@ def test_growing_activations_are_out_of_memory_before_anything_moves(place: Work
     assert place.features is not None
     grown = replace(place, features=place.features.repeat_interleave(2, -1).repeat_interleave(2, -2))
     budget = train_locally(place, job(), place.reference).stats["planned_bytes"]
-    result = train_locally(grown, job(budget_bytes=budget), place.reference)
+    result = train_locally(grown, job(Resources(budget, 16)), place.reference)
     assert result.stats["outcome"] == "out-of-memory"
     assert result.stats["measured_bytes"] > budget
     assert not result.tensors
@@ -111,7 +115,7 @@ def test_micro_batches_side_by_side_equal_one_after_another(place: Workplace) ->
             update={"compute": place.config.compute.model_copy(update={"side_by_side": False})}
         ),
     )
-    small_steps = job(micro_batch=2, check=True)
+    small_steps = job(Resources(None, 16, 2), check=True)
     together = train_locally(place, small_steps, place.reference)
     apart = train_locally(sequential, replace(small_steps, check=False), place.reference)
     assert together.notes
@@ -130,7 +134,7 @@ def test_a_device_that_raises_is_failed_by_its_own_words(place: Workplace) -> No
 
 
 def test_job_and_reply_survive_the_wire() -> None:
-    sent = job(budget_bytes=4096, check=True)
+    sent = job(Resources(4096, 16), check=True)
     assert Job.from_json(sent.to_json()) == sent
     with pytest.raises(FedAsiError, match="another version"):
         Job.from_json(json.dumps({"version": 99}))

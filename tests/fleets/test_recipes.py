@@ -9,6 +9,7 @@ import pytest
 
 from fed_asi.devices.job import Job
 from fed_asi.devices.work import train_locally
+from fed_asi.fleets.resources import Resources
 from fed_asi.methods import recipe_names
 from fed_asi.workplace.prepare import prepare
 from runs import small
@@ -39,7 +40,7 @@ def test_a_device_trains_by_every_name(name: str, tmp_path: Path, monkeypatch: p
     config = small(method={"name": name, "centered": None, "layers": 2})
     place = prepare(config, tmp_path / "workplace")
     before = place.reference
-    job = Job(1, 0, None, 16, None, 0.05, check=True)
+    job = Job(1, 0, Resources(None, 16), 0.05, check=True)
     result = train_locally(place, job, before)
     stats = result.stats
     assert stats["outcome"] == "trained", stats
@@ -56,7 +57,7 @@ def test_a_step_over_its_budget_stops_whatever_the_plan_said(
 ) -> None:
     monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path / "features"))
     place = prepare(small(method={"name": name, "centered": None}), tmp_path / "workplace")
-    free = train_locally(place, Job(1, 0, None, 16, 16, 0.05), place.reference).stats
-    tight = Job(1, 0, free["measured_bytes"] - 1, 16, 16, 0.05)
+    free = train_locally(place, Job(1, 0, Resources(None, 16, 16), 0.05), place.reference).stats
+    tight = Job(1, 0, Resources(free["measured_bytes"] - 1, 16, 16), 0.05)
     stats = train_locally(place, tight, place.reference).stats
     assert stats["outcome"] in ("out-of-memory", "excluded")

@@ -82,11 +82,12 @@ def test_bytes_reported_are_those_on_the_wire() -> None:
 
     from fed_asi.devices.job import Job
     from fed_asi.devices.reply import Reply, payload_bytes
+    from fed_asi.fleets.resources import Resources
     from fed_asi.flower.messages import pack, read_reply, write_job, write_reply
     from fed_asi.workplace.address import RunAddress
 
     tensors = {"conv.weight": torch.randn(64, 32, 3, 3), "conv.bias": torch.randn(64)}
-    job = Job(3, 1, 65536, 32, None, 0.05)
+    job = Job(3, 1, Resources(65536, 32), 0.05)
     down = len(
         recorddict_to_proto(write_job(job, pack(tensors), RunAddress("/runs/x", "abc"))).SerializeToString()
     )

@@ -10,7 +10,10 @@ import torch
 
 from fed_asi.devices.job import Job
 from fed_asi.devices.work import train_locally
+from fed_asi.fleets import over_budget
 from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.resources import Resources
+from fed_asi.planning.device_plans import DevicePlans
 from fed_asi.results.progress import Unwatched
 from fed_asi.results.schema import DeviceRoundRecord
 from fed_asi.results.store import RunStore
@@ -65,6 +68,18 @@ def test_a_budget_below_the_plan_is_answered_by_the_policy(policy: str, done: ob
             assert done(row), row  # type: ignore[operator]
 
 
+def test_a_policy_of_ones_own_is_named_and_recorded_as_the_others(tmp_path: Path, own_names: None) -> None:
+    def classifier_alone(resources: Resources, offer: over_budget.Offer) -> list[over_budget.Try]:
+        return [over_budget.Try(resources, offer.grid, 0)]
+
+    over_budget.register("classifier-alone", classifier_alone)
+    run_loop(small(method={"over_budget": "classifier-alone"}, groups=GROUPS, rounds=1), tmp_path / "run")
+    poor = [row for row in device_rounds(tmp_path / "run") if row.partition_id < 3]
+    assert {(row.outcome, row.policy, row.trained_layers) for row in poor} == {
+        ("trained", "classifier-alone", 1)
+    }
+
+
 def grown(place: Workplace, device: int) -> Workplace:
     """A place where one device's inputs are twice as wide and high, as by a wrong resolution."""
     assert place.features is not None
@@ -104,6 +119,21 @@ def test_activations_that_grow_by_mistake_are_caught_and_answered(policy: str, t
     else:
         assert (first.outcome, first.policy) == ("trained", policy), first.cause
         assert (first.measured_bytes or 0) <= 48 * KIB
+
+
+def test_no_policy_tries_a_step_twice(tmp_path: Path) -> None:
+    """Two tries may come to the same plan, as where a smaller budget is still more than all of it takes."""
+    place = prepare(small(method={"name": "asi", "layers": 2}), tmp_path / "workplace")
+    method, train = place.config.method, place.config.train
+    enough = Resources(2**30, 16)
+    for policy in over_budget.names():
+        plans = DevicePlans(place.plans.profile, method.model_copy(update={"over_budget": policy}), train)
+        for resources in (enough, Resources(48 * KIB, 16), Resources(48 * KIB, 16, 4)):
+            tried = [(a.plan.micro_batch, a.plan.methods) for a in plans.attempts(resources)]
+            assert all(step not in tried[:index] for index, step in enumerate(tried)), (policy, resources)
+            assert tried[0] == (plans.first(resources).micro_batch, plans.first(resources).methods)
+        if policy == "lower-ranks":
+            assert [attempt.policy for attempt in plans.attempts(enough)] == [None]
 
 
 SCHEDULE = [{"round": 2, "budget": "3.5 KiB"}, {"round": 4, "budget": "unlimited"}]
@@ -169,10 +199,10 @@ def test_a_budget_without_a_plan_is_named_before_the_first_round(tmp_path: Path)
 def test_warm_factors_are_cut_to_a_smaller_plan_and_used(tmp_path: Path) -> None:
     """From other factors a device's round gives other weights: what is carried over is not thrown away."""
     place = prepare(small(method=WARM, groups=CHANGING), tmp_path / "workplace")
-    large = Job(1, 0, 48 * KIB, 16, 4, 0.05)
+    large = Job(1, 0, Resources(48 * KIB, 16, 4), 0.05)
     first = train_locally(place, large, place.reference)
     assert first.factors
-    small_job = replace(large, round=2, budget_bytes=3584)
+    small_job = replace(large, round=2, resources=Resources(3584, 16, 4))
     warm = train_locally(place, small_job, place.reference, first.factors)
     cold = train_locally(place, small_job, place.reference)
     assert warm.stats["ranks"] == cold.stats["ranks"] != first.stats["ranks"]

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from fed_asi.errors import RunError
-from fed_asi.fleets.config import BudgetChange, GroupConfig
+from fed_asi.fleets.config import GroupConfig
+from fed_asi.fleets.resources import BudgetChange
 from fed_asi.results import report, table
 from fed_asi.results.compare import compare
 from fed_asi.results.schema import DeviceRecord, DeviceRoundRecord, RoundRecord

@@ -8,6 +8,7 @@ import pytest
 
 from fed_asi.devices.job import Job
 from fed_asi.devices.work import train_locally
+from fed_asi.fleets.resources import Resources
 from fed_asi.workplace.place import Workplace, open_workplace
 from fed_asi.workplace.prepare import prepare
 from runs import small
@@ -30,7 +31,7 @@ def test_the_cut_follows_the_plans_really_made(tmp_path: Path) -> None:
     assert len(tight.reference) < len(roomy.reference)
     assert tight.test_features[0].nbytes < roomy.test_features[0].nbytes
     assert "first_conv.conv.weight" in roomy.reference
-    result = train_locally(tight, Job(1, 2, 3 * 1024, 16, 4, 0.05), tight.reference)
+    result = train_locally(tight, Job(1, 2, Resources(3 * 1024, 16, 4), 0.05), tight.reference)
     assert result.stats["outcome"] == "trained"
     assert set(result.tensors) <= set(tight.reference)
     again = open_workplace(tight.folder)

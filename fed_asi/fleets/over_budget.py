@@ -1,0 +1,107 @@
+"""What a device tries once a plan is over its budget: the policies that `method.over_budget` names.
+
+A policy is a pure function from what a device has, and from what there is to choose from, to the tries that
+follow, in order. It leaves out what failed: the device's own resources, all layers, the method's own grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from fed_asi.errors import ConfigError, nearest
+from fed_asi.fleets.resources import Resources
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What there is to plan from.
+
+    body_layers: how many layers the profile has beside the classifier. micro_batches: those it knows,
+    ascending. grid: how the method chooses ranks, "exact" or "published".
+    """
+
+    body_layers: int
+    micro_batches: tuple[int, ...]
+    grid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """What to plan for next. layers: the last so many of the body's alone; None: those the method trains."""
+
+    resources: Resources
+    grid: str
+    layers: int | None = None
+
+
+Policy = Callable[[Resources, Offer], Iterable[Try]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Registered:
+    policy: Policy
+    smaller: bool
+
+
+_POLICIES: dict[str, _Registered] = {}
+
+
+def register(name: str, policy: Policy, *, smaller: bool = False) -> None:
+    """Let fleet files name a policy; a name that is taken is from now on this policy's.
+
+    smaller: whether it goes below a micro-batch that a device pins; the profile then has to know those too.
+    """
+    _POLICIES[name] = _Registered(policy, smaller)
+
+
+def names() -> list[str]:
+    """Return the names a fleet file may use."""
+    return sorted(_POLICIES)
+
+
+def tries(name: str, resources: Resources, offer: Offer) -> Sequence[Try]:
+    """Return what a device tries next by the policy `name`, in order. Raises ConfigError for an unknown one."""
+    return tuple(_find(name).policy(resources, offer))
+
+
+def goes_smaller(name: str) -> bool:
+    """Return whether the policy goes below a pinned micro-batch. Raises ConfigError for an unknown one."""
+    return _find(name).smaller
+
+
+def _find(name: str) -> _Registered:
+    if name not in _POLICIES:
+        raise ConfigError(f"unknown over-budget policy {name!r}; {nearest(name, names())}")
+    return _POLICIES[name]
+
+
+def _exclude(_resources: Resources, _offer: Offer) -> Iterable[Try]:
+    """Nothing else: the device is left out."""
+    return ()
+
+
+def _fewer_layers(resources: Resources, offer: Offer) -> Iterable[Try]:
+    """One layer fewer each time, to the classifier alone."""
+    return (Try(resources, offer.grid, count) for count in range(offer.body_layers - 1, -1, -1))
+
+
+def _smaller_micro_batch(resources: Resources, offer: Offer) -> Iterable[Try]:
+    """The next smaller micro-batch that the profile knows, down to its smallest."""
+    largest = resources.micro_batch or resources.batch_size
+    smaller = [size for size in reversed(offer.micro_batches) if size < largest]
+    return (Try(replace(resources, micro_batch=size), offer.grid) for size in smaller)
+
+
+def _lower_ranks(resources: Resources, _offer: Offer) -> Iterable[Try]:
+    """Any ranks that the profile knows, within 7/8, 6/8, ... 1/8 of the budget."""
+    if resources.budget_bytes is None:
+        return ()
+    parts = dict.fromkeys(resources.budget_bytes * eighths // 8 for eighths in range(7, 0, -1))
+    return (Try(replace(resources, budget_bytes=part), "exact") for part in parts if part > 0)
+
+
+register("exclude", _exclude)
+register("fewer-layers", _fewer_layers)
+register("smaller-micro-batch", _smaller_micro_batch, smaller=True)
+register("lower-ranks", _lower_ranks)

@@ -1,0 +1,103 @@
+"""What a device has: one frozen `Resources` from the fleet file to the records, and its keys in the file.
+
+To add a resource, touch these places and no other:
+1. `Resources`: the field, its unit the last word of its name, None (its default) where a device has no limit.
+   A key of another name is its metadata, as `budget` is that of budget_bytes.
+2. `ResourceKeys`: the key, with the type that checks its value; None, its default, is the group's.
+   `problems` says what it must be to the other keys.
+3. `BudgetChange`, only where a schedule changes it from round to round.
+4. results/schema.py: its column, last in DeviceRecord and with a default; SCHEMA_VERSION tells the tables
+   apart, and the store has to go on reading those without the column. What a schedule changes has a column
+   of DeviceRoundRecord too.
+5. docs/fleet_file.md: a line under groups and under devices.
+Fleet, jobs, plans and records carry it from there on: they copy whatever fields there are.
+tests/fleets/test_resources.py names the place that was forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import Field as DataclassField
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from fed_asi.fleets.section import Bytes, Count, Section
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a device has for an optimizer step.
+
+    budget_bytes: what it may keep for its backward pass; None: unlimited. batch_size: examples of one step.
+    micro_batch: examples held at once; None: the planner chooses.
+    """
+
+    budget_bytes: int | None = field(metadata={"key": "budget"})
+    batch_size: int
+    micro_batch: int | None = None
+
+
+class BudgetChange(Section):
+    """From this round on (counted from 1), the budget is this."""
+
+    round: Count
+    budget: Bytes
+
+
+class ResourceKeys(Section):
+    """The keys by which a group or a single device says what it has, and when that changes."""
+
+    budget: Bytes
+    batch_size: Count | None = None  # None: the group's
+    micro_batch: Count | None = None  # None: the group's, and of a group: the planner chooses
+    schedule: Annotated[tuple[BudgetChange, ...], Field(strict=False)] = ()
+
+
+def key_of(one: DataclassField[Any]) -> str:
+    """Return the key of the fleet file that a field is read from."""
+    return str(one.metadata.get("key", one.name))
+
+
+def problems(keys: ResourceKeys) -> Iterator[str]:
+    """Yield what is wrong between well-formed keys, each with its key first."""
+    if keys.micro_batch is not None and keys.batch_size is not None and keys.micro_batch > keys.batch_size:
+        yield f"micro_batch: {keys.micro_batch} is more than its batch_size {keys.batch_size}"
+
+
+def resources_of(keys: ResourceKeys, group: Resources | None = None) -> Resources:
+    """Return what a group's keys say, or a device's; what a device does not say is its group's.
+
+    The micro-batch is never larger than the batch, also where only one of them is the device's own.
+    """
+    said: dict[str, Any] = {}
+    for one in fields(Resources):
+        key = key_of(one)
+        value = getattr(keys, key)
+        own = group is None or value is not None or ResourceKeys.model_fields[key].is_required()
+        said[one.name] = value if own else getattr(group, one.name)
+    found = Resources(**said)
+    if found.micro_batch is not None and found.micro_batch > found.batch_size:
+        return replace(found, micro_batch=found.batch_size)
+    return found
+
+
+def schedule_of(keys: ResourceKeys, resources: Resources) -> tuple[tuple[int, Resources], ...]:
+    """Return (from this round, what there is then) for every change of a schedule, rounds ascending."""
+    changes = sorted(keys.schedule, key=lambda change: change.round)
+    return tuple((change.round, _changed(resources, change)) for change in changes)
+
+
+def _changed(resources: Resources, change: BudgetChange) -> Resources:
+    new = {one.name: getattr(change, key_of(one)) for one in _scheduled()}
+    return replace(resources, **new)
+
+
+def of_one_round(resources: Resources) -> dict[str, Any]:
+    """Return what may differ from round to round, by name: the columns of a device's round."""
+    return {one.name: getattr(resources, one.name) for one in _scheduled()}
+
+
+def _scheduled() -> list[DataclassField[Any]]:
+    return [one for one in fields(Resources) if key_of(one) in BudgetChange.model_fields]

@@ -1,0 +1,93 @@
+"""Networks by name: those registered here, by this package or from outside, and torchvision's classifiers.
+
+torchvision is asked for its names only where a name is none of the others, and imported no earlier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from fed_asi.errors import ConfigError, nearest
+
+Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
+Build = Callable[[int, int | None], nn.Module]
+
+IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+RESOLUTION = 224
+
+# Networks whose constructor would add auxiliary heads, or an initialisation that takes a minute.
+_EXTRA: dict[str, dict[str, Any]] = {
+    "googlenet": {"aux_logits": False, "init_weights": False},
+    "inception_v3": {"aux_logits": False, "init_weights": False},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What is known of a network: its one name, how it is built, and what its weights were made for."""
+
+    name: str
+    build: Build
+    normalisation: Statistics
+    resolution: int
+    rename: Callable[[str], str] = str
+
+
+_NETWORKS: dict[str, Network] = {}
+
+
+def register(
+    name: str,
+    build: Build,
+    *,
+    normalisation: Statistics = IMAGENET,
+    resolution: int = RESOLUTION,
+    rename: Callable[[str], str] = str,
+    aliases: Sequence[str] = (),
+) -> None:
+    """Let `models.build` and fleet files name a network; a name that is taken is from now on this one's.
+
+    build: takes the number of classes and the height and width of images in pixels (None: not said), and
+        returns the network with initial weights; torch's random state is seeded before and restored after it.
+    normalisation: (mean, std) a channel for pixels in 0..1, resolution: height and width in pixels, that its
+        weights are made for. rename: the network's key for one of a file of weights. aliases: further names.
+    """
+    network = Network(name, build, normalisation, resolution, rename)
+    _NETWORKS.update(dict.fromkeys((name, *aliases), network))
+
+
+def names() -> list[str]:
+    """Return all names: those registered, in order, then torchvision's classifiers."""
+    return [*_NETWORKS, *_torchvision_names()]
+
+
+def find(name: str) -> Network:
+    """Return the network of that name. Raises ConfigError, with the nearest names, for an unknown one."""
+    if name in _NETWORKS:
+        return _NETWORKS[name]
+    if name not in _torchvision_names():
+        raise ConfigError(f"unknown network {name!r}; {nearest(name, names())}")
+    resolution = 299 if name == "inception_v3" else RESOLUTION
+    return Network(name, partial(_torchvision, name), IMAGENET, resolution)
+
+
+def _torchvision_names() -> list[str]:
+    from fed_asi.models.torchvision_shim import torchvision
+
+    listed: list[str] = torchvision.models.list_models(module=torchvision.models)
+    return listed
+
+
+def _torchvision(name: str, num_classes: int, resolution: int | None) -> nn.Module:
+    from fed_asi.models.torchvision_shim import torchvision
+
+    extra = dict(_EXTRA.get(name, {}))
+    if name.startswith("vit_") and resolution is not None:
+        extra["image_size"] = resolution
+    model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **extra)
+    return model

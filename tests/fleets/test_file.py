@@ -1,0 +1,50 @@
+"""A fleet file from the disk: all of its mistakes at once, and files that are none."""
+
+from __future__ import annotations
+
+from fleet_file import GOOD, problems_of
+
+
+def test_five_mistakes_are_five_lines(write):
+    text = (
+        GOOD.replace("cohort = 3", "cohort = 30\ncolour = 3")
+        .replace('"64 KiB"', '"64 KB"')
+        .replace("micro_batch = 4", "micro_batch = 40")
+        + '[train]\nlr_shedule = "cosine"\n[compute]\ncpus_per_client = 64\n'
+    )
+    problems = problems_of(write(text))
+    assert len(problems) == 6
+    for expected in (
+        "colour: unknown key",
+        "train.lr_shedule: unknown key; did you mean lr_schedule?",
+        "groups[0].budget: size '64 KB': KB means 1000 to some and 1024 to others; write KiB",
+        "cohort: 30 devices a round, but the groups hold only 5",
+        "groups[0].micro_batch: 40 is more than its batch_size 16",
+        "compute.cpus_per_client: 64, but this machine has 4 CPUs",
+    ):
+        assert any(problem.startswith(expected) for problem in problems), (expected, problems)
+
+
+def test_files_that_are_none(write, tmp_path):
+    path = write(GOOD)
+    assert problems_of(tmp_path / "fleat.toml") == [
+        f"no file {tmp_path}/fleat.toml; did you mean fleet.toml?"
+    ]
+    assert "cannot be read" in problems_of(tmp_path)[0]
+    path.write_bytes(b"\xff\xfe\x00")
+    assert "not UTF-8" in problems_of(path)[0]
+    path.write_text("name = \nrounds = 3")
+    assert "is not TOML" in problems_of(path)[0]
+    assert "line 1" in problems_of(path)[0]
+
+
+def test_mistakes_of_file_csv_and_command_line_come_together(write):
+    write("0,8 KiB\nx,3\n", "own.csv")
+    path = write('budgets_csv = "own.csv"\n' + GOOD.replace("rounds = 4", "rounds = 0"))
+    problems = problems_of(path, "train.lr=0", "nothing")
+    assert [problem.partition(":")[0] for problem in problems] == [
+        "--set 'nothing'",
+        "own.csv line 2",
+        "rounds",
+        "train.lr",
+    ]
