@@ -12,8 +12,6 @@ from fed_asi.compression.tune import tune_last_
 from fed_asi.memory.training import training_memory
 from fed_asi.methods import ASI, Quantized, Vanilla
 
-CPU = torch.device("cpu")
-
 
 def linear(accumulate: bool, momentum: bool) -> object:
     model = nn.Linear(100, 10, bias=False)
