@@ -110,6 +110,10 @@ def follow(client: ControlHttpClient, fleet: str) -> str:
         return _word(client)
     finally:
         executor.terminate()
+        try:
+            executor.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            executor.kill()
 
 
 def _write_flower_config(home: Path) -> None:

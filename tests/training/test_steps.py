@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fed_asi.compression.compress import compress_
 from fed_asi.errors import OverBudgetError, UnsupportedLayerError
-from fed_asi.methods.base import ASI, Vanilla
+from fed_asi.methods import ASI, Vanilla
 from fed_asi.models.torchvision_shim import torchvision
 from fed_asi.training.sgd import Sgd
 from fed_asi.training.steps import DeadlineError, SideBySideCheck, Stepper, compare, training_mode_
