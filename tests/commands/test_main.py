@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 import fed_asi
 from fed_asi.commands import main
+from made_run import make
 
 
 @pytest.mark.parametrize(
@@ -89,10 +91,15 @@ def test_the_version_is_the_packages(capsys):
     assert capsys.readouterr().out == f"fed-asi {fed_asi.__version__}\n"
 
 
-def test_a_reader_that_goes_away_is_no_mistake(tmp_path):
-    """As `fed-asi --help | head -1` does it."""
-    code = "import os, sys; from fed_asi.commands import main\n"
-    code += "main._command = lambda _words: (_ for _ in ()).throw(BrokenPipeError())\n"
-    code += "sys.exit(main.main(['run']))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("words", [["report", "a"], ["compare", "a", "a"]], ids=" ".join)
+def test_a_reader_that_has_gone_is_no_mistake(tmp_path, words):
+    """As in `fed-asi report RUN | true`: little enough is printed that it waits in a buffer until the end."""
+    make(tmp_path / "a")
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "fed_asi", *words]
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    options = {"cwd": tmp_path, "env": buffered, "stdout": writer, "stderr": subprocess.PIPE, "text": True}
+    done = subprocess.run(command, check=False, **options)
+    os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
