@@ -5,9 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from flwr.supercore.control import ControlHttpClient
-from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
-
+from deploy.flwr_private import ControlHttpClient, RuntimeVersionHttpInterceptor
 from deploy.settings import PORT
 
 

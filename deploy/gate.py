@@ -10,9 +10,10 @@ import functools
 import socket
 
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _OPEN = ("/v1/fleet/", "/health")
+_REFUSAL = "only the Fleet API is open to devices"
 
 
 class OperatorGate:
@@ -23,20 +24,47 @@ class OperatorGate:
         self.operator_host = operator_host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the call on, or answer 403."""
-        if scope["type"] == "http" and not self.allows(scope):
-            await PlainTextResponse("only the Fleet API is open to devices", 403)(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
+        """Pass the call on, or answer 403; a socket that would stay open is closed before it opens."""
+        if scope["type"] == "lifespan" or self.allows(scope):
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            await PlainTextResponse(_REFUSAL, 403)(scope, receive, send)
+        else:
+            await send({"type": "websocket.close"})
 
     def allows(self, scope: Scope) -> bool:
         """Return whether this call may pass: by its path, else by the local address it arrived at."""
         if str(scope["path"]).startswith(_OPEN):
             return True
-        server = scope.get("server") or ("", 0)
-        return server[0] in ("127.0.0.1", _address(self.operator_host))
+        arrived_at = (scope.get("server") or ("", 0))[0]
+        return arrived_at == "127.0.0.1" or arrived_at == _address(self.operator_host)
+
+
+async def refuses_strangers(app: ASGIApp) -> bool:
+    """Return whether an application answers a Control call that came in at no known address as the gate does."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    nobodys = {"server": ("192.0.2.1", 0), "client": ("192.0.2.2", 0)}  # addresses by RFC 5737
+    call = {"method": "POST", "path": "/v1/control/start-run", "query_string": b"", "headers": []}
+    await app({"type": "http", **call, **nobodys}, receive, send)
+    body = b"".join(message.get("body", b"") for message in sent)
+    return bool(sent) and sent[0].get("status") == 403 and body == _REFUSAL.encode()
+
+
+def _address(host: str) -> str | None:
+    """Return the host's address, or None while its name is not known: then nobody is the operator."""
+    try:
+        return _looked_up(host)
+    except OSError:
+        return None
 
 
 @functools.lru_cache(maxsize=1)
-def _address(host: str) -> str:
+def _looked_up(host: str) -> str:
     return socket.gethostbyname(host)

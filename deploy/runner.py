@@ -17,12 +17,16 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from flwr.common.constant import Status
-from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest, StopRunRequest
-from flwr.supercore.control import ControlHttpClient
 from rich.console import Console
 
 from deploy.control import control_client, reachable
+from deploy.flwr_private import (
+    ControlHttpClient,
+    ListNodesRequest,
+    ListRunsRequest,
+    Status,
+    StopRunRequest,
+)
 from deploy.settings import (
     AFRESH,
     OPERATOR_HOST,
@@ -106,6 +110,10 @@ def follow(client: ControlHttpClient, fleet: str) -> str:
         return _word(client)
     finally:
         executor.terminate()
+        try:
+            executor.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            executor.kill()
 
 
 def _write_flower_config(home: Path) -> None:

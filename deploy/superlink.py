@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
-from starlette.middleware import Middleware
+import uvicorn
 
+from deploy import flwr_private
 from deploy.control import control_client, reachable
-from deploy.gate import OperatorGate
+from deploy.gate import OperatorGate, refuses_strangers
 from deploy.keys import make_authority, write
 from deploy.settings import (
     AFRESH,
@@ -25,6 +28,7 @@ from deploy.settings import (
     OWN,
     PORT,
     TRUST,
+    fail,
     insecure,
     say,
     wait_for,
@@ -62,14 +66,11 @@ def _known(device: int, public_key: bytes) -> bool:
 
 
 def _register(device: int, path: Path) -> None:
-    from flwr.cli.supernode.register import try_load_public_key
-    from flwr.proto.control_pb2 import RegisterNodeRequest
-
+    public_key = flwr_private.try_load_public_key(path)
+    request = flwr_private.RegisterNodeRequest(public_key=public_key, name=f"device-{device}")
     client = control_client("127.0.0.1", OWN / "ca.crt")
     try:
-        client.RegisterNode(
-            request=RegisterNodeRequest(public_key=try_load_public_key(path), name=f"device-{device}")
-        )
+        client.RegisterNode(request=request)
     finally:
         client.close()
     write(TRUST / f"{device}.enrolled", path.read_bytes(), 0o644)
@@ -80,19 +81,45 @@ def _serving() -> bool:
     return reachable("127.0.0.1")
 
 
-def serve(arguments: list[str]) -> None:
-    """Run Flower's SuperLink in this process, behind the operator's gate. Does not return."""
-    from flwr.superlink import extensions
-    from flwr.superlink.cli.flower_superlink import flower_superlink
+def application(arguments: list[str]) -> tuple[OperatorGate, dict[str, Any]]:
+    """Return what `flower-superlink` would serve with these arguments, gated, and the server's options.
 
-    gate = Middleware(OperatorGate, operator_host=OPERATOR_HOST)
-    extensions.get_middleware = lambda: (gate,)
+    The gate is around Flower's application, not handed to Flower to put in: it cannot be left out.
+    """
+    for opens_a_port in ("FLWR_INTERNAL_GRPC_CONTROL_API", "FLWR_INTERNAL_GRPC_FLEET_API"):
+        os.environ.pop(getattr(flwr_private, opens_a_port), None)  # a port of its own, beside the gate
     sys.argv = ["flower-superlink", *arguments]
-    flower_superlink()
+    config = flwr_private._parse_superlink_lifespan_config()
+    gated = OperatorGate(flwr_private.create_app(config, flwr_private.SuperLinkLifespan), OPERATOR_HOST)
+    options = {
+        "host": config.host,
+        "port": config.port,
+        "ssl_keyfile": config.ssl_keyfile,
+        "ssl_certfile": config.ssl_certfile,
+        "log_config": flwr_private.get_uvicorn_log_config(flwr_private.console_handler.level),
+    }
+    return gated, options
 
 
-def main() -> None:
-    """Start the SuperLink for `--devices` devices."""
+def serve(arguments: list[str]) -> int:
+    """Run Flower's SuperLink in this process, behind the operator's gate, and return the exit code.
+
+    No port opens before the application that will be served has refused a stranger's call.
+    """
+    try:
+        gated, options = application(arguments)
+    except (ImportError, AttributeError, TypeError) as error:
+        problem = f"no port was opened: Flower is not as this SuperLink knows it: {error}"
+        return fail(WHO, f"{problem}; install flwr {flwr_private.KNOWN}", code=1)
+    if not asyncio.run(refuses_strangers(gated)):
+        problem = "no port was opened: the gate lets a device's Control call pass; mend deploy/gate.py"
+        return fail(WHO, problem, code=1)
+    uvicorn.run(gated, **options)
+    return 0
+
+
+def main() -> int:
+    """Run the SuperLink for `--devices` devices; return the exit code."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--devices", type=int, required=True)
     devices = parser.parse_args().devices
@@ -102,14 +129,14 @@ def main() -> None:
         stale.unlink()
     if insecure():
         warn_insecure(WHO)
-        serve(["--insecure", *common])
+        return serve(["--insecure", *common])
     if make_authority(OWN, [FLEET_HOST, OPERATOR_HOST, "localhost"]):
         say(WHO, "made the fleet's certificate authority and TLS certificate (ECDSA P-384)")
     write(TRUST / "ca.crt", (OWN / "ca.crt").read_bytes(), 0o644)
     threading.Thread(target=enrol, args=(devices,), daemon=True).start()
     tls = ["--ssl-ca-certfile", str(OWN / "ca.crt"), "--ssl-certfile", str(OWN / "server.pem")]
-    serve([*tls, "--ssl-keyfile", str(OWN / "server.key"), "--enable-supernode-auth", *common])
+    return serve([*tls, "--ssl-keyfile", str(OWN / "server.key"), "--enable-supernode-auth", *common])
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,6 +10,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from deploy import flwr_private
+
 _BALLAST: list[bytearray] = []
 
 
@@ -38,12 +40,10 @@ def _offer_to_the_kernel() -> None:
 
 
 def _answer(apps: dict[str, Any], run: Any, fab: Any, message: Any, context: Any) -> tuple[Any, Any]:
-    from flwr.app import Message
-    from flwr.app.error import Error
-    from flwr.common.constant import ErrorCode
-    from flwr.supercore.task_identity import TaskIdentity
+    from flwr.app import Error, Message
 
-    TaskIdentity.run_id, TaskIdentity.node_id = context.run_id, context.node_id
+    identity = flwr_private.TaskIdentity
+    identity.run_id, identity.node_id = context.run_id, context.node_id
     try:
         if message.metadata.message_type.startswith("train"):
             _carry_ballast()
@@ -51,16 +51,14 @@ def _answer(apps: dict[str, Any], run: Any, fab: Any, message: Any, context: Any
     except Exception as error:
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}"
-        return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message), context
+        code = flwr_private.ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+        return Message(Error(code, reason), reply_to=message), context
 
 
 def _app(apps: dict[str, Any], run: Any, fab: Any) -> Any:
-    from flwr.cli.install import install_from_fab
-    from flwr.clientapp.utils import get_load_client_app_fn
-
     if fab.hash_str not in apps:
-        install_from_fab(fab.content, skip_prompt=True)
-        load = get_load_client_app_fn(default_app_ref="", app_path=None, multi_app=True)
+        flwr_private.install_from_fab(fab.content, skip_prompt=True)
+        load = flwr_private.get_load_client_app_fn(default_app_ref="", app_path=None, multi_app=True)
         apps[fab.hash_str] = load(run.fab_id, run.fab_version, fab.hash_str)
     return apps[fab.hash_str]
 

@@ -22,25 +22,31 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 import httpx
-from flwr.app import Context, Message
-from flwr.app.error import Error
-from flwr.common.constant import ErrorCode, SubStatus
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
-from flwr.supercore.constant import TaskType
-from flwr.supercore.fab import Fab
-from flwr.supercore.heartbeat import HeartbeatSender
-from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
-from flwr.supercore.retry import make_simple_http_retry_invoker
-from flwr.supercore.run import Run
-from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+from flwr.app import Context, Error, Message
 
+from deploy.flwr_private import (
+    AcquireTaskRequest,
+    ErrorCode,
+    Fab,
+    HeartbeatSender,
+    Run,
+    RuntimeHttpClient,
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SendTaskHeartbeatRequest,
+    SubStatus,
+    TaskType,
+    make_simple_http_retry_invoker,
+    pull_task_input,
+    push_message,
+    push_task_output,
+)
 from deploy.memory import killed_by_kernel_count, limit_bytes
 from deploy.settings import say
 from deploy.trainer import trainer_main
 
 _POLL_S = 0.2
-LATE = 75  # exit code of a ClientApp that ends itself because its device hangs (clients/worker.py)
+LATE = 75  # exit code of a ClientApp that ends itself because its device hangs (fed_asi/flower/worker.py)
 
 
 @dataclass(slots=True)

@@ -135,7 +135,7 @@ def table(work: Work, rows: Sequence[Row], times: Times) -> str:
 
 
 def _counted(work: Work, row: Row) -> Row:
-    """Return the row with its counts by the formulas as they stand now; they hang on sizes alone."""
+    """Return the row with its counts by the formulas as they stand now; they depend on sizes alone."""
     counted, flops, macs = depth_of(work, row.layers).counted(row.method)
     return replace(row, counted_bytes=counted, published_flops=flops, macs=macs)
 

@@ -152,7 +152,7 @@ device are somewhat behind those from the server's 128.
 
 * `"server"`: the server's public images, once; the profile goes to every worker with the run's other files.
 * `"device"`: each device profiles its own images when it is first asked, at the weights from before the first
-  round, so that its plans hang on seed and device alone. In the simulation that costs about 13 s of a core a
+  round, so that its plans depend on seed and device alone. In the simulation that costs about 13 s of a core a
   device (MCUNet, eight layers, 32 images), which is what the line with fewer seeds is short of.
 * `"federated"`: `calibration_devices` devices send sums in two passes. First channel sums and, for every layer,
   micro-batch and mode, the eigenvalues of the mode's Gram matrix summed over micro-batches. Such spectra add up
@@ -165,8 +165,8 @@ device are somewhat behind those from the server's 128.
 What leaves a device says how strong each channel's and each mode's activations are on its images, and how well
 forms fit its gradient: statistics of a class balance could be read from it, an image could not. No activation,
 gradient or image is sent. A device that fails in either pass is left out and named in the report. All three
-give the same bits in the loop and on Flower, and on a resume (tests/test_federated_calibration.py,
-tests/test_flower.py).
+give the same bits in the loop and on Flower, and on a resume (tests/rounds/test_pooled_calibration.py,
+tests/flower/test_simulation.py).
 """
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from fed_asi.errors import FedAsiError
 from fed_asi.memory.meter import ActivationMeter
 from fed_asi.planning.calibration import profile
 from fed_asi.planning.search import plan
+from fed_asi.torch_private import BATCH_NORM
 from fed_asi.units import format_bytes
 
 # name -> (layers trained, resolution); transformers have one convolution, so their head or last blocks train
@@ -88,7 +89,7 @@ def _step(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
     """Return the bytes one step keeps; batch norms fixed, as everywhere in training."""
     model.zero_grad()
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, BATCH_NORM):
             module.eval()
     with ActivationMeter(model) as meter:
         loss = F.cross_entropy(model(x), y)

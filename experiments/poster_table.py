@@ -2,9 +2,9 @@
 
     python experiments/poster_table.py --out docs/poster_table.md
 
-Vanilla and gradient-filter figures hang on sizes alone, and the vanilla ones and all MB must agree to the
-printed digit (tests/test_poster_table.py). HOSVD and ASI ranks hang on ImageNet activations, which are not
-here: theirs come from a stand-in, CIFAR-10 images enlarged to 224 pixels, and are marked so.
+Vanilla and gradient-filter figures depend on sizes alone, and the vanilla ones and all MB must agree to the
+printed digit (tests/experiments/test_poster_table.py). HOSVD and ASI ranks depend on ImageNet activations, which
+are not here: theirs come from a stand-in, CIFAR-10 images enlarged to 224 pixels, and are marked so.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def counted_row(
 
 
 def counted_rows(network: str, model: nn.Module) -> Iterator[Row]:
-    """Yield the rows that hang on sizes alone: vanilla and gradient filter at 2, 4 and all layers."""
+    """Yield the rows that depend on sizes alone: vanilla and gradient filter at 2, 4 and all layers."""
     for layers in (2, 4, ALL):
         of = trained_layers(model, layers)
         for method in (Vanilla(), GradientFilter(2)):
@@ -325,12 +325,12 @@ Made by `python experiments/poster_table.py --out docs/poster_table.md`. Batch {
   norms that keep nothing, activations that keep one bit. Vanilla and filter rows are measured on 4 images and
   scaled.
 * The gradient filter's printed GFLOPs fit a dW counted on the input's grid to within 0.02.
-* ≈ marks figures that hang on activations. ImageNet is not here: they come from {source}
+* ≈ marks figures that depend on activations. ImageNet is not here: they come from {source}
   ({where}).
   HOSVD holds a share {EPSILON} of the energy; ASI's ranks are the published selection within the poster's HOSVD
   MB. Their saved bytes are those of ASI at the ranks shown (HOSVD rows too), on the tail at batch 64. These MB are
   not reproduced: the stand-in's activations are far more compressible than ImageNet's on trained weights, so most
-  layers collapse to ranks near (1, 1, 1, 1). What holds is the cost: HOSVD's GFLOPs hang on sizes, within 0.2 %.
+  layers collapse to ranks near (1, 1, 1, 1). What holds is the cost: HOSVD's GFLOPs depend on sizes, within 0.2 %.
 * The poster prints 839.04 MB for all layers of ResNet34; its layers add up to 839.125.
 
 {HEADER}
@@ -343,7 +343,7 @@ Made by `python experiments/poster_table.py --out docs/poster_table.md`. Batch {
 def main() -> int:
     """Print the table, or write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--counted", action="store_true", help="only what hangs on sizes: seconds")
+    parser.add_argument("--counted", action="store_true", help="only what depends on sizes: seconds")
     parser.add_argument("--data-dir", type=Path, help="folder with cifar10.npz (or FED_ASI_DATA_DIR)")
     parser.add_argument("--networks", nargs="*", default=NETWORKS, choices=NETWORKS)
     parser.add_argument("--out", type=Path)

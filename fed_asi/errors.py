@@ -9,6 +9,7 @@ FedAsiError
 ├── MissingDataError       no images where they were looked for
 ├── WeightsError           no weights, or not those of this network
 ├── UpdateError            a client's update that must not be averaged
+├── TorchMovedError        a private part of torch that this version has in another form
 └── RunError               a run's folder, records or workers
 """
 
@@ -63,6 +64,10 @@ class WeightsError(FedAsiError):
 
 class UpdateError(FedAsiError):
     """A client's update that must not be averaged."""
+
+
+class TorchMovedError(FedAsiError):
+    """A private part of torch that is not where it was: nothing can be measured or computed with it."""
 
 
 class RunError(FedAsiError):

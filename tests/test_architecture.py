@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 # From the bottom up: a room imports from rooms above it in this list, and its own files from each other.
 ROOMS = [
-    "errors", "units", "seeds", "tucker", "machine", "files",
+    "errors", "units", "seeds", "tucker", "machine", "files", "torch_private",
     "methods",  # how an input is kept
     "layers",  # kinds of layers
     "memory",  # what a step keeps and costs
@@ -39,10 +39,6 @@ KNOW_FLOWER = ("fed_asi/flower", "clients", "server", "deploy")
 # Imports inside functions, each with its reason: "speed" keeps a quick start quick, "optional" may be missing,
 # "environment" must wait until the environment is set, which Flower and Ray read when they are imported.
 LATE: dict[tuple[str, str], str] = {
-    (
-        "deploy.superlink",
-        "flwr",
-    ): "speed: the authority's keys are made while nothing of Flower is loaded yet",
     ("deploy.trainer", "flwr"): "speed: the child says it lives before it loads Flower",
     ("deploy.trainer", "torch"): "speed: the same",
     (

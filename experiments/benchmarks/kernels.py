@@ -198,7 +198,7 @@ def compress_rows(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def published(x: Tensor, ranks: list[int], starts: tucker.Factors) -> tuple[Tensor, tucker.Factors]:
-    """Return (core, factors) straight from METHOD.md: V = A_(m)^T U, U = orth(A_(m) V), then the core."""
+    """Return (core, factors) as arXiv 2505.05086 writes it: V = A_(m)^T U, U = orth(A_(m) V), then the core."""
     factors: tucker.Factors = []
     for mode, rank in enumerate(ranks):
         matrix = x[0].movedim(mode, 0).reshape(x.shape[mode + 1], -1)

@@ -97,7 +97,7 @@ def _rounds(folder: Path, rounds: int) -> dict[int, list[tuple[Job, int]]]:
 
 
 def _work(folder: Path, waiting: Queue[Job | None], done: Queue[tuple[Job, float, float]]) -> None:
-    """Do jobs until None comes, from the weights of the run's end: a step's cost does not hang on them."""
+    """Do jobs until None comes, from the weights of the run's end: a step's cost does not depend on them."""
     place = open_workplace(folder / "workplace")
     torch.set_num_threads(place.config.compute.threads)
     with RunStore.read(folder) as store:

@@ -9,9 +9,17 @@ from rich.console import Console
 OK, LOST, USER_ERROR, STOPPED = 0, 1, 2, 130
 
 
+class Terminal(Console):
+    """A console that leaves a reader who has gone to `main`; rich's own would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise what was met."""
+        raise BrokenPipeError
+
+
 def console() -> Console:
     """Return the terminal, or where there is none lines long enough for the whole table."""
-    return Console() if sys.stdout.isatty() else Console(width=132)
+    return Terminal() if sys.stdout.isatty() else Terminal(width=132)
 
 
 def say(text: str) -> None:

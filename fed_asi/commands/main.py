@@ -31,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit code of one command; errors are printed as lines, never as a traceback."""
     words = sys.argv[1:] if argv is None else list(argv)
     try:
-        return _command(words)
+        code = _command(words)
+        sys.stdout.flush()  # now, while a reader that has gone is no mistake
+        return code
     except ConfigError as error:
         return _refuse(error.problems)
     except FedAsiError as error:

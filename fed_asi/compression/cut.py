@@ -92,7 +92,7 @@ def _module(network: fx.GraphModule, node: fx.Node) -> nn.Module | None:
 
 
 class _Tracer(Tracer):
-    """Keeps modules without children whole: what they do may hang on `training`, which a trace would fix."""
+    """Keeps modules without children whole: what they do may depend on `training`, which a trace would fix."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return next(m.children(), None) is None or super().is_leaf_module(m, module_qualified_name)

@@ -58,7 +58,7 @@ class FeatureSource:
     dtype: str = "float32"
 
     def about(self) -> dict[str, Any]:
-        """Return everything the features' numbers hang on, as JSON values."""
+        """Return everything the features' numbers depend on, as JSON values."""
         if self.dtype not in DTYPES:
             raise ConfigError(f"features are kept as {' or '.join(DTYPES)}, not {self.dtype!r}")
         return {

@@ -1,4 +1,4 @@
-"""A device's side of the messages: trained tensors and one small JSON, nothing else (server/messages.py)."""
+"""The messages between server and devices: jobs out, replies in; trained tensors and one small JSON, nothing else."""
 
 from __future__ import annotations
 

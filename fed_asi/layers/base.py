@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fed_asi.errors import ConfigError, UnsupportedLayerError, nearest
 from fed_asi.methods import Method
+from fed_asi.torch_private import changes_of, hooks_of
 from fed_asi.tucker import Factors
 
 
@@ -187,9 +188,7 @@ def only_looks(hook: _Hook) -> _Hook:
 
 def is_hooked(module: nn.Module, inputs_too: bool = True) -> bool:
     """Return whether a hook of somebody else's sees or changes what the module gives, or also what it gets."""
-    outputs = (module._forward_hooks, module._backward_hooks, module._backward_pre_hooks)
-    found = (*outputs, module._forward_pre_hooks) if inputs_too else outputs
-    return any(hooks and any(not _looks_only(hook) for hook in hooks.values()) for hooks in found)
+    return any(not _looks_only(hook) for hook in hooks_of(module, inputs_too=inputs_too))
 
 
 def _looks_only(hook: object) -> bool:
@@ -214,7 +213,7 @@ def _moves(module: nn.Module, state: LayerState) -> int:
     """Return how often the layer's trained parameters, and those of modules fused into it, were written to."""
     owners = (module, *state.fused)
     found = (p for owner in owners for p in owner._parameters.values() if p is not None and p.requires_grad)
-    return sum(p._version for p in found)
+    return sum(changes_of(p) for p in found)
 
 
 def commit_factors_(model: nn.Module) -> None:

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch._compile import _disable_dynamo
 
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.layers import fused as fusing
@@ -16,6 +15,7 @@ from fed_asi.layers import masks
 from fed_asi.layers.base import LayerKind, LayerState, follow_, is_hooked, kind_of, state_of
 from fed_asi.layers.function import Call, LayerFunction, Operation
 from fed_asi.methods import LayerSize, Method, Traits
+from fed_asi.torch_private import outside_graphs
 
 Given = tuple[Tensor | None, ...]  # input, weight and bias, gamma and beta of a fused norm
 
@@ -60,8 +60,7 @@ def _autocast_dtype(x: Tensor) -> torch.dtype | None:
 
 
 # torch.compile goes round a compressed layer: what it keeps between steps is not for a graph.
-# Unlike torch.compiler.disable this imports the compiler only when it is called.
-_run_eagerly = _disable_dynamo(_run)
+_run_eagerly = outside_graphs(_run)
 
 
 def _affine(module: nn.Module | None) -> tuple[Tensor | None, Tensor | None]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import cast
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.layers.base import register, state_of
@@ -15,6 +14,7 @@ from fed_asi.layers.convolution import Convolution, convolution_for, output_size
 from fed_asi.layers.function import Operation
 from fed_asi.layers.geometry import geometry_of
 from fed_asi.methods import LayerSize, Traits
+from fed_asi.torch_private import ConvNd
 
 
 def operation_of(module: nn.Module, x: Tensor) -> Operation:
@@ -65,7 +65,7 @@ class ConvKind(WeightKind):
         q = geometry_of(module)
         return Traits(
             modes=len(q.kernel) + 2,
-            channels=cast(_ConvNd, module).in_channels,
+            channels=cast(ConvNd, module).in_channels,
             transposed=q.transposed,
             poolable=q.pointwise and q.dense_stride,
         )
@@ -73,7 +73,7 @@ class ConvKind(WeightKind):
     def size(self, module: nn.Module, shape: Sequence[int]) -> LayerSize:
         """Return the sizes of a call on (B, C, *S)."""
         q = geometry_of(module)
-        out = (shape[0], cast(_ConvNd, module).out_channels, *output_size(shape, q))
+        out = (shape[0], cast(ConvNd, module).out_channels, *output_size(shape, q))
         return LayerSize(tuple(shape), out, q.kernel, q.groups, q.transposed)
 
     def weight_gradient(self, module: nn.Module, x: Tensor, g: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fed_asi import seeds
 from fed_asi.layers.base import LayerState
+from fed_asi.torch_private import backward_is_running
 
 REMEMBERED = 4096  # forwards whose backward is still to come; older ones are forgotten
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -46,7 +47,7 @@ def draws_for(state: DrawState, purpose: str, x: Tensor) -> torch.Generator:
 
 def is_second_forward() -> bool:
     """Return whether a backward is running in this thread, so that a forward now repeats an earlier one."""
-    return torch._C._current_graph_task_id() != -1
+    return backward_is_running()
 
 
 def _number_of(state: DrawState, mark: Mark) -> int:

@@ -8,7 +8,8 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
+
+from fed_asi.torch_private import ConvNd, padding_amounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,8 @@ class Geometry:
 
 def geometry_of(conv: nn.Module) -> Geometry:
     """Return the geometry of a convolution of any dimension, transposed or not."""
-    known = cast(_ConvNd, conv)
-    pad = tuple(known._reversed_padding_repeated_twice)
+    known = cast(ConvNd, conv)
+    pad = padding_amounts(conv)
     rest = (known.dilation, known.transposed, known.output_padding, known.groups)
     return _geometry(known.kernel_size, known.stride, known.padding, (known.padding_mode, pad), rest)
 

@@ -19,6 +19,7 @@ from fed_asi.layers.base import LayerState, original_class, register
 from fed_asi.layers.classes import BATCH_NORM
 from fed_asi.layers.weightless import WeightlessKind, applied
 from fed_asi.methods import Frozen
+from fed_asi.torch_private import check_input_dim
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
@@ -61,7 +62,7 @@ class _FixedBatchNorm:
 
     def forward(self, input: Tensor) -> Tensor:
         module = cast(BatchNorm, self)
-        module._check_input_dim(input)
+        check_input_dim(module, input)
         if torch.is_grad_enabled():
             return applied(_FixedNorm, input, module, module.weight, module.bias)
         return fixed_norm(input, module)

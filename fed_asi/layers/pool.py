@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from fed_asi.layers.base import register
 from fed_asi.layers.bits import pack_levels, packed_bytes, unpack_levels, width_for
 from fed_asi.layers.weightless import WeightlessKind, applied, needs_gradient
+from fed_asi.torch_private import adaptive_avg_pool2d_backward
 
 Pair = tuple[int, int]
 
@@ -103,7 +104,7 @@ class _Mean(torch.autograd.Function):
             rules = (module.ceil_mode, module.count_include_pad, module.divisor_override)
             dx: Tensor = torch.ops.aten.avg_pool2d_backward(grad, stand_in, *windows, *rules)
         else:
-            dx = torch.ops.aten._adaptive_avg_pool2d_backward(grad, stand_in)
+            dx = adaptive_avg_pool2d_backward(grad, stand_in)
         return dx, None
 
 

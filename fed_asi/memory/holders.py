@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fed_asi.layers import LayerState, original_class, state_of
 from fed_asi.memory.storages import PLAIN, storages_of, tensors_in
+from fed_asi.torch_private import storage_id
 
 _MODULE_ATTRIBUTES = frozenset(nn.Module().__dict__)
 
@@ -35,7 +36,7 @@ class Weights:
         if [t.data_ptr() for t in self._tensors if t.layout is torch.strided] != self._places:
             self._tensors = [*self._constants, *self._found()]
             self._places = [t.data_ptr() for t in self._tensors if t.layout is torch.strided]
-            self._storages = {s._cdata for tensor in self._tensors for s in storages_of(tensor)}
+            self._storages = {storage_id(s) for tensor in self._tensors for s in storages_of(tensor)}
         return set(self._storages)
 
     def _found(self) -> Iterator[Tensor]:

@@ -21,7 +21,6 @@ from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
@@ -32,6 +31,7 @@ from fed_asi.layers.function import Call
 from fed_asi.memory.holders import Keepers, Weights, is_plain_convolution
 from fed_asi.memory.inner_hooks import noted
 from fed_asi.memory.storages import PLAIN, storages_of, tensors_in
+from fed_asi.torch_private import PYTHON_NODE, storage_id
 
 MODEL = "(model)"
 
@@ -182,7 +182,7 @@ class ActivationMeter:
             if id(node) in self._visited:
                 continue
             self._visited[id(node)] = node
-            if isinstance(node, BackwardCFunction):
+            if isinstance(node, PYTHON_NODE):
                 attributes = vars(node)
                 if not self.detailed:
                     # A compressed layer's job holds what it saves, which the pack hook sees; the detailed
@@ -207,7 +207,7 @@ class ActivationMeter:
         state: set[int] = set()
         for name, tensor in self._keepers.tensors(side_by_side=self.micro_batches > 1):
             self._held.append((ref(tensor), name))
-            state.update(storage._cdata for storage in storages_of(tensor))
+            state.update(storage_id(storage) for storage in storages_of(tensor))
         self.saved_bytes = self.state_bytes = 0
         self.published_bytes = self._published + self._keepers.published_bytes()
         self.by_layer, self.by_kind = {}, {}
@@ -215,9 +215,9 @@ class ActivationMeter:
         for held, name in self._held:
             alive = held()
             for storage in () if alive is None else storages_of(alive):
-                if storage._cdata not in counted:
-                    counted.add(storage._cdata)
-                    self._count(name, kinds.get(name, name), storage.nbytes(), storage._cdata in state)
+                if (key := storage_id(storage)) not in counted:
+                    counted.add(key)
+                    self._count(name, kinds.get(name, name), storage.nbytes(), key in state)
         for name, size in self._keepers.recomputed():
             self._count(name, RECOMPUTATION, size, False)
 

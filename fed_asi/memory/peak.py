@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import torch
+
+from fed_asi.torch_private import Allocation, allocations, moved
 
 
 class StepMeter:
@@ -32,6 +34,7 @@ class StepMeter:
 
             self._profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True)
             self._profiler.__enter__()  # type: ignore[no-untyped-call]
+            self._marker = _mark()
         return self
 
     def __exit__(
@@ -43,20 +46,28 @@ class StepMeter:
             self.peak_bytes = torch.cuda.max_memory_allocated(self._device) - self._start
             return
         self._profiler.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
-        results: Any = getattr(self._profiler.profiler, "kineto_results", None)
-        self.peak_bytes = peak_of(sorted(allocations(results.experimental_event_tree())))
+        self.peak_bytes = peak_of(without(self._marker, sorted(allocations(self._profiler))))
 
 
-Allocation = tuple[int, int, int]  # nanoseconds, address, bytes: negative where they are given back
+def _mark() -> tuple[int, int]:
+    """Allocate and release a few bytes; return (address, bytes)."""
+    marker = torch.empty(1)
+    return marker.data_ptr(), marker.nbytes
 
 
-def allocations(events: Any) -> Iterator[Allocation]:
-    """Yield every allocation and release among the profiler's events."""
-    for event in events:
-        found = event.extra_fields
-        if hasattr(found, "alloc_size"):
-            yield event.start_time_ns, found.ptr, found.alloc_size
-        yield from allocations(event.children)
+def without(marker: tuple[int, int], found: list[Allocation]) -> list[Allocation]:
+    """Return what was allocated without the marker.
+
+    Raises TorchMovedError where the marker is not among it: then the profiler sees nothing, and 0 bytes would
+    be no measurement.
+    """
+    address, size = marker
+    for wanted in ((address, size), (address, -size)):
+        place = next((i for i, (_, *one) in enumerate(found) if tuple(one) == wanted), None)
+        if place is None:
+            raise moved("the profiler's memory events", f"none of an allocation of {size} bytes")
+        found = found[:place] + found[place + 1 :]
+    return found
 
 
 def peak_of(allocations: Iterable[Allocation]) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.layers import LayerState
+from fed_asi.torch_private import sparse_parts, storage_id
 
 PLAIN = frozenset({int, float, bool, str, bytes, type(None), torch.Size, torch.dtype, torch.device})
 DEPTH = 8  # of values in values; what is further down than that is nobody's activation
@@ -74,7 +75,7 @@ def _cells(function: FunctionType) -> Iterator[Any]:
 
 def storage_bytes(tensors: Iterable[Tensor]) -> int:
     """Return the bytes of the storages behind these tensors, each counted once."""
-    found = {storage._cdata: storage.nbytes() for tensor in tensors for storage in storages_of(tensor)}
+    found = {storage_id(storage): storage.nbytes() for tensor in tensors for storage in storages_of(tensor)}
     return sum(found.values())
 
 
@@ -86,7 +87,7 @@ def storages_of(tensor: Tensor) -> list[torch.UntypedStorage]:
     if tensor.layout is torch.strided:
         return [tensor.untyped_storage()]
     if tensor.layout is torch.sparse_coo:
-        parts = [tensor._indices(), tensor._values()]
+        parts = sparse_parts(tensor)
     elif tensor.layout in {torch.sparse_csr, torch.sparse_bsr}:
         parts = [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
     elif tensor.layout in {torch.sparse_csc, torch.sparse_bsc}:

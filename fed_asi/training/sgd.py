@@ -1,4 +1,4 @@
-"""Stochastic gradient descent over named tensors, as METHOD.md section 3 has it: clip, decay, momentum, step.
+"""Stochastic gradient descent over named tensors, in the order of arXiv 2505.05086: clip, decay, momentum, step.
 
 torch.optim's first use imports its compiler, seconds in every worker process; these are the same operations.
 """

@@ -18,6 +18,7 @@ from fed_asi import layers
 from fed_asi.compression.compress import check_gradients
 from fed_asi.errors import FedAsiError, OverBudgetError
 from fed_asi.memory.meter import ActivationMeter
+from fed_asi.torch_private import BATCH_NORM, DROPOUT
 from fed_asi.training.sgd import Sgd
 from fed_asi.units import format_bytes
 
@@ -48,7 +49,7 @@ def training_mode_(model: nn.Module) -> None:
     """Set training mode, but batch norm, dropout and stochastic depth to eval: statistics stay, nothing is random."""
     model.train()
     for module in model.modules():
-        still = isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd))
+        still = isinstance(module, (BATCH_NORM, DROPOUT))
         if still or layers.original_class(module).__name__ == "StochasticDepth":
             module.eval()
 

@@ -109,7 +109,7 @@ class _Made:
 def _profile_and_features(
     config: RunConfig, folder: Path, splits: Splits, model: nn.Module, watcher: Watcher
 ) -> _Made:
-    """Return the profile and the features' keys, made beside each other where the cut does not hang on the profile."""
+    """Return the profile and the features' keys, made beside each other where the cut needs no profile."""
     trained = trained_names(model, config)
     example = torch.zeros(1, 3, config.model.resolution, config.model.resolution)
     trunk, tail = cut_network(model, trained, example)

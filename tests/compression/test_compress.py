@@ -191,7 +191,7 @@ def test_copies_stay_compressed_and_fused_with_their_own_modules(
     model = small().train()
     compress_(model, ASI((2, 2, 2, 2)))
     twin = copied(model)
-    assert twin.depth._asi.fused[0] is twin.depth_norm
+    assert layers.state_of(twin.depth).fused[0] is twin.depth_norm
     for module in (model, twin):
         module.zero_grad()
     ours, theirs = step(model, batch()), step(twin, batch())

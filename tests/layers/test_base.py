@@ -60,8 +60,8 @@ def test_a_changed_resolution_restarts_that_mode_alone():
     warm, cold = model(), model()
     step(warm)
     layers.commit_factors_(warm)
-    kept = warm[0]._asi.factors
-    cold[0]._asi.factors = [None, kept[1], None, kept[3]]
+    kept = layers.state_of(warm[0]).factors
+    layers.state_of(cold[0]).factors = [None, kept[1], None, kept[3]]
     for made in (warm, cold):
         made.zero_grad()
         step(made, size=7, batch=3)
@@ -93,7 +93,7 @@ def test_copies_and_pickles_go_on_alike():
         step(one)
     assert torch.equal(several[0][0].weight.grad, several[1][0].weight.grad)
     assert torch.equal(several[0][0].weight.grad, several[2][0].weight.grad)
-    assert several[1][0]._asi is not made[0]._asi
+    assert layers.state_of(several[1][0]) is not layers.state_of(made[0])
 
 
 def test_parameters_names_and_class_come_back():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fed_asi import tucker
 from fed_asi.errors import UnsupportedLayerError
-from fed_asi.layers import LayerState, attach_, masks
+from fed_asi.layers import LayerState, attach_, masks, state_of
 from fed_asi.layers.fused import reason_not_fusable
 from fed_asi.methods import ASI, BiasOnly, Frozen, GradientFilter, Method, Vanilla
 from fed_asi.methods.asi import sequential
@@ -62,7 +62,7 @@ def test_every_gradient_is_torchs(turn, options, layout):
         ACTS[(turn + options.get("stride", 0) + options.get("groups", 1)) % len(ACTS)],
     )
     conv, plain = blocks(act, options, method)
-    norm = conv._asi.fused[0]
+    norm = state_of(conv).fused[0]
     x = torch.randn(4, 6, 5, 6, generator=torch.Generator().manual_seed(1), dtype=torch.double)
     again = x.clone().requires_grad_()
     x = x.to(memory_format=layout).requires_grad_()
@@ -104,8 +104,8 @@ def test_gradients_are_those_of_the_restored_input_however_many_columns_they_hav
 def test_a_centred_layer_trains_the_bias_for_the_mean():
     """First order in the step: y after it is that of training W on x - mu with W mu in the bias."""
     conv, plain = blocks(None, {"kernel_size": 1}, Vanilla(centered=True))
-    norm, mean = conv._asi.fused[0], torch.linspace(-1, 1, 6, dtype=torch.double)
-    conv._asi.mean = mean
+    norm, mean = state_of(conv).fused[0], torch.linspace(-1, 1, 6, dtype=torch.double)
+    state_of(conv).mean = mean
     x = torch.randn(4, 6, 5, 5, dtype=torch.double, generator=torch.Generator().manual_seed(1))
     conv(x).sin().sum().backward()
     scale = plain[1].weight / (plain[1].running_var + plain[1].eps).sqrt()

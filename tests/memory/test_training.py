@@ -9,33 +9,8 @@ from torch import nn
 from fed_asi import models
 from fed_asi.compression.compress import compress_
 from fed_asi.compression.tune import tune_last_
-from fed_asi.memory.peak import StepMeter
 from fed_asi.memory.training import training_memory
 from fed_asi.methods import ASI, Quantized, Vanilla
-
-CPU = torch.device("cpu")
-
-
-def test_the_peak_is_what_is_alive_at_once() -> None:
-    with StepMeter(CPU) as meter:
-        a = torch.zeros(1000)
-        b = torch.zeros(500)
-        del a
-        c = torch.zeros(250)
-    assert meter.peak_bytes == 6000
-    assert len(b) + len(c) == 750
-    with meter:
-        torch.zeros(3)
-    assert meter.peak_bytes == 12
-
-
-def test_the_release_of_what_an_earlier_measurement_saw_makes_no_room() -> None:
-    with StepMeter(CPU):
-        a = torch.zeros(1000)
-    with StepMeter(CPU) as meter:
-        del a
-        b = torch.zeros(600)
-    assert meter.peak_bytes == b.nbytes
 
 
 def linear(accumulate: bool, momentum: bool) -> object:

@@ -265,7 +265,7 @@ def test_proposals_rise_from_one_to_nearly_whole() -> None:
 def test_rivals_are_profiled_with_the_bytes_a_step_keeps(
     model: nn.Module, batch: tuple[Tensor, Tensor], text: str
 ) -> None:
-    """Where ranks hang on the data, bytes are those of the calibration batch."""
+    """Where ranks depend on the data, bytes are those of the calibration batch."""
     x, y = batch
     made = profile(model, x, y, micro_batches=[len(x)], methods=(text,))
     chosen = plan(made, None, methods=(text,), micro_batch=len(x))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -129,10 +130,15 @@ def test_a_newer_version_is_named(store):
 
 def test_a_full_disk_is_one_line_and_keeps_what_was_there(store):
     store.add_round(asked(1), devices(1))
-    pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
-    store._connection.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(RunError, match=r"records in .*run: the disk is full or failing; what was recorded"):
-        store.add_round(asked(2, 9000), devices(2, 9000))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512 * 1024, limits[1]))  # files of this process end here
+    try:
+        with pytest.raises(
+            RunError, match=r"records in .*run: the disk is full or failing; what was recorded"
+        ):
+            store.add_round(asked(2, 9000), devices(2, 9000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [record.round for record in store.rounds()] == [1]
 
 

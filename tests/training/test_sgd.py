@@ -1,10 +1,12 @@
+"""SGD: torch's own to the bit, and the rate of each round."""
+
 from __future__ import annotations
 
 import pytest
 import torch
 from torch import nn
 
-from fed_asi.training.sgd import Sgd
+from fed_asi.training.sgd import Sgd, learning_rate
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -52,3 +54,16 @@ def test_momentum_bytes() -> None:
     model(torch.ones(1, 4)).sum().backward()
     optimizer.step_(0.1)
     assert optimizer.state_bytes == 4 * (12 + 3)
+
+
+def test_a_constant_rate_stays() -> None:
+    assert [learning_rate(0.1, 0.5, "constant", round, 5) for round in (1, 3, 5)] == [0.1] * 3
+
+
+def test_a_cosine_falls_from_the_first_round_to_the_last() -> None:
+    rates = [learning_rate(0.2, 0.1, "cosine", round, 5) for round in range(1, 6)]
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[2] == pytest.approx(0.2 * (0.1 + 0.9 * 0.5))
+    assert rates[4] == pytest.approx(0.02)
+    assert rates == sorted(rates, reverse=True)
+    assert learning_rate(0.2, 0.1, "cosine", 1, 1) == 0.2

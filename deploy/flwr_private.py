@@ -1,0 +1,103 @@
+"""Every part of Flower 1.41 that deploy/ uses and Flower does not publish, each loaded when it is first used.
+
+Public are flwr.app, flwr.clientapp and flwr.serverapp alone. A SuperLink and a worker that keeps its process cannot
+be made of those, so what they need is named here, once, with what it is for; tests/deploy/test_flwr_private.py
+fails by the name of a part that moved. Loaded late, a SuperLink does not pay for a device's parts.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flwr.cli.install import install_from_fab as install_from_fab
+    from flwr.cli.supernode.register import try_load_public_key as try_load_public_key
+    from flwr.clientapp.utils import get_load_client_app_fn as get_load_client_app_fn
+    from flwr.common.constant import FLWR_INTERNAL_GRPC_CONTROL_API as FLWR_INTERNAL_GRPC_CONTROL_API
+    from flwr.common.constant import FLWR_INTERNAL_GRPC_FLEET_API as FLWR_INTERNAL_GRPC_FLEET_API
+    from flwr.common.constant import ErrorCode as ErrorCode
+    from flwr.common.constant import Status as Status
+    from flwr.common.constant import SubStatus as SubStatus
+    from flwr.proto.control_pb2 import ListNodesRequest as ListNodesRequest
+    from flwr.proto.control_pb2 import ListRunsRequest as ListRunsRequest
+    from flwr.proto.control_pb2 import RegisterNodeRequest as RegisterNodeRequest
+    from flwr.proto.control_pb2 import StopRunRequest as StopRunRequest
+    from flwr.proto.runtime_pb2 import AcquireTaskRequest as AcquireTaskRequest
+    from flwr.proto.runtime_pb2 import SendTaskHeartbeatRequest as SendTaskHeartbeatRequest
+    from flwr.supercore.constant import TaskType as TaskType
+    from flwr.supercore.control import ControlHttpClient as ControlHttpClient
+    from flwr.supercore.fab import Fab as Fab
+    from flwr.supercore.heartbeat import HeartbeatSender as HeartbeatSender
+    from flwr.supercore.http_logging import get_uvicorn_log_config as get_uvicorn_log_config
+    from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor as RuntimeTokenHttpInterceptor
+    from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor as RuntimeVersionHttpInterceptor
+    from flwr.supercore.logger import console_handler as console_handler
+    from flwr.supercore.retry import make_simple_http_retry_invoker as make_simple_http_retry_invoker
+    from flwr.supercore.run import Run as Run
+    from flwr.supercore.runtime import RuntimeHttpClient as RuntimeHttpClient
+    from flwr.supercore.task_identity import TaskIdentity as TaskIdentity
+    from flwr.superlink.cli.flower_superlink import SuperLinkLifespan as SuperLinkLifespan
+    from flwr.superlink.cli.flower_superlink import (
+        _parse_superlink_lifespan_config as _parse_superlink_lifespan_config,
+    )
+    from flwr.superlink.main import create_app as create_app
+    from flwr.supernode.runtime.run_clientapp import pull_task_input as pull_task_input
+    from flwr.supernode.runtime.run_clientapp import push_message as push_message
+    from flwr.supernode.runtime.run_clientapp import push_task_output as push_task_output
+
+KNOWN = "1.41"
+
+HOMES = {
+    # The SuperLink's container: the application that `flower-superlink` serves, to be served behind the gate.
+    "_parse_superlink_lifespan_config": "flwr.superlink.cli.flower_superlink",  # its command line
+    "SuperLinkLifespan": "flwr.superlink.cli.flower_superlink",  # what starts and ends with it
+    "create_app": "flwr.superlink.main",  # its Fleet, Control and Runtime APIs
+    "get_uvicorn_log_config": "flwr.supercore.http_logging",  # how its server speaks in the log
+    "console_handler": "flwr.supercore.logger",
+    "FLWR_INTERNAL_GRPC_CONTROL_API": "flwr.common.constant",  # variables that open ports beside it
+    "FLWR_INTERNAL_GRPC_FLEET_API": "flwr.common.constant",
+    "try_load_public_key": "flwr.cli.supernode.register",  # enrolment, as `flwr supernode register` does it
+    "RegisterNodeRequest": "flwr.proto.control_pb2",
+    # The runner's container: which runs and devices there are, as `flwr list` and `flwr stop` ask.
+    "ControlHttpClient": "flwr.supercore.control",
+    "RuntimeVersionHttpInterceptor": "flwr.supercore.interceptors",
+    "ListNodesRequest": "flwr.proto.control_pb2",
+    "ListRunsRequest": "flwr.proto.control_pb2",
+    "StopRunRequest": "flwr.proto.control_pb2",
+    "Status": "flwr.common.constant",
+    # A device's worker: what Flower's own process for a ClientApp says to the SuperNode, message by message.
+    "AcquireTaskRequest": "flwr.proto.runtime_pb2",
+    "SendTaskHeartbeatRequest": "flwr.proto.runtime_pb2",
+    "HeartbeatSender": "flwr.supercore.heartbeat",
+    "RuntimeHttpClient": "flwr.supercore.runtime",
+    "RuntimeTokenHttpInterceptor": "flwr.supercore.interceptors",
+    "make_simple_http_retry_invoker": "flwr.supercore.retry",
+    "pull_task_input": "flwr.supernode.runtime.run_clientapp",
+    "push_message": "flwr.supernode.runtime.run_clientapp",
+    "push_task_output": "flwr.supernode.runtime.run_clientapp",
+    "TaskType": "flwr.supercore.constant",
+    "ErrorCode": "flwr.common.constant",
+    "SubStatus": "flwr.common.constant",
+    "Fab": "flwr.supercore.fab",  # types alone, of what goes to the training process
+    "Run": "flwr.supercore.run",
+    # A device's training process: the ClientApp out of its bundle.
+    "TaskIdentity": "flwr.supercore.task_identity",
+    "install_from_fab": "flwr.cli.install",
+    "get_load_client_app_fn": "flwr.clientapp.utils",
+}
+
+
+class FlowerMovedError(ImportError):
+    """A part of Flower is not where this version has it; the text is one line."""
+
+
+def __getattr__(name: str) -> Any:
+    """Return a part by its name. Raises FlowerMovedError where Flower has it no longer."""
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(HOMES[name]), name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        moved = f"Flower has no {HOMES[name]}.{name} any more ({error})"
+        raise FlowerMovedError(f"{moved}: deploy/ fits flwr {KNOWN}") from error

@@ -1,0 +1,29 @@
+"""How a command speaks: results on stdout, all else on stderr, lines long enough for the table."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from fed_asi.commands import console
+
+
+def test_exit_codes_are_what_the_documents_say():
+    assert (console.OK, console.LOST, console.USER_ERROR, console.STOPPED) == (0, 1, 2, 130)
+
+
+def test_what_is_said_beside_the_output_is_on_stderr(capsys):
+    console.say("stopped")
+    assert capsys.readouterr() == ("", "stopped\n")
+
+
+def test_where_there_is_no_terminal_the_whole_table_fits():
+    assert console.console().width == 132
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_a_terminals_own_width_counts(monkeypatch, columns):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert console.console().width == columns

@@ -1,0 +1,74 @@
+"""The page: everything in one file, nothing from outside, whatever names say."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from fed_asi.fleets.config import GroupConfig
+from fed_asi.results.page import render
+from fed_asi.results.store import RunStore
+from fed_asi.results.summary import Summary, summarise
+from made_run import make
+
+FIGURES = {"Accuracy over rounds": b"first picture", "Measured bytes against budget": b"second"}
+
+
+def summary_of(folder) -> Summary:
+    with RunStore.read(folder) as store:
+        return summarise(store)
+
+
+@pytest.fixture(scope="module")
+def summary(tmp_path_factory):
+    return summary_of(make(tmp_path_factory.mktemp("runs") / "made"))
+
+
+def test_page_holds_everything_itself(summary):
+    html = render([summary], [FIGURES])
+    assert html.count("<img") == 2
+    assert 'src="data:image/png;base64,Zmlyc3QgcGljdHVyZQ=="' in html
+    assert not re.search(r"(src|href)=\"(?!data:)", html)
+    assert "<script" not in html
+    for expected in (
+        "Resolved configuration",
+        "&quot;rounds&quot;: 4",
+        "torch 2.13.0",
+        "64.0 KiB",
+        "28 of 32",
+    ):
+        assert expected in html
+
+
+def test_what_is_missing_and_who_was_left_out_have_sections_only_where_there_are_any(summary):
+    html = render([replace(summary, missing=("round 3: 1 of 8 devices are unaccounted for",))], [FIGURES])
+    assert "<h2>Missing</h2>" in html
+    assert "1 of 8 devices are unaccounted for" in html
+    assert "4 × excluded: budget 2.0 KiB is below the smallest plan, 4.0 KiB" in html
+    html = render([replace(summary, causes=(), notes=())], [FIGURES])
+    for title in ("Missing", "Left out, and why", "Notes"):
+        assert f"<h2>{title}</h2>" not in html
+
+
+def test_several_runs_are_shown_together_and_each(summary):
+    other = replace(summary, name="other")
+    html = render([summary, other], [FIGURES, FIGURES, FIGURES])
+    assert html.count("<img") == 6
+    assert "<title>made and other · fed_asi</title>" in html
+    assert html.index("The runs together") < html.index("<h1>made</h1>") < html.index("<h1>other</h1>")
+
+
+def test_names_are_escaped(tmp_path):
+    folder = make(tmp_path / "x", groups=(GroupConfig(name="<b>&", count=1, budget=9000),), rounds=1)
+    html = render([replace(summary_of(folder), name="<i>")], [{}])
+    assert "<b>&" not in html.replace("<b>", "", html.count('class="number"'))
+    assert "&lt;b&gt;&amp;" in html
+    assert "<h1>&lt;i&gt;</h1>" in html
+
+
+def test_a_run_without_an_evaluation_has_no_accuracy(tmp_path):
+    html = render([summary_of(make(tmp_path / "x", finish=False, begun=False))], [{}])
+    assert "accuracy after" not in html
+    assert "0 of 0" in html

@@ -1,0 +1,69 @@
+"""The documents: every file they name is there, and none cites a page that is not."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# The changelog names what was; the licence is not ours.
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+SOURCES = sorted(
+    path
+    for folder in ("fed_asi", "clients", "server", "deploy", "experiments", "tests")
+    for path in (ROOT / folder).rglob("*.py")
+)
+FOLDERS = "fed_asi|clients|server|deploy|experiments|tests|docs"
+A_FILE = re.compile(rf"(?<![\w./-])((?:{FOLDERS})/[\w./-]*\.(?:py|md|toml|txt|csv|png|svg))(?![\w/])")
+A_FOLDER = re.compile(rf"`((?:{FOLDERS})/(?:\w+/)*)`")
+A_TEST = re.compile(r"(?<![\w/.])(test_\w+\.py)")
+MADE_UP = re.compile(r"NEW|X|MODULE|ROOM")
+
+TESTS = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+
+
+def missing(text: str) -> list[str]:
+    """Return the files, folders and tests that a text names and that are not there."""
+    named = [name for name in A_FILE.findall(text) if not MADE_UP.search(name)]
+    gone = [name for name in named if not (ROOT / name).is_file()]
+    gone += [name for name in A_FOLDER.findall(text) if not (ROOT / name).is_dir()]
+    return gone + [name for name in A_TEST.findall(text) if name not in TESTS and not MADE_UP.search(name)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text()
+    assert missing(text) == []
+    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_what_docstrings_name_is_there() -> None:
+    found = {}
+    for path in SOURCES:
+        tree = ast.parse(path.read_text())
+        kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        texts = [ast.get_docstring(node) or "" for node in ast.walk(tree) if isinstance(node, kinds)]
+        if gone := missing("\n".join(texts)):
+            found[str(path.relative_to(ROOT))] = gone
+    assert found == {}
+
+
+def test_nothing_cites_a_page_that_is_not_in_the_repository() -> None:
+    pages = {path.name for path in [*PAGES, ROOT / "CHANGELOG.md"]}
+    for path in [*PAGES, *SOURCES]:
+        if path != Path(__file__):
+            cited = set(re.findall(r"\b([A-Z]{4,}\.md)\b", path.read_text()))
+            assert cited <= pages, path
+
+
+def test_the_readme_names_every_room_once() -> None:
+    text = (ROOT / "README.md").read_text()
+    rooms = sorted(path.parent.name for path in (ROOT / "fed_asi").glob("*/__init__.py"))
+    for room in rooms:
+        assert len(re.findall(rf"^\| .*`{room}/`.* \|", text, flags=re.M)) == 1, room
+    leaves = {path.name for path in (ROOT / "fed_asi").glob("*.py")} - {"__init__.py", "__main__.py"}
+    assert {name for name in leaves if f"`{name}`" in text} == leaves

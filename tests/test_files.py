@@ -1,0 +1,73 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from fed_asi.errors import RunError
+from fed_asi.files import pack, read_tensors, unpack, write_file, write_tensors
+
+
+def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
+    path = tmp_path / "new" / "folder" / "file"
+    write_file(path, b"first")
+    write_file(path, b"second", sync=False)
+    assert path.read_bytes() == b"second"
+    assert [found.name for found in path.parent.iterdir()] == ["file"]
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_file(path, b"first")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match=r"cannot write .*file: No space left on device; what was"):
+        write_file(path, b"second")
+    assert path.read_bytes() == b"first"
+    assert [found.name for found in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="cannot write"):
+        write_file(tmp_path / "file" / "below", b"x")
+
+
+def test_tensors_come_back_as_they_went(tmp_path):
+    whole = torch.arange(12.0).reshape(3, 4)
+    written = {"a": whole[1], "b": torch.tensor([1, 2]), "c": torch.zeros(0)}
+    write_tensors(tmp_path / "t", written)
+    found = read_tensors(tmp_path / "t")
+    assert list(found) == ["a", "b", "c"]
+    assert all(torch.equal(found[name], tensor) for name, tensor in written.items())
+    assert found["a"].untyped_storage().nbytes() == 16  # a view is written without the rest of its storage
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "no file"),
+        (b"not a file of ours", "is corrupt"),
+        (pack({"version": 9}), "is of version 9; this program reads 1"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(tmp_path: Path, content, said):
+    if content is not None:
+        (tmp_path / "file").write_bytes(content)
+    with pytest.raises(RunError, match=said) as raised:
+        unpack(tmp_path / "file")
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_half_a_file_is_corrupt(tmp_path):
+    content = pack({"tensors": {"a": torch.zeros(100)}})
+    (tmp_path / "file").write_bytes(content[: len(content) // 2])
+    with pytest.raises(RunError, match="is corrupt"):
+        unpack(tmp_path / "file")

@@ -1,0 +1,78 @@
+"""Pretraining on the public split: it learns, the same seed gives the same bits, and batch norm is of its time."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fed_asi.fleets.config import PretrainConfig
+from fed_asi.training.pretraining import pretrain_
+from fed_asi.training.sgd import Sgd
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)),
+    ).eval()
+
+
+def images(count: int) -> tuple[Tensor, Tensor]:
+    """Images whose class is the channel that is bright."""
+    y = torch.arange(count) % 3
+    x = 0.3 * torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    x[torch.arange(count), y] += 1.0
+    return x, y
+
+
+SETTINGS = PretrainConfig(epochs=4, lr=0.1, batch_size=8)
+
+
+def test_it_learns_and_says_how_it_goes() -> None:
+    model, told = network(), []
+    last = pretrain_(model, *images(48), SETTINGS, seed=1, report=lambda *line: told.append(line))
+    assert [epoch for epoch, _ in told] == [1, 2, 3, 4]
+    losses = [loss for _, loss in told]
+    assert losses[-1] == last < 0.5 * losses[0]
+    assert not model.training
+
+
+def test_the_whole_network_is_trained_batch_norm_included() -> None:
+    model = network()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+    pretrain_(model, *images(16), SETTINGS, seed=1)
+    assert not [name for name, tensor in model.state_dict().items() if torch.equal(before[name], tensor)]
+
+
+def test_the_same_seed_gives_the_same_bits_whatever_the_global_state() -> None:
+    def weights(seed: int, noise: int) -> list[Tensor]:
+        model = network()
+        torch.manual_seed(noise)
+        pretrain_(model, *images(24), SETTINGS, seed=seed)
+        return list(model.state_dict().values())
+
+    first = weights(1, 0)
+    assert all(torch.equal(a, b) for a, b in zip(first, weights(1, 99), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(first, weights(2, 0), strict=True))
+
+
+def test_a_batch_of_one_image_has_no_variance_and_is_left_out() -> None:
+    model = network()
+    assert pretrain_(model, *images(9), SETTINGS, seed=1) > 0
+    assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
+
+
+def test_the_rate_falls_by_a_half_cosine_over_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    monkeypatch.setattr(Sgd, "step_", lambda _self, lr: rates.append(lr))
+    pretrain_(network(), *images(16), SETTINGS, seed=1)
+    assert len(rates) == 4 * 2
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[4] == pytest.approx(0.05)
+    assert rates == sorted(rates, reverse=True)
