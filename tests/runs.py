@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fed_asi.devices.job import Job
 from fed_asi.fleets.config import RunConfig
 from fed_asi.results.schema import TIMES
 from fed_asi.results.store import RunStore
@@ -31,6 +32,12 @@ def small(**changes: Any) -> RunConfig:
     for key, value in changes.items():
         settings[key] = {**settings[key], **value} if isinstance(value, dict) else value
     return RunConfig.model_validate(settings)
+
+
+def job(**changes: Any) -> Job:
+    """Return what device 2 is asked in round 1, without a budget, but for what is given."""
+    fixed = {"budget_bytes": None, "batch_size": 16, "micro_batch": None}
+    return Job(**{"round": 1, "partition_id": 2, "lr": 0.05, **fixed, **changes})
 
 
 def records(folder: Path) -> tuple[Sequence[dict[str, Any]], str | None]:

@@ -7,7 +7,6 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from rich.console import Console
@@ -52,7 +51,6 @@ def serve(home: Path, grid: Grid, context: Context) -> None:
     console = Console(stderr=True, width=120)
     console.print(f"run: {folder}", highlight=False)
     with Terminal(console) as watcher, recording(config, folder, resume) as store:
-        torch.set_num_threads(config.compute.threads)
         place = prepare(config, workplace_folder(folder), watcher=watcher)
         waiting = waiting_for(bool(context.run_config.get("deployed", False)), config)
         run = address_of(place.folder, config)

@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import torch
-
 from fed_asi.errors import RunError
 from fed_asi.fleets.config import RunConfig
 from fed_asi.flower import processes
@@ -175,7 +173,6 @@ class Simulation:
         from fed_asi.flower.executor import FlowerExecutor, Interrupted, Waiting
 
         config = self._config
-        torch.set_num_threads(config.compute.threads)
         folder = self._store.folder
         run = address_of(workplace_folder(folder), config)
         waiting = Waiting(self._stop.is_set, workers(config))

@@ -32,7 +32,8 @@ _open: dict[RunAddress, Workplace] = {}
 def workplace(run: RunAddress) -> Workplace:
     """Return the run's workplace, opened by this process's first message and kept.
 
-    The thread count is set each time: worker processes are shared, and it decides the last bits.
+    The thread count is set each time, as worker processes are shared and it decides the last bits. It stays set:
+    a worker's process is ours, and what follows in it is the next message of a run.
     Raises RunError where the folder is missing or was prepared for other settings.
     """
     if run not in _open:

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from fed_asi.devices import warm_factors
 from fed_asi.devices.job import Job
 from fed_asi.devices.reply import Reply, answer, payload_bytes
+from fed_asi.machine import threads
 from fed_asi.workplace.place import Workplace
 
 
@@ -38,10 +38,10 @@ class LoopExecutor:
 
     def train(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> Iterator[Reply]:
         """Yield each device's reply in the order of `jobs`; a device that raises is "failed"."""
-        torch.set_num_threads(self._place.config.compute.threads)
         for job in jobs:
             factors = warm_factors.load_factors(self._states, job.partition_id, job.factors_round)
-            reply, kept = answer(self._place, job, tensors, factors)
+            with threads(self._place.config.compute.threads):  # not beyond a yield: the caller has his own
+                reply, kept = answer(self._place, job, tensors, factors)
             if kept:
                 warm_factors.save_factors(self._states, job.partition_id, job.round, job.factors_round, kept)
             down = payload_bytes(tensors, job.to_json())

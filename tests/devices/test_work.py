@@ -15,7 +15,7 @@ from fed_asi.errors import FedAsiError
 from fed_asi.training.sgd import learning_rate
 from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.prepare import prepare
-from runs import small
+from runs import job, small
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +24,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FED_ASI_FEATURES_DIR", str(folder / "features"))
         return prepare(small(), folder / "workplace")
-
-
-def job(**changes: object) -> Job:
-    return replace(Job(1, 2, None, 16, None, 0.05), **changes)  # type: ignore[arg-type]
 
 
 def test_a_device_trains_and_leaves_the_place_as_it_was(place: Workplace) -> None:
