@@ -11,7 +11,7 @@ from fed_asi.devices.reply import answer
 from fed_asi.errors import RunError
 from fed_asi.flower import messages, worker
 from fed_asi.flower.device_state import DeviceState
-from fed_asi.flower.private import keep_actors_alive
+from fed_asi.flower.ray_private import keep_actors_alive
 
 
 def client_app() -> ClientApp:

@@ -15,7 +15,7 @@ from fed_asi.devices.job import Job
 from fed_asi.devices.reply import Reply, failure, first_line, payload_bytes
 from fed_asi.errors import RunError
 from fed_asi.flower import messages
-from fed_asi.flower.failures import NO_NODE, is_ray, meaning
+from fed_asi.flower.failures import NO_NODE, is_gone, meaning
 from fed_asi.flower.worker import begun_file
 from fed_asi.workplace.address import RunAddress
 
@@ -130,7 +130,7 @@ class FlowerExecutor:
         if self._states is None or not message.has_error() or begun_file(self._states, job).exists():
             return False
         tries = flight.tries.get(job.partition_id, 0)
-        if not is_ray(message.error.reason or "") or tries >= TRIES:
+        if not is_gone(message.error.reason or "") or tries >= TRIES:
             return False
         flight.tries[job.partition_id] = tries + 1
         self._pause(RESTART_SECONDS)

@@ -15,7 +15,7 @@ from fed_asi.errors import ConfigError, RunError
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.file import load_config
 from fed_asi.flower.executor import FlowerExecutor, Waiting
-from fed_asi.flower.private import ENGINE, quicken
+from fed_asi.flower.flower_private import ENGINE, quicken
 from fed_asi.flower.simulation import workers
 from fed_asi.results.lock import new_folder
 from fed_asi.results.progress import Terminal

@@ -19,6 +19,8 @@ from fed_asi.errors import RunError
 from fed_asi.fleets.config import RunConfig
 from fed_asi.flower import processes
 from fed_asi.flower.environment import set_environment
+from fed_asi.flower.flower_private import quicken
+from fed_asi.flower.ray_private import ACTOR_PROCESS, TEMP_DIR, quieten
 from fed_asi.machine import cpus_here
 from fed_asi.results.progress import Unwatched, Watcher
 from fed_asi.results.store import RunStore
@@ -135,7 +137,7 @@ class Simulation:
         """Stop in order: what trains now is given up, its round is done again on resume."""
         until = time.monotonic() + 15.0
         while thread.is_alive() and time.monotonic() < until:
-            processes.end_descendants(self._before, 0.2, named="ray::ClientAppActor")
+            processes.end_descendants(self._before, 0.2, named=ACTOR_PROCESS)
             thread.join(0.1)
 
     def _simulate(self, temporary: str) -> None:
@@ -143,7 +145,6 @@ class Simulation:
         from flwr.simulation import run_simulation
 
         from fed_asi.flower.client import client_app
-        from fed_asi.flower.private import quicken, quieten
         from fed_asi.flower.ray_start import start_ray
 
         quicken()
@@ -222,7 +223,7 @@ def backend_config(config: RunConfig, temporary: str) -> dict[str, Any]:
             "num_cpus": workers(config) * compute.cpus_per_client,
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
-            "_temp_dir": temporary,
+            TEMP_DIR: temporary,
         }
     resources = {"num_cpus": compute.cpus_per_client, "num_gpus": 0.0, "max_restarts": -1}
     return {"init_args": init, "client_resources": resources}
