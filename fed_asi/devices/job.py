@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from fed_asi.errors import FedAsiError
+from fed_asi.errors import FedAsiError, first_line
 
 JOB_VERSION = 1
 
@@ -31,8 +31,11 @@ class Job:
 
     @classmethod
     def from_json(cls, text: str) -> Job:
-        """Return the job that `to_json` wrote. Raises FedAsiError for another version."""
-        content = json.loads(text)
-        if content.pop("version", None) != JOB_VERSION:
-            raise FedAsiError("the server speaks another version: use the same fed_asi on both sides")
-        return cls(**content)
+        """Return the job that `to_json` wrote. Raises FedAsiError for another version, and for what is no job."""
+        try:
+            content = json.loads(text)
+            if content.pop("version", None) != JOB_VERSION:
+                raise FedAsiError("the server speaks another version: use the same fed_asi on both sides")
+            return cls(**content)
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise FedAsiError(f"what the server sent is no job: {first_line(error)}") from None

@@ -21,6 +21,7 @@ from fed_asi.flower import processes
 from fed_asi.flower.environment import set_environment
 from fed_asi.flower.flower_private import quicken
 from fed_asi.flower.ray_private import ACTOR_PROCESS, TEMP_DIR, quieten
+from fed_asi.flower.waiting import Interrupted, Waiting
 from fed_asi.machine import cpus_here
 from fed_asi.results.progress import Unwatched, Watcher
 from fed_asi.results.store import RunStore
@@ -171,13 +172,15 @@ class Simulation:
                 self._error = _plain(error)
 
     def _serve(self, grid: Any) -> None:
-        from fed_asi.flower.executor import FlowerExecutor, Interrupted, Waiting
+        from fed_asi.flower.executor import FlowerExecutor
 
         config = self._config
         folder = self._store.folder
         run = address_of(workplace_folder(folder), config)
         waiting = Waiting(self._stop.is_set, workers(config))
-        executor = FlowerExecutor(grid, config.num_devices, run, waiting, folder / "devices")
+        executor = FlowerExecutor(
+            grid, config.num_devices, run, waiting, folder / "devices", self._store.note
+        )
         try:
             executor.find_devices()
             conduct(self._workplace(), self._store, executor, self._watcher)
@@ -190,8 +193,6 @@ class Simulation:
 
     def _workplace(self) -> Workplace:
         """Return the workplace when it is prepared. Raises Interrupted where it never will be."""
-        from fed_asi.flower.executor import Interrupted
-
         while not self._prepared.wait(0.05):
             if self._stop.is_set():
                 raise Interrupted

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +7,8 @@ import pytest
 import torch
 
 from fed_asi import layers
-from fed_asi.devices.job import Job
-from fed_asi.devices.reply import Reply, answer, payload_bytes
+from fed_asi.devices.reply import answer
 from fed_asi.devices.work import train_locally
-from fed_asi.errors import FedAsiError
 from fed_asi.training.sgd import learning_rate
 from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.prepare import prepare
@@ -123,18 +120,6 @@ def test_a_device_that_raises_is_failed_by_its_own_words(place: Workplace) -> No
     assert "IndexError" in reply.stats["cause"]
     assert not kept
     assert train_locally(place, job(), place.reference).stats["outcome"] == "trained"
-
-
-def test_job_and_reply_survive_the_wire() -> None:
-    sent = job(budget_bytes=4096, check=True)
-    assert Job.from_json(sent.to_json()) == sent
-    with pytest.raises(FedAsiError, match="another version"):
-        Job.from_json(json.dumps({"version": 99}))
-    tensors = {"a": torch.zeros(3)}
-    reply = Reply(2, {"outcome": "trained"}, tensors, ("a",), {"a": 0.5}, ("note",), host_seconds=1.0)
-    back = Reply.from_json(2, reply.to_json(), tensors)
-    assert back == replace(reply, host_seconds=None)
-    assert payload_bytes(tensors, "{}") == 12 + 2
 
 
 @pytest.mark.parametrize(

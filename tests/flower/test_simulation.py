@@ -93,7 +93,7 @@ def test_bytes_reported_are_those_on_the_wire() -> None:
     assert payload_bytes(tensors, job.to_json()) <= down <= 1.02 * payload_bytes(tensors, job.to_json()) + 512
     sent = Reply(1, {"outcome": "trained", "num_examples": 3}, tensors, tuple(tensors), host_seconds=1.5)
     content = write_reply(sent)
-    got = read_reply(1, content)
+    got = read_reply(job, content, 1 << 20)
     up = len(recorddict_to_proto(content).SerializeToString())
     assert got.bytes_up is not None
     assert got.bytes_up <= up <= 1.02 * got.bytes_up + 512

@@ -114,7 +114,7 @@ def test_a_device_that_fails_is_left_out_and_named(tmp_path: Path) -> None:
     config = small(method=PLANNER | {"calibration": "federated", "calibration_devices": 3}, groups=FEW)
 
     class OneFails(LoopExecutor):
-        def train(self, jobs, tensors):  # type: ignore[no-untyped-def]
+        def train(self, jobs, tensors, sizes=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
             for job in jobs:
                 if job.phase != "train" and job.partition_id == jobs[0].partition_id == first:
                     yield failure(job.partition_id, "killed", "stopped by a test")
