@@ -59,7 +59,9 @@ def serve(home: Path, grid: Grid, context: Context) -> None:
         executor = FlowerExecutor(grid, config.num_devices, run, waiting, states, store.note)
         executor.find_devices()
         conduct(place, store, executor, watcher)
-    if code := RunStore.read(folder).exit_code():
+    with RunStore.read(folder) as done:
+        code = done.exit_code()
+    if code:
         raise RunError(f"not every round happened or not every device is accounted for (exit code {code})")
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fed_asi.errors import RunError
+from fed_asi.errors import RunError, first_line
 from fed_asi.fleets.config import RunConfig
 from fed_asi.flower import processes
 from fed_asi.flower.environment import set_environment
@@ -169,7 +169,7 @@ class Simulation:
                 )
         except BaseException as error:  # the main thread raises it
             if self._error is None and not self._stop.is_set():
-                self._error = _plain(error)
+                self._error = first_cause(error)
 
     def _serve(self, grid: Any) -> None:
         from fed_asi.flower.executor import FlowerExecutor
@@ -251,11 +251,10 @@ def _ray_folder() -> str:
     return tempfile.mkdtemp(prefix=f"fed-asi-{os.getpid()}-", dir="/tmp" if Path("/tmp").is_dir() else None)
 
 
-def _plain(error: BaseException) -> BaseException:
+def first_cause(error: BaseException) -> RunError:
     """Return the first cause of what Flower raised, in one line: its own words are the same for every cause."""
     if isinstance(error, RunError):
         return error
     while error.__cause__ is not None:
         error = error.__cause__
-    text = (str(error).splitlines() or [""])[0] or type(error).__name__
-    return RunError(f"Flower's simulation failed: {text}")
+    return RunError(f"Flower's simulation failed: {first_line(error)}")

@@ -25,7 +25,7 @@ from fed_asi.workplace.prepare import prepare
 from memory_grid import Context, Error, MemoryGrid, Message, RecordDict, executor_on, run_in_memory
 from runs import job, records, small
 
-ASI = {"name": "asi", "layers": 1, "calibration_images": 8}
+ASI = {"name": "asi-published", "layers": 1, "calibration_images": 8}  # whose factors outlive a round
 FEDERATED = {**ASI, "name": "planner", "methods": ["quantized", "vanilla"], "centered": None}
 FEDERATED |= {"calibration": "federated", "calibration_devices": 2}
 
@@ -50,7 +50,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
         return prepare(three(rounds=1), folder / "workplace")
 
 
-@pytest.mark.parametrize("method", [ASI, FEDERATED], ids=["asi", "federated calibration"])
+@pytest.mark.parametrize("method", [ASI, FEDERATED], ids=["warm factors", "federated calibration"])
 def test_loop_and_flower_give_the_same_bits(method: dict[str, Any], tmp_path: Path) -> None:
     config = three(method=method)
     place = prepare(config, tmp_path / "run" / "workplace")
@@ -260,7 +260,7 @@ def test_a_message_that_cannot_be_unpacked_costs_no_other_device_its_reply(place
 
 def test_where_the_superlink_is_gone_the_run_ends(place: Workplace) -> None:
     class Cut(MemoryGrid):
-        def pull_messages(self, message_ids: Any) -> Any:  # noqa: ARG002
+        def pull_messages(self, message_ids: Any) -> Any:
             raise ConnectionRefusedError("no SuperLink")
 
     for one_by_one in (False, True):
