@@ -203,6 +203,13 @@ def test_the_apps_do_not_know_each_other() -> None:
             assert other not in {name.split(".")[0] for name, _ in imports(path)}, path
 
 
+@pytest.mark.parametrize("room", ["devices", "flower", "rounds"])
+def test_each_module_has_its_test_file(room: str) -> None:
+    for path in (ROOT / "fed_asi" / room).glob("*.py"):
+        if path.stem != "__init__":
+            assert (ROOT / "tests" / room / f"test_{path.stem}.py").exists(), path
+
+
 def test_every_package_says_what_it_is_for() -> None:
     for path in files("fed_asi"):
         assert ast.get_docstring(ast.parse(path.read_text())), path

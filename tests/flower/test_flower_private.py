@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from fed_asi.errors import RunError
 from fed_asi.flower import flower_private
 from fed_asi.flower.private import Private
 
@@ -24,20 +23,6 @@ PARTS = (*flower_private.PARTS, *flower_private.WORDS)
 @pytest.mark.parametrize("part", PARTS, ids=[part.name for part in PARTS])
 def test_each_part_of_flower_is_where_it_was(part: Private) -> None:
     assert part.moved() == ""
-
-
-def test_a_part_that_moved_is_named_with_what_it_was_for() -> None:
-    part = Private("flwr.nothing", "do a thing", lambda: len([1, 2]), 3)
-    assert part.moved() == "flwr.nothing has 2, not 3; it is used to do a thing"
-
-    def gone() -> object:
-        raise ImportError("No module named 'flwr.nothing'")
-
-    part = Private("flwr.nothing", "do a thing", gone, 3)
-    with pytest.raises(
-        RunError, match=r"^flwr\.nothing has nothing \(No module .*\), not 3; .*--backend loop$"
-    ):
-        part.need()
 
 
 @pytest.fixture
