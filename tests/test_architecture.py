@@ -62,17 +62,17 @@ LATE: dict[tuple[str, str], str] = {
     ("fed_asi.data.images", "PIL"): "speed: where images are files",
     ("fed_asi.data.sources", "sklearn"): "speed: where the data are its digits",
     (
-        "fed_asi.flower.private",
+        "fed_asi.flower.flower_private",
         "flwr",
     ): "environment: clients and servers load this before they know whether Flower simulates",
-    ("fed_asi.flower.private", "ray"): "environment: the same",
+    ("fed_asi.flower.ray_private", "flwr"): "environment: the same",
+    ("fed_asi.flower.ray_private", "ray"): "environment: the same",
     ("fed_asi.flower.ray_start", "ray"): "environment: Ray reads it when it is imported",
     (
         "fed_asi.flower.simulation",
         "fed_asi.flower.client",
     ): "environment: Flower reads it when it is imported",
     ("fed_asi.flower.simulation", "fed_asi.flower.executor"): "environment: the same",
-    ("fed_asi.flower.simulation", "fed_asi.flower.private"): "environment: the same",
     ("fed_asi.flower.simulation", "fed_asi.flower.ray_start"): "environment: the same",
     ("fed_asi.flower.simulation", "flwr"): "environment: the same",
     ("fed_asi.memory.peak", "torch"): "speed: torch's profiler, where a peak is measured",
@@ -200,6 +200,13 @@ def test_the_apps_do_not_know_each_other() -> None:
     for folder, other in (("clients", "server"), ("server", "clients")):
         for path in files(folder):
             assert other not in {name.split(".")[0] for name, _ in imports(path)}, path
+
+
+@pytest.mark.parametrize("room", ["devices", "flower", "rounds"])
+def test_each_module_has_its_test_file(room: str) -> None:
+    for path in (ROOT / "fed_asi" / room).glob("*.py"):
+        if path.stem != "__init__":
+            assert (ROOT / "tests" / room / f"test_{path.stem}.py").exists(), path
 
 
 def test_every_package_says_what_it_is_for() -> None:
