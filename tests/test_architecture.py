@@ -229,3 +229,28 @@ def test_no_machine_paths_and_no_neighbours() -> None:
         text = path.read_text()
         assert "../shared" not in text, path
         assert f"{ROOT}/" not in text, path  # the parent alone may be the start of a container's path
+
+
+def floors(graph: dict[str, set[str]]) -> int:
+    """How many files stand on each other at most, a circle counted as one."""
+    group = {name: tuple(sorted({name, *circle})) for name in graph for circle in _circle_of(name, graph)}
+    above: dict[tuple[str, ...], int] = {}
+
+    def height(of: tuple[str, ...]) -> int:
+        if of not in above:
+            below = {group[other] for name in of for other in graph[name] if other in group} - {of}
+            above[of] = 1 + max(map(height, below), default=0)
+        return above[of]
+
+    return max(height(of) for of in group.values())
+
+
+def _circle_of(name: str, graph: dict[str, set[str]]) -> list[list[str]]:
+    return [circle for circle in circles(graph) if name in circle] or [[]]
+
+
+if __name__ == "__main__":  # python tests/test_architecture.py: the shape in three numbers
+    between = sum(room_of(name) != room_of(other) for name, others in GRAPH.items() for other in others)
+    print(f"{len(GRAPH)} files in {len({room_of(name) for name in GRAPH})} rooms, {floors(GRAPH)} floors")
+    print(f"{sum(map(len, GRAPH.values()))} import arrows, {between} of them between rooms")
+    print(f"circles: {circles(GRAPH) or 'none'}")
