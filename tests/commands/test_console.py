@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import pytest
@@ -27,3 +28,12 @@ def test_a_terminals_own_width_counts(monkeypatch, columns):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", str(columns))
     assert console.console().width == columns
+
+
+def test_a_reader_that_has_gone_is_left_to_main():
+    class Gone(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):  # rich's own console ends the program with exit code 1
+        console.Terminal(file=Gone()).print("a table")
