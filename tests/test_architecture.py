@@ -92,7 +92,9 @@ HELD = {
     "fed_asi.__main__": "commands/test_main.py",
     "fed_asi.commands.compose_file": "commands/test_compose.py",
     "fed_asi.commands.plan": "planning/test_tables.py",
+    "fed_asi.compression.asked": "compression/test_compress.py",
     "fed_asi.compression.report": "compression/test_compress.py",
+    "fed_asi.compression.swapping": "compression/test_compress.py",
     "fed_asi.layers.absorbed": "compression/test_exactness.py",
     "fed_asi.layers.classes": "layers/test_conformance.py",
     "fed_asi.layers.compressed": "layers/test_conformance.py",
@@ -146,73 +148,6 @@ HELD = {
     "fed_asi.workplace.features": "devices/test_work.py",
     "fed_asi.workplace.place": "devices/test_work.py",
     "fed_asi.workplace.profiling": "workplace/test_prepare.py",
-}
-
-
-# Modules without a test file of their own, and the file that holds them: most of these are parts of one promise.
-HELD_BY: dict[str, str] = {
-    "fed_asi.layers.absorbed": "layers/test_conformance.py",
-    "fed_asi.layers.compressed": "layers/test_conformance.py",
-    "fed_asi.layers.conv": "layers/test_conformance.py",
-    "fed_asi.layers.convolution": "layers/test_conformance.py",
-    "fed_asi.layers.function": "layers/test_conformance.py",
-    "fed_asi.layers.geometry": "layers/test_conformance.py",
-    "fed_asi.layers.gradient_filter": "layers/test_conformance.py",
-    "fed_asi.layers.linear": "layers/test_conformance.py",
-    "fed_asi.layers.tucker_gradient": "layers/test_conformance.py",
-    "fed_asi.layers.classes": "layers/test_conformance.py",
-    "fed_asi.methods.forms": "layers/test_conformance.py",
-    "fed_asi.methods.asi": "layers/test_conformance.py",
-    "fed_asi.methods.fixed_subspace": "layers/test_conformance.py",
-    "fed_asi.methods.gradient_filter": "layers/test_conformance.py",
-    "fed_asi.methods.hosvd": "layers/test_conformance.py",
-    "fed_asi.methods.parts": "layers/test_conformance.py",
-    "fed_asi.methods.quantized": "layers/test_conformance.py",
-    "fed_asi.methods.spatial_mean": "layers/test_conformance.py",
-    "fed_asi.methods.vanilla": "layers/test_conformance.py",
-    "fed_asi.layers.masks": "layers/test_activation.py",
-    "fed_asi.layers.weightless": "layers/test_activation.py",
-    "fed_asi.layers.draws": "layers/test_dropout.py",
-    "fed_asi.layers.copying": "planning/test_calibration.py",
-    "fed_asi.methods.bases": "planning/test_calibration.py",
-    "fed_asi.methods.ranks": "planning/test_calibration.py",
-    "fed_asi.planning.recording": "planning/test_calibration.py",
-    "fed_asi.planning.trials": "planning/test_calibration.py",
-    "fed_asi.planning.floors": "planning/test_calibration.py",
-    "fed_asi.planning.knapsack": "planning/test_search.py",
-    "fed_asi.planning.plan": "planning/test_search.py",
-    "fed_asi.planning.profile": "planning/test_search.py",
-    "fed_asi.planning.question": "planning/test_search.py",
-    "fed_asi.planning.json_file": "planning/test_search.py",
-    "fed_asi.planning.columns": "planning/test_tables.py",
-    "fed_asi.planning.figure": "planning/test_tables.py",
-    "fed_asi.planning.rivals": "planning/test_tables.py",
-    "fed_asi.commands.plan": "planning/test_tables.py",
-    "fed_asi.planning.device_plans": "planning/test_policies.py",
-    "fed_asi.memory.holders": "memory/test_meter.py",
-    "fed_asi.memory.inner_hooks": "memory/test_meter.py",
-    "fed_asi.memory.storages": "memory/test_meter.py",
-    "fed_asi.methods.sizes": "memory/test_costs.py",
-    "fed_asi.methods.tucker_method": "memory/test_costs.py",
-    "fed_asi.methods.literals": "methods/test_base.py",
-    "fed_asi.methods.frozen": "methods/test_base.py",
-    "fed_asi.methods.bias_only": "methods/test_base.py",
-    "fed_asi.methods.recipe": "fleets/test_recipes.py",
-    "fed_asi.methods.family": "fleets/test_recipes.py",
-    "fed_asi.compression.asked": "compression/test_compress.py",
-    "fed_asi.compression.swapping": "compression/test_compress.py",
-    "fed_asi.compression.report": "compression/test_compress.py",
-    "fed_asi.commands.compose_file": "commands/test_compose.py",
-    "fed_asi.models.download": "models/test_weights.py",
-    "fed_asi.models.mcunet": "models/test_models.py",
-    "fed_asi.models.torchvision_shim": "models/test_models.py",
-    "fed_asi.workplace.address": "workplace/test_prepare.py",
-    "fed_asi.workplace.aside": "workplace/test_prepare.py",
-    "fed_asi.workplace.features": "workplace/test_prepare.py",
-    "fed_asi.workplace.place": "workplace/test_prepare.py",
-    "fed_asi.workplace.profiling": "workplace/test_prepare.py",
-    "fed_asi.workplace.splits": "workplace/test_prepare.py",
-    "fed_asi.results.sql_tables": "results/test_store.py",
 }
 
 
@@ -328,21 +263,6 @@ def test_the_apps_do_not_know_each_other() -> None:
     for folder, other in (("clients", "server"), ("server", "clients")):
         for path in files(folder):
             assert other not in {name.split(".")[0] for name, _ in imports(path)}, path
-
-
-def test_each_module_has_its_test_file_or_one_that_holds_it() -> None:
-    missing, stale = [], []
-    for name, path in MODULES.items():
-        room = room_of(name) if name.count(".") == 2 else "deploy" if name.startswith("deploy.") else ""
-        own = ROOT / "tests" / room / f"test_{path.stem}.py"
-        if path.stem in {"__init__", "__main__"} or name.startswith(("clients", "server")):
-            continue
-        if name in HELD_BY:
-            stale += [name] if own.exists() or not (ROOT / "tests" / HELD_BY[name]).exists() else []
-        elif not own.exists():
-            missing.append(name)
-    assert missing == [], "write its test, or say in HELD_BY which one holds it"
-    assert stale == [], "it has a test of its own, or the one named is gone"
 
 
 def test_every_package_says_what_it_is_for() -> None:
