@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import pickle
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,37 @@ def write_file(path: Path, content: bytes, *, sync: bool = True) -> None:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
         raise RunError(f"cannot write {path}: {error.strerror}; what was recorded so far is kept") from error
+
+
+def check_writable(path: Path) -> None:
+    """Make the folder of a file that is to be written. Raises RunError, one line, where it cannot be written there."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the file system says to writing a file into one RunError that names it."""
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError) as error:
+        folder = next((one for one in path.parents if one.exists()), path.parent)
+        raise RunError(f"cannot write {path}: {folder} is not a folder") from error
+    except IsADirectoryError as error:
+        raise RunError(f"cannot write {path}: it is a folder") from error
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a user's file, its folder too where it is not there. Raises RunError, one line, where it cannot be."""
+    check_writable(path)
+    with writing(path):
+        path.write_text(text, encoding="utf-8")
 
 
 def pack(content: dict[str, Any]) -> bytes:

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module, metadata
 
-from fed_asi.commands.console import LOST, OK, STOPPED, USER_ERROR, say
+from fed_asi.commands.console import LOST, OK, STOPPED, USER_ERROR, say, speak_any_language
 from fed_asi.errors import ConfigError, FedAsiError
 
 # A command NAME is fed_asi/commands/NAME.py: `add_arguments(parser)`, and `main(given)`, which returns the exit code.
@@ -30,6 +30,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit code of one command; errors are printed as lines, never as a traceback."""
     words = sys.argv[1:] if argv is None else list(argv)
+    speak_any_language()
     try:
         code = _command(words)
         sys.stdout.flush()  # now, while a reader that has gone is no mistake
@@ -70,7 +71,9 @@ def _refuse(problems: Sequence[str]) -> int:
     if len(problems) == 1:
         say(f"fed-asi: {problems[0]}")
     else:
-        say(f"fed-asi: {len(problems)} problems\n" + "\n".join(f"  {problem}" for problem in problems))
+        say(f"fed-asi: {len(problems)} problems")
+        for problem in problems:
+            say(f"  {problem}")
     return USER_ERROR
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fed_asi import data, models
+from fed_asi.commands.console import show
 from fed_asi.compression.compress import compress_
 from fed_asi.data.images import to_batch
 from fed_asi.errors import ConfigError
@@ -37,7 +38,7 @@ _REPEATS = 3
 def main(arguments: argparse.Namespace) -> int:
     """Print a plan (or the differences of two) and return 0; FedAsiError for what the user got wrong."""
     if arguments.diff:
-        print(diff_table(*(Plan.load(path) for path in arguments.diff)))
+        show(diff_table(*(Plan.load(path) for path in arguments.diff)))
         return 0
     if arguments.model is None:
         raise ConfigError("fed-asi plan needs --model NAME (and --budget), or --diff A B")
@@ -45,11 +46,11 @@ def main(arguments: argparse.Namespace) -> int:
     made = _profile(arguments, model, x, y)
     options = _options(arguments)
     if arguments.schedule:
-        print(schedule_table(made, _schedule(arguments), **options))
+        show(schedule_table(made, _schedule(arguments), **options))
         return 0
     chosen = plan(made, arguments.budget, **options)
-    print(breakdown(made, chosen, **options))
-    print(f"\n{_time_text(model, chosen, x, y)}")
+    show(breakdown(made, chosen, **options))
+    show(f"\n{_time_text(model, chosen, x, y)}")
     if arguments.save:
         chosen.save(arguments.save)
     if arguments.figure:
