@@ -74,6 +74,11 @@ class RunError(FedAsiError):
     """A run that cannot start, continue or be read."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return an error's first line, or its type's name where it has no text."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint that names the closest of `known`, or all of them when none is close."""
     names = sorted(known)

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import io
 import os
-import pickle
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fed_asi.errors import RunError
+from fed_asi.errors import RunError, first_line
 
 VERSION = 1
 
@@ -74,6 +73,11 @@ def write_text(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
+def round_file(folder: Path, round: int) -> Path:
+    """Return where what belongs to a round is kept in a folder."""
+    return folder / f"round-{round:06d}.pt"
+
+
 def pack(content: dict[str, Any]) -> bytes:
     """Return plain values and tensors as the bytes of a versioned file."""
     buffer = io.BytesIO()
@@ -87,8 +91,10 @@ def unpack(path: Path) -> dict[str, Any]:
         content = torch.load(io.BytesIO(path.read_bytes()), weights_only=True)
     except FileNotFoundError:
         raise RunError(f"no file {path}") from None
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise RunError(f"{path} is corrupt: {str(error).splitlines()[0]}") from error
+    except (
+        Exception
+    ) as error:  # of whatever kind: torch, pickle and zip name a corrupt file in their own ways
+        raise RunError(f"{path} is corrupt: {first_line(error)}") from error
     if not isinstance(content, dict) or content.get("version") != VERSION:
         found = content.get("version") if isinstance(content, dict) else None
         raise RunError(f"{path} is of version {found}; this program reads {VERSION}")

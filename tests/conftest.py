@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,13 +36,20 @@ def weights_dir() -> Path:
 
 
 @pytest.fixture
-def own_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks, data sets, schemes and policies that a test registers are forgotten after it."""
+def own_names() -> Iterator[None]:
+    """Whatever a test registers, by any of the registries, is forgotten after it."""
     from fed_asi.data import shards, sources
     from fed_asi.fleets import over_budget
+    from fed_asi.layers import base as kinds
+    from fed_asi.methods import base, family, recipe
     from fed_asi.models import registry
 
-    monkeypatch.setattr(registry, "_NETWORKS", dict(registry._NETWORKS))
-    monkeypatch.setattr(sources, "_SOURCES", dict(sources._SOURCES))
-    monkeypatch.setattr(shards, "_SCHEMES", dict(shards._SCHEMES))
-    monkeypatch.setattr(over_budget, "_POLICIES", dict(over_budget._POLICIES))
+    registries: list[dict[Any, Any]] = [
+        base.KINDS, family._NAMED, recipe._RECIPES, kinds._KINDS, registry._NETWORKS, sources._SOURCES,
+        shards._SCHEMES, over_budget._POLICIES,
+    ]  # fmt: skip
+    before = [dict(one) for one in registries]
+    yield
+    for one, kept in zip(registries, before, strict=True):
+        one.clear()
+        one.update(kept)

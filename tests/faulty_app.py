@@ -19,6 +19,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 import fed_asi.flower.client as real
+from fed_asi.devices import reply as replies
 from fed_asi.devices.job import Job
 from fed_asi.devices.reply import Reply, answer
 from fed_asi.devices.warm_factors import WarmFactors
@@ -78,7 +79,7 @@ def faulty_answer(
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    real.answer = faulty_answer
+    replies.answer = faulty_answer
     job, _, _ = real.messages.read_job(message.content)
     if planned(job) == "garbage":
         return Message(RecordDict({"what": ConfigRecord({"is": "this"})}), reply_to=message)

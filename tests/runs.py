@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fed_asi.devices.job import Job
 from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.resources import Resources
 from fed_asi.results.schema import TIMES
 from fed_asi.results.store import RunStore
 
@@ -31,6 +34,17 @@ def small(**changes: Any) -> RunConfig:
     for key, value in changes.items():
         settings[key] = {**settings[key], **value} if isinstance(value, dict) else value
     return RunConfig.model_validate(settings)
+
+
+PLENTY = Resources(None, 16)
+
+
+def job(resources: Resources = PLENTY, **changes: Any) -> Job:
+    """Return what device 2 is asked in round 1, without a budget, but for what is given: of it or of its resources."""
+    own = {key: changes.pop(key) for key in [*changes] if hasattr(resources, key)}
+    return Job(
+        **{"round": 1, "partition_id": 2, "lr": 0.05, "resources": replace(resources, **own), **changes}
+    )
 
 
 def records(folder: Path) -> tuple[Sequence[dict[str, Any]], str | None]:

@@ -62,17 +62,17 @@ LATE: dict[tuple[str, str], str] = {
     ("fed_asi.data.images", "PIL"): "speed: where images are files",
     ("fed_asi.data.sources", "sklearn"): "speed: where the data are its digits",
     (
-        "fed_asi.flower.private",
+        "fed_asi.flower.flower_private",
         "flwr",
     ): "environment: clients and servers load this before they know whether Flower simulates",
-    ("fed_asi.flower.private", "ray"): "environment: the same",
+    ("fed_asi.flower.ray_private", "flwr"): "environment: the same",
+    ("fed_asi.flower.ray_private", "ray"): "environment: the same",
     ("fed_asi.flower.ray_start", "ray"): "environment: Ray reads it when it is imported",
     (
         "fed_asi.flower.simulation",
         "fed_asi.flower.client",
     ): "environment: Flower reads it when it is imported",
     ("fed_asi.flower.simulation", "fed_asi.flower.executor"): "environment: the same",
-    ("fed_asi.flower.simulation", "fed_asi.flower.private"): "environment: the same",
     ("fed_asi.flower.simulation", "fed_asi.flower.ray_start"): "environment: the same",
     ("fed_asi.flower.simulation", "flwr"): "environment: the same",
     ("fed_asi.memory.peak", "torch"): "speed: torch's profiler, where a peak is measured",
@@ -202,6 +202,13 @@ def test_the_apps_do_not_know_each_other() -> None:
             assert other not in {name.split(".")[0] for name, _ in imports(path)}, path
 
 
+@pytest.mark.parametrize("room", ["devices", "flower", "rounds"])
+def test_each_module_has_its_test_file(room: str) -> None:
+    for path in (ROOT / "fed_asi" / room).glob("*.py"):
+        if path.stem != "__init__":
+            assert (ROOT / "tests" / room / f"test_{path.stem}.py").exists(), path
+
+
 def test_every_package_says_what_it_is_for() -> None:
     for path in files("fed_asi"):
         assert ast.get_docstring(ast.parse(path.read_text())), path
@@ -222,3 +229,28 @@ def test_no_machine_paths_and_no_neighbours() -> None:
         text = path.read_text()
         assert "../shared" not in text, path
         assert f"{ROOT}/" not in text, path  # the parent alone may be the start of a container's path
+
+
+def floors(graph: dict[str, set[str]]) -> int:
+    """How many files stand on each other at most, a circle counted as one."""
+    group = {name: tuple(sorted({name, *circle})) for name in graph for circle in _circle_of(name, graph)}
+    above: dict[tuple[str, ...], int] = {}
+
+    def height(of: tuple[str, ...]) -> int:
+        if of not in above:
+            below = {group[other] for name in of for other in graph[name] if other in group} - {of}
+            above[of] = 1 + max(map(height, below), default=0)
+        return above[of]
+
+    return max(height(of) for of in group.values())
+
+
+def _circle_of(name: str, graph: dict[str, set[str]]) -> list[list[str]]:
+    return [circle for circle in circles(graph) if name in circle] or [[]]
+
+
+if __name__ == "__main__":  # python tests/test_architecture.py: the shape in three numbers
+    between = sum(room_of(name) != room_of(other) for name, others in GRAPH.items() for other in others)
+    print(f"{len(GRAPH)} files in {len({room_of(name) for name in GRAPH})} rooms, {floors(GRAPH)} floors")
+    print(f"{sum(map(len, GRAPH.values()))} import arrows, {between} of them between rooms")
+    print(f"circles: {circles(GRAPH) or 'none'}")

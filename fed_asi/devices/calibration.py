@@ -55,7 +55,7 @@ def sums_for(place: Workplace, partition_id: int, phase: str, pooled: Mapping[st
     found: Sums = {IMAGES: torch.tensor([float(count)], dtype=torch.float64)}
     sizes = [b for b in place.plans.profile.micro_batches if b <= count]
     for item in records:
-        found |= _sums(item, sizes) if phase == SPECTRA else _trials(place, item, sizes, pooled)
+        found |= _spectra(item, sizes) if phase == SPECTRA else _trials(place, item, sizes, pooled)
     return found
 
 
@@ -128,7 +128,7 @@ def study_of(place: Workplace) -> Study:
     )
 
 
-def _sums(item: Record, sizes: Sequence[int]) -> Sums:
+def _spectra(item: Record, sizes: Sequence[int]) -> Sums:
     x = item.canonical()
     found = {f"{item.name} channels": x.transpose(0, 1).flatten(1).double().mean(1) * len(x)}
     for size in sizes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from fed_asi.errors import FedAsiError
+from fed_asi.errors import FedAsiError, first_line
 from fed_asi.fleets.resources import Resources
 
 JOB_VERSION = 2
@@ -35,13 +35,11 @@ class Job:
 
     @classmethod
     def from_json(cls, text: str) -> Job:
-        """Return the job that `to_json` wrote. Raises FedAsiError for another version, or another's resources."""
+        """Return the job that `to_json` wrote. Raises FedAsiError for another version, and for what is no job."""
         try:
             content = json.loads(text)
-            if content.pop("version") != JOB_VERSION:
-                raise ValueError("another version")
+            if content.pop("version", None) != JOB_VERSION:
+                raise FedAsiError("the server speaks another version: use the same fed_asi on both sides")
             return cls(**{**content, "resources": Resources(**content["resources"])})
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise FedAsiError(
-                "the server speaks another version: use the same fed_asi on both sides"
-            ) from error
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+            raise FedAsiError(f"what the server sent is no job: {first_line(error)}") from None

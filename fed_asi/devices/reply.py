@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from torch import Tensor
 
+from fed_asi.devices import edge
 from fed_asi.devices.calibration import sums_for
+from fed_asi.devices.edge import CalibrationSaid, Said, TrainSaid
 from fed_asi.devices.job import Job
 from fed_asi.devices.warm_factors import WarmFactors
 from fed_asi.devices.work import train_locally
+from fed_asi.errors import RunError, first_line
 from fed_asi.workplace.place import Workplace
+
+MARGIN_BYTES, TENSOR_BYTES = (
+    1 << 20,
+    1 << 10,
+)  # of a message beside its numbers: for its JSON, and for each tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,28 +43,83 @@ class Reply:
     bytes_up: int | None = None
     bytes_down: int | None = None
 
+    @property
+    def outcome(self) -> str:
+        """How the job ended, in one word."""
+        return str(self.stats["outcome"])
+
+    @property
+    def cause(self) -> str | None:
+        """Why it ended so, where it is not as asked."""
+        return self.stats.get("cause")
+
     def to_json(self) -> str:
-        """Return all but the tensors and what differs from run to run (seconds, bytes) as JSON."""
+        """Return all but the tensors and what differs from run to run (seconds, bytes) as JSON, with its version.
+
+        A number that is not finite is null: JSON has no word for it, nor have the records.
+        """
         content = {"stats": self.stats, "trained": self.trained, "weights": self.weights, "notes": self.notes}
-        return json.dumps(content, separators=(",", ":"))
+        return json.dumps(
+            _finite({"version": edge.VERSION, **content}), separators=(",", ":"), allow_nan=False
+        )
 
     @classmethod
-    def from_json(cls, partition_id: int, text: str, tensors: dict[str, Tensor]) -> Reply:
-        """Return the reply of a device that sent this JSON and these tensors."""
-        content = json.loads(text)
-        return cls(
-            partition_id,
-            content["stats"],
-            tensors,
-            tuple(content["trained"]),
-            content["weights"],
-            tuple(content["notes"]),
-        )
+    def parse(cls, job: Job, text: object, tensors: dict[str, Tensor]) -> Reply:
+        """Return the reply to a job of a device that sent this JSON and these tensors.
+
+        Raises UpdateError with the reason where the JSON is not that of a reply to such a job.
+        """
+        said: Said = edge.parsed(TrainSaid if job.phase == "train" else CalibrationSaid, text)
+        stats = said.stats.model_dump(exclude_unset=True)
+        return cls(job.partition_id, stats, tensors, said.trained, said.weights, said.notes)
+
+
+def _finite(value: Any) -> Any:
+    """Return JSON's values with null for every number that is not finite."""
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def payload_bytes(tensors: Mapping[str, Tensor], text: str) -> int:
     """Return what a message must carry: the tensors' bytes and its JSON's, without any framing."""
     return sum(tensor.nbytes for tensor in tensors.values()) + len(text.encode())
+
+
+def limit_bytes(sizes: Mapping[str, int]) -> int:
+    """Return the most bytes that a reply may have. sizes: of every tensor it may carry, in bytes, by name."""
+    return sum(sizes.values()) + TENSOR_BYTES * len(sizes) + MARGIN_BYTES
+
+
+class State(Protocol):
+    """Where a device keeps its warm factors from round to round."""
+
+    def factors(self, job: Job) -> WarmFactors | None:
+        """Return the factors the job starts from; None where there are none. Raises RunError for unreadable ones."""
+
+    def keep(self, job: Job, factors: WarmFactors) -> None:
+        """Keep the factors after the job. Raises RunError where they cannot be."""
+
+
+def do_job(place: Workplace, job: Job, tensors: Mapping[str, Tensor], state: State) -> Reply:
+    """Return a device's reply to a job, which starts from its warm factors and leaves them in its state.
+
+    Factors that cannot be read or kept are told in a note: the device starts afresh, and the run goes on.
+    """
+    notes = []
+    try:
+        factors = state.factors(job)
+    except RunError as error:
+        factors = None
+        notes.append(f"device {job.partition_id} started from fresh factors: {error}")
+    reply, kept = answer(place, job, tensors, factors)
+    try:
+        state.keep(job, kept)
+    except RunError as error:
+        notes.append(f"device {job.partition_id} could not keep its warm factors: {error}")
+    return replace(reply, notes=(*reply.notes, *notes))
 
 
 def answer(
@@ -71,25 +135,21 @@ def answer(
             sums = sums_for(place, job.partition_id, job.phase, tensors)
             return Reply(job.partition_id, {"outcome": "calibrated"}, sums, tuple(sorted(sums))), {}
         result = train_locally(place, job, tensors, factors)
+        reply = Reply(
+            job.partition_id,
+            result.stats,
+            result.tensors,
+            tuple(sorted(result.tensors)),
+            result.weights,
+            result.notes,
+            result.host_seconds,
+        )
+        reply.to_json()  # what cannot be said is this device's failure, not that of whoever says it
     except (Exception, SystemExit) as error:  # one device's failure, whatever it is, is that device's alone
         return failure(job.partition_id, "failed", f"{type(error).__name__}: {first_line(error)}"), {}
-    reply = Reply(
-        job.partition_id,
-        result.stats,
-        result.tensors,
-        tuple(sorted(result.tensors)),
-        result.weights,
-        result.notes,
-        result.host_seconds,
-    )
     return reply, result.factors
 
 
 def failure(partition_id: int, outcome: str, cause: str) -> Reply:
     """Return the reply that stands for a device from which no update came."""
-    return Reply(partition_id, {"outcome": outcome, "cause": cause})
-
-
-def first_line(error: BaseException) -> str:
-    """Return an error's first line, or its type's name where it has no text."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return Reply(partition_id, {"outcome": outcome, "cause": edge.readable(cause)})

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import socket
 
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fed_asi.devices.reply import answer
+from fed_asi.devices.reply import do_job
 from fed_asi.errors import RunError
 from fed_asi.flower import messages, worker
 from fed_asi.flower.device_state import DeviceState
-from fed_asi.flower.private import keep_actors_alive
+from fed_asi.flower.ray_private import keep_actors_alive
 
 
 def client_app() -> ClientApp:
@@ -25,13 +25,9 @@ def client_app() -> ClientApp:
 
 def who(message: Message, context: Context) -> Message:
     """Answer with the device's partition id, its own budget where it was given one, and its host."""
-    known: dict[str, str | int] = {
-        "partition-id": partition_id(context),
-        "host": socket.gethostname(),
-    }
-    if "budget" in context.node_config:
-        known["budget"] = int(context.node_config["budget"])
-    return Message(RecordDict({"who": ConfigRecord(dict(known))}), reply_to=message)
+    config = context.node_config
+    budget = worker.whole_number(config, "budget", "bytes") if "budget" in config else None
+    return Message(messages.write_who(partition_id(context), socket.gethostname(), budget), reply_to=message)
 
 
 def train(message: Message, context: Context) -> Message:
@@ -43,9 +39,7 @@ def train(message: Message, context: Context) -> Message:
     state = DeviceState(context.state, worker.state_folder(run))
     with worker.at_work(run, job):
         place = worker.workplace(run)
-        factors = state.factors(job)
-        reply, kept = answer(place, worker.within_own_budget(job, context.node_config), tensors, factors)
-        state.keep(job, kept)
+        reply = do_job(place, worker.within_own_budget(job, context.node_config), tensors, state)
     return Message(messages.write_reply(reply), reply_to=message)
 
 
@@ -53,4 +47,4 @@ def partition_id(context: Context) -> int:
     """Return the device's number. Raises RunError where its node was started without one."""
     if "partition-id" not in context.node_config:
         raise RunError("this node has no partition-id: start it with --node-config 'partition-id=0 ...'")
-    return int(context.node_config["partition-id"])
+    return worker.whole_number(context.node_config, "partition-id", "a device")

@@ -9,7 +9,8 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fed_asi.devices.job import Job
-from fed_asi.devices.warm_factors import WarmFactors, load_factors, save_factors
+from fed_asi.devices.warm_factors import OnDisk, WarmFactors
+from fed_asi.errors import RunError, first_line
 
 ARRAYS, ROUND = "factors", "factors-round"
 
@@ -18,26 +19,36 @@ class DeviceState:
     """One device's state. flower: its Context.state. folder: its disk; None has Flower's state alone."""
 
     def __init__(self, flower: RecordDict, folder: Path | None) -> None:
-        self._flower, self._folder = flower, folder
+        self._flower = flower
+        self._disk = None if folder is None else OnDisk(folder)
 
     def factors(self, job: Job) -> WarmFactors | None:
-        """Return the factors after the round the job names; None where they are nowhere to be found."""
+        """Return the factors after the round the job names; None where they are nowhere to be found.
+
+        Raises RunError where they are there and cannot be read.
+        """
         if job.factors_round == 0:
             return None
-        if ROUND in self._flower and self._flower.config_records[ROUND]["round"] == job.factors_round:
-            return _unpack(self._flower.array_records[ARRAYS])
-        if self._folder is None:
-            return None
-        return load_factors(self._folder, job.partition_id, job.factors_round)
+        try:
+            if ROUND in self._flower and self._flower.config_records[ROUND]["round"] == job.factors_round:
+                return _unpack(self._flower.array_records[ARRAYS])
+        except (
+            KeyError,
+            ValueError,
+            TypeError,
+            OSError,
+        ) as error:  # another program's state, or a broken one
+            raise RunError(f"its Flower state holds no warm factors: {first_line(error)}") from error
+        return None if self._disk is None else self._disk.factors(job)
 
     def keep(self, job: Job, factors: WarmFactors) -> None:
-        """Keep the factors after this job's round."""
+        """Keep the factors after this job's round. Raises RunError where its disk fails."""
         if not factors:
             return
         self._flower[ARRAYS] = _pack(factors)
         self._flower[ROUND] = ConfigRecord({"round": job.round})
-        if self._folder is not None:
-            save_factors(self._folder, job.partition_id, job.round, job.factors_round, factors)
+        if self._disk is not None:
+            self._disk.keep(job, factors)
 
 
 def _pack(factors: WarmFactors) -> ArrayRecord:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-NODE_UNAVAILABLE = 5  # Flower's code
-
+from fed_asi.flower.flower_private import NODE_UNAVAILABLE, RAISED
+from fed_asi.flower.ray_private import GONE, OUT_OF_MEMORY
 
 NO_NODE = "device unreachable (stopped, or no heartbeat)"
 
@@ -18,17 +18,22 @@ def meaning(code: int, reason: str) -> tuple[str, str]:
     """
     if reason.startswith(LATE):
         return "timeout", reason.removeprefix(LATE)
+    if RAISED in reason:  # its app raised, whatever the words
+        return "failed", _first(reason.partition(RAISED)[2].removesuffix("'>"), code)
     if reason.startswith("killed"):
         return "killed", reason
-    if "OutOfMemory" in reason:
+    if OUT_OF_MEMORY in reason:
         return "killed", "out of memory: Ray ended its worker process"
-    if is_ray(reason):
+    if is_gone(reason):
         return "killed", "its worker process died; another takes its place"
-    if code == NODE_UNAVAILABLE:
-        return "failed", NO_NODE
-    return "failed", (reason.splitlines() or [f"Flower error {code}"])[0]
+    return "failed", NO_NODE if code == NODE_UNAVAILABLE else _first(reason, code)
 
 
-def is_ray(reason: str) -> bool:
+def is_gone(reason: str) -> bool:
     """Whether an error reply tells of a worker process that is gone, not of what a device did."""
-    return "ActorUnavailable" in reason or "ActorDied" in reason or "WorkerCrashed" in reason
+    return RAISED not in reason and any(word in reason for word in GONE)
+
+
+def _first(text: str, code: int) -> str:
+    """Return a text's first line that says something."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), f"Flower error {code}")

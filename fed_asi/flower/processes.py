@@ -16,9 +16,10 @@ def descendants(named: str = "") -> set[int]:
     named: only those whose command line begins so.
     """
     command = ["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="]
-    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as listing:
+        listed = listing.communicate()[0]
     children: dict[int, list[int]] = {}
-    gone: set[int] = set()
+    gone = {listing.pid}
     for line in listed.splitlines():
         pid, parent, state, arguments = (*line.split(maxsplit=3), "")[:4]
         children.setdefault(int(parent), []).append(int(pid))

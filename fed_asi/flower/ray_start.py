@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from fed_asi.errors import RunError
+from fed_asi.errors import RunError, first_line
 
 TRIES = 3
 
@@ -57,7 +57,7 @@ def tried(begin: Callable[[], object], clear: Callable[[], object], tries: int =
         except Exception as error:  # Ray raises bare Exceptions here
             clear()
             if not left:
-                cause = (str(error).splitlines() or [type(error).__name__])[0]
                 raise RunError(
-                    f"Ray did not start in {tries} tries: {cause} Free some memory or cores, or use --backend loop."
+                    f"Ray did not start in {tries} tries: {first_line(error)} "
+                    "Free some memory or cores, or use --backend loop."
                 ) from error

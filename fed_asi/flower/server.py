@@ -7,7 +7,6 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from rich.console import Console
@@ -15,11 +14,13 @@ from rich.console import Console
 from fed_asi.errors import ConfigError, RunError
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.file import load_config
-from fed_asi.flower.executor import FlowerExecutor, Waiting
-from fed_asi.flower.private import ENGINE, quicken
+from fed_asi.flower.executor import FlowerExecutor
+from fed_asi.flower.flower_private import ENGINE, quicken
 from fed_asi.flower.simulation import workers
+from fed_asi.flower.waiting import Waiting
 from fed_asi.results.lock import new_folder
 from fed_asi.results.progress import Terminal
+from fed_asi.results.rich_text import plain
 from fed_asi.results.schema import FILE_NAME
 from fed_asi.results.store import RunStore
 from fed_asi.rounds.run import conduct, recording
@@ -50,16 +51,18 @@ def serve(home: Path, grid: Grid, context: Context) -> None:
         config, str(context.run_config.get("out", "")), bool(context.run_config.get("resume", False))
     )
     console = Console(stderr=True, width=120)
-    console.print(f"run: {folder}", highlight=False)
+    console.print(plain(f"run: {folder}"), soft_wrap=True)
     with Terminal(console) as watcher, recording(config, folder, resume) as store:
-        torch.set_num_threads(config.compute.threads)
         place = prepare(config, workplace_folder(folder), watcher=watcher)
-        waiting = waiting_for(bool(context.run_config.get("deployed", False)), config)
+        deployed = bool(context.run_config.get("deployed", False))
+        waiting, states = waiting_for(deployed, config), None if deployed else folder / "devices"
         run = address_of(place.folder, config)
-        executor = FlowerExecutor(grid, config.num_devices, run, waiting, folder / "devices")
+        executor = FlowerExecutor(grid, config.num_devices, run, waiting, states, store.note)
         executor.find_devices()
         conduct(place, store, executor, watcher)
-    if code := RunStore.read(folder).exit_code():
+    with RunStore.read(folder) as done:
+        code = done.exit_code()
+    if code:
         raise RunError(f"not every round happened or not every device is accounted for (exit code {code})")
 
 
@@ -83,5 +86,5 @@ def run_folder(config: RunConfig, out: str, resume: bool) -> tuple[Path, bool]:
 def waiting_for(deployed: bool, config: RunConfig) -> Waiting:
     """Return how to wait: in a simulation as many devices work as there are workers, deployed all of them."""
     if deployed:
-        return Waiting(lambda: False, None, nodes_seconds=60.0, poll_seconds=0.2)
+        return Waiting(lambda: False, None, nodes_seconds=60.0, poll_seconds=0.2, one_by_one=True)
     return Waiting(lambda: False, workers(config))

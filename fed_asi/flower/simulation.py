@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import torch
-
-from fed_asi.errors import RunError
+from fed_asi.errors import RunError, first_line
 from fed_asi.fleets.config import RunConfig
 from fed_asi.flower import processes
 from fed_asi.flower.environment import set_environment
+from fed_asi.flower.flower_private import quicken
+from fed_asi.flower.ray_private import ACTOR_PROCESS, TEMP_DIR, quieten
+from fed_asi.flower.waiting import Interrupted, Waiting
 from fed_asi.machine import cpus_here
 from fed_asi.results.progress import Unwatched, Watcher
 from fed_asi.results.store import RunStore
@@ -137,7 +138,7 @@ class Simulation:
         """Stop in order: what trains now is given up, its round is done again on resume."""
         until = time.monotonic() + 15.0
         while thread.is_alive() and time.monotonic() < until:
-            processes.end_descendants(self._before, 0.2, named="ray::ClientAppActor")
+            processes.end_descendants(self._before, 0.2, named=ACTOR_PROCESS)
             thread.join(0.1)
 
     def _simulate(self, temporary: str) -> None:
@@ -145,7 +146,6 @@ class Simulation:
         from flwr.simulation import run_simulation
 
         from fed_asi.flower.client import client_app
-        from fed_asi.flower.private import quicken, quieten
         from fed_asi.flower.ray_start import start_ray
 
         quicken()
@@ -169,17 +169,18 @@ class Simulation:
                 )
         except BaseException as error:  # the main thread raises it
             if self._error is None and not self._stop.is_set():
-                self._error = _plain(error)
+                self._error = first_cause(error)
 
     def _serve(self, grid: Any) -> None:
-        from fed_asi.flower.executor import FlowerExecutor, Interrupted, Waiting
+        from fed_asi.flower.executor import FlowerExecutor
 
         config = self._config
-        torch.set_num_threads(config.compute.threads)
         folder = self._store.folder
         run = address_of(workplace_folder(folder), config)
         waiting = Waiting(self._stop.is_set, workers(config))
-        executor = FlowerExecutor(grid, config.num_devices, run, waiting, folder / "devices")
+        executor = FlowerExecutor(
+            grid, config.num_devices, run, waiting, folder / "devices", self._store.note
+        )
         try:
             executor.find_devices()
             conduct(self._workplace(), self._store, executor, self._watcher)
@@ -192,8 +193,6 @@ class Simulation:
 
     def _workplace(self) -> Workplace:
         """Return the workplace when it is prepared. Raises Interrupted where it never will be."""
-        from fed_asi.flower.executor import Interrupted
-
         while not self._prepared.wait(0.05):
             if self._stop.is_set():
                 raise Interrupted
@@ -225,7 +224,7 @@ def backend_config(config: RunConfig, temporary: str) -> dict[str, Any]:
             "num_cpus": workers(config) * compute.cpus_per_client,
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
-            "_temp_dir": temporary,
+            TEMP_DIR: temporary,
         }
     resources = {"num_cpus": compute.cpus_per_client, "num_gpus": 0.0, "max_restarts": -1}
     return {"init_args": init, "client_resources": resources}
@@ -252,11 +251,10 @@ def _ray_folder() -> str:
     return tempfile.mkdtemp(prefix=f"fed-asi-{os.getpid()}-", dir="/tmp" if Path("/tmp").is_dir() else None)
 
 
-def _plain(error: BaseException) -> BaseException:
+def first_cause(error: BaseException) -> RunError:
     """Return the first cause of what Flower raised, in one line: its own words are the same for every cause."""
     if isinstance(error, RunError):
         return error
     while error.__cause__ is not None:
         error = error.__cause__
-    text = (str(error).splitlines() or [""])[0] or type(error).__name__
-    return RunError(f"Flower's simulation failed: {text}")
+    return RunError(f"Flower's simulation failed: {first_line(error)}")

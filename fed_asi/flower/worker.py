@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 
+from fed_asi.devices.edge import readable
 from fed_asi.devices.job import Job
 from fed_asi.errors import RunError
 from fed_asi.workplace.address import WORKPLACE_DIR, RunAddress, run_fingerprint
@@ -23,6 +25,9 @@ STATE_DIR = "FED_ASI_STATE_DIR"
 GRACE_SECONDS, GRACE_SHARE = 3.0, 0.1  # a step that began in time may end
 
 
+LATE_WORD = "late"
+
+
 LATE = 75  # exit code of a worker that ends itself because its device hangs
 
 
@@ -32,7 +37,8 @@ _open: dict[RunAddress, Workplace] = {}
 def workplace(run: RunAddress) -> Workplace:
     """Return the run's workplace, opened by this process's first message and kept.
 
-    The thread count is set each time: worker processes are shared, and it decides the last bits.
+    The thread count is set each time, as worker processes are shared and it decides the last bits. It stays set:
+    a worker's process is ours, and what follows in it is the next message of a run.
     Raises RunError where the folder is missing or was prepared for other settings.
     """
     if run not in _open:
@@ -64,9 +70,19 @@ def within_own_budget(job: Job, node_config: Mapping[str, Any]) -> Job:
     """Return the job with the device's own budget where that is smaller: a device knows best what it has."""
     if "budget" not in node_config:
         return job
-    own, asked = int(node_config["budget"]), job.resources.budget_bytes
+    own, asked = whole_number(node_config, "budget", "bytes"), job.resources.budget_bytes
     smaller = own if asked is None else min(own, asked)
     return replace(job, resources=replace(job.resources, budget_bytes=smaller))
+
+
+def whole_number(node_config: Mapping[str, Any], key: str, unit: str) -> int:
+    """Return a number that a node was started with. Raises RunError for what is no whole number from 0 up."""
+    value = node_config[key]
+    text = str(value).strip()
+    if isinstance(value, (int, str)) and text.isascii() and text.isdigit() and len(text) < 19:
+        return int(text)
+    given = f"this node's {key} is {readable(repr(value))}, which is no number of {unit}"
+    raise RunError(f"{given}: start it with --node-config '{key}=0 ...'")
 
 
 @contextmanager
@@ -88,8 +104,8 @@ def at_work(run: RunAddress, job: Job) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-        if begun is not None:
-            begun.unlink(missing_ok=True)
+        if states is not None:
+            clear_word(states, job)
 
 
 def begun_file(folder: Path, job: Job) -> Path:
@@ -97,11 +113,28 @@ def begun_file(folder: Path, job: Job) -> Path:
     return folder / f"begun-{job.round:06d}-{job.partition_id:06d}"
 
 
+def word_left(folder: Path, job: Job) -> str | None:
+    """Return what a device left in its file: "" at work, "late"; None where there is no file, or none to be read."""
+    try:
+        with begun_file(folder, job).open("rb") as file:
+            return file.read(len(LATE_WORD) + 1).decode(errors="replace")
+    except OSError:
+        return None
+
+
+def clear_word(folder: Path, job: Job) -> None:
+    """Remove a device's file, where it can be; one that stays is a device that began, and is not asked again."""
+    with contextlib.suppress(OSError):
+        begun_file(folder, job).unlink(missing_ok=True)
+
+
 def _patience(deadline_seconds: float) -> float:
-    return deadline_seconds * (1.0 + GRACE_SHARE) + GRACE_SECONDS
+    return min(deadline_seconds * (1.0 + GRACE_SHARE) + GRACE_SECONDS, threading.TIMEOUT_MAX)
 
 
 def _end(begun: Path | None) -> None:
-    if begun is not None:
-        begun.write_text("late")
-    os._exit(LATE)
+    try:
+        if begun is not None:
+            begun.write_text(LATE_WORD)
+    finally:
+        os._exit(LATE)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from fed_asi.errors import ConfigError, nearest
 from fed_asi.methods import base
@@ -53,14 +55,25 @@ def register_family(name: str, family: Family) -> None:
 def with_settings(method: type[Method], settings: Mapping[str, Any]) -> Family:
     """Return a method's family. Raises ConfigError for a setting it has not, or a value it cannot take."""
     known = settings_of(method)
-    for key in settings:
+    for key, value in settings.items():
         if key not in known:
             hint = nearest(key, known) if known else "it takes none"
             raise ConfigError(f"method {method.kind!r} has no setting {key!r}; {hint}")
+        _check_type(method, key, value)
     family = Family(method, tuple(settings.items()))
     if method.must_fit:
         family.value()
     return family
+
+
+def _check_type(method: type[Method], key: str, value: Any) -> None:
+    """Raise ConfigError for a value that is not of the type the setting is annotated with."""
+    kind = get_type_hints(method.propose).get(key, Any)
+    try:
+        TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError:
+        name = getattr(kind, "__name__", str(kind))
+        raise ConfigError(f"method {method.kind!r}: {key} must be {name}, not {value!r}") from None
 
 
 def settings_of(method: type[Method]) -> list[str]:

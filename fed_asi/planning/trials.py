@@ -55,6 +55,22 @@ def check_supported(items: Sequence[Record], families: Sequence[Family]) -> None
             raise UnsupportedLayerError(f"no layer supports {family}: {named}{more}")
 
 
+def counted_bytes(item: Record, method: Method, micro_batch: int) -> tuple[int, int]:
+    """Return the bytes that a form of a layer's input keeps, and the papers' count of them, from sizes alone.
+
+    Where the data decide, these are the most it can be: at full ranks.
+    """
+    kind, shape = item.kind, (micro_batch, *item.kept_shape(method))
+    saved = kind.saved_bytes(item.module, method, shape, item.x.dtype)
+    if not kind.published:
+        return saved, 0
+    if method.needs_pool:
+        shape = (*shape[:2], *[1] * (len(shape) - 2))
+    canonical, size = method.reordered(kind.canonical_order), kind.size(item.module, shape)
+    ranks = canonical.mode_ranks or size.dims
+    return saved, canonical.published_bytes(size, ranks, item.x.dtype.itemsize)
+
+
 @dataclass(frozen=True, slots=True)
 class Study:
     """How the forms of a layer are tried: micro-batches, methods, and how many rank tuples of each."""
@@ -151,14 +167,8 @@ class Trial:
             return None
         count = min(micro_batch, len(self.item.x))
         self._calibrate(method)
-        shape = (micro_batch, *self.item.kept_shape(method))
-        dtype = self.item.x.dtype
-        saved = self.item.kind.saved_bytes(self.item.module, method, shape, dtype)
-        published = 0
-        if not method.sized:
-            saved, published = self._measured_bytes(method, count)
-        elif self.item.kind.published:
-            published = self._published_bytes(method, shape, dtype)
+        measured = None if method.sized else self._measured_bytes(method, count)
+        saved, published = measured or counted_bytes(self.item, method, micro_batch)
         error = float(f"{self._error(method, count):.6g}")
         return Candidate(method, saved, published, error, self.energy - error**2, epsilon)
 
@@ -173,15 +183,6 @@ class Trial:
         """The input as the method sees it: (N, C, *S), less its mean where that is kept."""
         x = self.item.canonical()
         return x - constant_input(self.mean, x) if method.centers else x
-
-    def _published_bytes(self, method: Method, shape: tuple[int, ...], dtype: torch.dtype) -> int:
-        kind = self.item.kind
-        if method.needs_pool:
-            shape = (*shape[:2], *[1] * (len(shape) - 2))
-        canonical = method.reordered(kind.canonical_order)
-        return canonical.published_bytes(
-            kind.size(self.item.module, shape), canonical.mode_ranks, dtype.itemsize
-        )
 
     def _error(self, method: Method, micro_batch: int) -> float:
         """Return ||dW_kept - dW||_F with micro-batches of that size side by side and warm factors."""

@@ -27,9 +27,6 @@ from fed_asi.units import format_bytes
 INK, GRID, BAD = "#22303c", "#e3e8ec", "#c0392b"
 
 
-AS_IT_IS = {"text.parse_math": False, "text.usetex": False}  # a name is no formula
-
-
 NAME_CHARS = 30  # of a group or a run in a legend
 
 
@@ -47,7 +44,8 @@ def draw(summaries: Sequence[Summary]) -> dict[str, bytes]:
             "Accuracy over rounds": _rounds,
             "Measured bytes against budget": _budgets,
         }
-    with rc_context(AS_IT_IS), warnings.catch_warnings():
+    no_formula = rc_context({"text.parse_math": False, "text.usetex": False})  # a name is none
+    with no_formula, warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", "Glyph .* missing from font"
         )  # shown as a box; the page has the name

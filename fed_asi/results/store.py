@@ -1,8 +1,8 @@
 """A run's records: one SQLite file that can be read while the run goes on.
 
 Tables: run (one row), notes, devices, rounds, device_rounds. A row's columns are the fields of the dataclass
-of the same name below; dicts are JSON. A round and all its devices are written in one transaction, so a
-reader or a resumed run never sees half a round.
+of the same name (schema.py); dicts are JSON. A round and all its devices are written in one transaction, so a
+reader or a resumed run never sees half a round. A file of before a column was added has its default in every row.
 """
 
 from __future__ import annotations
@@ -27,18 +27,8 @@ from fed_asi.results.schema import (
     RunRecord,
     Status,
 )
+from fed_asi.results.sql_tables import TABLES, add_columns, cell, create, insert, stand_in
 from fed_asi.results.sqlite_file import connect, connect_to_read, plainly
-
-_TABLES: dict[str, tuple[type, str]] = {
-    "run": (RunRecord, ""),
-    "devices": (DeviceRecord, "PRIMARY KEY (partition_id)"),
-    "rounds": (RoundRecord, "PRIMARY KEY (round)"),
-    "device_rounds": (DeviceRoundRecord, "PRIMARY KEY (round, partition_id)"),
-}
-
-
-_SQL_TYPES = {"int": "INTEGER", "float": "REAL"}
-
 
 _Record = TypeVar("_Record", RunRecord, DeviceRecord, RoundRecord, DeviceRoundRecord)
 
@@ -64,11 +54,11 @@ class RunStore:
                 raise RunError(f"{folder} already holds a run; resume it or choose another name")
             store = cls(folder, connect(folder / FILE_NAME), RunLock.take(folder))
             with store._connection as connection:
-                for table, (record, key) in _TABLES.items():
-                    connection.execute(_create_table(table, record, key))
+                for table in TABLES:
+                    create(connection, table)
                 connection.execute("CREATE TABLE notes (at TEXT, text TEXT)")
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-                _insert(connection, "run", [_new_run(config, versions or {})])
+                insert(connection, "run", [_new_run(config, versions or {})])
         return store
 
     @classmethod
@@ -80,14 +70,24 @@ class RunStore:
         folder = _existing(folder)
         with plainly(folder):
             lock = RunLock.take(folder)
-            return cls(folder, _checked(connect(folder / FILE_NAME), folder), lock)
+            try:
+                connection = _checked(connect(folder / FILE_NAME), folder)
+                for table in TABLES:
+                    add_columns(connection, table, folder / FILE_NAME)
+            except BaseException:
+                lock.release()
+                raise
+            return cls(folder, connection, lock)
 
     @classmethod
     def read(cls, folder: str | Path) -> Self:
         """Return the store of a run, finished or going on, that nothing can be written to."""
         folder = _existing(folder)
         with plainly(folder):
-            return cls(folder, _checked(connect_to_read(folder / FILE_NAME), folder), None)
+            connection = _checked(connect_to_read(folder / FILE_NAME), folder)
+            for table in TABLES:
+                stand_in(connection, table, folder / FILE_NAME)
+            return cls(folder, connection, None)
 
     def close(self) -> None:
         """Let go of the file and the run's lock."""
@@ -104,19 +104,19 @@ class RunStore:
     def add_devices(self, devices: Iterable[DeviceRecord]) -> None:
         """Record the fleet; a device recorded before is replaced."""
         with plainly(self.folder), self._connection as connection:
-            _insert(connection, "devices", devices)
+            insert(connection, "devices", devices)
 
     def add_round(self, round_record: RoundRecord, devices: Sequence[DeviceRoundRecord] = ()) -> None:
         """Record a round and every device it asked, all or nothing; a round recorded before is replaced."""
         with plainly(self.folder), self._connection as connection:
             connection.execute("DELETE FROM device_rounds WHERE round = ?", (round_record.round,))
-            _insert(connection, "rounds", [round_record])
-            _insert(connection, "device_rounds", devices)
+            insert(connection, "rounds", [round_record])
+            insert(connection, "device_rounds", devices)
 
     def note(self, text: str) -> None:
         """Record one line a reader of the report should know, such as where the weights came from."""
         with plainly(self.folder), self._connection as connection:
-            connection.execute("INSERT INTO notes VALUES (?, ?)", (_now(), text))
+            connection.execute("INSERT INTO notes VALUES (?, ?)", (_now(), cell("text", text)))
 
     def set_status(
         self, status: Status, *, cause: str | None = None, weights_sha256: str | None = None
@@ -127,12 +127,12 @@ class RunStore:
             connection.execute(
                 "UPDATE run SET status = ?, cause = ?, ended_at = ?, "
                 "weights_sha256 = coalesce(?, weights_sha256)",
-                (status, cause, ended, weights_sha256),
+                (status, cell("cause", cause), ended, weights_sha256),
             )
 
     def run(self) -> RunRecord:
         """Return what the run is and how it stands."""
-        return next(self._rows(RunRecord, "SELECT * FROM run"))
+        return next(self._rows(RunRecord, "run"))
 
     def config(self) -> RunConfig:
         """Return the settings the run was started with."""
@@ -144,17 +144,17 @@ class RunStore:
 
     def devices(self) -> list[DeviceRecord]:
         """Return the fleet, by partition_id."""
-        return list(self._rows(DeviceRecord, "SELECT * FROM devices ORDER BY partition_id"))
+        return list(self._rows(DeviceRecord, "devices", "ORDER BY partition_id"))
 
     def rounds(self) -> list[RoundRecord]:
         """Return the rounds so far, in order."""
-        return list(self._rows(RoundRecord, "SELECT * FROM rounds ORDER BY round"))
+        return list(self._rows(RoundRecord, "rounds", "ORDER BY round"))
 
     def device_rounds(self, round: int | None = None) -> Iterator[DeviceRoundRecord]:
         """Yield what each asked device did, by round and partition_id; of one round or of all."""
         which = "" if round is None else "WHERE round = ?"
-        query = f"SELECT * FROM device_rounds {which} ORDER BY round, partition_id"
-        yield from self._rows(DeviceRoundRecord, query, () if round is None else (round,))
+        order = f"{which} ORDER BY round, partition_id"
+        yield from self._rows(DeviceRoundRecord, "device_rounds", order, () if round is None else (round,))
 
     def select(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of an SQL query of one's own."""
@@ -180,12 +180,15 @@ class RunStore:
         """Return 0 when the run finished, every round happened and every device is accounted for; else 1."""
         return 0 if self.run().status == "finished" and not self.missing() else 1
 
-    def _rows(self, record: type[_Record], query: str, values: Sequence[Any] = ()) -> Iterator[_Record]:
+    def _rows(
+        self, record: type[_Record], table: str, rest: str = "", values: Sequence[Any] = ()
+    ) -> Iterator[_Record]:
         decode = [field.type.startswith("dict") for field in fields(record)]
+        names = ", ".join(field.name for field in fields(record))
         with plainly(self.folder):
-            for row in self._connection.execute(query, values):
+            for row in self._connection.execute(f"SELECT {names} FROM {table} {rest}", values):
                 cells = (
-                    json.loads(cell) if is_json else cell for cell, is_json in zip(row, decode, strict=True)
+                    json.loads(one) if is_json else one for one, is_json in zip(row, decode, strict=True)
                 )
                 yield record(*cells)
 
@@ -208,22 +211,6 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _create_table(table: str, record: type, key: str) -> str:
-    columns = [f"{one.name} {_SQL_TYPES.get(one.type.split(' |')[0], 'TEXT')}" for one in fields(record)]
-    return f"CREATE TABLE {table} ({', '.join([*columns, key] if key else columns)})"
-
-
-def _insert(connection: sqlite3.Connection, table: str, records: Iterable[Any]) -> None:
-    names = [one.name for one in fields(_TABLES[table][0])]
-    marks = ", ".join("?" for _ in names)
-    rows = ([_cell(getattr(record, name)) for name in names] for record in records)
-    connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", rows)
-
-
-def _cell(value: Any) -> Any:
-    return json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
-
-
 def _existing(folder: str | Path) -> Path:
     folder = Path(folder)
     if folder.name == FILE_NAME:
@@ -236,7 +223,7 @@ def _existing(folder: str | Path) -> Path:
 def _checked(connection: sqlite3.Connection, folder: Path) -> sqlite3.Connection:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if not tables >= {*_TABLES, "notes"}:
+    if not tables >= {*TABLES, "notes"}:
         raise RunError(
             f"{folder / FILE_NAME} holds no run: it stopped before its first line, or is another file"
         )

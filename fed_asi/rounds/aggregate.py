@@ -18,6 +18,10 @@ from fed_asi.errors import UpdateError
 Weights = Mapping[str, Tensor]
 
 
+# Sums of tensors * examples * factors stay finite in float64 within these; float32 ends far below the first.
+LARGEST, MOST_EXAMPLES, MOST_FACTOR = 1e100, 2**63 - 1, 1e6
+
+
 @dataclass(frozen=True, slots=True)
 class Update:
     """What one device hands in: the tensors it trained, and how many examples stand behind them."""
@@ -32,10 +36,11 @@ def check_update(update: Update, reference: Weights, trained: Collection[str]) -
     """Return nothing when an update may be averaged.
 
     reference: the global tensors by name. trained: the names this device said it trains.
-    Raises UpdateError that names the first tensor missing, surplus, of another shape or type, or not finite.
+    Raises UpdateError that names the first tensor missing, surplus, of another shape or type, or not finite, and for a
+    weight that no sum can take.
     """
-    if update.num_examples < 1:
-        raise UpdateError(f"update of {update.num_examples} examples")
+    if not 1 <= update.num_examples <= MOST_EXAMPLES:
+        raise UpdateError(f"update of {max(min(update.num_examples, 2**63), -1)} examples")
     for name in sorted(set(trained) - set(update.tensors)):
         raise UpdateError(f"missing tensor {name}")
     for name in sorted(update.tensors):
@@ -43,11 +48,13 @@ def check_update(update: Update, reference: Weights, trained: Collection[str]) -
             raise UpdateError(f"surplus tensor {name}")
         _check_tensor(name, update.tensors[name], reference[name])
     for name, factor in update.factors.items():
-        if not 0.0 <= factor < float("inf"):
-            raise UpdateError(f"weight {factor} of {name} is not a finite number from 0 up")
+        if not 0.0 <= factor <= MOST_FACTOR:
+            raise UpdateError(f"weight {factor} of {name} is no number from 0 to {MOST_FACTOR:g}")
 
 
 def _check_tensor(name: str, tensor: Tensor, reference: Tensor) -> None:
+    if tensor.layout is not torch.strided or tensor.device != reference.device:
+        raise UpdateError(f"{name} is no plain tensor on {reference.device}")
     if tensor.shape != reference.shape:
         raise UpdateError(f"{name} has shape {tuple(tensor.shape)}, not {tuple(reference.shape)}")
     if tensor.dtype != reference.dtype:
@@ -55,6 +62,8 @@ def _check_tensor(name: str, tensor: Tensor, reference: Tensor) -> None:
     if not bool(torch.isfinite(tensor).all()):
         kind = "NaN" if bool(torch.isnan(tensor).any()) else "Inf"
         raise UpdateError(f"{name} holds {kind}")
+    if tensor.dtype == torch.float64 and bool((tensor.abs() > LARGEST).any()):
+        raise UpdateError(f"{name} holds a number beyond {LARGEST:g}")
 
 
 def average(updates: Iterable[Update], reference: Weights) -> dict[str, Tensor]:

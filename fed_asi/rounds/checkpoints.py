@@ -15,9 +15,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fed_asi.devices.warm_factors import _file
 from fed_asi.errors import RunError
-from fed_asi.files import pack, unpack, write_file
+from fed_asi.files import pack, round_file, unpack, write_file
 
 KEPT_CHECKPOINTS = 2
 
@@ -38,9 +37,9 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     """
     tensors = {name: tensor.detach().clone() for name, tensor in checkpoint.tensors.items()}
     content = {"round": checkpoint.round, "fingerprint": checkpoint.fingerprint, "tensors": tensors}
-    write_file(_file(folder, checkpoint.round), pack(content))
+    write_file(round_file(folder, checkpoint.round), pack(content))
     for old in sorted(folder.glob("round-*.pt"))[:-KEPT_CHECKPOINTS]:
-        if old != _file(folder, checkpoint.round):
+        if old != round_file(folder, checkpoint.round):
             old.unlink(missing_ok=True)
 
 
@@ -49,9 +48,9 @@ def load(folder: Path, round: int, fingerprint: str) -> Checkpoint:
 
     Raises RunError for a file that is missing, corrupt, of a newer version, or of another run's fingerprint.
     """
-    content = unpack(_file(folder, round))
+    content = unpack(round_file(folder, round))
     if content["fingerprint"] != fingerprint:
-        raise RunError(f"{_file(folder, round)} belongs to a run with other settings")
+        raise RunError(f"{round_file(folder, round)} belongs to a run with other settings")
     return Checkpoint(int(content["round"]), fingerprint, dict(content["tensors"]))
 
 

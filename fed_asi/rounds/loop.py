@@ -7,10 +7,12 @@ averaged and what is recorded is decided here, from seeds and partition ids alon
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor
 
+from fed_asi.devices.edge import readable
 from fed_asi.devices.job import Job
 from fed_asi.devices.reply import Reply
 from fed_asi.errors import UpdateError
@@ -25,7 +27,7 @@ from fed_asi.rounds import checkpoints
 from fed_asi.rounds.aggregate import Update, average, check_update
 from fed_asi.rounds.checkpoints import Checkpoint, weights_digest
 from fed_asi.rounds.cohort import sample_cohort
-from fed_asi.rounds.executor import Executor
+from fed_asi.rounds.executor import Executor, one_reply_a_job
 from fed_asi.rounds.job_order import Costs, in_order
 from fed_asi.training.evaluation import evaluate, load_tensors_
 from fed_asi.training.sgd import learning_rate
@@ -72,7 +74,9 @@ class Rounds:
         updates: list[Update] = []
         notes: dict[int, tuple[str, ...]] = {}
         job_of = {job.partition_id: job for job in jobs}
-        for reply in self._replies(in_order(jobs, self._cost, self.executor.parallel or 1), tensors):
+        ordered = in_order(jobs, self._cost, self.executor.parallel or 1)
+        note = partial(self._note, round)
+        for reply in one_reply_a_job(self.executor.train(ordered, tensors), ordered, note):
             record, update = self._judge(round, reply)
             self._learn_cost(job_of[reply.partition_id], record)
             records.append(record)
@@ -120,15 +124,8 @@ class Rounds:
         if record.outcome == "trained" and record.host_seconds:
             self._costs.add(job.resources, record.host_seconds, len(self.place.shards[job.partition_id]))
 
-    def _replies(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> Iterator[Reply]:
-        """Yield exactly one reply a job, whatever the executor does."""
-        waiting = {job.partition_id for job in jobs}
-        for reply in self.executor.train(jobs, tensors):
-            if reply.partition_id in waiting:
-                waiting.discard(reply.partition_id)
-                yield reply
-        for partition_id in sorted(waiting):
-            yield Reply(partition_id, {"outcome": "failed", "cause": "no reply came back"})
+    def _note(self, round: int, text: str) -> None:
+        self.store.note(f"round {round}: {text}")
 
     def _judge(self, round: int, reply: Reply) -> tuple[DeviceRoundRecord, Update | None]:
         """Return the device's record, and its update unless there is none or it must not be averaged."""
@@ -141,7 +138,7 @@ class Rounds:
             try:
                 check_update(update, self.place.reference, reply.trained)
             except UpdateError as error:
-                update, stats["outcome"], stats["cause"] = None, "rejected", str(error)
+                update, stats["outcome"], stats["cause"] = None, "rejected", readable(str(error))
         record = DeviceRoundRecord(
             round=round,
             partition_id=reply.partition_id,

@@ -11,9 +11,11 @@ from torch import Tensor
 from fed_asi import files, seeds
 from fed_asi.devices import calibration
 from fed_asi.devices.calibration import COLUMNS, IMAGES, Sums, blank_records, forms_of
+from fed_asi.devices.edge import readable
 from fed_asi.devices.job import Job
 from fed_asi.devices.reply import Reply, payload_bytes
-from fed_asi.errors import RunError
+from fed_asi.devices.sums import Expected
+from fed_asi.errors import RunError, UpdateError
 from fed_asi.fleets.resources import Resources
 from fed_asi.methods import Method
 from fed_asi.planning.profile import Candidate, LayerProfile, Profile
@@ -21,7 +23,7 @@ from fed_asi.planning.recording import Record
 from fed_asi.planning.trials import undominated
 from fed_asi.results.progress import Watcher
 from fed_asi.results.store import RunStore
-from fed_asi.rounds.executor import Executor
+from fed_asi.rounds.executor import Executor, one_reply_a_job
 from fed_asi.units import format_bytes
 from fed_asi.workplace.place import Workplace
 
@@ -129,13 +131,7 @@ def calibrate_on_devices(place: Workplace, store: RunStore, executor: Executor, 
     sent: list[Reply] = []
     pooled: dict[str, Tensor] = {}
     for phase in (calibration.SPECTRA, calibration.TRIALS):
-        deadline = place.config.compute.deadline_seconds
-        jobs = [Job(0, i, Resources(None, 1), 0.0, deadline_seconds=deadline, phase=phase) for i in asked]
-        replies = sorted(executor.train(jobs, pooled), key=lambda reply: reply.partition_id)
-        for reply in replies:
-            if reply.stats["outcome"] != "calibrated":
-                store.note(f"calibration: device {reply.partition_id} left out: {reply.stats.get('cause')}")
-        sent = [reply for reply in replies if reply.stats["outcome"] == "calibrated"]
+        sent = _answers(Expected.of(place, phase, pooled), asked, store, executor)
         asked = [reply.partition_id for reply in sent]
         if not sent:
             break
@@ -148,3 +144,33 @@ def calibrate_on_devices(place: Workplace, store: RunStore, executor: Executor, 
         f"calibration: sums of {len(sent)} devices, {made.num_examples} images, at most {format_bytes(size)} "
         "each in the second pass; no image left a device"
     )
+
+
+def _answers(expected: Expected, asked: Sequence[int], store: RunStore, executor: Executor) -> list[Reply]:
+    """Return what the devices asked send in one pass, by partition id; one whose sums cannot be added is named."""
+    deadline = expected.place.config.compute.deadline_seconds
+    nothing = Resources(None, 1)
+    jobs = [Job(0, i, nothing, 0.0, deadline_seconds=deadline, phase=expected.phase) for i in asked]
+    sizes: dict[str, int] = {}
+    for partition_id in asked:
+        sizes |= {name: low.nbytes for name, (low, _) in expected.vectors(partition_id).items()}
+    replies = one_reply_a_job(executor.train(jobs, expected.pooled, sizes), jobs, store.note)
+    found = []
+    for reply in sorted(replies, key=lambda reply: reply.partition_id):
+        why = _why_not(expected, reply)
+        if why is None:
+            found.append(reply)
+        else:
+            store.note(f"calibration: device {reply.partition_id} left out: {why}")
+    return found
+
+
+def _why_not(expected: Expected, reply: Reply) -> str | None:
+    """Return why a device's sums cannot be added to the others'; None where they can."""
+    if reply.outcome != "calibrated":
+        return reply.cause
+    try:
+        expected.check(reply.partition_id, reply.tensors)
+    except UpdateError as error:
+        return readable(str(error))
+    return None

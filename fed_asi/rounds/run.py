@@ -12,6 +12,7 @@ from fed_asi.errors import BudgetError, RunError
 from fed_asi.fleets import fleet
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.fleet import Fleet
+from fed_asi.machine import threads
 from fed_asi.results.progress import Unwatched, Watcher
 from fed_asi.results.schema import DeviceRecord
 from fed_asi.results.store import RunStore
@@ -62,9 +63,10 @@ def conduct(place: Workplace, store: RunStore, executor: Executor, watcher: Watc
     if not store.rounds():
         for text in (*place.notes, *_planned_ahead(place, devices)):
             store.note(text)
-    if place.config.method.calibration == "federated":
-        calibrate_on_devices(place, store, executor, watcher)
-    tensors = Rounds(place, store, executor, watcher).run()
+    with threads(place.config.compute.threads):
+        if place.config.method.calibration == "federated":
+            calibrate_on_devices(place, store, executor, watcher)
+        tensors = Rounds(place, store, executor, watcher).run()
     store.set_status("finished", weights_sha256=weights_digest(tensors))
 
 

@@ -21,6 +21,7 @@ from fed_asi.data.images import Images
 from fed_asi.files import write_file, write_tensors
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.sharding import scheme_of
+from fed_asi.machine import threads
 from fed_asi.planning.profile import Profile
 from fed_asi.results.progress import Unwatched, Watcher
 from fed_asi.training.pretraining import pretrain_
@@ -54,17 +55,17 @@ def prepare(
     environment, then at the publishers. found: called once data and weights are there, before the long part.
     Raises MissingDataError, WeightsError, ConfigError before `found`, and RunError.
     """
-    torch.set_num_threads(config.compute.threads)
-    if not is_prepared(folder, config):
-        watcher = watcher or Unwatched()
-        watcher.stage(f"data: {config.data.source}")
-        source = data.load(config.data.source, data_dir)
-        splits = split_images(config, source)
-        model = _model(config, source.num_classes, weights_dir)
-        if found is not None:
-            found()
-        _make(config, folder, source.num_classes, splits, model, watcher)
-    return open_workplace(folder, config)
+    with threads(config.compute.threads):
+        if not is_prepared(folder, config):
+            watcher = watcher or Unwatched()
+            watcher.stage(f"data: {config.data.source}")
+            source = data.load(config.data.source, data_dir)
+            splits = split_images(config, source)
+            model = _model(config, source.num_classes, weights_dir)
+            if found is not None:
+                found()
+            _make(config, folder, source.num_classes, splits, model, watcher)
+        return open_workplace(folder, config)
 
 
 def _make(

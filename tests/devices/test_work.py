@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,15 +7,13 @@ import pytest
 import torch
 
 from fed_asi import layers
-from fed_asi.devices.job import Job
-from fed_asi.devices.reply import Reply, answer, payload_bytes
+from fed_asi.devices.reply import answer
 from fed_asi.devices.work import train_locally
-from fed_asi.errors import FedAsiError
 from fed_asi.fleets.resources import Resources
 from fed_asi.training.sgd import learning_rate
 from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.prepare import prepare
-from runs import small
+from runs import job, small
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +22,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FED_ASI_FEATURES_DIR", str(folder / "features"))
         return prepare(small(), folder / "workplace")
-
-
-PLENTY = Resources(None, 16)
-
-
-def job(resources: Resources = PLENTY, **changes: object) -> Job:
-    return replace(Job(1, 2, resources, 0.05), **changes)  # type: ignore[arg-type]
 
 
 def test_a_device_trains_and_leaves_the_place_as_it_was(place: Workplace) -> None:
@@ -131,18 +121,6 @@ def test_a_device_that_raises_is_failed_by_its_own_words(place: Workplace) -> No
     assert "IndexError" in reply.stats["cause"]
     assert not kept
     assert train_locally(place, job(), place.reference).stats["outcome"] == "trained"
-
-
-def test_job_and_reply_survive_the_wire() -> None:
-    sent = job(Resources(4096, 16), check=True)
-    assert Job.from_json(sent.to_json()) == sent
-    with pytest.raises(FedAsiError, match="another version"):
-        Job.from_json(json.dumps({"version": 99}))
-    tensors = {"a": torch.zeros(3)}
-    reply = Reply(2, {"outcome": "trained"}, tensors, ("a",), {"a": 0.5}, ("note",), host_seconds=1.0)
-    back = Reply.from_json(2, reply.to_json(), tensors)
-    assert back == replace(reply, host_seconds=None)
-    assert payload_bytes(tensors, "{}") == 12 + 2
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from fed_asi.errors import RunError
 from fed_asi.flower.ray_start import tried
-from fed_asi.flower.simulation import _plain
 
 
 class Start:
@@ -35,10 +38,12 @@ def test_a_start_that_always_fails_is_one_line() -> None:
     assert (start.begun, start.cleared) == (3, 3)
 
 
-def test_the_first_cause_is_named_however_deep_it_lies() -> None:
-    first = ValueError("no such port")
-    second = RuntimeError("Simulation Runtime crashed.")
-    second.__cause__ = first
-    third = RuntimeError("An error was encountered. Ending simulation.")
-    third.__cause__ = second
-    assert str(_plain(third)) == "Flower's simulation failed: no such port"
+def test_what_sigterm_does_stays_as_it_was() -> None:
+    code = (
+        "import ctypes, signal\n"
+        "from fed_asi.flower.ray_start import sigterm_kept\n"
+        "with sigterm_kept():\n"
+        "    ctypes.CDLL(None).signal(signal.SIGTERM, ctypes.c_void_p(1))  # ignore it, as C code would\n"
+        "signal.raise_signal(signal.SIGTERM)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGTERM

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from fed_asi.errors import ConfigError, RunError
+from fed_asi.flower.simulation import backend_config, first_cause, run_flower, workers
 from fed_asi.results.store import RunStore
 from fed_asi.rounds.run import run_loop
 from runs import records, small
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 ROOT = Path(__file__).parents[2]
 
 
@@ -35,18 +37,19 @@ def flower(folder: Path, **changes: object) -> None:
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True, cwd=ROOT, timeout=550)
 
 
-ASI = {"name": "asi", "layers": 2}
+ASI = {"name": "asi-published", "layers": 2}  # whose factors outlive a round
 
 
+@pytest.mark.slow
 def test_loop_and_any_number_of_workers_give_the_same_bits(tmp_path: Path) -> None:
     run_loop(small(method=ASI, rounds=3), tmp_path / "loop")
     expected = records(tmp_path / "loop")
-    for name, workers in (("on-1", 1), ("on-2", 2), ("on-4", 4), ("on-4-again", 4)):
+    for name, count in (("on-1", 1), ("on-2", 2), ("on-4", 4), ("on-4-again", 4)):
         flower(
             tmp_path / name,
             method=ASI,
             rounds=3,
-            compute={"backend": "flower", "workers": workers},
+            compute={"backend": "flower", "workers": count},
         )
         assert records(tmp_path / name) == expected
     with RunStore.read(tmp_path / "on-2") as store:
@@ -54,6 +57,7 @@ def test_loop_and_any_number_of_workers_give_the_same_bits(tmp_path: Path) -> No
         assert any(row.outcome == "trained" for row in store.device_rounds())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whose", ["device", "federated"])
 def test_calibration_where_the_images_are_gives_the_same_bits(whose: str, tmp_path: Path) -> None:
     method = {
@@ -70,33 +74,42 @@ def test_calibration_where_the_images_are_gives_the_same_bits(whose: str, tmp_pa
     assert records(tmp_path / "flower") == records(tmp_path / "loop")
 
 
+@pytest.mark.slow
 def test_no_process_is_left(tmp_path: Path) -> None:
     flower(tmp_path / "run", rounds=1, compute={"backend": "flower"})
     listed = subprocess.run(["ps", "-A", "-o", "args="], capture_output=True, text=True, check=True).stdout
     assert f"fed-asi-{os.getpid()}" not in listed
 
 
-def test_bytes_reported_are_those_on_the_wire() -> None:
-    import torch
-    from flwr.common.serde import recorddict_to_proto
+def test_the_first_cause_is_named_however_deep_it_lies() -> None:
+    first = ValueError("no such port\nmore")
+    second = RuntimeError("Simulation Runtime crashed.")
+    second.__cause__ = first
+    third = RuntimeError("An error was encountered. Ending simulation.")
+    third.__cause__ = second
+    assert str(first_cause(third)) == "Flower's simulation failed: no such port"
+    own = RunError("our own words")
+    assert first_cause(own) is own
 
-    from fed_asi.devices.job import Job
-    from fed_asi.devices.reply import Reply, payload_bytes
-    from fed_asi.fleets.resources import Resources
-    from fed_asi.flower.messages import pack, read_reply, write_job, write_reply
-    from fed_asi.workplace.address import RunAddress
 
-    tensors = {"conv.weight": torch.randn(64, 32, 3, 3), "conv.bias": torch.randn(64)}
-    job = Job(3, 1, Resources(65536, 32), 0.05)
-    down = len(
-        recorddict_to_proto(write_job(job, pack(tensors), RunAddress("/runs/x", "abc"))).SerializeToString()
-    )
-    assert payload_bytes(tensors, job.to_json()) <= down <= 1.02 * payload_bytes(tensors, job.to_json()) + 512
-    sent = Reply(1, {"outcome": "trained", "num_examples": 3}, tensors, tuple(tensors), host_seconds=1.5)
-    content = write_reply(sent)
-    got = read_reply(1, content)
-    up = len(recorddict_to_proto(content).SerializeToString())
-    assert got.bytes_up is not None
-    assert got.bytes_up <= up <= 1.02 * got.bytes_up + 512
-    assert got.host_seconds == 1.5
-    assert all(torch.equal(got.tensors[name], tensors[name]) for name in tensors)
+def test_workers_are_those_asked_for_or_what_the_machine_has() -> None:
+    assert workers(small(compute={"workers": 3})) == 3
+    assert workers(small(compute={"workers": None, "cpus_per_client": 10**6})) == 1
+
+
+def test_ray_starts_alone_or_joins_the_cluster_that_is_named() -> None:
+    alone = backend_config(small(compute={"workers": 3, "cpus_per_client": 2}), "/tmp/ray")
+    assert alone["init_args"]["address"] == "local"
+    assert alone["init_args"]["num_cpus"] == 6
+    assert alone["client_resources"] == {"num_cpus": 2, "num_gpus": 0.0, "max_restarts": -1}
+    joined = backend_config(small(compute={"ray_address": "10.0.0.1:6379"}), "/tmp/ray")
+    assert joined["init_args"]["address"] == "10.0.0.1:6379"
+    assert "num_cpus" not in joined["init_args"]
+
+
+def test_what_fails_before_flower_starts_ends_the_run_and_is_recorded(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown data set 'nothing'"):
+        run_flower(small(data={"source": "nothing"}), tmp_path / "run")
+    with RunStore.read(tmp_path / "run") as store:
+        assert store.run().status == "failed"
+        assert "unknown data set" in str(store.run().cause)

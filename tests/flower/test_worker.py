@@ -1,21 +1,101 @@
-"""A worker's part that needs no Flower: what a device knows of itself."""
+"""What a worker process leaves behind: word of a device at work, and of one that it had to end."""
 
 from __future__ import annotations
 
-import pytest
+import subprocess
+import sys
+import time
+from pathlib import Path
 
-from fed_asi.devices.job import Job
-from fed_asi.fleets.resources import Resources
-from fed_asi.flower.worker import within_own_budget
+import pytest
+import torch
+
+from fed_asi.errors import RunError
+from fed_asi.flower import worker
+from fed_asi.machine import threads
+from fed_asi.workplace.address import RunAddress, address_of
+from fed_asi.workplace.prepare import prepare
+from runs import job, small
+
+
+def test_a_device_at_work_leaves_word_until_it_is_done(tmp_path: Path) -> None:
+    run = RunAddress(str(tmp_path / "workplace"), "x")
+    states = tmp_path / "devices"
+    assert worker.word_left(states, job()) is None
+    with worker.at_work(run, job()):
+        assert worker.word_left(states, job()) == ""
+        assert worker.word_left(states, job(round=2)) is None
+    assert worker.word_left(states, job()) is None
+
+
+def test_a_device_that_hangs_is_ended_with_its_worker(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from fed_asi.flower import worker\n"
+        "from fed_asi.workplace.address import RunAddress; from runs import job\n"
+        "worker.GRACE_SECONDS = 0.1\n"
+        "with worker.at_work(RunAddress(sys.argv[1], 'x'), job(deadline_seconds=0.1)):\n"
+        "    time.sleep(60)\n"
+    )
+    started = time.monotonic()
+    run = [sys.executable, "-c", code, str(tmp_path / "workplace")]
+    root = Path(__file__).parents[2]
+    ended = subprocess.run(run, check=False, env={"PYTHONPATH": f"{root}:{root / 'tests'}"})
+    assert ended.returncode == worker.LATE
+    assert time.monotonic() - started < 50
+    assert worker.word_left(tmp_path / "devices", job()) == "late"
+
+
+def test_what_a_device_wrote_is_no_error_whatever_it_is(tmp_path: Path) -> None:
+    path = worker.begun_file(tmp_path, job())
+    for content in (b"\xff\xfe", b"late" * 10**6, b"\0"):
+        path.write_bytes(content)
+        assert worker.word_left(tmp_path, job()) not in {None, "late"}
+    worker.clear_word(tmp_path, job())
+    assert not path.exists()
+    path.mkdir()
+    assert worker.word_left(tmp_path, job()) is None
+    worker.clear_word(tmp_path, job())
+    worker.clear_word(tmp_path / "no such folder", job())
+
+
+def test_a_workplace_is_opened_once_and_of_other_settings_refused(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
+    config = small(data={"limit": 90}, cohort=3)
+    run = address_of(prepare(config, tmp_path / "workplace").folder, config)
+    with threads(2):
+        place = worker.workplace(run)
+        assert torch.get_num_threads() == 1  # the run's, for as long as the process lives
+        assert worker.workplace(run) is place
+        with pytest.raises(RunError, match="was prepared for other settings"):
+            worker.workplace(RunAddress(run.folder, "another"))
+        with pytest.raises(RunError, match="no prepared workplace"):
+            worker.workplace(RunAddress(str(tmp_path / "nowhere"), run.fingerprint))
 
 
 @pytest.mark.parametrize(
     ("asked", "own", "expected"),
-    [(None, None, None), (900, None, 900), (None, 700, 700), (900, 700, 700), (500, 700, 500)],
+    [(None, None, None), (900, None, 900), (None, 700, 700), (900, "700", 700), (500, 700, 500)],
 )
 def test_a_devices_own_budget_counts_where_it_is_smaller(
-    asked: int | None, own: int | None, expected: int | None
+    asked: int | None, own: int | str | None, expected: int | None
 ) -> None:
-    job = Job(1, 0, Resources(asked, 16, 4), 0.1)
-    found = within_own_budget(job, {} if own is None else {"budget": own})
-    assert found.resources == Resources(expected, 16, 4)
+    found = worker.within_own_budget(job(budget_bytes=asked), {} if own is None else {"budget": own})
+    assert found == job(budget_bytes=expected)
+
+
+def test_a_budget_that_is_none_is_named() -> None:
+    with pytest.raises(RunError, match="budget is 'much', which is no number of bytes"):
+        worker.within_own_budget(job(), {"budget": "much"})
+
+
+def test_folders_are_those_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunAddress("runs/x/workplace", "f")
+    assert worker.folder_of(run) == Path("runs/x/workplace")
+    assert worker.state_folder(run) == Path("runs/x/devices")
+    monkeypatch.setenv("FED_ASI_WORKPLACE_DIR", "/shared")
+    assert worker.folder_of(RunAddress("x", "f")) == Path("/shared/x")
+    assert worker.state_folder(run) is None
+    monkeypatch.setenv("FED_ASI_STATE_DIR", "/own")
+    assert worker.state_folder(run) == Path("/own")

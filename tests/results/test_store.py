@@ -15,6 +15,7 @@ from fed_asi.fleets.config import GroupConfig, RunConfig
 from fed_asi.results.lock import RunLock, is_locked, new_folder
 from fed_asi.results.schema import FILE_NAME, DeviceRecord, DeviceRoundRecord, RoundRecord
 from fed_asi.results.store import RunStore
+from fed_asi.results.summary import summarise
 
 CONFIG = RunConfig(name="x", cohort=2, rounds=2, groups=(GroupConfig(name="a", count=3, budget=1000),))
 
@@ -181,3 +182,78 @@ def test_names_of_runs(tmp_path):
 def test_reading_takes_the_file_or_its_folder(store):
     with RunStore.read(store.folder / FILE_NAME) as reader:
         assert reader.folder == Path(store.folder)
+
+
+def without(folder: Path, table: str, *columns: str) -> None:
+    """Make the run's file one of before these columns were added."""
+    connection = sqlite3.connect(folder / FILE_NAME)
+    for column in columns:
+        connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    connection.commit()
+    connection.close()
+
+
+@pytest.fixture
+def older(store):
+    store.add_devices([DeviceRecord(i, "a", None, 32, 4, 77) for i in range(3)])
+    store.add_round(RoundRecord(1, 2, 2, 0.5, 0.9, bytes_up=7), devices(1))
+    store.close()
+    without(store.folder, "device_rounds", "ranks", "published_bytes", "weight_bytes")
+    without(store.folder, "rounds", "bytes_up", "lr")
+    return store.folder
+
+
+def test_a_file_of_before_a_column_is_read_with_its_default(older):
+    before = (older / FILE_NAME).read_bytes()
+    with RunStore.read(older) as reader:
+        assert [row.ranks for row in reader.device_rounds(1)] == [{}, {}]
+        assert [row.weight_bytes for row in reader.device_rounds()] == [None, None]
+        assert reader.rounds() == [RoundRecord(1, 2, 2, 0.5, 0.9, bytes_up=0)]
+        assert reader.select("SELECT round, bytes_up, lr FROM rounds") == [
+            (1, 0, None)
+        ]  # one's own queries too
+        assert summarise(reader).groups[0].published_bytes is None
+    assert (older / FILE_NAME).read_bytes() == before
+
+
+def test_a_run_of_before_a_column_goes_on(older):
+    with RunStore.open(older) as again:
+        again.add_round(RoundRecord(2, 2, 2, 0.4, 0.9, bytes_up=5), devices(2))
+    with RunStore.read(older) as reader:
+        assert [record.bytes_up for record in reader.rounds()] == [0, 5]
+        assert [row.ranks for row in reader.device_rounds()] == [{}, {}, {"conv": [1, 2]}, {"conv": [1, 2]}]
+
+
+def test_a_column_of_a_newer_program_is_left_alone(store):
+    store.add_round(asked(1), devices(1))
+    store.close()
+    connection = sqlite3.connect(store.folder / FILE_NAME)
+    connection.execute("ALTER TABLE rounds ADD COLUMN joules REAL")
+    connection.close()
+    with RunStore.open(store.folder) as again:
+        again.add_round(asked(2), devices(2))
+        assert [record.round for record in again.rounds()] == [1, 2]
+
+
+def test_a_file_without_a_column_that_every_run_has_is_named(older):
+    without(older, "rounds", "asked")
+    for opened in (RunStore.read, RunStore.open):
+        with pytest.raises(RunError, match=r"run.sqlite is no whole run: it lacks the column asked"):
+            opened(older)
+    assert not is_locked(older)
+
+
+def test_extreme_values_are_held_or_refused_by_name(store):
+    record = DeviceRoundRecord(
+        1, 0, "trained", cause="half a pair \ud800, a zero \0", num_examples=2**63 - 1, loss_after=1e308
+    )
+    store.add_round(asked(1, 1), [record])
+    (back,) = store.device_rounds(1)
+    assert (back.num_examples, back.loss_after) == (2**63 - 1, 1e308)
+    assert back.cause == "half a pair ?, a zero \0"
+    for number in (2**63, -(2**63) - 1, 10**5000):
+        with pytest.raises(RunError, match=r"^steps is a number of \d+ bits, and the records hold 64$"):
+            store.add_round(asked(2, 1), [DeviceRoundRecord(2, 0, "trained", steps=number)])
+    assert len(store.rounds()) == 1
+    store.note("half \udfff")
+    assert store.notes() == ["half ?"]

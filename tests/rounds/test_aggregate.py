@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import math
 import random
 
 import pytest
@@ -80,7 +82,19 @@ def test_same_device_twice_is_an_error() -> None:
         (Update(0, 1, {"a": torch.zeros(2), "b": torch.zeros(1, 1)}), "surplus tensor b"),
         (Update(0, 1, {"a": torch.zeros(2), "z": torch.zeros(1)}), "surplus tensor z"),
         (Update(0, 0, {"a": torch.zeros(2)}), "0 examples"),
+        (Update(0, -(10**5000), {"a": torch.zeros(2)}), "update of -1 examples"),
+        (Update(0, 10**5000, {"a": torch.zeros(2)}), "update of 9223372036854775808 examples"),
         (Update(0, 1, {"a": torch.zeros(2)}, factors={"a": float("nan")}), "weight nan"),
+        (Update(0, 1, {"a": torch.zeros(2)}, factors={"a": float("inf")}), "weight inf"),
+        (Update(0, 1, {"a": torch.zeros(2)}, factors={"a": -0.5}), "weight -0.5"),
+        (Update(0, 1, {"a": torch.zeros(2)}, factors={"a": 1e7}), "no number from 0 to 1e"),
+        (Update(0, 1, {"a": torch.zeros(2, dtype=torch.complex64)}), "a is torch.complex64"),
+        (Update(0, 1, {"a": torch.zeros(2, dtype=torch.bool)}), "a is torch.bool"),
+        (Update(0, 1, {"a": torch.zeros(2, dtype=torch.uint16)}), "a is torch.uint16"),
+        (Update(0, 1, {"a": torch.tensor(1.0)}), r"a has shape \(\), not"),
+        (Update(0, 1, {"a": torch.zeros(0, 2**40)}), "a has shape"),
+        (Update(0, 1, {"a": torch.zeros(2).to_sparse()}), "a is no plain tensor on cpu"),
+        (Update(0, 1, {"a": torch.zeros(2, device="meta")}), "a is no plain tensor on cpu"),
     ],
 )
 def test_bad_updates_are_named(update: Update, cause: str) -> None:
@@ -90,3 +104,33 @@ def test_bad_updates_are_named(update: Update, cause: str) -> None:
 
 def test_good_update_passes() -> None:
     check_update(Update(0, 4, {"a": torch.zeros(2)}), REFERENCE, {"a"})
+
+
+NUMBERS = st.one_of(
+    st.integers(-3, 3), st.integers(), st.sampled_from([2**63 - 1, 2**63, 10**400]), st.integers(1, 100)
+)
+FACTORS = st.one_of(st.floats(), st.floats(0.0, 1.0), st.sampled_from([0.0, 5e-324, 1e6]))
+HUGE = [0.0, 1.0, -1.0, 3.4e38, -3.4e38, 1e-45, 1e100, -1e100, 1e101, 1.7e308, float("nan"), float("inf")]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from([torch.float16, torch.float32, torch.float64]),
+    st.lists(st.tuples(NUMBERS, FACTORS, st.sampled_from(HUGE)), max_size=5),
+)
+def test_what_passes_the_check_has_an_average(
+    dtype: torch.dtype, sent: list[tuple[int, float, float]]
+) -> None:
+    reference = {"a": torch.zeros(2, dtype=dtype)}
+    kept, values = list[Update](), list[float]()
+    for k, (examples, factor, value) in enumerate(sent):
+        tensor = torch.full((2,), value, dtype=torch.float64).to(dtype)
+        update = Update(k, examples, {"a": tensor}, {"a": factor})
+        with contextlib.suppress(UpdateError):
+            check_update(update, reference, {"a"})
+            kept.append(update)
+            values.append(float(tensor[0]))
+    found = float(average(kept, reference)["a"][0])
+    assert math.isfinite(found)
+    largest = max(map(abs, values), default=0.0)
+    assert abs(found) <= largest * (1 + 1e-2) + 1e-30  # half a unit in the last place of float16

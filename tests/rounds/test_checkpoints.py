@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from fed_asi import files
-from fed_asi.devices import warm_factors
 from fed_asi.errors import RunError
 from fed_asi.rounds import checkpoints
 from fed_asi.rounds.checkpoints import Checkpoint
@@ -75,18 +74,3 @@ def test_folder_under_a_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file, not a folder")
     with pytest.raises(RunError, match="cannot write"):
         checkpoints.save(tmp_path / "runs" / "checkpoints", at(0))
-
-
-def test_factors_keep_the_round_they_started_from(tmp_path: Path) -> None:
-    for round, base in ((2, 0), (5, 2), (9, 5)):
-        warm_factors.save_factors(tmp_path, 3, round, base, {"conv": [torch.full((4, 2), float(round))]})
-    assert sorted(p.name for p in (tmp_path / "000003").iterdir()) == ["round-000005.pt", "round-000009.pt"]
-    # Round 9 was cut off and is done again: it must start from round 5, not from its own first try.
-    again = warm_factors.load_factors(tmp_path, 3, 5)
-    assert again is not None
-    assert torch.equal(again["conv"][0], torch.full((4, 2), 5.0))
-
-
-def test_no_factors_is_none(tmp_path: Path) -> None:
-    assert warm_factors.load_factors(tmp_path, 3, 0) is None
-    assert warm_factors.load_factors(tmp_path, 3, 4) is None

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from fed_asi.data.shards import Shards
 from fed_asi.devices import calibration
-from fed_asi.devices.reply import failure
+from fed_asi.devices.reply import Reply, failure
+from fed_asi.devices.sums import Expected
+from fed_asi.errors import RunError
+from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.resources import Resources
 from fed_asi.planning.profile import Profile
 from fed_asi.results.progress import Unwatched
 from fed_asi.results.store import RunStore
 from fed_asi.rounds import pooled_calibration
 from fed_asi.rounds.executor import LoopExecutor
-from fed_asi.rounds.run import conduct, recording, run_loop
+from fed_asi.rounds.run import recording, run_loop
 from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.prepare import prepare
 from runs import records, small
@@ -47,17 +55,18 @@ def first_pass(place: Workplace, devices: list[int]) -> list[dict[str, torch.Ten
 
 
 def test_sums_of_two_devices_are_those_of_their_images_together(place: Workplace) -> None:
-    shards = [place.shard(i).train[:16] for i in (0, 1)]
-    assert all(len(rows) >= 8 for rows in shards)
-    even = [rows[: len(rows) // 8 * 8] for rows in shards]  # so that micro-batches of 8 are the same ones
-
-    records = [calibration._recorded(place, place.inputs(torch.from_numpy(r)), place.labels[r]) for r in even]
-    both = torch.cat([torch.from_numpy(r) for r in even])
-    together = calibration._recorded(place, place.inputs(both), place.labels[both])
-    for first, second, pooled in zip(*records, together, strict=True):
-        added = pooled_calibration.add([calibration._sums(item, [1, 8]) for item in (first, second)])
-        for name, vector in calibration._sums(pooled, [1, 8]).items():
-            torch.testing.assert_close(added[name], vector, rtol=1e-6, atol=1e-9)
+    rows = np.arange(
+        16
+    )  # in micro-batches of 2: those of devices 0 and 1, one after another, are those of device 2
+    shards = Shards(np.concatenate([rows[:6], rows[6:], rows]), np.array([0, 6, 16, 32]))
+    data = place.config.data.model_copy(update={"holdout": 0.0})
+    pair = replace(place, shards=shards, config=place.config.model_copy(update={"data": data}))
+    *apart, together = first_pass(pair, [0, 1, 2])
+    added = pooled_calibration.add(apart)
+    assert set(added) == set(together)
+    assert any(name.endswith(" 2 1") for name in together)  # the channels' spectra in micro-batches of 2
+    for name, vector in together.items():
+        torch.testing.assert_close(added[name], vector, rtol=1e-6, atol=1e-9)
 
 
 def test_one_devices_sums_give_its_own_profile(place: Workplace) -> None:
@@ -110,21 +119,123 @@ def test_a_run_plans_from_it_and_can_be_repeated_and_resumed(whose: str, tmp_pat
     assert all(Profile.load(path) != server for path in made)
 
 
-def test_a_device_that_fails_is_left_out_and_named(tmp_path: Path) -> None:
-    config = small(method=PLANNER | {"calibration": "federated", "calibration_devices": 3}, groups=FEW)
+class OneSends(LoopExecutor):
+    """Devices of which one sends something else in one pass of the calibration; in training all are honest."""
 
-    class OneFails(LoopExecutor):
-        def train(self, jobs, tensors):  # type: ignore[no-untyped-def]
-            for job in jobs:
-                if job.phase != "train" and job.partition_id == jobs[0].partition_id == first:
-                    yield failure(job.partition_id, "killed", "stopped by a test")
-                else:
-                    yield from super().train([job], tensors)
+    def __init__(
+        self, place: Workplace, states: Path, phase: str, device: int, spoil: Callable[[Reply], Reply]
+    ) -> None:
+        super().__init__(place, states)
+        self.phase, self.device, self.spoil = phase, device, spoil
 
+    def train(self, jobs, tensors, sizes=None):  # type: ignore[no-untyped-def]
+        for reply in super().train(jobs, tensors, sizes):
+            hit = jobs[0].phase == self.phase and reply.partition_id == self.device
+            yield self.spoil(reply) if hit else reply
+
+
+def changed(which: str, change: Callable[[torch.Tensor], torch.Tensor | None]) -> Callable[[Reply], Reply]:
+    """Return what changes the first vector whose name ends so; None takes it away."""
+
+    def spoil(reply: Reply) -> Reply:
+        name = next(name for name in sorted(reply.tensors) if name.endswith(which))
+        found = change(reply.tensors[name].clone())
+        others = {key: vector for key, vector in reply.tensors.items() if key != name}
+        return replace(reply, tensors=others if found is None else {**others, name: found})
+
+    return spoil
+
+
+SPOILED: dict[str, tuple[str, Callable[[Reply], Reply], str]] = {
+    "killed": (
+        "spectra",
+        lambda reply: failure(reply.partition_id, "killed", "stopped by a test"),
+        "stopped by",
+    ),
+    "missing": ("spectra", changed(" channels", lambda _vector: None), "missing vector "),
+    "surplus": (
+        "spectra",
+        lambda r: replace(r, tensors={**r.tensors, "x": torch.ones(1)}),
+        "surplus vector x",
+    ),
+    "type": ("spectra", changed(" channels", lambda v: v.float()), "torch.float32 of shape"),
+    "shape": ("spectra", changed(" channels", lambda v: v[:-1]), "not torch.float64 of ("),
+    "nan": ("spectra", changed(" channels", lambda v: v * float("nan")), "holds nan at 0, and may hold"),
+    "huge": ("spectra", changed(" channels", lambda v: v * 0 + 1e40), "holds 1e+40 at 0, and may hold"),
+    "negative": ("spectra", changed(" 2 0", lambda v: v - 1e9), "and may hold 0 to 1e+30"),
+    "images": ("spectra", changed("images", lambda v: v + 1), "images holds "),
+    "energies": ("trials", changed(" energies", lambda v: v - 1e9), "and may hold 0 to 1e+30"),
+    "bytes": ("trials", changed(" 2", lambda v: v + 10**6), " at 0, and may hold "),
+    "no trials": ("trials", changed(" 2", lambda _vector: None), "missing vector "),
+}
+
+
+@pytest.mark.parametrize("what", SPOILED)
+def test_a_device_whose_sums_are_wrong_is_left_out_and_named(
+    what: str, federated: tuple[RunConfig, Workplace], tmp_path: Path
+) -> None:
+    config, place = federated
+    phase, spoil, cause = SPOILED[what]
+    first = pooled_calibration.choose(place)[0]
     with recording(config, tmp_path / "run", resume=False) as store:
-        place = prepare(config, tmp_path / "run" / "workplace")
-        first = pooled_calibration.choose(place)[0]
-        conduct(place, store, OneFails(place, tmp_path / "devices"), Unwatched())
-        notes = " ".join(store.notes())
-    assert f"device {first} left out: stopped by a test" in notes
-    assert "sums of 2 devices" in notes
+        executor = OneSends(place, tmp_path / "devices", phase, first, spoil)
+        pooled_calibration.calibrate_on_devices(place, store, executor, Unwatched())
+        (left_out, said) = store.notes()
+    assert left_out.startswith(f"calibration: device {first} left out: ")
+    assert cause in left_out
+    assert "sums of 2 devices" in said
+    made = Profile.load(place.folder / calibration.EVERYONE)
+    assert made.num_examples > 0
+
+
+@pytest.fixture
+def federated(tmp_path: Path) -> tuple[RunConfig, Workplace]:
+    method = PLANNER | {
+        "calibration": "federated",
+        "calibration_devices": 3,
+        "methods": ["quantized", "vanilla"],
+    }
+    few = [{**group, "count": 2} for group in FEW]
+    config = small(method=method, groups=few, data={"limit": 90})
+    return config, prepare(config, tmp_path / "workplace")
+
+
+@pytest.mark.parametrize("extreme", [0.0, 1e30])
+def test_extreme_sums_within_bounds_still_make_a_profile(
+    extreme: float, federated: tuple[RunConfig, Workplace]
+) -> None:
+    """Whatever passes the check, the pooled profile is made, read back, and planned from."""
+    _, place = federated
+    for methods in (("quantized", "vanilla"), ("asi", "vanilla")):
+        method = place.config.method.model_copy(update={"methods": methods})
+        there = replace(place, config=place.config.model_copy(update={"method": method}))
+        pooled: dict[str, torch.Tensor] = {}
+        for phase in (calibration.SPECTRA, calibration.TRIALS):
+            expected = Expected.of(there, phase, pooled)
+            sent = []
+            for i in (0, 1):
+                bounds = expected.vectors(i)
+                sent.append(
+                    {n: torch.full_like(low, extreme).clamp(low, high) for n, (low, high) in bounds.items()}
+                )
+                expected.check(i, sent[-1])
+            pooled = pooled_calibration.add(sent) if phase == calibration.SPECTRA else pooled
+        made = pooled_calibration.pooled_profile(there, pooled, sent)
+        assert Profile.from_json(made.to_json()) == made
+        assert there.plans.replanned(made).first(Resources(None, 16, 2)).planned_bytes > 0
+
+
+def test_without_any_sums_the_run_ends_with_what_to_do(
+    federated: tuple[RunConfig, Workplace], tmp_path: Path
+) -> None:
+    config, place = federated
+
+    class NobodyAnswers(LoopExecutor):
+        def train(self, jobs, tensors, sizes=None):  # type: ignore[no-untyped-def]
+            yield from (failure(job.partition_id, "timeout", "asleep") for job in jobs)
+
+    executor = NobodyAnswers(place, tmp_path / "devices")
+    with recording(config, tmp_path / "run", resume=False) as store:
+        with pytest.raises(RunError, match=r'no device took part in the calibration; use .* = "server"'):
+            pooled_calibration.calibrate_on_devices(place, store, executor, Unwatched())
+        assert len(store.notes()) == 3

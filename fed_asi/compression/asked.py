@@ -1,0 +1,112 @@
+"""What a method, a mapping or a plan asks of each layer, and what therefore trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import nn
+from torch.nn.utils import parametrize
+
+from fed_asi import layers
+from fed_asi.compression.graph import Graph
+from fed_asi.compression.tune import tune_
+from fed_asi.errors import ConfigError, UnsupportedLayerError
+from fed_asi.layers.classes import CONVOLUTIONS
+from fed_asi.layers.compressed import weight_kind_of
+from fed_asi.methods import Method, Vanilla
+from fed_asi.methods.bases import Bases
+
+
+@runtime_checkable
+class PlanLike(Protocol):
+    """What compress_ reads of a plan: methods by layer, the micro-batch, and means by layer."""
+
+    @property
+    def methods(self) -> Mapping[str, Method]:
+        """Layer name -> how its input is kept; layers left out are frozen."""
+
+    @property
+    def micro_batch(self) -> int:
+        """Samples of one micro-batch."""
+
+    @property
+    def means(self) -> Mapping[str, Sequence[float]]:
+        """Layer name -> the fixed mean per channel of its input, for centered methods."""
+
+    @property
+    def bases(self) -> Mapping[str, Bases]:
+        """Layer name -> the factors that calibration fixed for its method."""
+
+
+def refusal(name: str, module: nn.Module, method: Method, graph: Graph) -> str | None:
+    """Return why a layer cannot be kept by `method`; None when it can."""
+    kind = layers.kind_of(module)
+    if parametrize.is_parametrized(module, "weight"):
+        return "its weight is no plain parameter (parametrised): as in plain PyTorch"
+    if kind is None:
+        return f"no compressed form of {type(module).__name__} is known"
+    if method.needs_pool and name not in graph.pooled:
+        return "its output does not only feed a global average pool, so the spatial mean would not be exact"
+    return kind.unsupported(module, method)
+
+
+def trains(module: nn.Module, *keys: str) -> bool:
+    """Return whether any parameter of the module's own, or one of those named, is trained."""
+    found = [module._parameters.get(key) for key in keys or module._parameters]
+    return any(p is not None and p.requires_grad for p in found)
+
+
+def is_weighted(module: nn.Module) -> bool:
+    """Return whether a method says how the module's input is kept."""
+    return weight_kind_of(module) is not None or isinstance(module, (*CONVOLUTIONS, nn.Linear))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Methods by layer; `strict` ones were named, so that what they cannot do is an error."""
+
+    methods: Mapping[str, Method]
+    strict: bool
+
+
+def asked_for(model: nn.Module, graph: Graph, spec: PlanLike | Method | Mapping[str, Method]) -> Asked:
+    """Return what the caller asks of each layer; what trains is set so."""
+    if isinstance(spec, Method):
+        return Asked(_everywhere(model, graph, spec), False)
+    methods = spec if isinstance(spec, Mapping) else spec.methods
+    parsed = {name: Method.parse(method) for name, method in methods.items()}
+    if not any(method.trains_bias for method in parsed.values()):
+        raise ConfigError("the plan trains no layer; name at least one with a method that trains it")
+    tune_(model, parsed, graph)
+    return Asked(parsed, True)
+
+
+def _everywhere(model: nn.Module, graph: Graph, method: Method) -> dict[str, Method]:
+    """Return what one method means for the layers that train now; the others of them are kept whole."""
+    trained = {
+        name: module
+        for name, module in model.named_modules()
+        if is_weighted(module) and trains(module, "weight")
+    }
+    targets = {n: m for n, m in trained.items() if isinstance(m, CONVOLUTIONS)} or trained
+    if not targets:
+        raise ConfigError("no convolution or linear layer is trained; call tune_last_ first")
+    accepted = {n: method for n, module in targets.items() if refusal(n, module, method, graph) is None}
+    if not accepted:
+        name, module = next(iter(targets.items()))
+        reason = refusal(name, module, method, graph)
+        raise UnsupportedLayerError(f"{method.kind!r} fits none of the trained layers; {name}: {reason}")
+    if not method.trains_weight:
+        for name in accepted:
+            _freeze_weight_(model, name, method, graph)
+    return {name: accepted.get(name, Vanilla()) for name in trained}
+
+
+def _freeze_weight_(model: nn.Module, name: str, method: Method, graph: Graph) -> None:
+    owners = [name, *([graph.norms[name]] if name in graph.norms else [])]
+    for owner in owners:
+        for key, parameter in model.get_submodule(owner)._parameters.items():
+            if parameter is not None and (key == "weight" or not method.trains_bias):
+                parameter.requires_grad_(False)

@@ -1,0 +1,106 @@
+"""Who the nodes are: every node that comes is asked which device it is, and what it answers is taken or named."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from flwr.app import Message, RecordDict
+
+from fed_asi.devices.edge import readable
+from fed_asi.errors import RunError, UpdateError
+from fed_asi.flower import messages
+from fed_asi.flower.failures import meaning
+from fed_asi.flower.mail import Mail
+from fed_asi.flower.waiting import Waiting
+
+
+class Nodes:
+    """The nodes of a fleet. of: partition id -> node id of the devices that are there.
+
+    expected: devices of the fleet. note: gets a line on each node that is not taken. A node that does not say which
+    device it is, or names one that is there already or that the fleet does not have, gets no jobs and is asked again
+    before the next round.
+    """
+
+    def __init__(self, mail: Mail, expected: int, waiting: Waiting, note: Callable[[str], None]) -> None:
+        self._mail, self._expected, self._waiting, self._note = mail, expected, waiting, note
+        self._asked: dict[str, int] = {}  # by message id: the node that has not answered yet
+        self._known: set[int] = set()
+        self._told: set[str] = set()
+        self.of: dict[int, int] = {}
+
+    def find(self) -> None:
+        """Wait until every device is there, or time is up, and ask each who it is.
+
+        Raises RunError where none came, or, as the run has not begun, where two say they are the same device.
+        """
+        until = time.monotonic() + self._waiting.nodes_seconds
+        while len(self._mail.nodes()) < self._expected and time.monotonic() < until:
+            self._waiting.pause()
+        for partition_id in self.ask():
+            raise RunError(f"two nodes say they are device {partition_id}: give each its own partition-id")
+        if not self.of:
+            why = "".join(f"; {text}" for text in sorted(self._told)[:1])
+            raise RunError(f"no device came within {self._waiting.nodes_seconds:.0f} s{why}")
+
+    def ask(self) -> list[int]:
+        """Ask the nodes not known yet who they are; forget those that left.
+
+        Returns the devices that a second node claimed to be. A node that does not answer is waited for once, when it
+        is asked; its answer is still taken when it comes later.
+        """
+        present = self._mail.nodes()
+        self._known &= present
+        self.of = {partition_id: node for partition_id, node in self.of.items() if node in present}
+        self._asked = {sent: node for sent, node in self._asked.items() if node in present}
+        fresh = set()
+        for node in sorted(present - self._known - set(self._asked.values())):
+            if sent := self._mail.send(RecordDict(), node, "query"):
+                self._asked[sent] = node
+                fresh.add(sent)
+        return self._answers(fresh)
+
+    def _answers(self, fresh: set[str]) -> list[int]:
+        """Take the answers that come; wait for those to the questions just asked."""
+        twice = []
+        until = time.monotonic() + self._waiting.start_seconds + 0.1 * len(fresh)
+        while self._asked:
+            for sent, found in self._mail.replies(set(self._asked)):
+                twice += self._taken(self._asked.pop(sent), found)
+            if not fresh & set(self._asked) or time.monotonic() > until:
+                break
+            self._waiting.pause()
+        return twice
+
+    def _taken(self, node: int, found: Message | str) -> list[int]:
+        """Take a node in by its answer, or tell why not. Returns the device it claims that another node is."""
+        try:
+            partition_id = self._read(found)
+        except UpdateError as error:
+            self._tell(f"node {node} gets no jobs: {error}")
+            return []
+        if partition_id in self.of:
+            self._tell(f"node {node} gets no jobs: it says it is device {partition_id}, as another node does")
+            return [partition_id]
+        self._known.add(node)
+        self.of[partition_id] = node
+        return []
+
+    def _read(self, found: Message | str) -> int:
+        if isinstance(found, str):
+            raise UpdateError(found)
+        if found.has_error():
+            raise UpdateError(readable(meaning(found.error.code, str(found.error.reason or ""))[1]))
+        if not found.has_content():
+            raise UpdateError("its answer is empty")
+        who = messages.read_who(found.content)
+        if who.partition_id >= self._expected:
+            raise UpdateError(f"{who.host} says it is device {who.partition_id}, of {self._expected} from 0")
+        return who.partition_id
+
+    def _tell(self, text: str) -> None:
+        """Note a line once, however often the node says the same."""
+        if text not in self._told:
+            self._told.add(text)
+            self._note(text)

@@ -1,0 +1,99 @@
+"""A record's dataclass as an SQL table: made, filled, and completed where an older file lacks a column."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Any
+
+from fed_asi.errors import RunError
+from fed_asi.results.schema import DeviceRecord, DeviceRoundRecord, RoundRecord, RunRecord
+
+TABLES: dict[str, tuple[type, str]] = {
+    "run": (RunRecord, ""),
+    "devices": (DeviceRecord, "PRIMARY KEY (partition_id)"),
+    "rounds": (RoundRecord, "PRIMARY KEY (round)"),
+    "device_rounds": (DeviceRoundRecord, "PRIMARY KEY (round, partition_id)"),
+}
+
+
+_SQL_TYPES = {"int": "INTEGER", "float": "REAL"}
+
+
+_SQL_LIMIT = 1 << 63  # SQLite's integers are below it, and not below its negative
+
+
+def create(connection: sqlite3.Connection, table: str) -> None:
+    """Make an empty table."""
+    record, key = TABLES[table]
+    columns = [f"{one.name} {_sql_type(one)}" for one in fields(record)]
+    connection.execute(f"CREATE TABLE {table} ({', '.join([*columns, key] if key else columns)})")
+
+
+def insert(connection: sqlite3.Connection, table: str, records: Iterable[Any]) -> None:
+    """Write records; one with the key of another replaces it."""
+    names = [one.name for one in fields(TABLES[table][0])]
+    marks = ", ".join("?" for _ in names)
+    rows = ([cell(name, getattr(record, name)) for name in names] for record in records)
+    connection.executemany(f"INSERT OR REPLACE INTO {table} ({', '.join(names)}) VALUES ({marks})", rows)
+
+
+def cell(name: str, value: Any) -> Any:
+    """Return a value as SQLite holds it. Raises RunError for an integer that it cannot hold."""
+    if isinstance(value, dict):
+        return json.dumps(value, sort_keys=True)
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()  # half a surrogate pair is no text
+    if isinstance(value, int) and not -_SQL_LIMIT <= value < _SQL_LIMIT:
+        raise RunError(f"{name} is a number of {value.bit_length()} bits, and the records hold 64")
+    return value
+
+
+def add_columns(connection: sqlite3.Connection, table: str, file: Path) -> None:
+    """Give a table of an older file the columns it lacks, with their defaults, so that it can be written on.
+
+    Raises RunError where a column is lacking that has no default.
+    """
+    for column in _lacking(connection, table):
+        added = f"{column.name} {_sql_type(column)} DEFAULT {_default(column, file)}"
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN {added}")
+
+
+def stand_in(connection: sqlite3.Connection, table: str, file: Path) -> None:
+    """Put a view that has the lacking columns before a table of an older file, which stays as it is.
+
+    Raises RunError where a column is lacking that has no default.
+    """
+    lacking = _lacking(connection, table)
+    if lacking:
+        made = [f"{_default(column, file)} AS {column.name}" for column in lacking]
+        columns = ", ".join([*_there(connection, table), *made])
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute(f"CREATE TEMP VIEW {table} AS SELECT {columns} FROM main.{table}")
+
+
+def _sql_type(column: Field[Any]) -> str:
+    return _SQL_TYPES.get(str(column.type).split(" |")[0], "TEXT")
+
+
+def _there(connection: sqlite3.Connection, table: str) -> list[str]:
+    return [name for _, name, *_ in connection.execute(f"PRAGMA main.table_info({table})")]
+
+
+def _lacking(connection: sqlite3.Connection, table: str) -> list[Field[Any]]:
+    there = set(_there(connection, table))
+    return [column for column in fields(TABLES[table][0]) if column.name not in there]
+
+
+def _default(column: Field[Any], file: Path) -> str:
+    """Return a column's default as SQL. Raises RunError for a column that has none."""
+    default = column.default if column.default_factory is MISSING else column.default_factory()
+    if default is MISSING:
+        raise RunError(f"{file} is no whole run: it lacks the column {column.name}, which every run has")
+    if default is None:
+        return "NULL"
+    held = cell(column.name, default)
+    return str(held) if isinstance(held, (int, float)) else "'" + str(held).replace("'", "''") + "'"

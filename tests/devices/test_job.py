@@ -1,0 +1,31 @@
+"""What a device is asked, as the small JSON of a message."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fed_asi.devices.job import JOB_VERSION, Job
+from fed_asi.errors import FedAsiError
+from runs import job
+
+
+def test_a_job_survives_the_wire() -> None:
+    sent = job(budget_bytes=4096, check=True, deadline_seconds=2.5)
+    assert Job.from_json(sent.to_json()) == sent
+    assert Job.from_json(job().to_json()) == job()  # no deadline is infinite
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "7", '"job"', "{", "[" * 10**5, json.dumps({"version": JOB_VERSION, "colour": "red"})]
+)
+def test_what_is_no_job_is_one_line(text: str) -> None:
+    with pytest.raises(FedAsiError, match=r"^what the server sent is no job: .+$"):
+        Job.from_json(text)
+
+
+def test_a_job_of_another_version_is_told_so() -> None:
+    for version in (99, None, "1"):
+        with pytest.raises(FedAsiError, match=r"^the server speaks another version"):
+            Job.from_json(json.dumps({**json.loads(job().to_json()), "version": version}))

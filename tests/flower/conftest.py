@@ -1,0 +1,11 @@
+"""Flower's own imports warn, and in these tests a warning is an error: it is imported here, before any of them."""
+
+from __future__ import annotations
+
+import warnings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import flwr.app
+    import flwr.clientapp
+    import flwr.serverapp  # noqa: F401

@@ -1,0 +1,67 @@
+"""A device's warm factors: from its Flower state, else from its disk, else one line on what is broken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+from fed_asi.devices.warm_factors import OnDisk
+from fed_asi.errors import RunError
+from fed_asi.flower.device_state import DeviceState
+from runs import job
+
+FACTORS = {"conv": [torch.randn(4, 2), torch.zeros(0), torch.randn(3, 1)]}
+
+
+def same(found: object) -> bool:
+    return isinstance(found, dict) and all(
+        torch.equal(a, b) for a, b in zip(found["conv"], FACTORS["conv"], strict=True)
+    )
+
+
+def test_factors_are_those_of_the_round_the_job_names(tmp_path: Path) -> None:
+    flower = RecordDict()
+    state = DeviceState(flower, tmp_path)
+    assert state.factors(job()) is None
+    state.keep(job(round=4), FACTORS)
+    assert same(DeviceState(flower, None).factors(job(factors_round=4)))  # with no disk
+    assert same(DeviceState(RecordDict(), tmp_path).factors(job(factors_round=4)))  # after a kill
+    assert DeviceState(flower, tmp_path).factors(job(factors_round=3)) is None
+    assert DeviceState(flower, None).factors(job(factors_round=0)) is None
+
+
+def test_the_disk_has_what_the_state_has_no_more(tmp_path: Path) -> None:
+    state = DeviceState(RecordDict(), tmp_path)
+    state.keep(job(round=4), FACTORS)
+    state.keep(job(round=6, factors_round=4), {"conv": [torch.ones(4, 2)]})
+    assert same(state.factors(job(round=6, factors_round=4)))
+
+
+@pytest.mark.parametrize(
+    "flower",
+    [
+        RecordDict({"factors-round": ConfigRecord({"other": 4})}),
+        RecordDict({"factors-round": ArrayRecord()}),
+        RecordDict({"factors-round": ConfigRecord({"round": 4})}),
+        RecordDict(
+            {
+                "factors-round": ConfigRecord({"round": 4}),
+                "factors": ArrayRecord({"conv|0": Array("float32", (1,), "numpy.ndarray", b"no array")}),
+            }
+        ),
+        RecordDict(
+            {
+                "factors-round": ConfigRecord({"round": 4}),
+                "factors": ArrayRecord({"conv|0": Array("float32", (1,), "pickle", b"")}),
+            }
+        ),
+    ],
+    ids=["no round", "no numbers", "no arrays", "noise", "pickle"],
+)
+def test_a_broken_state_is_one_line(flower: RecordDict, tmp_path: Path) -> None:
+    OnDisk(tmp_path).keep(job(round=4), FACTORS)
+    with pytest.raises(RunError, match=r"^its Flower state holds no warm factors: .+$"):
+        DeviceState(flower, tmp_path).factors(job(factors_round=4))
