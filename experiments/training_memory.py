@@ -66,7 +66,7 @@ HEADING = """# Everything a training step holds
 
 Made by `python experiments/training_memory.py > docs/training_memory.md`; MCUNet, last 4 convolutions and head,
 float32, plain SGD. *Saved* bytes are what budgets are held against by default; the rest is counted here, so
-that "fits in N KiB" is never said of a part. Transients are peaks of PyTorch on CPU, whose operations make
+that nobody reads "fits in N KiB" of a part alone. Transients are peaks of PyTorch on CPU, whose operations make
 temporaries that a microcontroller's kernels would not; the trunk's runs while nothing is saved."""
 
 if __name__ == "__main__":

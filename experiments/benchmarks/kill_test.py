@@ -36,7 +36,7 @@ public = 120
 [pretrain]
 epochs = 2
 [method]
-name = "asi"
+name = "{method}"
 layers = 2
 [train]
 epochs = 4
@@ -145,6 +145,8 @@ def main() -> int:
         "--first", type=int, default=1, help="of the kills, whose moments are drawn by number"
     )
     parser.add_argument("--backend", default="flower", choices=("flower", "loop"))
+    # Factors of "asi-published" are warm: a state of devices, which a resumed run has to find again.
+    parser.add_argument("--method", default="asi", choices=("asi", "asi-published"))
     parser.add_argument("--in-rounds", action="store_true", help="kill after round 0, not at any moment")
     parser.add_argument("--log", type=Path)
     given = parser.parse_args()
@@ -154,7 +156,7 @@ def main() -> int:
         out = Path(temporary)
         os.environ["FED_ASI_FEATURES_DIR"] = str(out / "features")
         fleet = out / "fleet.toml"
-        fleet.write_text(FLEET)
+        fleet.write_text(FLEET.format(method=given.method))
         started = time.monotonic()
         code = finish([str(fleet), "--out", str(out / "whole"), "--backend", given.backend])
         longest = time.monotonic() - started

@@ -1,15 +1,11 @@
-"""Layers that keep only what their backward pass needs, one file a kind, registered."""
+"""Layers that keep only what their backward pass needs: one file a kind, found by itself."""
 
 from __future__ import annotations
 
 from functools import partial
 from importlib import import_module
+from pkgutil import iter_modules
 
-from fed_asi.layers import activation as activation
-from fed_asi.layers import dropout as dropout
-from fed_asi.layers import gradient_filter as gradient_filter
-from fed_asi.layers import norm as norm
-from fed_asi.layers import pool as pool
 from fed_asi.layers.base import (
     LayerKind,
     LayerState,
@@ -56,4 +52,8 @@ __all__ = [
     "state_of",
 ]
 
+_LATE = {"stochastic_depth"}  # files that import a library which may never be needed
+for _module in iter_modules(__path__):  # a new kind is a new file, and nothing else
+    if _module.name not in _LATE:
+        import_module(f"{__name__}.{_module.name}")
 register_late("torchvision.ops.stochastic_depth", partial(import_module, "fed_asi.layers.stochastic_depth"))

@@ -43,3 +43,12 @@ def test_what_is_shown_or_said_acts_on_no_terminal(capsys):
     console.show("a\x1b[2J\nb\r")
     console.say("a\nb\x1b")
     assert capsys.readouterr() == ("a\\x1b[2J\nb\\r\n", "a\\nb\\x1b\n")
+
+
+def test_a_reader_that_has_gone_is_left_to_main():
+    class Gone(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):  # rich's own console ends the program with exit code 1
+        console.Terminal(file=Gone()).print("a table")

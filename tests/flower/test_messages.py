@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from flwr.common.serde import recorddict_to_proto
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,6 +77,26 @@ def test_bytes_reported_are_those_on_the_wire() -> None:
     up = len(recorddict_to_proto(content).SerializeToString())
     assert got.bytes_up is not None
     assert got.bytes_up <= up <= 1.02 * got.bytes_up + 512
+
+
+def test_everything_survives_flowers_own_wire() -> None:
+    """Deployed, messages go through protobuf, which has its own words for numbers and texts."""
+    sent = Reply(
+        2, {"outcome": "trained", "num_examples": 3}, {"a": torch.randn(2, 3)}, ("a",), host_seconds=2.0
+    )
+    through = [
+        recorddict_from_proto(recorddict_to_proto(content))
+        for content in (
+            write_reply(sent),
+            messages.write_who(3, "host", 4096),
+            write_job(job(), pack(sent.tensors), RUN),
+        )
+    ]
+    back = read_reply(job(), through[0], ROOM)
+    assert (back.stats, back.host_seconds) == (sent.stats, 2.0)
+    assert torch.equal(back.tensors["a"], sent.tensors["a"])
+    assert read_who(through[1]).budget == 4096
+    assert read_job(through[2])[0] == job()
 
 
 def raw(header: str, data: bytes = b"\0" * 8, stype: str = "numpy.ndarray") -> Array:

@@ -22,6 +22,8 @@ from fed_asi.workplace.address import run_fingerprint, workplace_folder
 from fed_asi.workplace.prepare import prepare
 from runs import records, small
 
+WARM = {"name": "asi-published", "layers": 1, "calibration_images": 8}  # whose factors outlive a round
+
 
 @pytest.fixture(autouse=True)
 def _features(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +42,7 @@ def test_a_run_records_everything_and_can_be_repeated(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
-    config = small(rounds=3, method={"name": "asi-published"})  # whose factors outlive a round
+    config = small(rounds=3, method=WARM)
     run_loop(config, tmp_path / "whole")
     with recording(config, tmp_path / "cut", resume=False) as store:
         place = prepare(config, workplace_folder(tmp_path / "cut"))

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 def test_killed_at_any_moment_it_ends_with_the_same_bits(backend: str, kills: int) -> None:
     script = ROOT / "experiments" / "benchmarks" / "kill_test.py"
     command = [sys.executable, str(script), "--kills", str(kills), "--backend", backend]
+    command += ["--method", "asi-published"]
     test = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         said, _ = test.communicate(timeout=550)
@@ -60,6 +61,7 @@ def test_ctrl_c_ends_it_within_seconds_and_it_can_go_on(tmp_path: Path, backend:
     environment = {**os.environ, "FED_ASI_FEATURES_DIR": str(tmp_path / "features")}
     command = [sys.executable, "-m", "fed_asi", "run", str(tmp_path / "fleet.toml")]
     command += ["--out", str(tmp_path), "--backend", backend]
+    command += ["--method", "asi-published"]
     run = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, stderr=subprocess.PIPE)
     folder = tmp_path / "stopped"
     try:

@@ -1,0 +1,46 @@
+"""Where a run's workplace is, and which settings make it another one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fed_asi.workplace.address import address_of, run_fingerprint, workplace_folder
+from runs import small
+
+
+def test_it_is_in_the_runs_own_folder_or_under_a_shared_one(monkeypatch, tmp_path):
+    monkeypatch.delenv("FED_ASI_WORKPLACE_DIR", raising=False)
+    assert workplace_folder(Path("runs/demo")) == Path("runs/demo/workplace")
+    assert address_of(tmp_path, small()).folder == str(tmp_path.resolve())
+    monkeypatch.setenv("FED_ASI_WORKPLACE_DIR", "/workplace")
+    assert workplace_folder(Path("runs/demo")) == Path("/workplace/demo")
+    assert (
+        address_of(tmp_path / "demo", small()).folder == "demo"
+    )  # each side has its own path to what is shared
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "another"},
+        {"compute": {"workers": 7}},
+        {"compute": {"backend": "flower"}},
+        {"compute": {"ray_address": "10.0.0.1:6379"}},
+        {"compute": {"deadline_seconds": 9.0}},
+    ],
+    ids=str,
+)
+def test_where_and_how_fast_it_runs_makes_no_other_run(changes: dict[str, Any]):
+    assert run_fingerprint(small(**changes)) == run_fingerprint(small())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"seed": 2}, {"method": {"layers": 3}}, {"data": {"limit": 200}}, {"compute": {"threads": 2}}],
+    ids=str,
+)
+def test_whatever_may_change_the_weights_makes_another_run(changes: dict[str, Any]):
+    assert run_fingerprint(small(**changes)) != run_fingerprint(small())
