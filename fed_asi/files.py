@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,11 +36,24 @@ def write_file(path: Path, content: bytes, *, sync: bool = True) -> None:
             if sync:
                 os.fsync(file.fileno())
         Path(temporary).replace(path)
+        if sync:
+            _sync_folder(path.parent)
     except OSError as error:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
         raise RunError(f"cannot write {path}: {error.strerror}; what was recorded so far is kept") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder outlive a power cut, where the system can do that."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_writable(path: Path) -> None:
@@ -88,7 +102,13 @@ def pack(content: dict[str, Any]) -> bytes:
 def unpack(path: Path) -> dict[str, Any]:
     """Return what `pack` made. Raises RunError for a file that is missing, corrupt or of another version."""
     try:
-        content = torch.load(io.BytesIO(path.read_bytes()), weights_only=True)
+        held = io.BytesIO(path.read_bytes())
+        with zipfile.ZipFile(held) as parts:  # torch does not look at its checksums
+            damaged = parts.testzip()
+        if damaged is not None:
+            raise ValueError(f"the checksum of {damaged} is another")
+        held.seek(0)
+        content = torch.load(held, weights_only=True)
     except FileNotFoundError:
         raise RunError(f"no file {path}") from None
     except (

@@ -119,6 +119,7 @@ def do_job(place: Workplace, job: Job, tensors: Mapping[str, Tensor], state: Sta
         state.keep(job, kept)
     except RunError as error:
         notes.append(f"device {job.partition_id} could not keep its warm factors: {error}")
+        reply = replace(reply, stats={**reply.stats, "factors_bytes": 0})  # its next round starts afresh
     return replace(reply, notes=(*reply.notes, *notes))
 
 

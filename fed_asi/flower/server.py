@@ -18,6 +18,7 @@ from fed_asi.flower.executor import FlowerExecutor
 from fed_asi.flower.flower_private import ENGINE, quicken
 from fed_asi.flower.simulation import workers
 from fed_asi.flower.waiting import Waiting
+from fed_asi.flower.worker import state_folder
 from fed_asi.results.lock import new_folder
 from fed_asi.results.progress import Terminal
 from fed_asi.results.rich_text import plain
@@ -59,7 +60,7 @@ def serve(home: Path, grid: Grid, context: Context) -> None:
         run = address_of(place.folder, config)
         executor = FlowerExecutor(grid, config.num_devices, run, waiting, states, store.note)
         executor.find_devices()
-        conduct(place, store, executor, watcher)
+        conduct(place, store, executor, watcher, None if deployed else state_folder(run))
     with RunStore.read(folder) as done:
         code = done.exit_code()
     if code:

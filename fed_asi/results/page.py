@@ -59,6 +59,7 @@ def _run(summary: Summary, figures: Mapping[str, bytes]) -> Iterable[str]:
     run = summary.run
     yield f"<h1>{escape(summary.name)}</h1>\n"
     yield f'<p class="under">{escape(_under(summary))}</p>\n'
+    yield _list("Missing", summary.missing, ' class="bad"')
     yield f'<div class="numbers">{"".join(_number(*pair) for pair in _numbers(summary))}</div>\n'
     yield f'<section><h2>What each budget bought</h2><div class="wide">{_table(summary)}</div></section>\n'
     yield _figures("Figures", figures)
@@ -110,14 +111,13 @@ def _figures(title: str, figures: Mapping[str, bytes]) -> str:
 
 def _lists(summary: Summary) -> Iterable[str]:
     causes = [f"{count} × {outcome}: {cause}" for outcome, cause, count in summary.causes]
-    for title, entries, style in (
-        ("Missing", list(summary.missing), ' class="bad"'),
-        ("Left out, and why", causes, ""),
-        ("Notes", list(summary.notes), ""),
-    ):
-        if entries:
-            items = "".join(f"<li>{escape(entry)}</li>" for entry in entries)
-            yield f"<section><h2>{title}</h2><ul{style}>{items}</ul></section>\n"
+    yield _list("Left out, and why", causes)
+    yield _list("Notes", summary.notes)
+
+
+def _list(title: str, entries: Sequence[str], style: str = "") -> str:
+    items = "".join(f"<li>{escape(entry)}</li>" for entry in entries)
+    return f"<section><h2>{title}</h2><ul{style}>{items}</ul></section>\n" if entries else ""
 
 
 def _lines(text: str) -> str:

@@ -64,10 +64,9 @@ def cells(group: GroupResult) -> list[str]:
 
 def lines(summary: Summary) -> list[str]:
     """Return what the table cannot hold: the fleet's accuracy, who was left out and why, what is missing."""
-    said = [_accuracy(summary)]
+    said = [*summary.missing, _accuracy(summary)]
     said += _left_out(summary)
     said += [f"note: {note}" for note in summary.notes]
-    said += list(summary.missing)
     if summary.standing != "finished":
         said.append(f"the run is {summary.standing}")
     return said
