@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -197,3 +198,12 @@ def test_methods_without_factors_need_none(stopped: Stopped, tmp_path: Path) -> 
     with RunStore.read(tmp_path / "plain") as store:
         assert store.run().weights_sha256 == before
         assert not [note for note in store.notes() if "resumed" in note or "fresh" in note]
+
+
+def test_features_that_were_removed_are_made_again(stopped: Stopped) -> None:
+    features = Path(os.environ["FED_ASI_FEATURES_DIR"])
+    before = {path.name for path in features.iterdir() if path.is_dir()}
+    shutil.rmtree(features)
+    stopped.resume()
+    assert records(stopped.folder) == stopped.whole
+    assert {path.name for path in features.iterdir() if path.is_dir()} == before
