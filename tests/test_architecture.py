@@ -145,8 +145,7 @@ HELD = {
     "fed_asi.planning.recording": "planning/test_calibration.py",
     "fed_asi.planning.rivals": "planning/test_tables.py",
     "fed_asi.planning.trials": "planning/test_calibration.py",
-    "fed_asi.workplace.features": "devices/test_work.py",
-    "fed_asi.workplace.place": "devices/test_work.py",
+    "fed_asi.workplace.features": "workplace/test_place.py",
     "fed_asi.workplace.profiling": "workplace/test_prepare.py",
 }
 

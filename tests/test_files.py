@@ -91,3 +91,23 @@ def test_whatever_hinders_a_users_file_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda _path, _mode: False)  # root may write anywhere
     with pytest.raises(RunError, match=r"cannot write .*new: Permission denied"):
         check_writable(tmp_path / "new")
+
+
+def test_a_synced_files_name_is_synced_too(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: synced.append(Path(f"/proc/self/fd/{descriptor}").is_dir())
+    )
+    write_file(tmp_path / "file", b"x")
+    assert synced == [False, True]
+    write_file(tmp_path / "file", b"x", sync=False)
+    assert len(synced) == 2
+
+
+def test_a_changed_bit_is_found(tmp_path):
+    write_tensors(tmp_path / "file", {"w": torch.zeros(1000)})
+    content = bytearray((tmp_path / "file").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(RunError, match="corrupt: the checksum of"):
+        read_tensors(tmp_path / "file")

@@ -79,7 +79,10 @@ def check_port(port: int) -> None:
 def up(file: Path) -> int:
     """Start the fleet of a compose file and return its runner's exit code."""
     check_engine()
-    check_port(int(os.environ.get("FED_ASI_PORT", "8080")))
+    port = os.environ.get("FED_ASI_PORT", "8080")
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+        raise ConfigError(f"FED_ASI_PORT is {port!r}, which is no port: 8081, say")
+    check_port(int(port))
     command = ["docker", "compose", "--file", str(file), "up", "--build", "--abort-on-container-exit"]
     return subprocess.run([*command, "--exit-code-from", "runner"], check=False).returncode
 

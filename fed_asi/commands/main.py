@@ -1,6 +1,6 @@
 """The command line: `fed-asi run | plan | report | compare | compose`.
 
-Exit codes: 0 all is well; 1 a round was lost or a device is unaccounted for; 2 the user can mend it;
+Exit codes: 0 all is well; 1 a round was lost, a device is unaccounted for or none trained; 2 the user can mend it;
 130 stopped by the user, and to be resumed.
 """
 
@@ -77,12 +77,23 @@ def _refuse(problems: Sequence[str]) -> int:
     return USER_ERROR
 
 
+def _details(error: Exception) -> str:
+    """Return the file that an error's traceback was written to, or how to see it where none can be written."""
+    lines = "".join(traceback.format_exception(error))
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="fed-asi-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.write(lines)
+    except OSError:
+        return "no file, as none can be written; FED_ASI_DEBUG=1 shows them"
+    return file.name
+
+
 def _own_mistake(error: Exception) -> int:
     """Print that this is our mistake, not the user's, and keep the traceback where it can be sent from."""
     if os.environ.get("FED_ASI_DEBUG"):
         raise error
-    with tempfile.NamedTemporaryFile("w", prefix="fed-asi-", suffix=".txt", delete=False) as file:
-        traceback.print_exception(error, file=file)
     text = str(error).partition("\n")[0]
-    say(f"fed-asi: a mistake of this program: {type(error).__name__}: {text}; details in {file.name}")
+    say(f"fed-asi: a mistake of this program: {type(error).__name__}: {text}; details in {_details(error)}")
     return LOST

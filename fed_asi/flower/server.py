@@ -62,9 +62,9 @@ def serve(home: Path, grid: Grid, context: Context) -> None:
         executor.find_devices()
         conduct(place, store, executor, watcher, None if deployed else state_folder(run))
     with RunStore.read(folder) as done:
-        code = done.exit_code()
+        code, missing = done.exit_code(), done.missing()
     if code:
-        raise RunError(f"not every round happened or not every device is accounted for (exit code {code})")
+        raise RunError(f"{'; '.join(missing) or 'the run did not finish'} (exit code {code})")
 
 
 def find_fleet(name: str, home: Path) -> Path:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from fed_asi.devices.edge import readable
 from fed_asi.devices.job import Job
-from fed_asi.devices.reply import Reply
-from fed_asi.errors import UpdateError
+from fed_asi.devices.reply import FRESH, Reply
+from fed_asi.errors import RunError, UpdateError
 from fed_asi.fleets import fleet
 from fed_asi.fleets.fleet import Fleet
 from fed_asi.fleets.resources import of_one_round
@@ -30,7 +30,7 @@ from fed_asi.rounds.checkpoints import Checkpoint, weights_digest
 from fed_asi.rounds.cohort import sample_cohort
 from fed_asi.rounds.executor import Executor, one_reply_a_job
 from fed_asi.rounds.job_order import Costs, in_order
-from fed_asi.rounds.resuming import Resuming, check_there, kept_factors
+from fed_asi.rounds.resuming import Resuming, kept_factors
 from fed_asi.training.evaluation import evaluate, load_tensors_
 from fed_asi.training.sgd import learning_rate
 from fed_asi.workplace.address import run_fingerprint
@@ -78,8 +78,6 @@ class Rounds:
     def _round(self, round: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         started = time.perf_counter()
         jobs = self.jobs(round)
-        if self._states is not None:
-            check_there(self._states, jobs)
         self.watcher.round_started(round, self.config.rounds, len(jobs))
         records: list[DeviceRoundRecord] = []
         updates: list[Update] = []
@@ -94,6 +92,7 @@ class Rounds:
             notes[reply.partition_id] = reply.notes
             updates.extend([update] if update is not None else [])
             self.watcher.device_done(record)
+        self._refuse_fresh([text for texts in notes.values() for text in texts])
         new = average(updates, tensors)
         records.sort(key=lambda record: record.partition_id)
         for partition_id in sorted(notes):
@@ -137,6 +136,15 @@ class Rounds:
 
     def _note(self, round: int, text: str) -> None:
         self.store.note(f"round {round}: {text}")
+
+    def _refuse_fresh(self, notes: Sequence[str]) -> None:
+        """Raise RunError where a device that keeps its factors here lost them: the run would end with other weights.
+
+        A device on a machine of its own may lose its disk, as it may go away: that is noted, and the run goes on.
+        """
+        lost = [text for text in notes if FRESH in text]
+        if lost and self._states is not None:
+            raise RunError(f"{lost[0]}; so the round is not recorded")
 
     def _judge(self, round: int, reply: Reply) -> tuple[DeviceRoundRecord, Update | None]:
         """Return the device's record, and its update unless there is none or it must not be averaged."""

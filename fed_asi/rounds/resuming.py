@@ -6,13 +6,11 @@ state is not whole is done again from the one before, with the same bits; where 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
-from fed_asi.devices.job import Job
 from fed_asi.devices.warm_factors import load_factors
 from fed_asi.errors import RunError
 from fed_asi.files import round_file
@@ -106,16 +104,6 @@ def kept_factors(row: DeviceRoundRecord) -> int:
     if row.factors_bytes is None:  # recorded before this was: "asi" alone was warm then
         return row.round if "asi" in (row.method or "").split("+") else 0
     return row.round if row.factors_bytes else 0
-
-
-def check_there(states: Path, jobs: Sequence[Job]) -> None:
-    """Raise RunError where the factors that a job starts from were removed since: the weights would be others."""
-    for job in jobs:
-        path = round_file(states / f"{job.partition_id:06d}", job.factors_round)
-        if job.factors_round and not path.exists():
-            raise RunError(
-                f"device {job.partition_id} has lost its warm factors of round {job.factors_round}: no file {path}"
-            )
 
 
 def _asked_after(round: int, config: RunConfig) -> set[int]:

@@ -127,9 +127,7 @@ def open_workplace(
     """
     manifest = _read_manifest(folder)
     with _naming(folder):
-        config = config or RunConfig.from_json((folder / "config.json").read_text())
-        if manifest["fingerprint"] != run_fingerprint(config):
-            raise RunError("it was prepared for other settings")
+        config = _config_of(folder, manifest, config)
         off = config.compute.features == "off"
         trunk, tail = rebuild(config, manifest, read_tensors(folder / "base.pt"))
         with (folder / "index.npz").open("rb") as file, np.load(file) as index:
@@ -157,6 +155,13 @@ def open_workplace(
         notes=tuple(manifest["notes"]),
         whole=whole,
     )
+
+
+def _config_of(folder: Path, manifest: Mapping[str, Any], config: RunConfig | None) -> RunConfig:
+    config = config or RunConfig.from_json((folder / "config.json").read_text())
+    if manifest["fingerprint"] != run_fingerprint(config):
+        raise RunError("it was prepared for other settings")
+    return config
 
 
 @contextmanager

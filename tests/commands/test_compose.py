@@ -192,3 +192,11 @@ def test_a_folder_that_is_not_there_is_made_and_one_that_cannot_be_is_one_line(w
     assert capsys.readouterr().err == f"fed-asi: cannot write {out}/x.yml: {out} is not a folder\n"
     assert main([str(written), "--out", str(tmp_path), "--memory", "16 GiB"]) == 2
     assert capsys.readouterr().err == f"fed-asi: cannot write {tmp_path}: it is a folder\n"
+
+
+def test_what_is_no_port_is_one_line(monkeypatch):
+    monkeypatch.setattr(compose, "check_engine", lambda: None)
+    for port in ("eighty", "0", "65536", "-1", ""):
+        monkeypatch.setenv("FED_ASI_PORT", port)
+        with pytest.raises(ConfigError, match="which is no port"):
+            compose.up(Path("docker-compose.yml"))

@@ -171,20 +171,36 @@ def test_a_workplace_made_anew_with_other_weights_is_refused(stopped: Stopped) -
         stopped.resume()
 
 
-def test_factors_that_vanish_during_a_run_stop_it(stopped: Stopped) -> None:
+@pytest.mark.parametrize("harm", [cut_short, Path.unlink], ids=["truncated", "gone"])
+def test_factors_that_are_lost_during_a_run_stop_it(stopped: Stopped, harm) -> None:
     class Cleaner(LoopExecutor):
         def train(self, jobs, tensors, sizes=None) -> Iterator:
             yield from super().train(jobs, tensors, sizes)
-            if jobs[0].round == 3:
-                shutil.rmtree(folder / "devices")
+            for path in sorted((folder / "devices").rglob("*.pt")) if jobs[0].round == LAST else ():
+                harm(path)
 
     folder = stopped.folder.parent / "cleaned"
     with recording(CONFIG, folder, resume=False) as store:
         place = prepare(CONFIG, workplace_folder(folder))
         executor = Cleaner(place, folder / "devices")
-        with pytest.raises(RunError, match=r"device \d has lost its warm factors of round \d: no file"):
+        with pytest.raises(
+            RunError, match=r"device \d started from fresh factors: .*; so the round is not rec"
+        ):
             conduct(place, store, executor, Unwatched(), folder / "devices")
+        assert max(record.round for record in store.rounds()) == LAST
         store.set_status("running")
+
+
+def test_a_device_that_lost_its_own_disk_is_noted_and_the_run_goes_on(stopped: Stopped) -> None:
+    folder = stopped.folder
+    shutil.rmtree(folder / "devices")
+    with recording(CONFIG, folder, resume=True) as store:
+        place = prepare(CONFIG, workplace_folder(folder))
+        conduct(
+            place, store, LoopExecutor(place, folder / "devices"), Unwatched()
+        )  # on machines of their own
+        assert [note for note in store.notes() if "started from fresh factors: no file" in note]
+        assert store.exit_code() == 0
 
 
 def test_methods_without_factors_need_none(stopped: Stopped, tmp_path: Path) -> None:
