@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from fed_asi.texts import visible_lines
+
 FLEET_HOST = "superlink"  # the SuperLink as devices see it
 OPERATOR_HOST = "superlink-operator"  # the SuperLink as the runner sees it, on a network without devices
 PORT = 8443
@@ -30,12 +32,12 @@ def warn_insecure(who: str) -> None:
 
 def say(who: str, text: str) -> None:
     """Print one line to the container's log at once."""
-    print(f"[{who}] {text}", flush=True)
+    print(f"[{who}] {visible_lines(text)}", flush=True)
 
 
 def fail(who: str, text: str, code: int = 2) -> int:
     """Print one line that says what is wrong and what to do; return the exit code."""
-    print(f"[{who}] error: {text}", file=sys.stderr, flush=True)
+    print(f"[{who}] error: {visible_lines(text)}", file=sys.stderr, flush=True)
     return code
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import tempfile
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +36,55 @@ def write_file(path: Path, content: bytes, *, sync: bool = True) -> None:
             if sync:
                 os.fsync(file.fileno())
         Path(temporary).replace(path)
+        if sync:
+            _sync_folder(path.parent)
     except OSError as error:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
         raise RunError(f"cannot write {path}: {error.strerror}; what was recorded so far is kept") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder outlive a power cut, where the system can do that."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def check_writable(path: Path) -> None:
+    """Make the folder of a file that is to be written. Raises RunError, one line, where it cannot be written there."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the file system says to writing a file into one RunError that names it."""
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError) as error:
+        folder = next((one for one in path.parents if one.exists()), path.parent)
+        raise RunError(f"cannot write {path}: {folder} is not a folder") from error
+    except IsADirectoryError as error:
+        raise RunError(f"cannot write {path}: it is a folder") from error
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a user's file, its folder too where it is not there. Raises RunError, one line, where it cannot be."""
+    check_writable(path)
+    with writing(path):
+        path.write_text(text, encoding="utf-8")
 
 
 def round_file(folder: Path, round: int) -> Path:
@@ -55,7 +102,13 @@ def pack(content: dict[str, Any]) -> bytes:
 def unpack(path: Path) -> dict[str, Any]:
     """Return what `pack` made. Raises RunError for a file that is missing, corrupt or of another version."""
     try:
-        content = torch.load(io.BytesIO(path.read_bytes()), weights_only=True)
+        held = io.BytesIO(path.read_bytes())
+        with zipfile.ZipFile(held) as parts:  # torch does not look at its checksums
+            damaged = parts.testzip()
+        if damaged is not None:
+            raise ValueError(f"the checksum of {damaged} is another")
+        held.seek(0)
+        content = torch.load(held, weights_only=True)
     except FileNotFoundError:
         raise RunError(f"no file {path}") from None
     except (

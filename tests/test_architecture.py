@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 # From the bottom up: a room imports from rooms above it in this list, and its own files from each other.
 ROOMS = [
-    "errors", "units", "seeds", "tucker", "machine", "files", "torch_private",
+    "errors", "texts", "units", "seeds", "tucker", "machine", "files", "torch_private",
     "methods",  # how an input is kept
     "layers",  # kinds of layers
     "memory",  # what a step keeps and costs
@@ -145,8 +145,7 @@ HELD = {
     "fed_asi.planning.recording": "planning/test_calibration.py",
     "fed_asi.planning.rivals": "planning/test_tables.py",
     "fed_asi.planning.trials": "planning/test_calibration.py",
-    "fed_asi.workplace.features": "devices/test_work.py",
-    "fed_asi.workplace.place": "devices/test_work.py",
+    "fed_asi.workplace.features": "workplace/test_place.py",
     "fed_asi.workplace.profiling": "workplace/test_prepare.py",
 }
 

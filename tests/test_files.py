@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fed_asi.errors import RunError
-from fed_asi.files import pack, read_tensors, unpack, write_file, write_tensors
+from fed_asi.files import check_writable, pack, read_tensors, unpack, write_file, write_tensors, write_text
 
 
 def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
@@ -71,3 +71,43 @@ def test_half_a_file_is_corrupt(tmp_path):
     (tmp_path / "file").write_bytes(content[: len(content) // 2])
     with pytest.raises(RunError, match="is corrupt"):
         unpack(tmp_path / "file")
+
+
+def test_a_users_file_gets_its_folder(tmp_path):
+    write_text(tmp_path / "new" / "folder" / "ä.txt", "→")
+    assert (tmp_path / "new" / "folder" / "ä.txt").read_bytes() == "→".encode()
+
+
+def test_whatever_hinders_a_users_file_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    for path, problem in (
+        (tmp_path / "file" / "a" / "b.txt", f"{tmp_path / 'file'} is not a folder"),
+        (tmp_path, "it is a folder"),
+        (tmp_path / ("x" * 300), "File name too long"),
+    ):
+        with pytest.raises(RunError) as raised:
+            write_text(path, "")
+        assert str(raised.value) == f"cannot write {path}: {problem}"
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)  # root may write anywhere
+    with pytest.raises(RunError, match=r"cannot write .*new: Permission denied"):
+        check_writable(tmp_path / "new")
+
+
+def test_a_synced_files_name_is_synced_too(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: synced.append(Path(f"/proc/self/fd/{descriptor}").is_dir())
+    )
+    write_file(tmp_path / "file", b"x")
+    assert synced == [False, True]
+    write_file(tmp_path / "file", b"x", sync=False)
+    assert len(synced) == 2
+
+
+def test_a_changed_bit_is_found(tmp_path):
+    write_tensors(tmp_path / "file", {"w": torch.zeros(1000)})
+    content = bytearray((tmp_path / "file").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(RunError, match="corrupt: the checksum of"):
+        read_tensors(tmp_path / "file")

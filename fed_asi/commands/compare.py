@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fed_asi.commands.console import LOST, OK
+from fed_asi.commands.console import LOST, OK, show
 from fed_asi.results.compare import compare
+from fed_asi.texts import visible
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,5 +18,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(given: argparse.Namespace) -> int:
     """Print how the runs differ and return the exit code."""
     comparison = compare(*given.runs)
-    print("\n".join(comparison.lines))
+    show("\n".join(visible(line) for line in comparison.lines))
     return OK if comparison.equal else LOST

@@ -21,11 +21,14 @@ from fed_asi.commands.compose_file import (
     SUPERLINK_BYTES,
     compose_text,
     limit_bytes,
-    relative,
+    mount,
 )
+from fed_asi.commands.console import show
 from fed_asi.errors import ConfigError
+from fed_asi.files import write_text
 from fed_asi.fleets.file import load_config
 from fed_asi.fleets.fleet import Fleet, build
+from fed_asi.texts import visible
 from fed_asi.units import format_bytes, parse_bytes
 
 
@@ -76,7 +79,10 @@ def check_port(port: int) -> None:
 def up(file: Path) -> int:
     """Start the fleet of a compose file and return its runner's exit code."""
     check_engine()
-    check_port(int(os.environ.get("FED_ASI_PORT", "8080")))
+    port = os.environ.get("FED_ASI_PORT", "8080")
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+        raise ConfigError(f"FED_ASI_PORT is {port!r}, which is no port: 8081, say")
+    check_port(int(port))
     command = ["docker", "compose", "--file", str(file), "up", "--build", "--abort-on-container-exit"]
     return subprocess.run([*command, "--exit-code-from", "runner"], check=False).returncode
 
@@ -101,10 +107,10 @@ def main(given: argparse.Namespace) -> int:
     config = load_config(given.fleet)
     check_fits(build(config), parse_bytes(given.memory) or machine_bytes())
     mounts = [
-        f"{relative(source, given.out.parent)}:{inside}:ro"
+        mount(source, inside, given.out.parent)
         for source, inside in ((given.data_dir, "/data"), (given.weights_dir, "/weights"))
         if source is not None
     ]
-    given.out.write_text(compose_text(config, given.fleet, given.out.parent, mounts), encoding="utf-8")
-    print(f"{given.out}: {config.num_devices} devices, {config.rounds} rounds")
+    write_text(given.out, compose_text(config, given.fleet, given.out.parent, mounts))
+    show(f"{visible(given.out)}: {config.num_devices} devices, {config.rounds} rounds")
     return up(given.out) if given.up else 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from fed_asi.errors import ConfigError
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.fleet import Device, build
+from fed_asi.texts import in_yaml, is_unicode, visible
 from fed_asi.units import format_bytes
 
 MIB = 2**20
@@ -73,7 +74,7 @@ services:
 
   runner:
     <<: *hardened
-    command: [python, -m, deploy.runner, --fleet, /fleet/{file}]
+    command: [python, -m, deploy.runner, --fleet, {file}]
     depends_on: [superlink]
     mem_limit: {runner}m
     networks: [operator]
@@ -132,18 +133,17 @@ def compose_text(
     fleet_file: what the runner reads. mounts: further volumes of runner and devices, as "./data:/data:ro".
     """
     fleet = build(config)
-    files = [f"{relative(fleet_file, folder)}:/fleet/{fleet_file.name}:ro"]
+    files = [mount(fleet_file, f"/fleet/{fleet_file.name}", folder)]
     if config.budgets_csv is not None:
-        budgets = relative(fleet_file.parent / config.budgets_csv, folder)
-        files.append(f"{budgets}:/fleet/{config.budgets_csv}:ro")
+        files.append(mount(fleet_file.parent / config.budgets_csv, f"/fleet/{config.budgets_csv}", folder))
     head = _HEAD.format(
-        fleet=relative(fleet_file, folder),
+        fleet=visible(relative(fleet_file, folder)),
         project=project or f"fed-asi-{config.name.lower().replace('.', '-')}",
         image=IMAGE,
         threads=config.compute.threads,
-        context=relative(repository(), folder),
+        context=_scalar(relative(repository(), folder)),
         devices=len(fleet),
-        file=fleet_file.name,
+        file=_scalar(f"/fleet/{fleet_file.name}"),
         superlink=SUPERLINK_BYTES // MIB,
         runner=RUNNER_BYTES // MIB,
         page=PAGE_BYTES // MIB,
@@ -155,7 +155,7 @@ def compose_text(
 def _service(device: Device, num_devices: int, mounts: Sequence[str]) -> str:
     return _DEVICE.format(
         id=device.partition_id,
-        group=device.group,
+        group=visible(device.group),
         budget=format_bytes(device.resources.budget_bytes),
         node_config=node_config(device, num_devices),
         limit=-(-limit_bytes(device) // MIB),
@@ -184,7 +184,26 @@ def _foot(num_devices: int) -> str:
 
 
 def _more(mounts: Sequence[str]) -> str:
-    return "".join(f', "{mount}"' for mount in mounts)
+    return "".join(f", {_scalar(mount)}" for mount in mounts)
+
+
+def _scalar(text: str) -> str:
+    """Return a text as a value of the file: YAML's quotes, and compose's $$ for a $. Raises ConfigError."""
+    if not is_unicode(text):
+        raise ConfigError(f"{text} is no Unicode text, as compose files need: rename it")
+    return in_yaml(text.replace("$", "$$"))
+
+
+def mount(source: Path, inside: str, folder: Path) -> str:
+    """Return a file or folder seen read-only inside a container, as compose writes it: "SOURCE:INSIDE:ro".
+
+    Raises ConfigError where a name has a colon, which ends a name there.
+    """
+    parts = relative(source, folder), inside
+    for part in parts:
+        if ":" in part:
+            raise ConfigError(f"{part} has a ':', which compose cannot mount: rename it")
+    return ":".join([*parts, "ro"])
 
 
 def relative(path: Path, folder: Path) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 from rich.console import Console
+
+from fed_asi.texts import visible, visible_lines
 
 OK, LOST, USER_ERROR, STOPPED = 0, 1, 2, 130
 
@@ -22,6 +25,17 @@ def console() -> Console:
     return Terminal() if sys.stdout.isatty() else Terminal(width=132)
 
 
+def speak_any_language() -> None:
+    """Let what the terminal's encoding has no characters for be escaped, where it would be an error."""
+    with contextlib.suppress(AttributeError):  # not every stream that stands in for stdout can
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def show(text: str) -> None:
+    """Print a command's output, of one line or several."""
+    print(visible_lines(text))
+
+
 def say(text: str) -> None:
     """Print a line for the user beside the output proper."""
-    print(text, file=sys.stderr)
+    print(visible(text), file=sys.stderr)

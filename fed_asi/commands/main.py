@@ -1,6 +1,6 @@
 """The command line: `fed-asi run | plan | report | compare | compose`.
 
-Exit codes: 0 all is well; 1 a round was lost or a device is unaccounted for; 2 the user can mend it;
+Exit codes: 0 all is well; 1 a round was lost, a device is unaccounted for or none trained; 2 the user can mend it;
 130 stopped by the user, and to be resumed.
 """
 
@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module, metadata
 
-from fed_asi.commands.console import LOST, OK, STOPPED, USER_ERROR, say
+from fed_asi.commands.console import LOST, OK, STOPPED, USER_ERROR, say, speak_any_language
 from fed_asi.errors import ConfigError, FedAsiError
 
 # A command NAME is fed_asi/commands/NAME.py: `add_arguments(parser)`, and `main(given)`, which returns the exit code.
@@ -30,6 +30,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit code of one command; errors are printed as lines, never as a traceback."""
     words = sys.argv[1:] if argv is None else list(argv)
+    speak_any_language()
     try:
         code = _command(words)
         sys.stdout.flush()  # now, while a reader that has gone is no mistake
@@ -70,16 +71,29 @@ def _refuse(problems: Sequence[str]) -> int:
     if len(problems) == 1:
         say(f"fed-asi: {problems[0]}")
     else:
-        say(f"fed-asi: {len(problems)} problems\n" + "\n".join(f"  {problem}" for problem in problems))
+        say(f"fed-asi: {len(problems)} problems")
+        for problem in problems:
+            say(f"  {problem}")
     return USER_ERROR
+
+
+def _details(error: Exception) -> str:
+    """Return the file that an error's traceback was written to, or how to see it where none can be written."""
+    lines = "".join(traceback.format_exception(error))
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="fed-asi-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.write(lines)
+    except OSError:
+        return "no file, as none can be written; FED_ASI_DEBUG=1 shows them"
+    return file.name
 
 
 def _own_mistake(error: Exception) -> int:
     """Print that this is our mistake, not the user's, and keep the traceback where it can be sent from."""
     if os.environ.get("FED_ASI_DEBUG"):
         raise error
-    with tempfile.NamedTemporaryFile("w", prefix="fed-asi-", suffix=".txt", delete=False) as file:
-        traceback.print_exception(error, file=file)
     text = str(error).partition("\n")[0]
-    say(f"fed-asi: a mistake of this program: {type(error).__name__}: {text}; details in {file.name}")
+    say(f"fed-asi: a mistake of this program: {type(error).__name__}: {text}; details in {_details(error)}")
     return LOST

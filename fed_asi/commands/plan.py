@@ -13,13 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fed_asi import data, models
+from fed_asi.commands.console import show
 from fed_asi.compression.compress import compress_
 from fed_asi.data.images import to_batch
 from fed_asi.errors import ConfigError
+from fed_asi.files import check_writable
 from fed_asi.layers.copying import copied
 from fed_asi.methods.family import default_families, families
 from fed_asi.planning.calibration import profile
-from fed_asi.planning.figure import figure
+from fed_asi.planning.figure import check_figure, figure
 from fed_asi.planning.plan import Plan
 from fed_asi.planning.profile import Profile
 from fed_asi.planning.question import COUNTS, OBJECTIVES
@@ -37,19 +39,20 @@ _REPEATS = 3
 def main(arguments: argparse.Namespace) -> int:
     """Print a plan (or the differences of two) and return 0; FedAsiError for what the user got wrong."""
     if arguments.diff:
-        print(diff_table(*(Plan.load(path) for path in arguments.diff)))
+        show(diff_table(*(Plan.load(path) for path in arguments.diff)))
         return 0
     if arguments.model is None:
         raise ConfigError("fed-asi plan needs --model NAME (and --budget), or --diff A B")
+    _check_outputs(arguments)
     model, x, y = _calibration(arguments)
     made = _profile(arguments, model, x, y)
     options = _options(arguments)
     if arguments.schedule:
-        print(schedule_table(made, _schedule(arguments), **options))
+        show(schedule_table(made, _schedule(arguments), **options))
         return 0
     chosen = plan(made, arguments.budget, **options)
-    print(breakdown(made, chosen, **options))
-    print(f"\n{_time_text(model, chosen, x, y)}")
+    show(breakdown(made, chosen, **options))
+    show(f"\n{_time_text(model, chosen, x, y)}")
     if arguments.save:
         chosen.save(arguments.save)
     if arguments.figure:
@@ -90,6 +93,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--save", type=Path, metavar="FILE", help="write the plan as JSON")
     add("--figure", type=Path, metavar="FILE", help="draw bytes by layer and form")
     add("--diff", nargs=2, type=Path, metavar=("A", "B"), help="show how two saved plans differ")
+
+
+def _check_outputs(arguments: argparse.Namespace) -> None:
+    """Raise ConfigError or RunError, before the long part, where what is asked for could not be written."""
+    for path in (arguments.save, arguments.profile):
+        if path and not (path == arguments.profile and path.exists()):  # a profile that is there is read
+            check_writable(path)
+    if arguments.figure:
+        check_figure(arguments.figure)
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fed_asi.commands.console import OK, console
+from fed_asi.commands.console import OK, console, show
 from fed_asi.results import report
+from fed_asi.texts import visible
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,5 +21,5 @@ def main(given: argparse.Namespace) -> int:
     terminal = console()
     for folder in given.runs:
         report.show(folder, terminal)
-    print(f"report: {report.write(given.runs, given.out)}")
+    show(f"report: {visible(report.write(given.runs, given.out))}")
     return OK

@@ -13,8 +13,9 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-from fed_asi.commands.console import LOST, STOPPED, console, say
+from fed_asi.commands.console import LOST, STOPPED, console, say, show
 from fed_asi.errors import ConfigError, FedAsiError, RunError
+from fed_asi.texts import resume_line, visible
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,10 +41,9 @@ def main(given: argparse.Namespace) -> int:
     config, folder = _resumed(given) if given.resume else _begun(given)
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)  # also where a shell started us in the background
-    watch = Console(stderr=True)
-    watch.print(f"run: {folder}", highlight=False)
+    say(f"run: {folder}")
     try:
-        with Terminal(watch) as watcher:
+        with Terminal(Console(stderr=True)) as watcher:
             backend_of(config.compute.backend)(
                 config,
                 folder,
@@ -53,7 +53,7 @@ def main(given: argparse.Namespace) -> int:
                 watcher=watcher,
             )
     except KeyboardInterrupt:
-        say(f"stopped; go on with: fed-asi run --resume {folder}")
+        say(f"stopped; go on with: {resume_line(folder)}")
         if config.compute.backend == "flower":
             from fed_asi.flower.simulation import leave
 
@@ -63,7 +63,7 @@ def main(given: argparse.Namespace) -> int:
         return _failed(error, folder, kept=given.resume is not None)
     report.show(folder, console())
     page = report.write([folder])
-    print(f"report: {page}")
+    show(f"report: {visible(page)}")
     with RunStore.read(folder) as store:
         return store.exit_code()
 
@@ -125,7 +125,8 @@ def _failed(error: FedAsiError, folder: Path, kept: bool) -> int:
     if not kept:
         shutil.rmtree(folder, ignore_errors=True)
         raise error
-    say(f"fed-asi: {error}\nwhat was recorded is kept; go on with: fed-asi run --resume {folder}")
+    say(f"fed-asi: {error}")
+    say(f"what was recorded is kept; go on with: {resume_line(folder)}")
     return LOST
 
 

@@ -116,24 +116,29 @@ class FeatureStore:
         """
         about = source.about()
         key = key_of(source)
-        try:
+        with self._named():
             self.folder.mkdir(parents=True, exist_ok=True)
             while (found := self._open(key)) is None:
                 with self._building(key):
                     if not (self.folder / key).is_dir():
                         self._build(key, about, source, workers, progress)
-        except OSError as error:
-            raise RunError(f"the feature store in {self.folder} failed: {error.strerror or error}") from error
         return found
 
-    def open(self, key: str) -> torch.Tensor:
-        """Return the finished entry of a key that `key_of` gave, memory-mapped; RunError where it is gone."""
-        found = self._open(key)
-        if found is None:
-            raise RunError(
-                f"the feature store in {self.folder} has no entry {key}: it was removed; start again"
-            )
-        return found
+    def find(self, key: str) -> torch.Tensor | None:
+        """Return the finished entry of a key that `key_of` gave, memory-mapped; None where it is gone.
+
+        Raises RunError where the folder refuses it.
+        """
+        with self._named():
+            return self._open(key)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Turn what the file system says into one line that names the store."""
+        try:
+            yield
+        except OSError as error:
+            raise RunError(f"the feature store in {self.folder} failed: {error.strerror or error}") from error
 
     def entries(self) -> dict[str, int]:
         """Return the bytes of each entry, finished or not, the one used longest ago first."""

@@ -15,8 +15,8 @@ JOB_VERSION = 2
 class Job:
     """What one device is asked to do in one round; the small JSON of a message.
 
-    resources: what it has in that round. factors_round: start from the warm factors this device had after
-    that round; 0: fresh. check: hold the first side-by-side step against one micro-batch after another.
+    resources: what it has in that round. factors_round: start from the warm factors this device kept after
+    that round; 0: it kept none. check: hold the first side-by-side step against one micro-batch after another.
     phase: "train", or a pass of the federated calibration.
     """
 

@@ -25,6 +25,9 @@ MARGIN_BYTES, TENSOR_BYTES = (
 )  # of a message beside its numbers: for its JSON, and for each tensor
 
 
+FRESH = "started from fresh factors"  # in the note of a device that has lost its own
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What came back for one job. stats: columns of device_rounds, "outcome" among them.
@@ -113,12 +116,13 @@ def do_job(place: Workplace, job: Job, tensors: Mapping[str, Tensor], state: Sta
         factors = state.factors(job)
     except RunError as error:
         factors = None
-        notes.append(f"device {job.partition_id} started from fresh factors: {error}")
+        notes.append(f"device {job.partition_id} {FRESH}: {error}")
     reply, kept = answer(place, job, tensors, factors)
     try:
         state.keep(job, kept)
     except RunError as error:
         notes.append(f"device {job.partition_id} could not keep its warm factors: {error}")
+        reply = replace(reply, stats={**reply.stats, "factors_bytes": 0})  # its next round starts afresh
     return replace(reply, notes=(*reply.notes, *notes))
 
 

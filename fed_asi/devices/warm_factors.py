@@ -36,36 +36,42 @@ class OnDisk:
 def save_factors(
     folder: Path, partition_id: int, round: int, base: int, factors: Mapping[str, Sequence[Tensor]]
 ) -> None:
-    """Write a device's warm factors after `round`; keep those of `base`, which it started from.
+    """Write a device's warm factors after `round`; keep those of `base`, which it started from, and those before.
 
-    folder: devices/ of a run or of a device's own disk. Round 0 means none. Raises RunError where the disk fails.
+    A run that goes on may have to do this round again, or also the one before. folder: devices/ of a run or of a
+    device's own disk. Round 0 means none. Raises RunError where the disk fails.
     """
     content = {
         name: [f if f is None else f.detach().clone() for f in parts] for name, parts in factors.items()
     }
     own = folder / f"{partition_id:06d}"
-    write_file(round_file(own, round), pack({"factors": content}), sync=False)
+    write_file(round_file(own, round), pack({"factors": content}))
     with contextlib.suppress(OSError):  # an old file that stays is no harm
-        for old in own.glob("round-*.pt"):
-            if old not in {round_file(own, round), round_file(own, base)}:
+        there = sorted(own.glob("round-*.pt"))
+        before = [path for path in there if path < round_file(own, base)]
+        kept = {round_file(own, round), round_file(own, base), *before[-1:]}
+        for old in there:
+            if old not in kept:
                 old.unlink(missing_ok=True)
 
 
 def load_factors(folder: Path, partition_id: int, round: int) -> WarmFactors | None:
-    """Return the warm factors a device had after `round`, or None where there are none.
+    """Return the warm factors a device had after `round`; None for round 0, before which there are none.
 
-    Raises RunError for a file that is corrupt, of another version, or holds something else.
+    Raises RunError for a file that is gone, corrupt, of another version, or holds something else.
     """
+    if round == 0:
+        return None
     path = round_file(folder / f"{partition_id:06d}", round)
-    try:
-        if round == 0 or not path.exists():
-            return None
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}") from error
     factors = unpack(path).get("factors")
     if not are_factors(factors):
         raise RunError(f"{path} holds no warm factors")
     return factors
+
+
+def factors_bytes(factors: Mapping[str, Sequence[Tensor]]) -> int:
+    """Return what a device's warm factors take between its rounds, in bytes."""
+    return sum(part.nbytes for parts in factors.values() for part in parts)
 
 
 def are_factors(found: object) -> TypeGuard[WarmFactors]:

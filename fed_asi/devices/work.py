@@ -19,7 +19,7 @@ from fed_asi.compression.compress import compress_, uncompress_
 from fed_asi.compression.gradient_checkpointing import Checkpointed
 from fed_asi.devices.calibration import plans_for
 from fed_asi.devices.job import Job
-from fed_asi.devices.warm_factors import WarmFactors
+from fed_asi.devices.warm_factors import WarmFactors, factors_bytes
 from fed_asi.errors import BudgetError, OverBudgetError
 from fed_asi.fleets.resources import of_one_round
 from fed_asi.planning.device_plans import Attempt, DevicePlans
@@ -129,6 +129,7 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
     factors = layers.factors(tail)
     uncompress_(tail)
     stats |= {"outcome": "trained", "num_examples": len(shard.train), **_measured(stepper, optimizer)}
+    stats["factors_bytes"] = factors_bytes(factors)
     stats |= _judged(place, shard, "after")
     return LocalResult(stats, tensors, factors, device.plans.captured(plan), notes)
 

@@ -23,23 +23,26 @@ class DeviceState:
         self._disk = None if folder is None else OnDisk(folder)
 
     def factors(self, job: Job) -> WarmFactors | None:
-        """Return the factors after the round the job names; None where they are nowhere to be found.
+        """Return the factors after the round the job names, from Flower's state or else from the disk; None: round 0.
 
-        Raises RunError where they are there and cannot be read.
+        Raises RunError where they are in neither, or cannot be read.
         """
         if job.factors_round == 0:
             return None
         try:
             if ROUND in self._flower and self._flower.config_records[ROUND]["round"] == job.factors_round:
                 return _unpack(self._flower.array_records[ARRAYS])
+            why = f"none of round {job.factors_round}"
         except (
             KeyError,
             ValueError,
             TypeError,
             OSError,
         ) as error:  # another program's state, or a broken one
-            raise RunError(f"its Flower state holds no warm factors: {first_line(error)}") from error
-        return None if self._disk is None else self._disk.factors(job)
+            why = first_line(error)
+        if self._disk is None:
+            raise RunError(f"its Flower state holds no warm factors: {why}")
+        return self._disk.factors(job)
 
     def keep(self, job: Job, factors: WarmFactors) -> None:
         """Keep the factors after this job's round. Raises RunError where its disk fails."""

@@ -18,8 +18,10 @@ from fed_asi.flower.executor import FlowerExecutor
 from fed_asi.flower.flower_private import ENGINE, quicken
 from fed_asi.flower.simulation import workers
 from fed_asi.flower.waiting import Waiting
+from fed_asi.flower.worker import state_folder
 from fed_asi.results.lock import new_folder
 from fed_asi.results.progress import Terminal
+from fed_asi.results.rich_text import plain
 from fed_asi.results.schema import FILE_NAME
 from fed_asi.results.store import RunStore
 from fed_asi.rounds.run import conduct, recording
@@ -50,7 +52,7 @@ def serve(home: Path, grid: Grid, context: Context) -> None:
         config, str(context.run_config.get("out", "")), bool(context.run_config.get("resume", False))
     )
     console = Console(stderr=True, width=120)
-    console.print(f"run: {folder}", highlight=False)
+    console.print(plain(f"run: {folder}"), soft_wrap=True)
     with Terminal(console) as watcher, recording(config, folder, resume) as store:
         place = prepare(config, workplace_folder(folder), watcher=watcher)
         deployed = bool(context.run_config.get("deployed", False))
@@ -58,11 +60,11 @@ def serve(home: Path, grid: Grid, context: Context) -> None:
         run = address_of(place.folder, config)
         executor = FlowerExecutor(grid, config.num_devices, run, waiting, states, store.note)
         executor.find_devices()
-        conduct(place, store, executor, watcher)
+        conduct(place, store, executor, watcher, None if deployed else state_folder(run))
     with RunStore.read(folder) as done:
-        code = done.exit_code()
+        code, missing = done.exit_code(), done.missing()
     if code:
-        raise RunError(f"not every round happened or not every device is accounted for (exit code {code})")
+        raise RunError(f"{'; '.join(missing) or 'the run did not finish'} (exit code {code})")
 
 
 def find_fleet(name: str, home: Path) -> Path:

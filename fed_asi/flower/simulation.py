@@ -22,6 +22,7 @@ from fed_asi.flower.environment import set_environment
 from fed_asi.flower.flower_private import quicken
 from fed_asi.flower.ray_private import ACTOR_PROCESS, TEMP_DIR, quieten
 from fed_asi.flower.waiting import Interrupted, Waiting
+from fed_asi.flower.worker import state_folder
 from fed_asi.machine import cpus_here
 from fed_asi.results.progress import Unwatched, Watcher
 from fed_asi.results.store import RunStore
@@ -183,7 +184,7 @@ class Simulation:
         )
         try:
             executor.find_devices()
-            conduct(self._workplace(), self._store, executor, self._watcher)
+            conduct(self._workplace(), self._store, executor, self._watcher, state_folder(run))
             self._finished = True
         except Interrupted:
             pass

@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from fed_asi.errors import ConfigError
+from fed_asi.files import check_writable, writing
 from fed_asi.planning.plan import FLOOR, Plan
+from fed_asi.texts import visible
 from fed_asi.units import format_bytes
 
 _COLORS = {
     "vanilla": "#4477aa", "quantized": "#66ccee", "asi": "#228833", "mean": "#ccbb44", "bias": "#bbbbbb",
     FLOOR: "#aa3377",
 }  # fmt: skip
+KINDS = (".svg", ".png", ".pdf")
+
+
+def check_figure(path: Path) -> None:
+    """Raise ConfigError where the file's name ends in no kind of picture, RunError where it cannot be written."""
+    if path.suffix.lower() not in KINDS:
+        raise ConfigError(f"--figure {path}: a picture's name ends in {' or '.join(KINDS)}")
+    check_writable(path)
 
 
 def figure(plans: Iterable[tuple[str, Plan]], path: Path) -> None:
-    """Draw bytes by layer, coloured by form, one bar a plan, into a file (.svg, .png, .pdf)."""
-    import matplotlib as mpl
+    """Draw bytes by layer, coloured by form, one bar a plan, into a file (.svg, .png, .pdf).
 
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
+    Raises ConfigError and RunError as `check_figure` does.
+    """
+    from matplotlib import rc_context
+
+    check_figure(path)
+    with writing(path), rc_context({"text.parse_math": False, "text.usetex": False}):  # a name is no formula
+        _draw(list(plans), path)
+
+
+def _draw(named: Sequence[tuple[str, Plan]], path: Path) -> None:
+    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
     from matplotlib.ticker import PercentFormatter
 
     drawn: set[str] = set()
-    named = list(plans)
-    fig, axis = plt.subplots(figsize=(9, 1.2 + 0.6 * len(named)), layout="constrained")
+    fig = Figure(figsize=(9, 1.2 + 0.6 * len(named)), layout="constrained")
+    axis = fig.add_subplot()
     for row, (_, chosen) in enumerate(named):
         left = 0.0
         for layer, size in chosen.layer_bytes.items():
@@ -39,7 +58,7 @@ def figure(plans: Iterable[tuple[str, Plan]], path: Path) -> None:
                 axis.text(middle, row, _short(layer), color=ink, ha="center", va="center", fontsize=6)
             left += share
     axis.set_yticks(
-        range(len(named)), [f"{n}\n{format_bytes(p.planned_bytes)}" for n, p in named], fontsize=8
+        range(len(named)), [f"{visible(n)}\n{format_bytes(p.planned_bytes)}" for n, p in named], fontsize=8
     )
     axis.set_xlim(0, 1)
     axis.xaxis.set_major_formatter(PercentFormatter(1.0))
@@ -50,9 +69,8 @@ def figure(plans: Iterable[tuple[str, Plan]], path: Path) -> None:
     ]
     fig.legend(handles=handles, loc="outside upper center", ncols=6, fontsize=8)
     fig.savefig(path, dpi=150)
-    plt.close(fig)
 
 
 def _short(layer: str) -> str:
-    parts = [part for part in layer.split(".") if part not in ("conv", "blocks")]
+    parts = [visible(part) for part in layer.split(".") if part not in ("conv", "blocks")]
     return "masks" if layer == FLOOR else "\n".join(p.split("_")[0] for p in parts)

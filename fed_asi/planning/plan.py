@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from fed_asi.files import write_text
 from fed_asi.methods import Frozen, Method
 from fed_asi.methods.bases import Bases, from_rows, to_rows
 from fed_asi.planning.columns import columns
@@ -85,8 +86,8 @@ class Plan:
             )
 
     def save(self, path: Path | str) -> None:
-        """Write the plan as JSON."""
-        Path(path).write_text(self.to_json() + "\n")
+        """Write the plan as JSON. Raises RunError, one line, where it cannot be written."""
+        write_text(Path(path), self.to_json() + "\n")
 
     @classmethod
     def load(cls, path: Path | str) -> Plan:

@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fed_asi.errors import ProfileError
+from fed_asi.files import write_text
 from fed_asi.methods import Method
 from fed_asi.methods.bases import Bases, from_rows, to_rows
 from fed_asi.planning.columns import columns
@@ -163,8 +164,8 @@ class Profile:
             )
 
     def save(self, path: Path | str) -> None:
-        """Write the profile as JSON."""
-        Path(path).write_text(self.to_json() + "\n")
+        """Write the profile as JSON. Raises RunError, one line, where it cannot be written."""
+        write_text(Path(path), self.to_json() + "\n")
 
     @classmethod
     def load(cls, path: Path | str) -> Profile:

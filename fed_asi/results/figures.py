@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
@@ -20,9 +21,13 @@ from matplotlib.ticker import (
 )
 
 from fed_asi.results.summary import DeviceResult, Summary
+from fed_asi.texts import clipped
 from fed_asi.units import format_bytes
 
 INK, GRID, BAD = "#22303c", "#e3e8ec", "#c0392b"
+
+
+NAME_CHARS = 30  # of a group or a run in a legend
 
 
 Color = Any
@@ -39,7 +44,18 @@ def draw(summaries: Sequence[Summary]) -> dict[str, bytes]:
             "Accuracy over rounds": _rounds,
             "Measured bytes against budget": _budgets,
         }
-    return {caption: _png(maker, summaries) for caption, maker in makers.items()}
+    no_formula = rc_context({"text.parse_math": False, "text.usetex": False})  # a name is none
+    with no_formula, warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "Glyph .* missing from font"
+        )  # shown as a box; the page has the name
+        return {caption: _png(maker, summaries) for caption, maker in makers.items()}
+
+
+def _shown(name: str) -> str:
+    """Return a name as a legend has it; matplotlib leaves out what begins with "_"."""
+    shown = clipped(name, NAME_CHARS)
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def _png(maker: Callable[[Axes, Sequence[Summary]], None], summaries: Sequence[Summary]) -> bytes:
@@ -77,7 +93,7 @@ def _memory(axes: Axes, summaries: Sequence[Summary]) -> None:
         color = colors[group.name]
         _dots(axes, known, s=26, alpha=0.45, color=color, linewidths=0)
         mean = (fmean(x for x, _ in known), fmean(y for _, y in known))
-        label = f"{group.name} (mean)"
+        label = f"{_shown(group.name)} (mean)"
         _dots(axes, [mean], s=110, color=color, edgecolors="white", linewidths=1.2, zorder=4, label=label)
     if summary.final is not None and summary.final.accuracy is not None:
         label = "the shared model, server's test"
@@ -91,7 +107,7 @@ def _memory(axes: Axes, summaries: Sequence[Summary]) -> None:
 def _rounds(axes: Axes, summaries: Sequence[Summary]) -> None:
     for color, summary in zip(_shades(len(summaries)), summaries, strict=True):
         alone = len(summaries) == 1
-        label = "all classes" if alone else summary.name
+        label = "all classes" if alone else _shown(summary.name)
         _line(axes, [(r.round, r.accuracy) for r in summary.rounds], color=color, label=label)
         if alone:
             worst = [(r.round, r.worst_class_accuracy) for r in summary.rounds]
@@ -123,7 +139,7 @@ def _runs(axes: Axes, summaries: Sequence[Summary]) -> None:
     for color, summary in zip(_shades(len(summaries)), summaries, strict=True):
         known = [d.measured_bytes for d in summary.devices if d.measured_bytes is not None]
         if known and summary.final is not None and summary.final.accuracy is not None:
-            _dots(axes, [(max(known), summary.final.accuracy)], s=90, label=summary.name, color=color)
+            _dots(axes, [(max(known), summary.final.accuracy)], s=90, label=_shown(summary.name), color=color)
     _bytes_axis(axes, "x", [d.measured_bytes for s in summaries for d in s.devices])
     _percent_axis(axes)
     axes.set_xlabel("saved activations of the largest step of any device")
@@ -144,7 +160,7 @@ def _budgets(axes: Axes, summaries: Sequence[Summary]) -> None:
     axes.fill_between([low, high], [low, high], high * 4, color=BAD, alpha=0.06, linewidth=0)
     for name, color in colors.items():
         mine = [d for d in summary.devices if d.group == name]
-        _scatter_device(axes, mine, color, unlimited_at, name)
+        _scatter_device(axes, mine, color, unlimited_at, _shown(name))
     _left_out(axes, [d for d in summary.devices if d.trained == 0], low)
     ticks = sorted({d.budget_bytes for d in summary.devices if d.budget_bytes is not None})
     marks = [*ticks, *([unlimited_at] if any_unlimited else [])]

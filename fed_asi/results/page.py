@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import html
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 
 from fed_asi.results import table
 from fed_asi.results.summary import Summary
+from fed_asi.texts import visible
 
 STYLE = """
 :root { color-scheme: light; }
@@ -34,6 +35,11 @@ pre { background: #f4f6f8; padding: 12px; border-radius: 8px; overflow-x: auto; 
 """
 
 
+def escape(text: str) -> str:
+    """Return a text as HTML shows it as it is; what would act on how a line is read is escaped."""
+    return html.escape(visible(text))
+
+
 def render(summaries: Sequence[Summary], drawn: Sequence[Mapping[str, bytes]]) -> str:
     """Return the page. drawn: the figures of each run; of several runs, first those of all together."""
     together, each = (drawn[:1], drawn[1:]) if len(summaries) > 1 else ([], drawn)
@@ -53,12 +59,13 @@ def _run(summary: Summary, figures: Mapping[str, bytes]) -> Iterable[str]:
     run = summary.run
     yield f"<h1>{escape(summary.name)}</h1>\n"
     yield f'<p class="under">{escape(_under(summary))}</p>\n'
+    yield _list("Missing", summary.missing, ' class="bad"')
     yield f'<div class="numbers">{"".join(_number(*pair) for pair in _numbers(summary))}</div>\n'
     yield f'<section><h2>What each budget bought</h2><div class="wide">{_table(summary)}</div></section>\n'
     yield _figures("Figures", figures)
     yield from _lists(summary)
     yield f"<section><h2>Versions</h2><p>{escape(_versions(summary))}</p></section>\n"
-    yield f"<section><h2>Resolved configuration</h2><pre>{escape(run.config)}</pre></section>\n"
+    yield f"<section><h2>Resolved configuration</h2><pre>{_lines(run.config)}</pre></section>\n"
 
 
 def _under(summary: Summary) -> str:
@@ -104,14 +111,17 @@ def _figures(title: str, figures: Mapping[str, bytes]) -> str:
 
 def _lists(summary: Summary) -> Iterable[str]:
     causes = [f"{count} × {outcome}: {cause}" for outcome, cause, count in summary.causes]
-    for title, entries, style in (
-        ("Missing", list(summary.missing), ' class="bad"'),
-        ("Left out, and why", causes, ""),
-        ("Notes", list(summary.notes), ""),
-    ):
-        if entries:
-            items = "".join(f"<li>{escape(entry)}</li>" for entry in entries)
-            yield f"<section><h2>{title}</h2><ul{style}>{items}</ul></section>\n"
+    yield _list("Left out, and why", causes)
+    yield _list("Notes", summary.notes)
+
+
+def _list(title: str, entries: Sequence[str], style: str = "") -> str:
+    items = "".join(f"<li>{escape(entry)}</li>" for entry in entries)
+    return f"<section><h2>{title}</h2><ul{style}>{items}</ul></section>\n" if entries else ""
+
+
+def _lines(text: str) -> str:
+    return "\n".join(escape(line) for line in text.split("\n"))
 
 
 def _versions(summary: Summary) -> str:

@@ -8,7 +8,9 @@ from typing import Protocol, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from fed_asi.results.rich_text import plain
 from fed_asi.results.schema import DeviceRoundRecord, RoundRecord
+from fed_asi.texts import visible
 
 
 class Watcher(Protocol):
@@ -61,7 +63,7 @@ class Terminal:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -87,7 +89,7 @@ class Terminal:
         """Show a bar for the stage; without a terminal, its name."""
         self._replace(text, total)
         if not self._console.is_terminal:
-            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self.note(text)
 
     def advance(self, steps: int = 1) -> None:
         """Move the stage's bar."""
@@ -96,7 +98,7 @@ class Terminal:
 
     def note(self, text: str) -> None:
         """Print one line that stays."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(plain(text), soft_wrap=True)
 
     def round_started(self, round: int, rounds: int, asked: int) -> None:
         """Show the rounds' bar and a bar for the devices of this one."""
@@ -120,15 +122,13 @@ class Terminal:
         trained = (
             f"{record.trained} of {record.asked} devices trained" if record.asked else "before any training"
         )
-        self._console.print(
-            f"{self._round or 'start'}: {_accuracy(record)}{trained}{left_out}, {record.host_seconds:.1f} s",
-            highlight=False,
-            soft_wrap=True,
+        self.note(
+            f"{self._round or 'start'}: {_accuracy(record)}{trained}{left_out}, {record.host_seconds:.1f} s"
         )
 
     def _replace(self, text: str, total: int | None) -> None:
         self._drop()
-        self._current = self._bars.add_task(text, total=total)
+        self._current = self._bars.add_task(visible(text), total=total)
 
     def _drop(self) -> None:
         if self._current is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fed_asi.errors import RunError
+from fed_asi.files import check_writable, write_text, writing
 from fed_asi.results import table
 from fed_asi.results.store import RunStore
 from fed_asi.results.summary import Summary, summarise
@@ -30,17 +30,15 @@ def write(folders: Sequence[str | Path], page: str | Path | None = None) -> Path
     from fed_asi.results.page import render
 
     summaries = [_summary(folder) for folder in folders]
-    home = _home(folders[0]) if page is None else Path(page).parent
-    page = home / "report.html" if page is None else Path(page)
+    page = _home(folders[0]) / "report.html" if page is None else Path(page)
+    check_writable(page)
     drawn = [figures.draw(summaries)] if len(summaries) > 1 else []
     drawn += [figures.draw([summary]) for summary in summaries]
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        page.write_text(render(summaries, drawn), encoding="utf-8")
-        for caption, png in drawn[0].items():
-            (home / f"{caption.lower().replace(' ', '-')}.png").write_bytes(png)
-    except OSError as error:
-        raise RunError(f"cannot write {page}: {error.strerror}") from error
+    write_text(page, render(summaries, drawn))
+    for caption, png in drawn[0].items():
+        picture = page.parent / f"{caption.lower().replace(' ', '-')}.png"
+        with writing(picture):
+            picture.write_bytes(png)
     return page
 
 

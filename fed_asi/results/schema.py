@@ -94,6 +94,7 @@ class DeviceRoundRecord:
     optimizer_bytes: int | None = None
     weight_bytes: int | None = None
     transient_bytes: int | None = None
+    factors_bytes: int | None = None  # warm factors it keeps for its next round; 0: none
 
 
 TIMES = frozenset({"host_seconds", "created_at", "ended_at"})  # the only columns a repeated run may change

@@ -54,6 +54,7 @@ class RunStore:
                 raise RunError(f"{folder} already holds a run; resume it or choose another name")
             store = cls(folder, connect(folder / FILE_NAME), RunLock.take(folder))
             with store._connection as connection:
+                connection.execute("BEGIN")  # all or nothing, also for a process that is killed here
                 for table in TABLES:
                     create(connection, table)
                 connection.execute("CREATE TABLE notes (at TEXT, text TEXT)")
@@ -161,8 +162,17 @@ class RunStore:
         with plainly(self.folder):
             return self._connection.execute(query, values).fetchall()
 
+    def forget_after(self, round: int) -> None:
+        """Remove the records of every later round: they are to be done again."""
+        with plainly(self.folder), self._connection as connection:
+            for table in ("rounds", "device_rounds"):
+                connection.execute(f"DELETE FROM {table} WHERE round > ?", (round,))
+
     def missing(self) -> list[str]:
-        """Return one line for each round that did not happen and each device unaccounted for."""
+        """Return one line for each round that did not happen and each device unaccounted for.
+
+        The first says where no device trained at all: such a run has the weights it began with.
+        """
         config = self.config()
         query = (
             "SELECT rounds.round, rounds.asked, count(device_rounds.partition_id) FROM rounds "
@@ -170,14 +180,20 @@ class RunStore:
         )
         found = {round: (asked, got) for round, asked, got in self.select(query)}
         lost = [round for round in range(1, config.rounds + 1) if round not in found]
-        lines = [f"{len(lost)} of {config.rounds} rounds did not happen"] if lost else []
+        lines = list(self._untrained())
+        lines += [f"{len(lost)} of {config.rounds} rounds did not happen"] if lost else []
         for round, (asked, got) in sorted(found.items()):
             if got < asked:
                 lines.append(f"round {round}: {asked - got} of {asked} devices are unaccounted for")
         return lines
 
+    def _untrained(self) -> Iterator[str]:
+        ((asked, trained),) = self.select("SELECT total(asked), total(trained) FROM rounds")
+        if asked and not trained:
+            yield f"no device ever trained, of the {asked:.0f} times one was asked: the model is as it was"
+
     def exit_code(self) -> int:
-        """Return 0 when the run finished, every round happened and every device is accounted for; else 1."""
+        """Return 0 when the run finished, no round and no device is missing, and some device trained; else 1."""
         return 0 if self.run().status == "finished" and not self.missing() else 1
 
     def _rows(
@@ -227,6 +243,8 @@ def _checked(connection: sqlite3.Connection, folder: Path) -> sqlite3.Connection
         raise RunError(
             f"{folder / FILE_NAME} holds no run: it stopped before its first line, or is another file"
         )
+    if not connection.execute("SELECT count(*) FROM run").fetchone()[0]:
+        raise RunError(f"{folder / FILE_NAME} holds no run: its first line is gone; start again")
     if version != SCHEMA_VERSION:
         raise RunError(f"{folder / FILE_NAME} has version {version}, this fed-asi reads {SCHEMA_VERSION}")
     return connection

@@ -10,6 +10,7 @@ from statistics import fmean
 from fed_asi.results.lock import is_locked
 from fed_asi.results.schema import RoundRecord, RunRecord
 from fed_asi.results.store import RunStore
+from fed_asi.texts import resume_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +132,9 @@ def summarise(store: RunStore) -> Summary:
 def _standing(store: RunStore) -> str:
     run = store.run()
     if run.status == "running" and not is_locked(store.folder):
-        return f"stopped half-way; go on with: fed-asi run --resume {store.folder}"
+        return f"stopped half-way; go on with: {resume_line(store.folder)}"
     if run.status == "interrupted":
-        return f"interrupted; go on with: fed-asi run --resume {store.folder}"
+        return f"interrupted; go on with: {resume_line(store.folder)}"
     return f"{run.status}: {run.cause}" if run.cause else run.status
 
 

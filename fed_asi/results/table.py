@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
+from fed_asi.results.rich_text import plain
 from fed_asi.results.summary import GroupResult, Summary
 from fed_asi.units import format_bytes
 
@@ -36,14 +36,14 @@ def table(summary: Summary, width: int = 120) -> RenderableType:
 
     width: in characters; a narrow one leaves out the columns one can do without.
     """
-    made = Table(title=f"{summary.name}: what each budget bought", title_justify="left")
+    made = Table(title=plain(f"{summary.name}: what each budget bought"), title_justify="left")
     shown = [i for i, column in enumerate(COLUMNS) if width >= WIDE or column not in OPTIONAL]
     for i in shown:
         made.add_column(COLUMNS[i], justify="left" if COLUMNS[i] in {"group", "took part"} else "right")
     for group in summary.groups:
         row = cells(group)
-        made.add_row(*(row[i] for i in shown))
-    return Group(made, *(Text(line) for line in lines(summary)))
+        made.add_row(*(plain(row[i]) for i in shown))
+    return Group(made, *(plain(line) for line in lines(summary)))
 
 
 def cells(group: GroupResult) -> list[str]:
@@ -64,10 +64,9 @@ def cells(group: GroupResult) -> list[str]:
 
 def lines(summary: Summary) -> list[str]:
     """Return what the table cannot hold: the fleet's accuracy, who was left out and why, what is missing."""
-    said = [_accuracy(summary)]
+    said = [*summary.missing, _accuracy(summary)]
     said += _left_out(summary)
     said += [f"note: {note}" for note in summary.notes]
-    said += list(summary.missing)
     if summary.standing != "finished":
         said.append(f"the run is {summary.standing}")
     return said

@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from torch import Tensor
 
 from fed_asi.devices.edge import readable
 from fed_asi.devices.job import Job
-from fed_asi.devices.reply import Reply
-from fed_asi.errors import UpdateError
+from fed_asi.devices.reply import FRESH, Reply
+from fed_asi.errors import RunError, UpdateError
 from fed_asi.fleets import fleet
 from fed_asi.fleets.fleet import Fleet
 from fed_asi.fleets.resources import of_one_round
@@ -29,6 +30,7 @@ from fed_asi.rounds.checkpoints import Checkpoint, weights_digest
 from fed_asi.rounds.cohort import sample_cohort
 from fed_asi.rounds.executor import Executor, one_reply_a_job
 from fed_asi.rounds.job_order import Costs, in_order
+from fed_asi.rounds.resuming import Resuming, kept_factors
 from fed_asi.training.evaluation import evaluate, load_tensors_
 from fed_asi.training.sgd import learning_rate
 from fed_asi.workplace.address import run_fingerprint
@@ -36,15 +38,25 @@ from fed_asi.workplace.place import Workplace
 
 
 class Rounds:
-    """A run's rounds, from the first that is not recorded to the last."""
+    """A run's rounds, from the first that is not recorded to the last.
 
-    def __init__(self, place: Workplace, store: RunStore, executor: Executor, watcher: Watcher) -> None:
+    states: where the warm factors of its devices are seen from here; None: on machines of their own.
+    """
+
+    def __init__(
+        self,
+        place: Workplace,
+        store: RunStore,
+        executor: Executor,
+        watcher: Watcher,
+        states: Path | None = None,
+    ) -> None:
         self.place, self.store, self.executor, self.watcher = place, store, executor, watcher
         self.config = place.config
         self.fleet: Fleet = fleet.build(self.config)
         self._factors_round: dict[int, int] = {}
         self._costs = Costs()
-        self._checkpoints = store.folder / "checkpoints"
+        self._checkpoints, self._states = store.folder / "checkpoints", states
         self._fingerprint = run_fingerprint(self.config)
 
     def run(self) -> dict[str, Tensor]:
@@ -55,16 +67,13 @@ class Rounds:
         return tensors
 
     def _start(self) -> tuple[int, dict[str, Tensor]]:
-        recorded = [record.round for record in self.store.rounds()]
-        if not recorded:
+        if not self.store.rounds():
             tensors = {name: tensor.clone() for name, tensor in self.place.reference.items()}
             self._finish_round(RoundRecord(0, 0, 0, None, None), [], tensors, time.perf_counter())
             return 0, tensors
-        last = max(recorded)
-        for row in self.store.device_rounds():
-            if row.outcome == "trained":
-                self._factors_round[row.partition_id] = row.round
-        return last, checkpoints.load(self._checkpoints, last, self._fingerprint).tensors
+        state = Resuming(self.place, self.store, self._checkpoints, self._states).last_whole()
+        self._factors_round |= state.factors_round
+        return state.round, state.tensors
 
     def _round(self, round: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         started = time.perf_counter()
@@ -83,6 +92,7 @@ class Rounds:
             notes[reply.partition_id] = reply.notes
             updates.extend([update] if update is not None else [])
             self.watcher.device_done(record)
+        self._refuse_fresh([text for texts in notes.values() for text in texts])
         new = average(updates, tensors)
         records.sort(key=lambda record: record.partition_id)
         for partition_id in sorted(notes):
@@ -90,7 +100,7 @@ class Rounds:
                 self.store.note(text)
         summary = RoundRecord(round, len(jobs), len(updates), None, None, lr=jobs[0].lr)
         self._finish_round(summary, records, new, started)
-        self._factors_round.update((update.partition_id, round) for update in updates)
+        self._factors_round |= {r.partition_id: kept_factors(r) for r in records if r.outcome == "trained"}
         return new
 
     def jobs(self, round: int) -> list[Job]:
@@ -126,6 +136,15 @@ class Rounds:
 
     def _note(self, round: int, text: str) -> None:
         self.store.note(f"round {round}: {text}")
+
+    def _refuse_fresh(self, notes: Sequence[str]) -> None:
+        """Raise RunError where a device that keeps its factors here lost them: the run would end with other weights.
+
+        A device on a machine of its own may lose its disk, as it may go away: that is noted, and the run goes on.
+        """
+        lost = [text for text in notes if FRESH in text]
+        if lost and self._states is not None:
+            raise RunError(f"{lost[0]}; so the round is not recorded")
 
     def _judge(self, round: int, reply: Reply) -> tuple[DeviceRoundRecord, Update | None]:
         """Return the device's record, and its update unless there is none or it must not be averaged."""

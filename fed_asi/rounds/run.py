@@ -45,11 +45,17 @@ def run_loop(
         place = prepare(
             config, workplace_folder(folder), data_dir=data_dir, weights_dir=weights_dir, watcher=watcher
         )
-        conduct(place, store, LoopExecutor(place, folder / "devices"), watcher)
+        states = folder / "devices"
+        conduct(place, store, LoopExecutor(place, states), watcher, states)
 
 
-def conduct(place: Workplace, store: RunStore, executor: Executor, watcher: Watcher) -> None:
-    """Do the rounds that are not recorded yet, and record that the run is finished."""
+def conduct(
+    place: Workplace, store: RunStore, executor: Executor, watcher: Watcher, states: Path | None = None
+) -> None:
+    """Do the rounds that are not recorded yet, and record that the run is finished.
+
+    states: where the warm factors of its devices are seen from here; None: on machines of their own.
+    """
     devices = fleet.build(place.config)
     store.add_devices(
         DeviceRecord(
@@ -66,7 +72,7 @@ def conduct(place: Workplace, store: RunStore, executor: Executor, watcher: Watc
     with threads(place.config.compute.threads):
         if place.config.method.calibration == "federated":
             calibrate_on_devices(place, store, executor, watcher)
-        tensors = Rounds(place, store, executor, watcher).run()
+        tensors = Rounds(place, store, executor, watcher, states).run()
     store.set_status("finished", weights_sha256=weights_digest(tensors))
 
 

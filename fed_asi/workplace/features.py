@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
-from torch import fx
+from torch import Tensor, fx
 
-from fed_asi import models
+from fed_asi import data, models
+from fed_asi.compression import cut
 from fed_asi.data.features import FeatureSource, FeatureStore, key_of
 from fed_asi.data.images import Images, images_fingerprint
+from fed_asi.errors import ConfigError, MissingDataError, RunError
 from fed_asi.fleets.config import RunConfig
 from fed_asi.results.progress import Watcher
 from fed_asi.workplace.aside import Check
-from fed_asi.workplace.splits import Splits
+from fed_asi.workplace.splits import Splits, split_images
 
 
 def store_path() -> str:
@@ -37,17 +40,9 @@ def _source(config: RunConfig, trunk: fx.GraphModule, images: Images) -> Feature
     return FeatureSource(trunk, images, content, config.model.resolution, mean, std, kept)
 
 
-def _features(
-    config: RunConfig,
-    trunk: fx.GraphModule,
-    images: Images,
-    store: FeatureStore,
-    use: str,
-    watcher: Watcher,
-    check: Check,
-) -> str:
-    """Return the key of these images' features in the store, where they are from now on."""
-    source = _source(config, trunk, images)
+def _made(source: FeatureSource, store: FeatureStore, use: str, watcher: Watcher, check: Check) -> Tensor:
+    """Return the features of these images, which are in the store from now on."""
+    images = source.images
     watcher.stage(f"features of {len(images):,} {use} images", len(images))
     shown = 0
 
@@ -57,8 +52,7 @@ def _features(
         watcher.advance(done - shown)
         shown = done
 
-    store.features(source, progress=progress)
-    return key_of(source)
+    return store.features(source, progress=progress)
 
 
 def all_features(
@@ -73,6 +67,45 @@ def all_features(
     needed = {"train": splits.train[0], "test": splits.test[0]}
     if config.compute.features == "off":
         del needed["train"]
-    return {
-        use: _features(config, trunk, images, store, use, watcher, check) for use, images in needed.items()
-    }
+    sources = {use: _source(config, trunk, images) for use, images in needed.items()}
+    for use, source in sources.items():
+        _made(source, store, use, watcher, check)
+    return {use: key_of(source) for use, source in sources.items()}
+
+
+def open_features(
+    config: RunConfig,
+    trunk: fx.GraphModule,
+    keys: Mapping[str, str],
+    store: FeatureStore,
+    data_dir: Path | None,
+    watcher: Watcher,
+) -> dict[str, Tensor]:
+    """Return the run's features by use, memory-mapped; those that are gone from the store are made again, to the bit.
+
+    trunk: as it is cut. keys: of the features in the store, by use. data_dir: where the data set is.
+    Raises RunError or MissingDataError where what they are made of is gone, or is not what it was.
+    """
+    found = {use: store.find(key) for use, key in keys.items()}
+    if gone := [use for use, features in found.items() if features is None]:
+        quick = cut.folded(trunk)
+        splits = _splits_again(config, store, data_dir)
+        images = {"train": splits.train[0], "test": splits.test[0]}
+        for use in gone:
+            source = _source(config, quick, images[use])
+            if key_of(source) != keys[use]:
+                raise RunError(
+                    f"the features of the {use} images are gone from {store.folder}, and cannot be made again: "
+                    "images, weights or torch are not those that the run began with; start again"
+                )
+            found[use] = _made(source, store, use, watcher, lambda: None)
+    return {use: features for use, features in found.items() if features is not None}
+
+
+def _splits_again(config: RunConfig, store: FeatureStore, data_dir: Path | None) -> Splits:
+    try:
+        return split_images(config, data.load(config.data.source, data_dir))
+    except (MissingDataError, ConfigError) as error:
+        raise MissingDataError(
+            f"the run's features are gone from {store.folder}, and the images they are made of too: {error}"
+        ) from error

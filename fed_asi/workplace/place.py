@@ -7,10 +7,12 @@ message carries only the trained tensors and a small job. Large arrays are memor
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -23,13 +25,15 @@ from fed_asi.compression.tune import tune_
 from fed_asi.data.features import FeatureStore
 from fed_asi.data.images import to_batch
 from fed_asi.data.shards import Shards
-from fed_asi.errors import RunError
+from fed_asi.errors import FedAsiError, RunError, first_line
 from fed_asi.files import read_tensors
 from fed_asi.fleets.config import RunConfig
 from fed_asi.methods import Vanilla
 from fed_asi.planning.device_plans import DevicePlans
 from fed_asi.planning.profile import Profile
+from fed_asi.results.progress import Unwatched, Watcher
 from fed_asi.workplace.address import run_fingerprint
+from fed_asi.workplace.features import open_features
 
 VERSION = 1
 
@@ -108,40 +112,67 @@ class Workplace:
         return found.contiguous(memory_format=torch.channels_last) if found.dim() == 4 else found
 
 
-def open_workplace(folder: Path, config: RunConfig | None = None) -> Workplace:
-    """Return the workplace that `prepare` wrote.
+def open_workplace(
+    folder: Path,
+    config: RunConfig | None = None,
+    *,
+    data_dir: Path | None = None,
+    watcher: Watcher | None = None,
+) -> Workplace:
+    """Return the workplace that `prepare` wrote; features that were removed since are made again.
 
-    folder: runs/NAME/workplace. config: of the run; None reads it from the folder.
-    Raises RunError where it is missing, unfinished, of another version or of other settings.
+    folder: runs/NAME/workplace. config: of the run; None reads it from the folder. data_dir: where the data set is,
+    should it be needed; None: where it was.
+    Raises RunError where it is missing, unfinished, damaged, of another version or of other settings.
     """
     manifest = _read_manifest(folder)
-    stored = RunConfig.from_json((folder / "config.json").read_text())
-    config = config or stored
-    if manifest["fingerprint"] != run_fingerprint(config):
-        raise RunError(f"{folder} was prepared for other settings")
-    off = config.compute.features == "off"
-    trunk, tail = rebuild(config, manifest, read_tensors(folder / "base.pt"))
-    with np.load(folder / "index.npz") as index:
-        arrays = {name: index[name] for name in index.files}
-    store = FeatureStore(folder / manifest["store"])
-    profile = Profile.load(folder / "profile.json")
+    with _naming(folder):
+        config = _config_of(folder, manifest, config)
+        off = config.compute.features == "off"
+        trunk, tail = rebuild(config, manifest, read_tensors(folder / "base.pt"))
+        with (folder / "index.npz").open("rb") as file, np.load(file) as index:
+            arrays = {name: index[name] for name in index.files}
+        profile = Profile.load(folder / "profile.json")
+        whole = None
+        if off:
+            whole = WholeNetwork(cut.folded(trunk), np.load(folder / IMAGES, mmap_mode="r"), config)
+        keys = {"test": manifest["test_features"]} | ({} if off else {"train": manifest["features"]})
+    store = FeatureStore(folder / manifest["store"], config.compute.features_limit)
+    where = data_dir or (Path(manifest["data_dir"]) if manifest.get("data_dir") else None)
+    features = open_features(config, trunk, keys, store, where, watcher or Unwatched())
     return Workplace(
         config=config,
         folder=folder,
         num_classes=int(manifest["num_classes"]),
         tail=tail,
-        features=None if off else store.open(manifest["features"]),
+        features=features.get("train"),
         labels=torch.from_numpy(arrays["labels"]),
-        test_features=store.open(manifest["test_features"]),
+        test_features=features["test"],
         test_labels=torch.from_numpy(arrays["test_labels"]),
         shards=Shards(arrays["indices"], arrays["offsets"]),
         plans=DevicePlans(profile, config.method, config.train),
         reference=reference_of(tail, profile),
         notes=tuple(manifest["notes"]),
-        whole=WholeNetwork(cut.folded(trunk), np.load(folder / IMAGES, mmap_mode="r"), config)
-        if off
-        else None,
+        whole=whole,
     )
+
+
+def _config_of(folder: Path, manifest: Mapping[str, Any], config: RunConfig | None) -> RunConfig:
+    config = config or RunConfig.from_json((folder / "config.json").read_text())
+    if manifest["fingerprint"] != run_fingerprint(config):
+        raise RunError("it was prepared for other settings")
+    return config
+
+
+@contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Turn whatever is wrong with a workplace's files into one line that names the folder, and says what to do."""
+    try:
+        yield
+    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile, FedAsiError) as error:
+        raise RunError(
+            f"{folder} cannot be used ({first_line(error)}): remove it, and it is made again on --resume"
+        ) from error
 
 
 def is_prepared(folder: Path, config: RunConfig) -> bool:

@@ -64,12 +64,18 @@ def prepare(
             model = _model(config, source.num_classes, weights_dir)
             if found is not None:
                 found()
-            _make(config, folder, source.num_classes, splits, model, watcher)
-        return open_workplace(folder, config)
+            _make(config, folder, source.num_classes, splits, model, watcher, data_dir)
+        return open_workplace(folder, config, data_dir=data_dir, watcher=watcher)
 
 
 def _make(
-    config: RunConfig, folder: Path, num_classes: int, splits: Splits, model: nn.Module, watcher: Watcher
+    config: RunConfig,
+    folder: Path,
+    num_classes: int,
+    splits: Splits,
+    model: nn.Module,
+    watcher: Watcher,
+    data_dir: Path | None,
 ) -> None:
     notes = []
     if config.model.weights == "public":
@@ -91,6 +97,7 @@ def _make(
         "num_classes": num_classes,
         "trained": list(made.trained),
         "store": store_path(),
+        "data_dir": None if data_dir is None else str(data_dir.resolve()),
         "features": made.features.get("train"),
         "test_features": made.features["test"],
         "notes": notes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from fed_asi.commands import main as command
 from fed_asi.errors import ConfigError
 from fed_asi.fleets.file import load_config
 from fed_asi.fleets.fleet import build
+from fed_asi.texts import visible
+from hostile_names import RECORDED
 
 ROOT = Path(__file__).parents[2]
 FLEET = ROOT / "experiments" / "fleets" / "compose.toml"
@@ -145,3 +148,55 @@ def test_command_writes_the_file(written, tmp_path, capsys):
     assert yaml.safe_load(out.read_text())["services"]["superlink"]["build"]["context"]
     assert main([str(written), "--out", str(out), "--memory", "4 GiB"]) == 2
     assert "fit" in capsys.readouterr().err
+
+
+def test_names_are_no_yaml_and_no_variables(tmp_path):
+    folder = tmp_path / 'my "fleet" #1, ${HOME} [x]'
+    folder.mkdir()
+    path = folder / "a b, c] $x.toml"
+    names = [name for name in RECORDED if name.isprintable()]
+    path.write_text(
+        'name = "hostile"\nrounds = 1\ncohort = 1\n'
+        + "".join(f"[[groups]]\nname = {json.dumps(name)}\ncount = 1\nbudget = 65536\n" for name in RECORDED)
+    )
+    text = compose_file.compose_text(load_config(path), path, tmp_path)
+    found = yaml.safe_load(text)
+    assert set(found["services"]) == {
+        "superlink",
+        "runner",
+        "page",
+        *(f"device-{n}" for n in range(len(RECORDED))),
+    }
+    runner = found["services"]["runner"]
+    assert runner["command"][-1] == "/fleet/a b, c] $$x.toml"  # compose reads $$ as $
+    assert (
+        runner["volumes"][-1] == './my "fleet" #1, $${HOME} [x]/a b, c] $$x.toml:/fleet/a b, c] $$x.toml:ro'
+    )
+    assert all(f"device-{n}:  # " in text for n in range(len(RECORDED)))
+    assert all(visible(name) in text for name in names)
+
+
+@pytest.mark.parametrize("name", ["a:b", "lone\udc80"])
+def test_paths_that_compose_cannot_mount_are_refused_by_name(written, name, capsys):
+    other = written.rename(written.parent / f"{name}.toml")
+    assert main([str(other), "--out", str(written.parent / "compose.yml"), "--memory", "16 GiB"]) == 2
+    assert visible(name) in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_there_is_made_and_one_that_cannot_be_is_one_line(written, tmp_path, capsys):
+    out = tmp_path / "new" / "folder" / "compose.yml"
+    assert main([str(written), "--out", str(out), "--memory", "16 GiB"]) == 0
+    assert out.exists()
+    capsys.readouterr()
+    assert main([str(written), "--out", str(out / "x.yml"), "--memory", "16 GiB"]) == 2
+    assert capsys.readouterr().err == f"fed-asi: cannot write {out}/x.yml: {out} is not a folder\n"
+    assert main([str(written), "--out", str(tmp_path), "--memory", "16 GiB"]) == 2
+    assert capsys.readouterr().err == f"fed-asi: cannot write {tmp_path}: it is a folder\n"
+
+
+def test_what_is_no_port_is_one_line(monkeypatch):
+    monkeypatch.setattr(compose, "check_engine", lambda: None)
+    for port in ("eighty", "0", "65536", "-1", ""):
+        monkeypatch.setenv("FED_ASI_PORT", port)
+        with pytest.raises(ConfigError, match="which is no port"):
+            compose.up(Path("docker-compose.yml"))

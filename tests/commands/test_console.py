@@ -30,6 +30,21 @@ def test_a_terminals_own_width_counts(monkeypatch, columns):
     assert console.console().width == columns
 
 
+def test_what_the_terminals_encoding_lacks_is_escaped(monkeypatch):
+    held = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(held, encoding="ascii"))
+    console.speak_any_language()
+    console.show("80.0 → 90.0 %\n日本")
+    sys.stdout.flush()
+    assert held.getvalue() == b"80.0 \\u2192 90.0 %\n\\u65e5\\u672c\n"
+
+
+def test_what_is_shown_or_said_acts_on_no_terminal(capsys):
+    console.show("a\x1b[2J\nb\r")
+    console.say("a\nb\x1b")
+    assert capsys.readouterr() == ("a\\x1b[2J\nb\\r\n", "a\\nb\\x1b\n")
+
+
 def test_a_reader_that_has_gone_is_left_to_main():
     class Gone(io.StringIO):
         def write(self, _text: str) -> int:

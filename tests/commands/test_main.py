@@ -102,3 +102,16 @@ def test_a_reader_that_has_gone_is_no_mistake(tmp_path):
     done = subprocess.run(command, check=False, **options)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_mistake_whose_details_find_no_place_is_one_line(fleet_file, backend, capsys, monkeypatch):
+    def mistake(_store):
+        raise ZeroDivisionError("seven")
+
+    def full(*_words, **_options):
+        raise OSError(28, "No space left on device")
+
+    backend(mistake)
+    monkeypatch.setattr(main.tempfile, "NamedTemporaryFile", full)
+    assert main.main(["run", fleet_file]) == 1
+    assert "ZeroDivisionError: seven; details in no file" in capsys.readouterr().err

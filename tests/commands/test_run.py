@@ -146,3 +146,15 @@ def test_a_resumed_run_that_fails_keeps_its_records(fleet_file, backend, capsys)
 def test_each_back_end_is_known_by_its_name():
     assert backend_of("loop").__module__ == "fed_asi.rounds.run"
     assert backend_of("flower").func.__module__ == "fed_asi.flower.simulation"
+
+
+def test_a_run_in_which_no_device_ever_trained_exits_1_and_says_so_first(fleet_file, backend, capsys):
+    def none(store):
+        store.add_round(RoundRecord(1, 1, 0, 0.5, 0.9), [DeviceRoundRecord(1, 0, "failed", "why")])
+        store.set_status("finished")
+
+    backend(none)
+    assert main(["run", fleet_file]) == 1
+    said = capsys.readouterr().out
+    assert "no device ever trained, of the 1 times one was asked: the model is as it was" in said
+    assert said.index("no device ever trained") < said.index("server's test images")

@@ -102,6 +102,9 @@ def test_a_device_with_a_broken_state_trains_from_fresh_factors_and_says_so(plac
         "device 2 could not keep its warm factors: its card is full",
     )
     assert json.loads(broken.to_json())["notes"] == list(broken.notes)
+    assert (
+        broken.stats["factors_bytes"] == 0
+    )  # so its next round starts afresh, also in a run that is resumed
 
 
 def test_warm_factors_go_from_round_to_round(place: Workplace, tmp_path: Path) -> None:

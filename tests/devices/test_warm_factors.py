@@ -18,7 +18,11 @@ from runs import job
 def test_factors_keep_the_round_they_started_from(tmp_path: Path) -> None:
     for round, base in ((2, 0), (5, 2), (9, 5)):
         save_factors(tmp_path, 3, round, base, {"conv": [torch.full((4, 2), float(round))]})
-    assert sorted(p.name for p in (tmp_path / "000003").iterdir()) == ["round-000005.pt", "round-000009.pt"]
+    kept = sorted(p.name for p in (tmp_path / "000003").iterdir())
+    assert kept == ["round-000002.pt", "round-000005.pt", "round-000009.pt"]
+    save_factors(tmp_path, 3, 12, 9, {"conv": [torch.ones(1, 1)]})
+    kept = sorted(p.name for p in (tmp_path / "000003").iterdir())
+    assert kept == ["round-000005.pt", "round-000009.pt", "round-000012.pt"]
     # Round 9 was cut off and is done again: it must start from round 5, not from its own first try.
     again = load_factors(tmp_path, 3, 5)
     assert again is not None
@@ -27,7 +31,8 @@ def test_factors_keep_the_round_they_started_from(tmp_path: Path) -> None:
 
 def test_no_factors_is_none(tmp_path: Path) -> None:
     assert load_factors(tmp_path, 3, 0) is None
-    assert load_factors(tmp_path, 3, 4) is None
+    with pytest.raises(RunError, match=r"no file .*000003.round-000004\.pt"):
+        load_factors(tmp_path, 3, 4)  # there must have been some
 
 
 def test_a_job_names_its_device_and_rounds(tmp_path: Path) -> None:
@@ -37,8 +42,9 @@ def test_a_job_names_its_device_and_rounds(tmp_path: Path) -> None:
     found = state.factors(job(round=5, factors_round=4))
     assert found is not None
     assert torch.equal(found["conv"][0], torch.ones(2, 1))
-    assert state.factors(job(round=6, factors_round=5)) is None
-    assert state.factors(job(round=5, partition_id=1, factors_round=4)) is None
+    for gone in (job(round=6, factors_round=5), job(round=5, partition_id=1, factors_round=4)):
+        with pytest.raises(RunError, match="no file"):
+            state.factors(gone)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,9 @@ def test_factors_are_those_of_the_round_the_job_names(tmp_path: Path) -> None:
     state.keep(job(round=4), FACTORS)
     assert same(DeviceState(flower, None).factors(job(factors_round=4)))  # with no disk
     assert same(DeviceState(RecordDict(), tmp_path).factors(job(factors_round=4)))  # after a kill
-    assert DeviceState(flower, tmp_path).factors(job(factors_round=3)) is None
+    for disk in (tmp_path, None):
+        with pytest.raises(RunError, match=r"no file|none of round 3"):
+            DeviceState(flower, disk).factors(job(factors_round=3))
     assert DeviceState(flower, None).factors(job(factors_round=0)) is None
 
 
@@ -61,7 +63,8 @@ def test_the_disk_has_what_the_state_has_no_more(tmp_path: Path) -> None:
     ],
     ids=["no round", "no numbers", "no arrays", "noise", "pickle"],
 )
-def test_a_broken_state_is_one_line(flower: RecordDict, tmp_path: Path) -> None:
+def test_a_broken_state_is_one_line_and_the_disk_stands_in(flower: RecordDict, tmp_path: Path) -> None:
     OnDisk(tmp_path).keep(job(round=4), FACTORS)
     with pytest.raises(RunError, match=r"^its Flower state holds no warm factors: .+$"):
-        DeviceState(flower, tmp_path).factors(job(factors_round=4))
+        DeviceState(flower, None).factors(job(factors_round=4))
+    assert same(DeviceState(flower, tmp_path).factors(job(factors_round=4)))

@@ -69,7 +69,7 @@ def test_a_node_that_gets_no_jobs_is_noted_in_the_records(tmp_path: Path) -> Non
 def test_a_run_that_is_not_whole_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fleet.toml").write_text(FLEET)
     monkeypatch.setattr(server, "conduct", lambda *_given: None)
-    with pytest.raises(RunError, match=r"not every round happened .* \(exit code 1\)"):
+    with pytest.raises(RunError, match=r"1 of 1 rounds did not happen \(exit code 1\)"):
         serve(tmp_path, MemoryGrid.of(2), context(out=str(tmp_path / "runs")))
 
 

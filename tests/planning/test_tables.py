@@ -28,7 +28,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plans")
     common = [*TINY, "--profile", str(folder / "profile.json")]
     assert main([*common, "--budget", "1 KiB", "--save", str(folder / "a.json")]) == 0
-    figure = ["--figure", str(folder / "plan.svg")]
+    figure = ["--figure", str(folder / "new" / "$x$" / "plan.svg")]
     assert main([*common, "--budget", "8 KiB", "--save", str(folder / "b.json"), *figure]) == 0
     return folder
 
@@ -61,7 +61,7 @@ def test_the_command_says_what_is_kept_and_what_rivals_reach(
 def test_the_plan_of_the_command_is_the_planners(saved: Path) -> None:
     profile = Profile.load(saved / "profile.json")
     assert Plan.load(saved / "a.json") == plan(profile, "1 KiB", micro_batch=1)
-    assert (saved / "plan.svg").read_text().startswith("<?xml")
+    assert (saved / "new" / "$x$" / "plan.svg").read_text().startswith("<?xml")
 
 
 def test_the_next_better_budget_is_the_smallest_one(saved: Path) -> None:
@@ -124,3 +124,20 @@ def test_what_is_wrong_is_said_in_one_line(
         error = capsys.readouterr().err
         assert said in error
         assert len(error.splitlines()) == 1
+
+
+def test_what_cannot_be_written_is_said_before_the_long_part(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("fed_asi.commands.plan._calibration", lambda _arguments: pytest.fail("too late"))
+    (tmp_path / "file").touch()
+    for words, said in (
+        (["--save", str(tmp_path / "file" / "a.json")], f"{tmp_path / 'file'} is not a folder"),
+        (["--profile", str(tmp_path / "file" / "b.json")], f"{tmp_path / 'file'} is not a folder"),
+        (["--figure", str(tmp_path / "file" / "c.svg")], f"{tmp_path / 'file'} is not a folder"),
+        (["--figure", "x.xyz"], "--figure x.xyz: a picture's name ends in .svg or .png or .pdf"),
+        (["--figure", "x"], "--figure x: a picture's name ends in .svg or .png or .pdf"),
+        (["--save", str(tmp_path)], "it is a folder"),
+    ):
+        assert main([*TINY, *words]) == 2
+        err = capsys.readouterr().err
+        assert said in err
+        assert len(err.splitlines()) == 1

@@ -71,3 +71,11 @@ def test_mistakes_are_one_line_that_names_the_folder(error, said):
 def test_mistakes_of_other_sorts_pass():
     with pytest.raises(ZeroDivisionError), plainly(Path("runs/x")):
         raise ZeroDivisionError
+
+
+def test_what_is_committed_outlives_a_power_cut(tmp_path):
+    connection = connect(tmp_path / "x.sqlite")
+    assert connection.execute("PRAGMA synchronous").fetchone() == (
+        2,
+    )  # FULL: as checkpoints of older rounds go
+    connection.close()

@@ -12,6 +12,7 @@ import pytest
 
 from fed_asi.errors import RunError
 from fed_asi.fleets.config import GroupConfig, RunConfig
+from fed_asi.results import sql_tables, table
 from fed_asi.results.lock import RunLock, is_locked, new_folder
 from fed_asi.results.schema import FILE_NAME, DeviceRecord, DeviceRoundRecord, RoundRecord
 from fed_asi.results.store import RunStore
@@ -257,3 +258,43 @@ def test_extreme_values_are_held_or_refused_by_name(store):
     assert len(store.rounds()) == 1
     store.note("half \udfff")
     assert store.notes() == ["half ?"]
+
+
+def test_a_run_in_which_no_device_ever_trained_is_no_success(store):
+    left_out = [DeviceRoundRecord(round, i, "failed", "why") for round in (1, 2) for i in (0, 1)]
+    store.add_round(asked(0, 0))
+    for round in (1, 2):
+        store.add_round(RoundRecord(round, 2, 0, 0.5, 0.9), [r for r in left_out if r.round == round])
+    store.set_status("finished")
+    assert store.missing() == ["no device ever trained, of the 4 times one was asked: the model is as it was"]
+    assert store.exit_code() == 1
+    assert table.lines(summarise(store))[0] == store.missing()[0]  # the report's first line
+    store.add_round(asked(2, 2), devices(2, 2))
+    assert (store.missing(), store.exit_code()) == ([], 0)
+
+
+def test_rounds_can_be_forgotten_from_the_end(store):
+    for round in (1, 2):
+        store.add_round(asked(round), devices(round))
+    store.forget_after(1)
+    assert [record.round for record in store.rounds()] == [1]
+    assert {row.round for row in store.device_rounds()} == {1}
+
+
+def test_records_without_their_run_are_one_line(store):
+    store._connection.execute("DELETE FROM run")
+    store._connection.commit()
+    store.close()
+    for open_it in (RunStore.read, RunStore.open):
+        with pytest.raises(RunError, match=r"run.sqlite holds no run: its first line is gone; start again"):
+            open_it(store.folder)
+
+
+def test_records_begin_whole_or_not_at_all(tmp_path, monkeypatch):
+    """A process that is killed while it makes the tables leaves none, not some."""
+    monkeypatch.setattr(sql_tables, "cell", lambda *_: pytest.fail("stopped here"))
+    with pytest.raises(pytest.fail.Exception):
+        RunStore.create(tmp_path / "run", CONFIG)
+    with sqlite3.connect(tmp_path / "run" / FILE_NAME) as found:
+        assert found.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+    found.close()

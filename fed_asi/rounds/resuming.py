@@ -1,0 +1,112 @@
+"""From which round a run that was stopped goes on: the last whose weights and warm factors are all there.
+
+What is lost or damaged is never made up for by something else, as the run would end with other weights. A round whose
+state is not whole is done again from the one before, with the same bits; where that is not whole either, the run stops.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from fed_asi.devices.warm_factors import load_factors
+from fed_asi.errors import RunError
+from fed_asi.files import round_file
+from fed_asi.fleets.config import RunConfig
+from fed_asi.results.schema import DeviceRoundRecord
+from fed_asi.results.store import RunStore
+from fed_asi.rounds import checkpoints
+from fed_asi.rounds.checkpoints import KEPT_CHECKPOINTS, weights_digest
+from fed_asi.rounds.cohort import sample_cohort
+from fed_asi.workplace.address import run_fingerprint
+from fed_asi.workplace.place import Workplace
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a run has after a round. factors_round: of the factors each device keeps, by partition id; 0: none."""
+
+    round: int
+    tensors: dict[str, Tensor]
+    factors_round: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Resuming:
+    """A run to go on with. weights: its checkpoints' folder. states: that of the devices' factors; None: not here."""
+
+    place: Workplace
+    store: RunStore
+    weights: Path
+    states: Path | None
+
+    def last_whole(self) -> State:
+        """Return the state to go on from; the records after it, if any, are removed, as a note says.
+
+        Raises RunError, one line with the file to blame, where there is none.
+        """
+        digests = {record.round: record.weights_sha256 for record in self.store.rounds()}
+        self._check_beginning(digests.get(0))
+        last, problems = max(digests), list[str]()
+        for round in range(last, max(-1, last - KEPT_CHECKPOINTS), -1):
+            try:
+                found = self._state(round, digests.get(round))
+            except RunError as error:
+                problems.append(str(error))
+                continue
+            if problems:
+                self.store.forget_after(round)
+                self.store.note(f"resumed after round {round}, as what followed is not whole: {problems[0]}")
+            return found
+        raise RunError(f"{self.store.folder} cannot be resumed: {problems[0]}; put it back, or start again")
+
+    def _check_beginning(self, digest: str | None) -> None:
+        """Raise RunError where the workplace was made anew and came out otherwise."""
+        if digest is not None and weights_digest(self.place.reference) != digest:
+            why = "other data, weights or torch"
+            raise RunError(
+                f"{self.place.folder} has other weights than the run began with ({why}): start again"
+            )
+
+    def _state(self, round: int, digest: str | None) -> State:
+        tensors = self._tensors(round)
+        if digest is not None and weights_digest(tensors) != digest:
+            raise RunError(f"{round_file(self.weights, round)} holds other weights than the records say")
+        kept: dict[int, int] = {}
+        for row in self.store.device_rounds():
+            if row.outcome == "trained" and row.round <= round:
+                kept[row.partition_id] = kept_factors(row)
+        self._check_factors(round, kept)
+        return State(round, tensors, kept)
+
+    def _tensors(self, round: int) -> dict[str, Tensor]:
+        if round == 0:  # as at the beginning
+            return {name: tensor.clone() for name, tensor in self.place.reference.items()}
+        return checkpoints.load(self.weights, round, run_fingerprint(self.place.config)).tensors
+
+    def _check_factors(self, round: int, kept: dict[int, int]) -> None:
+        """Raise RunError where a device that will be asked again has lost the factors it starts from."""
+        if self.states is None:
+            return
+        for partition_id in sorted(_asked_after(round, self.place.config) & kept.keys()):
+            try:
+                load_factors(self.states, partition_id, kept[partition_id])
+            except RunError as error:
+                raise RunError(
+                    f"device {partition_id} has lost its warm factors of round {kept[partition_id]}: {error}"
+                ) from error
+
+
+def kept_factors(row: DeviceRoundRecord) -> int:
+    """Return the round that a device which trained keeps warm factors of: this one, or 0 where it keeps none."""
+    if row.factors_bytes is None:  # recorded before this was: "asi" alone was warm then
+        return row.round if "asi" in (row.method or "").split("+") else 0
+    return row.round if row.factors_bytes else 0
+
+
+def _asked_after(round: int, config: RunConfig) -> set[int]:
+    devices = range(config.num_devices)
+    later = range(round + 1, config.rounds + 1)
+    return {one for number in later for one in sample_cohort(config.seed, number, devices, config.cohort)}

@@ -1,0 +1,82 @@
+"""A user's text as data: group and run names, paths, causes and notes, written so that nothing in them acts.
+
+Whatever shows a text that is not this program's own takes it through one of these: a terminal would obey its control
+characters, a shell its quotes, YAML its colons. For rich there is `results.rich_text`.
+"""
+
+from __future__ import annotations
+
+import shlex
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+JOINERS = "\u200c\u200d"  # invisible, and part of how Persian, Hindi and emoji are written
+
+
+def visible(text: object) -> str:
+    r"""Return a text as one line of printable characters; the others are escaped as in Python, such as \n and \x1b."""
+    return "".join(
+        one if _is_shown(one) else one.encode("unicode_escape").decode("ascii") for one in str(text)
+    )
+
+
+def _is_shown(one: str) -> bool:
+    return one.isprintable() or one in JOINERS or unicodedata.category(one) == "Zs"
+
+
+def visible_lines(text: str) -> str:
+    """Return a text of several lines, of which each is as `visible` has it."""
+    return "\n".join(visible(line) for line in text.split("\n"))
+
+
+def clipped(text: object, chars: int) -> str:
+    """Return the visible text, of at most so many characters, where a long one would take all the room."""
+    shown = visible(text)
+    return shown if len(shown) <= chars else f"{shown[: chars - 1]}…"
+
+
+def command_line(words: Iterable[object]) -> str:
+    """Return the line that gives a shell these words, for people to copy."""
+    return " ".join(_shell_word(str(word)) for word in words)
+
+
+def resume_line(folder: Path) -> str:
+    """Return the line that goes on with a run, for people to copy."""
+    path = str(folder)
+    return command_line(["fed-asi", "run", "--resume", f"./{path}" if path.startswith("-") else path])
+
+
+def _shell_word(word: str) -> str:
+    if visible(word) == word:
+        return shlex.quote(word)
+    return "$'" + "".join(_in_dollar_quotes(one) for one in word) + "'"
+
+
+def _in_dollar_quotes(one: str) -> str:
+    """Return a character as bash, zsh and POSIX of 2024 read it between $' and '."""
+    if one in "'\\":
+        return f"\\{one}"
+    if visible(one) == one:
+        return one
+    way = "surrogateescape" if "\udc80" <= one <= "\udcff" else "surrogatepass"  # a byte of a path, or none
+    return "".join(f"\\{byte:03o}" for byte in one.encode(errors=way))
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether every character has a place in files of Unicode; bytes of a path that are none have not."""
+    return not any(unicodedata.category(one) == "Cs" for one in text)
+
+
+def in_yaml(text: str) -> str:
+    """Return a text as YAML's double-quoted scalar, on one line, which stands wherever a value may."""
+    return '"' + "".join(_in_yaml(one) for one in text) + '"'
+
+
+def _in_yaml(one: str) -> str:
+    if one in '"\\':
+        return f"\\{one}"
+    if one.isprintable():
+        return one
+    code = ord(one)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
