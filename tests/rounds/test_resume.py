@@ -61,7 +61,6 @@ def test_ctrl_c_ends_it_within_seconds_and_it_can_go_on(tmp_path: Path, backend:
     environment = {**os.environ, "FED_ASI_FEATURES_DIR": str(tmp_path / "features")}
     command = [sys.executable, "-m", "fed_asi", "run", str(tmp_path / "fleet.toml")]
     command += ["--out", str(tmp_path), "--backend", backend]
-    command += ["--method", "asi-published"]
     run = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, stderr=subprocess.PIPE)
     folder = tmp_path / "stopped"
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fed_asi.errors import RunError
+from fed_asi.flower.simulation import run_flower
 from fed_asi.results.progress import Unwatched
 from fed_asi.results.store import RunStore
 from fed_asi.rounds.cohort import sample_cohort
@@ -223,3 +224,16 @@ def test_features_that_were_removed_are_made_again(stopped: Stopped) -> None:
     stopped.resume()
     assert records(stopped.folder) == stopped.whole
     assert {path.name for path in features.iterdir() if path.is_dir()} == before
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_on_flower_lost_factors_are_made_again_too(stopped: Stopped) -> None:
+    device = min(asked(stopped, LAST) & AGAIN)
+    cut_short(stopped.newest(device))
+    run_flower(
+        small(rounds=4, cohort=3, method=WARM, compute={"backend": "flower"}), stopped.folder, resume=True
+    )
+    assert records(stopped.folder) == stopped.whole
+    (note,) = stopped.notes()
+    assert f"device {device} has lost its warm factors of round {LAST}: " in note
