@@ -182,7 +182,8 @@ def test_figures_of_hostile_names_are_drawn(run: Path, recwarn: pytest.WarningsR
     assert not recwarn.list
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.slow
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     names=st.lists(
         st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12),

@@ -117,7 +117,8 @@ def test_some_random_networks_are_the_networks_themselves(**case: Any) -> None:
 
 
 @pytest.mark.slow
-@property_of(2500)
+@pytest.mark.parametrize("part", range(5))
+@property_of(500)
 @given(**CASE)
-def test_random_networks_are_the_networks_themselves(**case: Any) -> None:
+def test_random_networks_are_the_networks_themselves(part: int, **case: Any) -> None:
     check(**case)
