@@ -102,22 +102,28 @@ def pack(content: dict[str, Any]) -> bytes:
 def unpack(path: Path) -> dict[str, Any]:
     """Return what `pack` made. Raises RunError for a file that is missing, corrupt or of another version."""
     try:
-        held = io.BytesIO(path.read_bytes())
+        return unpack_bytes(path.read_bytes(), str(path))
+    except FileNotFoundError:
+        raise RunError(f"no file {path}") from None
+    except OSError as error:
+        raise RunError(f"{path} is corrupt: {first_line(error)}") from error
+
+
+def unpack_bytes(packed: bytes, name: str) -> dict[str, Any]:
+    """Return what `pack` made, from what a file or a record of that name holds. Raises RunError as `unpack` does."""
+    try:
+        held = io.BytesIO(packed)
         with zipfile.ZipFile(held) as parts:  # torch does not look at its checksums
             damaged = parts.testzip()
         if damaged is not None:
             raise ValueError(f"the checksum of {damaged} is another")
         held.seek(0)
         content = torch.load(held, weights_only=True)
-    except FileNotFoundError:
-        raise RunError(f"no file {path}") from None
-    except (
-        Exception
-    ) as error:  # of whatever kind: torch, pickle and zip name a corrupt file in their own ways
-        raise RunError(f"{path} is corrupt: {first_line(error)}") from error
+    except Exception as error:  # of any kind: torch, pickle and zip name what is corrupt in their own ways
+        raise RunError(f"{name} is corrupt: {first_line(error)}") from error
     if not isinstance(content, dict) or content.get("version") != VERSION:
         found = content.get("version") if isinstance(content, dict) else None
-        raise RunError(f"{path} is of version {found}; this program reads {VERSION}")
+        raise RunError(f"{name} is of version {found}; this program reads {VERSION}")
     return content
 
 

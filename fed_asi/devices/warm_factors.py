@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from torch import Tensor
 
 from fed_asi.devices.job import Job
 from fed_asi.errors import RunError
-from fed_asi.files import pack, round_file, unpack, write_file
+from fed_asi.files import pack, round_file, unpack, unpack_bytes, write_file
 
 WarmFactors = dict[str, list[Tensor]]  # by layer; an empty tensor where a mode has none
 
@@ -41,11 +41,8 @@ def save_factors(
     A run that goes on may have to do this round again, or also the one before. folder: devices/ of a run or of a
     device's own disk. Round 0 means none. Raises RunError where the disk fails.
     """
-    content = {
-        name: [f if f is None else f.detach().clone() for f in parts] for name, parts in factors.items()
-    }
     own = folder / f"{partition_id:06d}"
-    write_file(round_file(own, round), pack({"factors": content}))
+    write_file(round_file(own, round), packed(factors))
     with contextlib.suppress(OSError):  # an old file that stays is no harm
         there = sorted(own.glob("round-*.pt"))
         before = [path for path in there if path < round_file(own, base)]
@@ -63,9 +60,25 @@ def load_factors(folder: Path, partition_id: int, round: int) -> WarmFactors | N
     if round == 0:
         return None
     path = round_file(folder / f"{partition_id:06d}", round)
-    factors = unpack(path).get("factors")
+    return factors_of(unpack(path), str(path))
+
+
+def packed(factors: Mapping[str, Sequence[Tensor]]) -> bytes:
+    """Return warm factors as bytes, with their layout in memory, which decides the last bits of the next step."""
+    content = {name: [part.detach().clone() for part in parts] for name, parts in factors.items()}
+    return pack({"factors": content})
+
+
+def unpacked(held: bytes, name: str) -> WarmFactors:
+    """Return what `packed` made. Raises RunError, by the name of what holds it, for anything else."""
+    return factors_of(unpack_bytes(held, name), name)
+
+
+def factors_of(content: Mapping[str, Any], name: str) -> WarmFactors:
+    """Return the warm factors in what was unpacked. Raises RunError where it holds something else."""
+    factors = content.get("factors")
     if not are_factors(factors):
-        raise RunError(f"{path} holds no warm factors")
+        raise RunError(f"{name} holds no warm factors")
     return factors
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fed_asi.devices.job import Job
-from fed_asi.devices.warm_factors import OnDisk, WarmFactors
+from fed_asi.devices.warm_factors import OnDisk, WarmFactors, packed, unpacked
 from fed_asi.errors import RunError, first_line
 
 ARRAYS, ROUND = "factors", "factors-round"
@@ -55,18 +54,9 @@ class DeviceState:
 
 
 def _pack(factors: WarmFactors) -> ArrayRecord:
-    return ArrayRecord(
-        {
-            f"{layer}|{mode}": Array(part.detach().contiguous().numpy())
-            for layer, parts in factors.items()
-            for mode, part in enumerate(parts)
-        }
-    )
+    """Return the bytes that a disk would hold: from either, the next round starts with the same bits."""
+    return ArrayRecord({ARRAYS: Array(np.frombuffer(packed(factors), dtype=np.uint8))})
 
 
 def _unpack(record: ArrayRecord) -> WarmFactors:
-    factors: WarmFactors = {}
-    for name, array in record.items():
-        layer = name.rpartition("|")[0]
-        factors.setdefault(layer, []).append(torch.from_numpy(np.array(array.numpy())))
-    return factors
+    return unpacked(record[ARRAYS].numpy().tobytes(), "it")

@@ -35,6 +35,20 @@ def test_factors_are_those_of_the_round_the_job_names(tmp_path: Path) -> None:
     assert DeviceState(flower, None).factors(job(factors_round=0)) is None
 
 
+def test_factors_come_back_in_the_layout_they_had_as_it_decides_the_last_bits(tmp_path: Path) -> None:
+    factors = {
+        "conv": [torch.randn(2, 48).t(), torch.randn(48, 2), torch.randn(1, 48).t(), torch.empty(0, 0)]
+    }
+    flower = RecordDict()
+    DeviceState(flower, tmp_path).keep(job(round=4), factors)
+    for state in (DeviceState(flower, None), DeviceState(RecordDict(), tmp_path)):
+        found = state.factors(job(factors_round=4))
+        assert found is not None
+        for back, part in zip(found["conv"], factors["conv"], strict=True):
+            assert torch.equal(back, part)
+            assert (back.stride(), back.data_ptr() % 64) == (part.stride(), 0)
+
+
 def test_the_disk_has_what_the_state_has_no_more(tmp_path: Path) -> None:
     state = DeviceState(RecordDict(), tmp_path)
     state.keep(job(round=4), FACTORS)
