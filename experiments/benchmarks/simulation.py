@@ -39,11 +39,11 @@ IMAGES_EACH = 8  # a device's, in the table by scale: the same work in every row
 FLEET = ROOT / "experiments" / "fleets" / "cifar10.toml"
 RUN = """
 import json, pathlib, resource, sys, time
-from fed_asi.config import RunConfig
+from fed_asi.fleets.config import RunConfig
 from fed_asi.flower.simulation import run_flower
 folder = pathlib.Path(sys.argv[1])
 config = RunConfig.from_json((folder.parent / f"{folder.name}.json").read_text())
-from fed_asi.progress import Unwatched
+from fed_asi.results.progress import Unwatched
 class Clock(Unwatched):
     busy, begun, replied = [], {}, {}
     def round_started(self, round, rounds, asked):
