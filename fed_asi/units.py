@@ -6,6 +6,7 @@ import re
 
 from fed_asi.errors import ConfigError
 
+MOST_BYTES = 2**63 - 1  # what records can hold
 UNITS = {"B": 1, "KIB": 1024, "MIB": 1024**2, "GIB": 1024**3}
 _PATTERN = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
 
@@ -19,28 +20,44 @@ def parse_bytes(value: str | int | None) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise ConfigError(f'size {value!r} is neither bytes nor text such as "256 KiB"')
+        raise ConfigError(f'size {shown(value)} is neither bytes nor text such as "256 KiB"')
     if isinstance(value, int):
-        return _positive(value, value)
+        return _bounded(value, value)
     if value.strip().lower() == "unlimited":
         return None
     match = _PATTERN.fullmatch(value)
     if match is None:
-        raise ConfigError(f'size {value!r} is not understood; write "256 KiB", bytes, or "unlimited"')
+        raise ConfigError(f'size {shown(value)} is not understood; write "256 KiB", bytes, or "unlimited"')
     unit = match.group(2).upper() or "B"
     if unit in {"KB", "MB", "GB"}:
         raise ConfigError(
-            f"size {value!r}: {match.group(2)} means 1000 to some and 1024 to others; write {unit[0]}iB"
+            f"size {shown(value)}: {match.group(2)} means 1000 to some and 1024 to others; write {unit[0]}iB"
         )
     if unit not in UNITS:
-        raise ConfigError(f"size {value!r}: unknown unit {match.group(2)!r}; use B, KiB, MiB or GiB")
-    return _positive(round(float(match.group(1)) * UNITS[unit]), value)
+        raise ConfigError(
+            f"size {shown(value)}: unknown unit {shown(match.group(2))}; use B, KiB, MiB or GiB"
+        )
+    size = float(match.group(1)) * UNITS[unit]
+    return _bounded(round(size) if size < 2 * MOST_BYTES else 2 * MOST_BYTES, value)
 
 
-def _positive(size: int, written: str | int) -> int:
+def _bounded(size: int, written: str | int) -> int:
     if size <= 0:
-        raise ConfigError(f"size {written!r} must be above 0 bytes")
+        raise ConfigError(f"size {shown(written)} must be above 0 bytes")
+    if size > MOST_BYTES:
+        raise ConfigError(
+            f'size {shown(written)} is more than 2**63 - 1 bytes; write "unlimited" for no limit'
+        )
     return size
+
+
+def shown(value: object) -> str:
+    """Return a value as a message shows it: on one line, and no longer than one can read."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)"
 
 
 def format_bytes(size: int | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,3 +32,22 @@ def problems_of(path: Path, *overrides: str, cpus: int = 4) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         load_config(path, overrides, cpus=cpus)
     return caught.value.problems
+
+
+class Raw(str):
+    """Text that stands in a TOML file as it is."""
+
+
+def toml(value: Any) -> str:
+    """Return a value as TOML writes it on one line."""
+    if isinstance(value, Raw):
+        return str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return '"' + "".join(f"\\U{ord(letter):08x}" for letter in value) + '"'
+    if isinstance(value, list):
+        return f"[{', '.join(map(toml, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{toml(key)} = {toml(inner)}' for key, inner in value.items())}}}"
+    return repr(value)

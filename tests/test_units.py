@@ -39,3 +39,21 @@ def test_format_bytes() -> None:
         "3.0 GiB",
         "unlimited",
     ]
+
+
+TOO_LARGE: dict[str, str | int] = {
+    "2**63": 2**63,
+    "digits": "9" * 400,
+    "GiB": "9" * 400 + " GiB",
+    "unit": "8388608 TiB",
+    "more digits than Python writes": 10**5000,
+    "text": "x" * 9000,
+}
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_what_no_record_could_hold_is_refused_on_a_short_line(name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_bytes(TOO_LARGE[name])
+    assert len(str(caught.value)) < 250
+    assert parse_bytes(2**63 - 1) == 2**63 - 1

@@ -104,7 +104,7 @@ def main(given: argparse.Namespace) -> int:
 
     Raises ConfigError for a fleet file with problems, a fleet too large for the machine, a missing engine.
     """
-    config = load_config(given.fleet)
+    config = load_config(given.fleet, data_dir=given.data_dir)
     check_fits(build(config), parse_bytes(given.memory) or machine_bytes())
     mounts = [
         mount(source, inside, given.out.parent)

@@ -15,9 +15,11 @@ from torch.nn import functional as F
 from fed_asi import data, models
 from fed_asi.commands.console import show
 from fed_asi.compression.compress import compress_
+from fed_asi.compression.tune import layers_named
 from fed_asi.data.images import to_batch
 from fed_asi.errors import ConfigError
 from fed_asi.files import check_writable
+from fed_asi.fleets.config import RESOLUTIONS
 from fed_asi.layers.copying import copied
 from fed_asi.methods.family import default_families, families
 from fed_asi.planning.calibration import profile
@@ -31,6 +33,8 @@ from fed_asi.planning.tables import breakdown, diff_table
 from fed_asi.units import parse_bytes
 
 EXAMPLES = 32
+LAST = 14
+MOST_AT_ONCE = 1024
 
 
 _REPEATS = 3
@@ -43,10 +47,11 @@ def main(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.model is None:
         raise ConfigError("fed-asi plan needs --model NAME (and --budget), or --diff A B")
+    _check(arguments)
     _check_outputs(arguments)
     model, x, y = _calibration(arguments)
+    options = _options(arguments, model)
     made = _profile(arguments, model, x, y)
-    options = _options(arguments)
     if arguments.schedule:
         show(schedule_table(made, _schedule(arguments), **options))
         return 0
@@ -74,17 +79,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--last",
         type=int,
-        default=14,
         metavar="N",
-        help="calibrate the last N convolutions (14) and the head",
+        help=f"calibrate the last N convolutions ({LAST}, or all where there are fewer) and the head",
     )
-    add("--layers", help='train exactly these: "last 4", "all", or names with commas; any subset by default')
+    add(
+        "--layers",
+        help='train exactly these: "last 4", "all", or names of layers or blocks with commas; any subset by default',
+    )
     add("--methods", help="kinds that may be used, with commas, such as asi,bias")
     add("--micro-batch", type=int)
     add("--objective", choices=OBJECTIVES)
     add("--count", choices=COUNTS, default="saved", help="what the budget covers")
     add("--published", action="store_true", help="the papers' rank selection")
-    add("--source", default="digits", help="the calibration images' data set (digits)")
+    add(
+        "--source", default="digits", help="the calibration images' data set (digits), or the path of an .npz"
+    )
     add("--data-dir", type=Path)
     add("--weights", default="imagenet", help='"imagenet", "none", or a file')
     add("--weights-dir", type=Path)
@@ -104,10 +113,35 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
         check_figure(arguments.figure)
 
 
-def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+def _check(arguments: argparse.Namespace) -> None:
+    """Raise ConfigError with every argument whose number or list can be nothing at all."""
+    least, most = RESOLUTIONS
+    given = arguments.resolution
+    wrong = []
+    if arguments.last is not None and arguments.last < 0:
+        wrong.append(f"--last {arguments.last}: a count of last convolutions, 0 for the head alone")
+    if given is not None and not least <= given <= most:
+        wrong.append(f"--resolution {given}: pixels of a square input, from {least} to {most}")
+    if arguments.micro_batch is not None and not 1 <= arguments.micro_batch <= MOST_AT_ONCE:
+        wrong.append(
+            f"--micro-batch {arguments.micro_batch}: examples held at once, from 1 to {MOST_AT_ONCE}"
+        )
+    for name in ("layers", "methods"):
+        value = getattr(arguments, name)
+        if value is not None and not _names(value):
+            wrong.append(f"--{name} {value!r}: names with commas")
+    if wrong:
+        raise ConfigError(wrong)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _options(arguments: argparse.Namespace, model: nn.Module) -> dict[str, Any]:
     layers = arguments.layers
     if layers and layers != "all" and not layers.startswith("last "):
-        layers = layers.split(",")
+        layers = layers_named(model, _names(layers))
     return {
         "micro_batch": arguments.micro_batch,
         "methods": _methods(arguments),
@@ -119,7 +153,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _methods(arguments: argparse.Namespace) -> tuple[str, ...] | None:
-    return tuple(arguments.methods.split(",")) if arguments.methods else None
+    return tuple(_names(arguments.methods)) if arguments.methods else None
 
 
 def _schedule(arguments: argparse.Namespace) -> list[tuple[int, int | None]]:
@@ -136,11 +170,12 @@ def _schedule(arguments: argparse.Namespace) -> list[tuple[int, int | None]]:
 def _calibration(arguments: argparse.Namespace) -> tuple[nn.Module, Tensor, Tensor]:
     """Return the model and the calibration batch."""
     name = models.canonical(arguments.model)
-    resolution = arguments.resolution or models.resolution_of(name)
+    resolution = models.resolution_of(name) if arguments.resolution is None else arguments.resolution
     dataset = data.load(arguments.source, arguments.data_dir)
     weights = None if arguments.weights == "none" else arguments.weights
     classes = len(dataset.class_names)
     model = models.build(name, classes, weights, resolution, weights_dir=arguments.weights_dir)
+    models.check_takes(model, name, classes, resolution)
     images, labels = np.asarray(dataset.x_train[:EXAMPLES]), np.asarray(dataset.y_train[:EXAMPLES])
     x = to_batch(images, resolution, *models.normalisation(name))
     return model, x, torch.from_numpy(labels).long()
@@ -151,7 +186,7 @@ def _profile(arguments: argparse.Namespace, model: nn.Module, x: Tensor, y: Tens
         made = Profile.load(arguments.profile)
         made.check(model, x)
         return made
-    convolutions = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)][-arguments.last :]
+    convolutions = _last(model, arguments.last)
     sizes = sorted({1, 4, 16, EXAMPLES} | ({arguments.micro_batch} if arguments.micro_batch else set()))
     names = list(dict.fromkeys([*convolutions, models.head_name(model)]))
     methods = tuple(dict.fromkeys([*default_families(), *families(_methods(arguments) or ())]))
@@ -159,6 +194,14 @@ def _profile(arguments: argparse.Namespace, model: nn.Module, x: Tensor, y: Tens
     if arguments.profile:
         made.save(arguments.profile)
     return made
+
+
+def _last(model: nn.Module, count: int | None) -> list[str]:
+    """Return the names of the last `count` convolutions; None: of the last LAST, or all where there are fewer."""
+    every = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    if count is not None and count > len(every):
+        raise ConfigError(f"--last {count}: the network has {len(every)} convolutions")
+    return every[max(0, len(every) - (LAST if count is None else count)) :]
 
 
 def _time_text(model: nn.Module, chosen: Plan, x: Tensor, y: Tensor) -> str:

@@ -77,7 +77,7 @@ def _begun(given: argparse.Namespace) -> tuple[Any, Path]:
     overrides = list(given.set)
     overrides += [f"compute.backend={given.backend}"] if given.backend else []
     overrides += [f"compute.ray_address={given.ray_address}"] if given.ray_address else []
-    config = load_config(given.fleet, overrides)
+    config = load_config(given.fleet, overrides, data_dir=given.data_dir)
     out = given.out or Path(os.environ.get("FED_ASI_RUNS_DIR", "runs"))
     return config, new_folder(out, config.name)
 

@@ -12,6 +12,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fed_asi.compression.graph import Tracer, in_mode, is_pool_call
+from fed_asi.compression.tune import with_tied
 from fed_asi.errors import ConfigError, UnsupportedLayerError
 
 Nodes = Sequence[fx.Node]
@@ -27,10 +28,11 @@ def cut(
     Of all places before the first trained layer where one tensor alone passes on, the cut is where it has the
     fewest bytes a sample, the last of equals; with `latest` it is the last of all. The trunk is a frozen copy in
     eval mode; the tail has the model's own modules and Parameters under their own names.
-    Raises UnsupportedLayerError for a network that cannot be traced, ConfigError if `trained` names nothing.
+    Raises UnsupportedLayerError for a network that cannot be traced, ConfigError for an example that the network
+    cannot take, or if `trained` names nothing.
     """
     nodes = _trace(model, example)
-    first = _first_trained(nodes, trained)
+    first = _first_trained(nodes, with_tied(model, trained))
     links = _links(nodes[:first], model, len(example))
     at = max(links) if latest else min(links, key=lambda i: (_bytes(nodes[i]), -i))
     trunk = fx.GraphModule(model, _trunk_graph(nodes[: at + 1]), "Trunk")
@@ -115,6 +117,7 @@ def _trace(model: nn.Module, example: torch.Tensor) -> Nodes:
             traced = fx.GraphModule(model, _Tracer().trace(model))
             _Sizes(traced).run(example)
     except Exception as error:  # whatever a forward raises when it is run on symbols
+        _check_takes(model, example)
         first_line = (str(error).splitlines() or [""])[0]
         raise UnsupportedLayerError(
             f"{type(model).__name__} cannot be cut into a trunk and a tail: torch.fx says {first_line!r}; "
@@ -123,6 +126,18 @@ def _trace(model: nn.Module, example: torch.Tensor) -> Nodes:
     for node in traced.graph.nodes:
         node.type = None  # annotations may be text, which a GraphModule cannot pickle
     return list(traced.graph.nodes)
+
+
+def _check_takes(model: nn.Module, example: torch.Tensor) -> None:
+    """Raise ConfigError where the model itself fails on the example: then the cut is not to blame."""
+    try:
+        with in_mode(model, training=False), torch.no_grad():
+            model(example)
+    except Exception as error:  # whatever its forward raises
+        first_line = (str(error).splitlines() or [""])[0]
+        raise ConfigError(
+            f"{type(model).__name__} cannot take {tuple(example.shape)}: {first_line!r}; use another resolution"
+        ) from error
 
 
 def _first_trained(nodes: Nodes, trained: Collection[str]) -> int:

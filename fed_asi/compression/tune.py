@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from torch import nn
 
 from fed_asi.compression.graph import Graph, analyse
 from fed_asi.errors import ConfigError, nearest
 from fed_asi.layers.classes import CONVOLUTIONS
+from fed_asi.layers.compressed import weight_kind_of
 from fed_asi.methods import Method
+from fed_asi.units import shown
 
 
 def tune_last_(model: nn.Module, n: int) -> list[str]:
@@ -29,7 +31,7 @@ def tune_last_(model: nn.Module, n: int) -> list[str]:
     for _, module in named[start:]:
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(True)
-    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    trained = _trained(model)
     if not trained:
         raise ConfigError("the network has no parameters behind its last convolution, so no head to train")
     return trained
@@ -61,7 +63,71 @@ def tune_(model: nn.Module, layers: Mapping[str, Method], graph: Graph | None = 
     model.requires_grad_(False)
     for parameter in trained:
         parameter.requires_grad_(True)
-    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    return _trained(model)
+
+
+def _trained(model: nn.Module) -> list[str]:
+    """Return the names of the parameters that train; one that two layers share has a name in each."""
+    return [name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad]
+
+
+def with_tied(model: nn.Module, names: Collection[str]) -> list[str]:
+    """Return names of layers or parameters, then those of all parameters that are the same as one of theirs."""
+    every = dict(model.named_parameters(remove_duplicate=False))
+    if len(every) == len({id(p) for p in every.values()}):
+        return list(names)
+    inside = {id(p) for key, p in every.items() if any(key == n or key.startswith(f"{n}.") for n in names)}
+    return [*names, *(key for key, p in every.items() if id(p) in inside and key not in names)]
+
+
+def layers_named(model: nn.Module, names: Sequence[str]) -> list[str]:
+    """Return the layers that names of layers, of blocks or of weights stand for, in the network's order.
+
+    A layer is what has a compressed form and a weight to train: a convolution or linear layer. A block means all of
+    them inside it; a layer that shares a weight with one of these comes along: neither trains without the other.
+    Raises ConfigError with every name that stands for none, and the nearest ones.
+    """
+    layers = {name: module for name, module in model.named_modules() if weight_kind_of(module) is not None}
+    problems, found = list[str](), set[int]()
+    for name in names:
+        inside = _inside(model, name, layers)
+        found.update(map(id, inside))
+        if not inside:
+            problems.append(_no_layer(model, name, layers))
+    if problems:
+        raise ConfigError(problems)
+    weights = {
+        id(p) for module in layers.values() if id(module) in found for p in module.parameters(recurse=False)
+    }
+    return [
+        name
+        for name, module in layers.items()
+        if id(module) in found or any(id(p) in weights for p in module.parameters(recurse=False))
+    ]
+
+
+def _owner(model: nn.Module, name: str) -> nn.Module | None:
+    """Return the module of a name, or the one that has the parameter of the name; None where there is neither."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    owner, _, key = name.rpartition(".")
+    has = owner in modules and modules[owner]._parameters.get(key) is not None
+    return modules[owner] if has else modules.get(name) if name else None
+
+
+def _inside(model: nn.Module, name: str, layers: Mapping[str, nn.Module]) -> list[nn.Module]:
+    """Return the layers that a name stands for: of a module all inside it, of a parameter its own."""
+    known, owner = {id(module) for module in layers.values()}, _owner(model, name)
+    return [] if owner is None else [module for module in owner.modules() if id(module) in known]
+
+
+def _no_layer(model: nn.Module, name: str, layers: Mapping[str, nn.Module]) -> str:
+    owner = _owner(model, name)
+    if owner is not None:
+        return f"{name!r} is a {type(owner).__name__}, which holds no convolution or linear layer; name one, or a block"
+    hint = nearest(name, [key for key, _ in model.named_modules() if key])
+    return f"no layer or block {shown(name)}; " + (
+        hint if "mean" in hint else f"such as {max(layers, key=[*layers].index, default='')}"
+    )
 
 
 def _asked_for(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fed_asi import seeds
+from fed_asi.data.arrays import check_arrays
 from fed_asi.data.images import FileImages, Images, SelectedImages, UInt8Images
 from fed_asi.errors import ConfigError, MissingDataError
 
@@ -28,7 +29,10 @@ class Split:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """Images (N, H, W, 3) uint8, in memory or on disk, and labels (N,), for training and for testing."""
+    """Images (N, H, W, 3) uint8, in memory or on disk, and labels (N,), for training and for testing.
+
+    Raises MissingDataError, when it is made, where they are anything else or the training part is empty.
+    """
 
     name: str
     x_train: Images
@@ -37,6 +41,11 @@ class Dataset:
     y_test: Labels
     class_names: tuple[str, ...]
     fingerprint: str
+
+    def __post_init__(self) -> None:
+        files = not isinstance(self.x_train, np.ndarray) or not isinstance(self.x_test, np.ndarray)
+        train, test = (self.x_train, self.y_train), (self.x_test, self.y_test)
+        check_arrays(self.name, train, test, self.class_names, files=files)
 
     @property
     def num_classes(self) -> int:
@@ -95,16 +104,11 @@ def from_arrays(
     """Return a data set of one's own arrays, its fingerprint taken from their contents.
 
     train, test: images (N, H, W, 3) uint8 and labels (N,) in 0..len(class_names) - 1.
-    Raises MissingDataError that names the array of a wrong shape, type or range.
+    Raises MissingDataError that names each array of a wrong shape, type or range.
     """
+    check_arrays(name, train, test, class_names)
     digest = hashlib.sha256()
-    for part, (x, y) in (("train", train), ("test", test)):
-        if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] != 3:
-            raise MissingDataError(f"{name}: x_{part} is {x.dtype} {x.shape}, expected uint8 (N, H, W, 3)")
-        if y.shape != x.shape[:1]:
-            raise MissingDataError(f"{name}: y_{part} is {y.shape} for {len(x)} images")
-        if len(y) and not 0 <= y.min() <= y.max() < len(class_names):
-            raise MissingDataError(f"{name}: y_{part} has labels outside 0..{len(class_names) - 1}")
+    for x, y in (train, test):
         for array in (x, y.astype(np.int64)):
             digest.update(repr(array.shape).encode())
             digest.update(np.ascontiguousarray(array).data)
@@ -122,13 +126,15 @@ def from_files(
     """Return a data set of image files; its fingerprint covers their names, sizes in bytes, and labels.
 
     train, test: (path, label) of each image; paths under `folder`. size: height and width they are read at.
-    Raises MissingDataError where either part is empty.
+    Raises MissingDataError where either part is empty or names a file that is not there.
     """
     digest = hashlib.sha256(f"{size} {class_names}".encode())
     for part, listed in (("training", train), ("test", test)):
         if not listed:
             raise MissingDataError(f"{name}: no {part} images in {folder}")
         for path, label in listed:
+            if not path.is_file():
+                raise MissingDataError(f"{name}: {path} is no file, or a link to none; remove or replace it")
             digest.update(f"{path.relative_to(folder)} {path.stat().st_size} {label}\n".encode())
     images = [FileImages([path for path, _ in listed], size) for listed in (train, test)]
     labels = [np.array([label for _, label in listed], dtype=np.int64) for listed in (train, test)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from fed_asi.data.arrays import said
 from fed_asi.data.dataset import Dataset, from_files
 from fed_asi.errors import MissingDataError
 
@@ -14,7 +15,8 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
 def class_folders(name: str, folder: Path, size: int) -> Dataset:
     """Return a data set laid out as train/CLASS/* and val/CLASS/* (or test/CLASS/*) under `folder`.
 
-    Classes are numbered by their sorted names. Raises MissingDataError where the layout is another.
+    Classes are numbered by their sorted names; hidden files and folders, such as macOS's ._0.png,
+    are left out. Raises MissingDataError where the layout is another.
     """
     test = next((folder / part for part in ("val", "test") if (folder / part).is_dir()), folder / "val")
     classes = sorted(path.name for path in _listed(folder / "train") if path.is_dir())
@@ -49,13 +51,15 @@ def _table(name: str, path: Path) -> dict[str, str]:
     """Return the lines "KEY VALUE" of a text file."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise MissingDataError(f"{name}: {path} cannot be read ({error.strerror})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise MissingDataError(f"{name}: {path} cannot be read ({said(error)})") from error
     return {key: value for key, _, value in (line.partition(" ") for line in lines if line.strip())}
 
 
 def _listed(folder: Path) -> Sequence[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else ()
+    if not folder.is_dir():
+        return ()
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _images(folder: Path) -> Sequence[Path]:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from fed_asi.data.arrays import said
 from fed_asi.errors import MissingDataError
 
 UInt8Images = NDArray[np.uint8]
@@ -50,9 +51,27 @@ class FileImages:
         try:
             with Image.open(path) as image:
                 square = ImageOps.fit(image.convert("RGB"), (self.size, self.size), Image.Resampling.BILINEAR)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise MissingDataError(f"{path} is not a readable image: {error}") from error
+        except Exception as error:  # Pillow's readers may raise anything
+            raise MissingDataError(_unreadable(path, error)) from error
         return np.asarray(square, dtype=np.uint8)
+
+    def check(self, rows: Rows = slice(None)) -> None:
+        """Do nothing where every file begins as an image does; raise MissingDataError that names one that does not.
+
+        Only what says its kind and size is read, about 0.1 ms an image.
+        """
+        from PIL import Image
+
+        for path in self.paths[rows]:
+            try:
+                with Image.open(path):
+                    pass
+            except Exception as error:  # the same
+                raise MissingDataError(_unreadable(path, error)) from error
+
+
+def _unreadable(path: str, error: Exception) -> str:
+    return f"{path} is not a readable image ({said(error)}); remove or replace it"
 
 
 class SelectedImages:
@@ -66,6 +85,11 @@ class SelectedImages:
 
     def __getitem__(self, rows: Rows, /) -> UInt8Images:
         return self.images[self.rows[rows]]
+
+    def check(self, rows: Rows = slice(None)) -> None:
+        """Do nothing where these images can be read, as far as that is quickly known; else raise MissingDataError."""
+        if isinstance(self.images, (FileImages, SelectedImages)):
+            self.images.check(self.rows[rows])
 
 
 def select(images: Images, rows: NDArray[np.integer]) -> Images:

@@ -7,14 +7,19 @@ import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fed_asi import seeds
 from fed_asi.data import downloaded, folders
+from fed_asi.data.arrays import class_names, said
 from fed_asi.data.dataset import Dataset, from_arrays
-from fed_asi.errors import ConfigError, MissingDataError, nearest
+from fed_asi.errors import ConfigError, FedAsiError, MissingDataError, nearest
+from fed_asi.units import shown
 
+_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 SIZE = 224  # height and width that data sets of image files are read at, if nothing else is asked for
 
 
@@ -40,33 +45,90 @@ def names() -> list[str]:
 
 
 def load(name: str, folder: Path | None = None, size: int = SIZE) -> Dataset:
-    """Return the data set `name`.
+    """Return the data set `name`, or the one in an .npz whose path `name` is.
 
     folder: where its files are, else FED_ASI_DATA_DIR. A file NAME.npz there is read before anything else.
     size: height and width in pixels that data sets of image files are read at.
     Raises ConfigError for an unknown name, MissingDataError, within seconds, where the data cannot be had.
     """
-    if folder is None and os.environ.get("FED_ASI_DATA_DIR"):
-        folder = Path(os.environ["FED_ASI_DATA_DIR"])
-    if folder is not None and (folder / f"{name}.npz").is_file():
-        return from_npz(name, folder / f"{name}.npz")
+    folder = folder or folder_of_environment()
+    found = npz_of(name, folder)
+    if found is not None:
+        return from_npz(name, found)
+    if is_path(name):
+        return from_npz(Path(name).stem, Path(name))
     if name not in _SOURCES:
-        raise ConfigError(f"unknown data set {name!r}; {nearest(name, names())}")
-    return _SOURCES[name](folder, size)
+        raise ConfigError(f"unknown data set {shown(name)}; {nearest(name, names())}")
+    return _made(name, _SOURCES[name], folder, size)
+
+
+def folder_of_environment() -> Path | None:
+    """Return the folder that FED_ASI_DATA_DIR names."""
+    named = os.environ.get("FED_ASI_DATA_DIR")
+    return Path(named) if named else None
+
+
+def is_path(name: str) -> bool:
+    """Return whether a data set's name is the path of an .npz."""
+    return name.lower().endswith(".npz")
+
+
+def npz_of(name: str, folder: Path | None = None) -> Path | None:
+    """Return the file NAME.npz of the folder, else of FED_ASI_DATA_DIR; None where there is none."""
+    folder = folder or folder_of_environment()
+    path = None if folder is None else folder / f"{name}.npz"
+    return path if path is not None and is_file(path) else None
+
+
+def is_file(path: Path) -> bool:
+    """Return whether there is a file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _made(name: str, load: Load, folder: Path | None, size: int) -> Dataset:
+    """Return what a data set's function returns; whatever else it does is one line that names it."""
+    try:
+        found = load(folder, size)
+    except FedAsiError:
+        raise
+    except Exception as error:  # torchvision's readers, or somebody's own, may raise anything
+        raise MissingDataError(f"data set {name!r} cannot be read: {said(error)}") from error
+    if not isinstance(found, Dataset):
+        raise ConfigError(f"data set {name!r}: its function returned {type(found).__name__}, not a Dataset")
+    return found
 
 
 def from_npz(name: str, path: Path) -> Dataset:
-    """Return the data set in an .npz of x_train, y_train, x_test, y_test and, if there, class_names."""
+    """Return the data set in an .npz of x_train, y_train, x_test, y_test and, if there, class_names.
+
+    Raises MissingDataError that names the file where it is none, and what of it is wrong.
+    """
+    if not is_file(path):
+        raise MissingDataError(f"no file {shown(str(path))}; data.source is the path of an .npz, or a name")
+    found = _arrays(path)
+    parts = [(found[f"x_{part}"], found[f"y_{part}"]) for part in ("train", "test")]
+    return from_arrays(name, parts[0], parts[1], class_names(name, found))
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an .npz by name; whatever numpy says of a damaged one is one line."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            x_train, y_train = arrays["x_train"], arrays["y_train"]
-            x_test, y_test = arrays["x_test"], arrays["y_test"]
-            classes = [str(label) for label in arrays["class_names"]] if "class_names" in arrays else []
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise MissingDataError(f"{path} is not a data set: {error}") from error
-    if not classes:
-        classes = [str(label) for label in range(int(max(y_train.max(), y_test.max(initial=0))) + 1)]
-    return from_arrays(name, (x_train, y_train), (x_test, y_test), classes)
+        with zipfile.ZipFile(path) as archive:
+            inside = {Path(one).stem for one in archive.namelist()}
+        missing = [one for one in _ARRAYS if one not in inside]
+        if not missing:
+            with np.load(path, allow_pickle=False) as arrays:
+                return {one: arrays[one] for one in (*_ARRAYS, "class_names") if one in arrays}
+    except zipfile.BadZipFile:
+        raise MissingDataError(
+            f"{path} is not a data set: no .npz, or a damaged one; np.savez writes them, np.save an .npy"
+        ) from None
+    except Exception as error:  # a damaged archive makes numpy and zipfile raise many things
+        raise MissingDataError(f"{path} is not a data set: {said(error)}") from error
+    raise MissingDataError(f"{path} is not a data set: it has no {' and no '.join(missing)}")
 
 
 def _digits(_folder: Path | None, _size: int) -> Dataset:

@@ -1,48 +1,109 @@
-"""The CSV of a big fleet's budgets, partition_id,budget a line, beside its fleet file."""
+"""Single devices' budgets: the lines of [budgets], and the CSV of a big fleet, partition_id,budget a line."""
 
 from __future__ import annotations
 
 import csv
+import difflib
+import re
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from fed_asi.errors import ConfigError
-from fed_asi.units import parse_bytes
+from fed_asi.units import parse_bytes, shown
+
+_LONGEST = 1000  # characters of a line
+_MOST_DIGITS = 18  # of a partition_id
 
 
-def add_csv_(raw: dict[str, Any], folder: Path) -> list[str]:
-    """Read budgets_csv into raw["budgets"]; return its problems, each with its line number."""
-    name = raw.get("budgets_csv")
-    if not isinstance(name, str):
-        return []
-    path = folder / name
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        return [f"budgets_csv: {path} cannot be read: {getattr(error, 'strerror', None) or error}"]
+def add_csv_(raw: dict[str, Any], folder: Path, replaced: Collection[str] = ()) -> list[str]:
+    """Read budgets_csv into raw["budgets"]; return its problems, each with its line number.
+
+    A device has one line, in the CSV or in [budgets], or it is a problem. replaced: keys of [budgets] that the
+    command line sets: they come before the CSV's.
+    """
     budgets = raw.setdefault("budgets", {})
     if not isinstance(budgets, dict):
         return []
-    problems: list[str] = []
-    seen: dict[int, int] = {}
-    for number, row in enumerate(csv.reader(lines), start=1):
-        if not row or row[0].lstrip().startswith("#") or (number == 1 and not row[0].strip().isdigit()):
-            continue
+    problems = list(_twice(budgets))
+    name = raw.get("budgets_csv")
+    if not isinstance(name, str):
+        return problems
+    own = {int(key): key for key in budgets if _is_id(key)}
+    for number, row in _rows(folder, name, problems):
         try:
             partition_id, budget = _csv_row(row)
-            if partition_id in seen:
-                raise ConfigError(f"device {partition_id} is on line {seen[partition_id]} already")
-            seen[partition_id] = number
-            budgets.setdefault(str(partition_id), budget)
+            key = own.get(partition_id)
+            if key is None:
+                own[partition_id] = f"{name} line {number}"
+                budgets[str(partition_id)] = budget
+            elif key not in replaced:
+                where = f"[budgets] {key}" if key in budgets else key
+                raise ConfigError(
+                    f"device {partition_id} has its budget in {where} already; keep one of them"
+                )
         except ConfigError as error:
             problems.append(f"{name} line {number}: {error}")
     return problems
 
 
+def _twice(budgets: dict[Any, Any]) -> Iterator[str]:
+    """Yield the devices that [budgets] writes in two ways, such as 3 and 03."""
+    seen: dict[int, str] = {}
+    for key in budgets:
+        if _is_id(key) and seen.setdefault(int(key), key) != key:
+            yield f"budgets: device {int(key)} is given twice, as {seen[int(key)]} and as {key}; keep one of them"
+
+
+def _is_id(key: object) -> bool:
+    return isinstance(key, str) and re.fullmatch(rf"[0-9]{{1,{_MOST_DIGITS}}}", key.strip()) is not None
+
+
+def _rows(folder: Path, name: str, problems: list[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, values) for each line that says something, the header left out; note what is no line."""
+    path = folder / name
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, ValueError) as error:  # no file, no text, or no name of a file
+        reason = getattr(error, "strerror", None) or str(error)
+        problems.append(f"budgets_csv: {shown(str(path))} cannot be read: {reason}")
+        return
+    first = True
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        row = _values(line)
+        if row is None:
+            problems.append(f"{name} line {number}: {shown(line)} is no line of partition_id,budget")
+        elif not (first and _is_header(row)):
+            yield number, row
+        first = False
+
+
+def _values(line: str) -> list[str] | None:
+    if len(line) > _LONGEST:
+        return None
+    try:
+        return [value.strip() for value in next(csv.reader([line.strip()], strict=True))]
+    except csv.Error:
+        return None
+
+
+def _is_header(row: Iterable[str]) -> bool:
+    """Return whether a first line names columns: it says partition_id, or has two words that are no values."""
+    values = list(row)
+    if values and values[0].lower() == "partition_id":
+        return True
+    words = [re.fullmatch(r"[A-Za-z_][A-Za-z_ ]+", value) is not None for value in values]
+    return words == [True, True] and not difflib.get_close_matches(values[1].lower(), ["unlimited"])
+
+
 def _csv_row(row: list[str]) -> tuple[int, int | None]:
     if len(row) != 2:
-        raise ConfigError(f"{len(row)} values instead of partition_id,budget")
-    first = row[0].strip()
-    if not first.isdigit():
-        raise ConfigError(f"partition_id {first!r} is not a whole number from 0 up")
-    return int(first), parse_bytes(row[1].strip())
+        raise ConfigError(
+            f"{len(row)} {'value' if len(row) == 1 else 'values'} instead of partition_id,budget"
+        )
+    first = row[0]
+    if not _is_id(first):
+        raise ConfigError(f"partition_id {shown(first)} is not a whole number from 0 up")
+    return int(first), parse_bytes(row[1])

@@ -15,6 +15,7 @@ from fed_asi.machine import cpus_here
 from fed_asi.methods import ASI, recipe_names, recipe_of
 from fed_asi.methods.family import family_names
 
+_NO_VARIANCE = "batch norm has no variance of one image"
 Check = Callable[[RunConfig, Collection[str], int], Iterator[str]]
 
 
@@ -162,10 +163,18 @@ def _data(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[st
     public = config.data.public
     if _is_broken(broken, "data", "model", "method"):
         return
-    if config.model.weights == "public" and public < 1:
-        yield 'data.public: 0 images, but model.weights = "public" trains the network on them first'
-    elif public < 1:
-        yield "data.public: 0 images, but the server calibrates on some"
+    trains = config.model.weights == "public"
+    if public < 1:
+        first = (
+            'model.weights = "public" trains the network on them first'
+            if trains
+            else "the server calibrates on some"
+        )
+        yield f"data.public: 0 images, but {first}"
+    elif trains and public < 2:
+        yield f'data.public: 1 image, but model.weights = "public" trains on them first, and {_NO_VARIANCE}'
+    if trains and config.pretrain.batch_size < 2 and not _is_broken(broken, "pretrain"):
+        yield f"pretrain.batch_size: 1, but {_NO_VARIANCE}; use 2 or more"
 
 
 def _known(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
@@ -176,7 +185,7 @@ def _known(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[s
         except ConfigError as error:
             yield f"model.name: {error}"
     source, policy = config.data.source, config.method.over_budget
-    known = source in sources.names() or source.endswith(".npz")
+    known = source in sources.names() or sources.is_path(source)
     if not known and not _stands_in("data.source", broken):
         yield f"{unknown_value('data.source', source, sources.names())} Or an .npz file's path"
     if policy not in over_budget.names() and not _stands_in("method.over_budget", broken):

@@ -13,12 +13,15 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Validat
 
 from fed_asi.errors import ConfigError
 from fed_asi.fleets.resources import ResourceKeys
-from fed_asi.fleets.section import Bytes, Count, PartitionId, Section
+from fed_asi.fleets.section import MOST_RATE, Bytes, Count, PartitionId, Rate, Section, Whole
 from fed_asi.fleets.sharding import ShardingConfig
 from fed_asi.methods.family import Family, families
 from fed_asi.methods.recipe import Recipe, recipe_of
+from fed_asi.units import shown
 
 CONFIG_VERSION: Literal[1] = 1
+WEIGHTS = "imagenet", "none", "public"  # and the path of a file
+RESOLUTIONS = 8, 1024  # the least and the most pixels of a square input
 
 
 def _layers(value: Any) -> int | str | tuple[str, ...]:
@@ -27,7 +30,7 @@ def _layers(value: Any) -> int | str | tuple[str, ...]:
     if isinstance(value, (list, tuple)) and value and all(isinstance(name, str) for name in value):
         return tuple(value)
     raise ValueError(
-        f'must be a count of last convolutions, "all", "any", or a list of layer names, not {value!r}'
+        f'must be a count of last convolutions, "all", "any", or a list of layer names, not {shown(value)}'
     )
 
 
@@ -37,7 +40,7 @@ def _off(value: Any) -> Any:
 
 def _folder_name(name: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is None:
-        raise ValueError(f"{name!r} becomes a folder's name: use letters, digits, '.', '_' and '-'")
+        raise ValueError(f"{shown(name)} becomes a folder's name: use letters, digits, '.', '_' and '-'")
     return name
 
 
@@ -46,16 +49,16 @@ class ModelConfig(Section):
 
     name: str = "tiny"
     weights: str = "public"  # "imagenet"; "none"; a path; "public": the server trains on its split first
-    resolution: Annotated[int, Field(ge=8, le=1024)] = 32
+    resolution: Annotated[int, Field(ge=RESOLUTIONS[0], le=RESOLUTIONS[1])] = 32
 
 
 class DataConfig(Section):
     """Which images, and how many the server keeps; counts are images, shares are of a device's shard."""
 
     source: str = "digits"  # a known name, or the path of an .npz of the user's own arrays
-    public: Annotated[int, Field(ge=0)] = 300  # training images the server keeps; they are on no device
+    public: Whole = 300  # training images the server keeps; they are on no device
     limit: Count | None = None  # at most so many training images are spread over the devices
-    validation: Annotated[int, Field(ge=0)] = 0  # the last so many training images judge, not the test set
+    validation: Whole = 0  # the last so many training images judge, not the test set
     test_limit: Count | None = None  # at most so many test images in the server's evaluation
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.2  # share of a shard kept for local accuracy
 
@@ -112,10 +115,10 @@ class TrainConfig(Section):
     """A device's local SGD (as the ASI paper has it: lr 0.05, no momentum, clipping at norm 2, cosine)."""
 
     epochs: Count = 1
-    lr: Annotated[float, Field(gt=0)] = 0.05
+    lr: Rate = 0.05
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    clip_norm: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_off)] = 2.0  # or "off"
+    weight_decay: Annotated[float, Field(ge=0, le=MOST_RATE)] = 1e-4
+    clip_norm: Annotated[Rate | None, BeforeValidator(_off)] = 2.0  # or "off"
     lr_schedule: Literal["cosine", "constant"] = "cosine"  # over rounds
     final_lr_ratio: Annotated[float, Field(gt=0, le=1)] = 0.1
     update: Literal["step", "micro-batch"] = "step"  # when weights move; "micro-batch" accumulates nothing
@@ -125,7 +128,7 @@ class PretrainConfig(Section):
     """How the server trains on its public split where `model.weights` is "public"."""
 
     epochs: Count = 20
-    lr: Annotated[float, Field(gt=0)] = 0.05
+    lr: Rate = 0.05
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     batch_size: Count = 32
 
@@ -146,11 +149,13 @@ class ComputeConfig(Section):
     """
 
     backend: Literal["flower", "loop"] = "flower"
-    threads: Count = 1  # torch threads a client
+    threads: Annotated[int, Field(ge=1, le=256)] = 1  # torch threads a client
     cpus_per_client: Count = 1
     workers: Count | None = None  # None: as many as the machine's CPUs allow
     ray_address: str | None = None  # a running cluster; None: Ray on this machine alone
-    deadline_seconds: Annotated[float, Field(gt=0)] = 600.0  # a device's reply later than this is a timeout
+    deadline_seconds: Annotated[float, Field(gt=0, le=1e9)] = (
+        600.0  # a device's reply later than this is a timeout
+    )
     features: Literal["float32", "float16", "off"] = "float32"  # the frozen trunk's features, computed once
     features_limit: Bytes = 20 * 1024**3
     side_by_side: bool = True  # micro-batches as one batched product; same gradients, same counted bytes
@@ -180,7 +185,7 @@ class RunConfig(Section):
 
     version: Literal[1] = CONFIG_VERSION
     name: Annotated[str, AfterValidator(_folder_name)]
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Whole = 0
     rounds: Count = 5
     cohort: Count  # devices asked in a round
     model: ModelConfig = ModelConfig()

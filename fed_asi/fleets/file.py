@@ -12,20 +12,29 @@ from fed_asi.fleets.budgets_csv import add_csv_
 from fed_asi.fleets.checks import check
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.overrides import override_
+from fed_asi.fleets.places import place_
 from fed_asi.fleets.validation import validate
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = (), *, cpus: int | None = None) -> RunConfig:
+def load_config(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    cpus: int | None = None,
+    data_dir: Path | None = None,
+) -> RunConfig:
     """Return the settings that a fleet file and `--set key=value` overrides ask for.
 
     path: a TOML file. overrides: "train.lr=0.1", 'groups.tight.budget="64 KiB"'.
-    cpus: how many the machine has; None counts them.
+    cpus: how many the machine has; None counts them. data_dir: where data sets lie, else FED_ASI_DATA_DIR.
+    Files that it names are absolute paths from here on.
     Raises ConfigError with all problems of the file, its CSV and the overrides together.
     """
     raw = _read_toml(Path(path))
     problems = [problem for text in overrides if (problem := override_(raw, text))]
     problems += _hidden_name(raw, overrides)
-    problems += add_csv_(raw, Path(path).parent)
+    problems += add_csv_(raw, Path(path).parent, _budgets_set(overrides))
+    place_(raw, Path(path).parent, data_dir)
     config, broken, found = validate(raw)
     problems += found
     if config is not None:
@@ -37,7 +46,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, cpus: int | 
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         near = nearest(path.name, [other.name for other in path.parent.glob("*.toml")])
         raise ConfigError(f"no file {path}" + (f"; {near}" if "mean" in near else "")) from None
@@ -45,8 +54,12 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not UTF-8 text") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from None
+    except ValueError as error:  # such as a NUL in the name
+        raise ConfigError(f"{str(path)!r} cannot be read: {error}") from None
+    try:
+        return tomllib.loads(text)
+    except Exception as error:  # tomllib passes on what Python says of huge numbers and deep lists
+        raise ConfigError(f"{path} is not TOML: {(str(error).splitlines() or [''])[0]}") from None
 
 
 def _hidden_name(raw: Mapping[str, Any], overrides: Sequence[str]) -> Iterator[str]:
@@ -60,3 +73,9 @@ def _hidden_name(raw: Mapping[str, Any], overrides: Sequence[str]) -> Iterator[s
                 f"--set method.name: the file's method.methods = {forms} decides the forms, whatever the name; "
                 "set method.methods too"
             )
+
+
+def _budgets_set(overrides: Sequence[str]) -> set[str]:
+    """Return the keys of [budgets] that the command line sets."""
+    keys = [text.partition("=")[0].strip() for text in overrides]
+    return {key.removeprefix("budgets.") for key in keys if key.startswith("budgets.")}

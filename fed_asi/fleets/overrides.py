@@ -38,5 +38,5 @@ def _step_into(here: Any, part: str) -> Any:
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except Exception:  # tomllib passes on what Python says of huge numbers and deep lists; then it is text
         return text

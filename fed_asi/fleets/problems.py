@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from fed_asi.errors import nearest
+from fed_asi.units import shown
 
 _WORDS = {
     "integer": "a whole number",
@@ -52,9 +53,9 @@ def line(error: ErrorDetails, known_keys: Iterable[str] = ()) -> str:
     if error["type"] == "literal_error" and known:
         return unknown_value(where, error["input"], known)
     if error["type"] == "model_type":
-        return f"{where}: must be a table, not {error['input']!r}"
+        return f"{where}: must be a table, not {shown(error['input'])}"
     message = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    return f"{where}: must be {_WORDS.get(message, message)}, not {error['input']!r}"
+    return f"{where}: must be {_WORDS.get(message, message)}, not {shown(error['input'])}"
 
 
 def unknown_key(where: str, key: str, known: Iterable[str]) -> str:
@@ -69,7 +70,7 @@ def missing(where: str) -> str:
 
 def unknown_value(where: str, value: object, known: Iterable[str]) -> str:
     """Return the line for a value that is none of those known."""
-    return f"{where}: unknown {value!r}; {nearest(str(value), known)}"
+    return f"{where}: unknown {shown(value)}; {nearest(str(value), known)}"
 
 
 def place(path: Sequence[int | str]) -> str:

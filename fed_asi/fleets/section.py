@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from fed_asi.errors import ConfigError
-from fed_asi.units import parse_bytes
+from fed_asi.units import parse_bytes, shown
 
 
 class Section(BaseModel):
@@ -26,7 +27,20 @@ def _bytes(value: Any) -> int | None:
 Bytes = Annotated[int | None, BeforeValidator(_bytes)]
 
 
-Count = Annotated[int, Field(ge=1)]
+MOST = 2**63 - 1  # the largest integer of the records, of numpy and of torch
+Whole = Annotated[int, Field(ge=0, le=MOST)]
+Count = Annotated[int, Field(ge=1, le=MOST)]
+MOST_RATE = 1e12  # far below what float32, which training computes with, cannot hold
+Rate = Annotated[float, Field(gt=0, le=MOST_RATE)]
 
 
-PartitionId = Annotated[int, Field(ge=0, strict=False)]
+def _partition_id(value: Any) -> Any:
+    """Return the number of a device; as a key of a table it is text."""
+    if isinstance(value, str):
+        if re.fullmatch(r"\s*[0-9]{1,19}\s*", value) is None:
+            raise ValueError(f"must be a whole number from 0 up, not {shown(value)}")
+        return int(value)
+    return value
+
+
+PartitionId = Annotated[int, BeforeValidator(_partition_id), Field(ge=0, le=MOST)]

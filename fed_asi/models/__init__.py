@@ -7,13 +7,23 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fed_asi.errors import ConfigError
+from fed_asi.compression.graph import in_mode
+from fed_asi.errors import ConfigError, FedAsiError
 from fed_asi.models import mcunet as mcunet
 from fed_asi.models import registry
 from fed_asi.models import weights as _weights
 from fed_asi.models.registry import Statistics, names, register
 
-__all__ = ["build", "canonical", "head_name", "names", "normalisation", "register", "resolution_of"]
+__all__ = [
+    "build",
+    "canonical",
+    "check_takes",
+    "head_name",
+    "names",
+    "normalisation",
+    "register",
+    "resolution_of",
+]
 
 
 def canonical(name: str) -> str:
@@ -36,19 +46,36 @@ def build(
     keeps the pretrained weights only where the number of classes is theirs.
     resolution: needed only by networks built for one size of image, such as vision transformers.
     seed: of the initial weights; torch's global random state is left as it was.
-    Raises ConfigError for an unknown name, WeightsError for weights that are missing or of another network.
+    Raises ConfigError for an unknown name or one that cannot be built so, WeightsError for weights that are missing,
+    not finite, or of another network.
     """
     network = registry.find(name)
     path = _weights.find(network.name, weights, weights_dir) if weights is not None else None
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
+        model = _built(network, num_classes, resolution)
+    if path is not None:
+        _weights.load_(model, _weights.read(path), head_name(model), network.rename, network.surplus)
+    return model
+
+
+def _built(network: registry.Network, num_classes: int, resolution: int | None) -> nn.Module:
+    """Return what a network's function returns; whatever else it does is one line that names the network."""
+    try:
         model = network.build(num_classes, resolution)
+    except FedAsiError:
+        raise
+    except Exception as error:  # torchvision's constructors, or somebody's own, may raise anything
+        pixels = "" if resolution is None else f" and {resolution} x {resolution} pixels"
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise ConfigError(
+            f"network {network.name!r} cannot be built for {num_classes} classes{pixels}: {reason[:200]}; its weights "
+            f"are made for {network.resolution} pixels"
+        ) from error
     if not isinstance(model, nn.Module):
         raise ConfigError(
-            f"network {name!r}: its function returned {type(model).__name__}, not a torch.nn.Module"
+            f"network {network.name!r}: its function returned {type(model).__name__}, not a torch.nn.Module"
         )
-    if path is not None:
-        _weights.load_(model, _weights.read(path), head_name(model), network.rename)
     return model
 
 
@@ -59,6 +86,28 @@ def head_name(model: nn.Module) -> str:
         if found:
             return found[-1]
     raise ConfigError("the network has no Linear or Conv2d layer, so no head")
+
+
+def check_takes(model: nn.Module, name: str, num_classes: int, resolution: int) -> None:
+    """Do nothing where the network scores one image of the resolution; it is run once, in eval mode, as it is.
+
+    Raises ConfigError that names the network and the pixels where it fails, or returns anything but finite scores
+    (1, num_classes).
+    """
+    example = torch.zeros(1, 3, resolution, resolution)
+    what, made_for = f"network {name!r} at {resolution} x {resolution} pixels", resolution_of(name)
+    hint = f"its weights are made for {made_for} pixels" if resolution < made_for else "use another network"
+    try:
+        with in_mode(model, training=False), torch.no_grad():
+            scores = model(example)
+    except Exception as error:  # whatever its forward raises
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise ConfigError(f"{what}: it cannot take such images ({reason[:200]}); {hint}") from error
+    if not isinstance(scores, torch.Tensor) or scores.shape != (1, num_classes):
+        found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+        raise ConfigError(f"{what}: it returns {found} for one image, not scores of (1, {num_classes})")
+    if not scores.isfinite().all():
+        raise ConfigError(f"{what}: its scores of a grey image are not finite; are its weights whole?")
 
 
 def normalisation(name: str) -> Statistics:

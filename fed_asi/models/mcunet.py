@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from fed_asi.models.registry import Statistics, register
+from fed_asi.models.registry import HALF, register
 
 Block = tuple[int, int, int, int]
 """One inverted residual: (expand ratio, output channels, stride, kernel size)."""
@@ -143,7 +143,6 @@ _RESOLUTIONS = {
     "mcunet-in4": 160,
     "tiny": 32,
 }
-_HALF: Statistics = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def build(name: str, num_classes: int, _resolution: int | None = None) -> InvertedResiduals:
@@ -163,7 +162,7 @@ for _name in FAMILY:
     register(
         _name,
         partial(build, _name),
-        normalisation=_HALF,
+        normalisation=HALF,
         resolution=_RESOLUTIONS[_name],
         rename=from_published,
         aliases=("mcunet",) if _name == "mcunet-in1" else (),

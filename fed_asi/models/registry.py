@@ -5,6 +5,7 @@ torchvision is asked for its names only where a name is none of the others, and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
 Build = Callable[[int, int | None], nn.Module]
 
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF: Statistics = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 RESOLUTION = 224
 
 # Networks whose constructor would add auxiliary heads, or an initialisation that takes a minute.
@@ -29,7 +31,11 @@ _EXTRA: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What is known of a network: its one name, how it is built, and what its weights were made for."""
+    """What is known of a network: its one name, how it is built, and what its weights were made for.
+
+    rename: the network's key for one of a file of weights. surplus: how keys begin that such a file may have beside
+    the network's own.
+    """
 
     name: str
     build: Build
@@ -37,7 +43,14 @@ class Network:
     resolution: int
     rename: Callable[[str], str] = str
 
+    surplus: tuple[str, ...] = ()
 
+
+# What a file of torchvision's weights may have beside a network's own: heads that serve its training alone.
+_SURPLUS = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
+# Weights made for pixels in -1..1; googlenet's and inception's by a part of theirs that these go without.
+_HALVES = {"googlenet", "inception_v3", "efficientnet_v2_l"}
+_DENSE_LAYER = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")
 _NETWORKS: dict[str, Network] = {}
 
 
@@ -73,7 +86,16 @@ def find(name: str) -> Network:
     if name not in _torchvision_names():
         raise ConfigError(f"unknown network {name!r}; {nearest(name, names())}")
     resolution = 299 if name == "inception_v3" else RESOLUTION
-    return Network(name, partial(_torchvision, name), IMAGENET, resolution)
+    statistics = HALF if name in _HALVES else IMAGENET
+    return Network(
+        name, partial(_torchvision, name), statistics, resolution, _renamed, _SURPLUS.get(name, ())
+    )
+
+
+def _renamed(key: str) -> str:
+    """Return torchvision's key today for one in its files: densenet's "denselayer1.norm.1" is "denselayer1.norm1"."""
+    old = _DENSE_LAYER.fullmatch(key)
+    return f"{old[1]}{old[2]}" if old else key
 
 
 def _torchvision_names() -> list[str]:

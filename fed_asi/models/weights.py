@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
-import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -41,7 +41,10 @@ def find(name: str, weights: str | Path, folder: Path | None = None) -> Path:
     if weights != "imagenet":
         path = Path(weights).expanduser()
         if not path.is_file():
-            raise WeightsError(f"no weights file at {path}")
+            close = difflib.get_close_matches(str(weights), ("imagenet", "none", "public"))
+            raise WeightsError(
+                f"no weights file at {path}" + (f"; did you mean {close[0]}?" if close else "")
+            )
         return path
     url, checksum = published(name)
     for place in (folder, os.environ.get("FED_ASI_WEIGHTS_DIR"), download.cache_dir()):
@@ -80,23 +83,46 @@ def read(path: Path) -> State:
     """Return the state dict in `path`, bare or under "state_dict"; raises WeightsError if there is none."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise WeightsError(f"{path} is not a file of weights: {error!s:.200}".splitlines()[0]) from error
+    except Exception as error:  # torch, pickle and zipfile say what is wrong with a file in many ways
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        if reason.startswith("Weights only load failed"):  # what follows is advice to trust the file
+            reason = "it holds more than tensors, or something else"
+        raise WeightsError(f"{path} is not a file of weights: {reason:.200}") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise WeightsError(f"{path} holds no state dict")
+    if not isinstance(state, dict) or not all(isinstance(key, str) and _plain(t) for key, t in state.items()):
+        raise WeightsError(f"{path} holds no state dict of plain tensors by name")
+    broken = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise WeightsError(f"{path}: {len(broken)} tensors have NaN or infinite values, such as {broken[0]}")
     return state
 
 
-def load_(model: nn.Module, state: State, head: str, rename: Callable[[str], str] = str) -> bool:
+def _plain(value: object) -> bool:
+    """Return whether a value is a dense tensor of numbers."""
+    if not isinstance(value, torch.Tensor) or value.is_quantized or value.is_complex():
+        return False
+    return value.layout is torch.strided and value.device.type == "cpu"
+
+
+def load_(
+    model: nn.Module,
+    state: State,
+    head: str,
+    rename: Callable[[str], str] = str,
+    surplus: Sequence[str] = (),
+) -> bool:
     """Return whether the head's weights fitted too, after copying `state` into the model.
 
-    head: name of the layer that may have another number of classes; it then keeps its initial weights.
+    head: name of the layer that may have another number of classes; it then keeps its initial weights. surplus: how
+        keys begin that are left out. As in torch, files of before batch norms counted their batches may lack that.
     Raises WeightsError where the keys or shapes are another network's.
     """
     state = {rename(key): value for key, value in state.items()}
     own = model.state_dict()
+    state = {key: value for key, value in state.items() if key in own or not key.startswith(tuple(surplus))}
+    counts = {key for key in own if key.rpartition(".")[2] == "num_batches_tracked"}
+    state = {**{key: own[key] for key in counts}, **state}
     head_keys = {key for key in own if key.startswith(f"{head}.")}
     head_fits = all(key in state and state[key].shape == own[key].shape for key in head_keys)
     if not head_fits:
@@ -107,5 +133,6 @@ def load_(model: nn.Module, state: State, head: str, rename: Callable[[str], str
         raise WeightsError(
             f"weights of another network: {len(odd)} tensors differ, such as {', '.join(odd[:3])}"
         )
-    model.load_state_dict({**own, **state})
+    own.update(state)  # and so keeps the versions of the model's layers, which torch asks some of them for
+    model.load_state_dict(own)
     return head_fits

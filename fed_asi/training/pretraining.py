@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fed_asi import seeds
+from fed_asi.errors import ConfigError
 from fed_asi.fleets.config import PretrainConfig
 from fed_asi.training.sgd import Sgd
 
@@ -28,8 +29,15 @@ def pretrain_(
     """Return the mean loss of the last epoch after training all of `model` in place, batch norm included.
 
     x: (N, 3, H, W) normalised images. y: (N,) classes. report: called with (epoch from 1, mean loss).
-    A pure function of its arguments: batches come from `seed`, the learning rate falls by a half cosine.
+    A pure function of its arguments: batches come from `seed`, the learning rate falls by a half cosine. A last batch
+    of one image is left out of its epoch, as batch norm has no variance of one.
+    Raises ConfigError where every batch is of one image, or where the loss stops being a number.
     """
+    if min(len(y), settings.batch_size) < 2:
+        raise ConfigError(
+            f"pretraining on {len(y)} images in batches of {settings.batch_size}: batch norm has no variance of one "
+            "image; use 2 or more of both"
+        )
     model.train()
     for parameter in model.parameters():
         parameter.requires_grad_(True)
@@ -38,12 +46,18 @@ def pretrain_(
     done, mean = 0, float("nan")
     for epoch in range(settings.epochs):
         order = torch.from_numpy(seeds.rng(seed, "pretrain", epoch).permutation(len(y)))
-        total = 0.0
+        total, seen = 0.0, 0
         for rows in torch.split(order, settings.batch_size):
             lr = settings.lr * 0.5 * (1 + math.cos(math.pi * done / steps))
-            total += _step_(model, optimizer, x[rows], y[rows], lr) * len(rows)
+            if len(rows) > 1:
+                total += _step_(model, optimizer, x[rows], y[rows], lr) * len(rows)
+                seen += len(rows)
             done += 1
-        mean = total / len(y)
+        mean = total / seen
+        if not math.isfinite(mean):
+            raise ConfigError(
+                f"pretrain.lr: {settings.lr} is too large: the loss of epoch {epoch + 1} is {mean}; use a smaller one"
+            )
         if report is not None:
             report(epoch + 1, mean)
     model.eval()
@@ -51,8 +65,6 @@ def pretrain_(
 
 
 def _step_(model: nn.Module, optimizer: Sgd, x: Tensor, y: Tensor, lr: float) -> float:
-    if len(y) < 2:  # batch norm has no variance of one
-        return 0.0
     loss = F.cross_entropy(model(x), y)
     torch.autograd.backward(loss)
     optimizer.step_(lr)

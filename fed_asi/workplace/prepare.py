@@ -15,12 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from fed_asi import data, models, seeds
-from fed_asi.data import shards as sharding
 from fed_asi.data.features import FeatureStore
 from fed_asi.data.images import Images
+from fed_asi.data.shards import Shards
 from fed_asi.files import write_file, write_tensors
 from fed_asi.fleets.config import RunConfig
-from fed_asi.fleets.sharding import scheme_of
 from fed_asi.machine import threads
 from fed_asi.planning.profile import Profile
 from fed_asi.results.progress import Unwatched, Watcher
@@ -38,6 +37,7 @@ from fed_asi.workplace.profiling import (
     trained_names,
 )
 from fed_asi.workplace.splits import Splits, split_images
+from fed_asi.workplace.start import check_start
 
 
 def prepare(
@@ -53,7 +53,7 @@ def prepare(
 
     folder: runs/NAME/workplace. data_dir, weights_dir: where the data set and weights are; None looks at the
     environment, then at the publishers. found: called once data and weights are there, before the long part.
-    Raises MissingDataError, WeightsError, ConfigError before `found`, and RunError.
+    Raises MissingDataError, WeightsError and ConfigError (all that `check_start` finds) before `found`, and RunError.
     """
     with threads(config.compute.threads):
         if not is_prepared(folder, config):
@@ -62,9 +62,10 @@ def prepare(
             source = data.load(config.data.source, data_dir)
             splits = split_images(config, source)
             model = _model(config, source.num_classes, weights_dir)
+            shards = check_start(config, splits, model, source.num_classes)
             if found is not None:
                 found()
-            _make(config, folder, source.num_classes, splits, model, watcher, data_dir)
+            _make(config, folder, source.num_classes, splits, shards, model, watcher, data_dir)
         return open_workplace(folder, config, data_dir=data_dir, watcher=watcher)
 
 
@@ -73,6 +74,7 @@ def _make(
     folder: Path,
     num_classes: int,
     splits: Splits,
+    shards: Shards,
     model: nn.Module,
     watcher: Watcher,
     data_dir: Path | None,
@@ -83,8 +85,6 @@ def _make(
     made = _profile_and_features(config, folder, splits, model.eval(), watcher)
     if config.compute.features == "off":
         write_file(folder / IMAGES, _npy(splits.train[0][:]))
-    scheme = scheme_of(config.sharding)
-    shards = sharding.make(splits.train[1].numpy(), config.num_devices, scheme, config.seed)
     index = {"labels": splits.train[1].numpy(), "test_labels": splits.test[1].numpy()}
     index |= {"indices": shards.indices, "offsets": shards.offsets}
     write_file(folder / "index.npz", _npz(**index))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import torch
@@ -9,10 +10,12 @@ from torch import Tensor, fx, nn
 
 from fed_asi import models
 from fed_asi.compression import cut
-from fed_asi.compression.tune import tune_last_
+from fed_asi.compression.tune import layers_named, tune_last_
 from fed_asi.data.images import Images, to_batch
+from fed_asi.errors import BudgetError, ConfigError
 from fed_asi.fleets import fleet, over_budget
 from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.resources import Resources
 from fed_asi.layers.copying import copied
 from fed_asi.methods import Family, Vanilla
 from fed_asi.planning import calibration
@@ -39,19 +42,43 @@ def layers_of_plans(config: RunConfig, profile: Profile) -> set[str]:
     Known before the first round is what plans choose for the fleet's own budgets from the server's profile.
     """
     plans = DevicePlans(profile, config.method, config.train)
-    every = {resources for device in fleet.build(config) for _, resources in device.phases}
-    used = set() if is_cut(config) else plans.layers_of(every)
+    used = set() if is_cut(config) else plans.layers_of(_every_resources(config))
     return used or {layer.name for layer in profile.layers}
 
 
+def _every_resources(config: RunConfig) -> set[Resources]:
+    """Return what the devices have, in any round, each once."""
+    return {resources for device in fleet.build(config) for _, resources in device.phases}
+
+
+def check_plans(config: RunConfig, profile: Profile) -> None:
+    """Do nothing where plans can be made from a profile; raise what every device would fail with in every round.
+
+    A budget below the smallest plan is no mistake: that device is left out, with its cause.
+    """
+    plans = DevicePlans(profile, config.method, config.train)
+    for resources in _every_resources(config):
+        with contextlib.suppress(BudgetError):
+            plans.first(resources)
+
+
 def trained_names(model: nn.Module, config: RunConfig) -> Sequence[str]:
-    """Return the names of all layers or parameters that any device may train; the model stays as it is."""
-    wanted = config.method.layers if config.method.families else 0
-    if wanted in {"all", "any"}:
-        return [name for name, p in model.named_parameters()]
-    if isinstance(wanted, int):
-        return tune_last_(copied(model), wanted)
-    return [*wanted, models.head_name(model)]
+    """Return the names of all layers or parameters that any device may train; the model stays as it is.
+
+    Raises ConfigError where method.layers asks for more layers than there are, or by a name that is none's.
+    """
+    wanted = config.method.layers
+    try:
+        named = layers_named(model, wanted) if isinstance(wanted, tuple) else []
+        if not config.method.families:
+            return tune_last_(copied(model), 0)
+        if isinstance(wanted, int):
+            return tune_last_(copied(model), wanted)
+        if named:
+            return list(dict.fromkeys([*named, models.head_name(model)]))
+        return [name for name, _ in model.named_parameters()]
+    except ConfigError as error:
+        raise ConfigError([f"method.layers: {problem}" for problem in error.problems]) from error
 
 
 def batch_of(config: RunConfig, images: Images) -> Tensor:
@@ -67,14 +94,17 @@ def profile_of(
     public: tuple[Images, Tensor],
     trained: Sequence[str],
 ) -> Profile:
-    """Return the profile of the tail on the server's public images, for every micro-batch a plan may take."""
+    """Return the profile of the tail on the server's public images, for every micro-batch a plan may take.
+
+    Raises ConfigError where no plan could be made from it, whatever the budget.
+    """
     count = config.method.calibration_images
     with torch.inference_mode():
         features = trunk(batch_of(config, public[0][:count]))
     needs = {device.resources for device in fleet.build(config)}
     # A device of a federated calibration may have fewer images than a micro-batch.
     smaller = over_budget.goes_smaller(config.method.over_budget) or config.method.calibration != "server"
-    return calibration.profile(
+    made = calibration.profile(
         tail,
         features.clone(),
         public[1][:count],
@@ -84,3 +114,5 @@ def profile_of(
         selection="published" if config.method.grid == "published" else "candidates",
         seed=config.seed,
     )
+    check_plans(config, made)
+    return made

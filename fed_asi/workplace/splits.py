@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,13 +25,14 @@ class Splits:
 
 
 def split_images(config: RunConfig, source: data.Dataset) -> Splits:
-    """Return the images by use. Raises ConfigError where they do not go round."""
+    """Return the images by use. Raises ConfigError, with all problems, where they do not go round."""
     settings = config.data
+    problems = list(_problems(config, source))
+    if problems:
+        raise ConfigError(problems)
     rows = source.split(settings.public, settings.validation, config.seed)
     x, y = source.x_train, torch.from_numpy(source.y_train)
     train = rows.train[: settings.limit]
-    if len(train) < config.num_devices:
-        raise ConfigError(f"{len(train)} training images for {config.num_devices} devices; each needs one")
     if settings.validation:
         tested, judged_x, judged_y = rows.validation, x, y
     else:
@@ -42,3 +44,18 @@ def split_images(config: RunConfig, source: data.Dataset) -> Splits:
         (select(x, train), y[train]),
         (select(judged_x, tested), judged_y[tested]),
     )
+
+
+def _problems(config: RunConfig, source: data.Dataset) -> Iterator[str]:
+    """Yield what leaves a use without images."""
+    settings, samples, devices = config.data, len(source.y_train), config.num_devices
+    left = samples - settings.public - settings.validation
+    if left < devices:
+        yield (
+            f"data: {source.name} has {samples} training images; data.public = {settings.public} and data.validation = "
+            f"{settings.validation} leave {max(left, 0)} for {devices} devices, each of which needs one"
+        )
+    elif settings.limit is not None and settings.limit < devices:
+        yield f"data.limit: {settings.limit} training images for {devices} devices, each of which needs one"
+    if not settings.validation and not len(source.y_test):
+        yield f"data: {source.name} has no test images to judge by; set data.validation to judge on training images"

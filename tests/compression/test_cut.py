@@ -173,3 +173,20 @@ def test_the_cut_is_the_narrowest_or_the_latest_and_its_pool_a_module(latest: bo
     assert torch.equal(tail(trunk(x)), model(x))
     assert any(isinstance(module, nn.AdaptiveAvgPool2d) for module in tail.modules())
     assert set(tail.state_dict()) <= set(model.state_dict())
+
+
+def test_a_layer_that_shares_a_trained_weight_is_in_the_tail() -> None:
+    """Else it would stay as it was in the trunk while its twin is trained."""
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.Conv2d(3, 3, 1), nn.Flatten(), nn.Linear(12, 2))
+    model[2].weight = model[0].weight
+    trunk, tail = cut.cut(model, ["2"], torch.zeros(1, 3, 2, 2))
+    assert not list(trunk.parameters())
+    assert "0.weight" in dict(tail.named_parameters())
+
+
+def test_an_example_that_the_network_cannot_take_is_what_is_said() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(4, 2))
+    with pytest.raises(
+        ConfigError, match=r"Sequential cannot take \(1, 3, 4, 4\): .*too small.*use another resolution"
+    ):
+        cut.cut(model, ["3"], torch.zeros(1, 3, 4, 4))

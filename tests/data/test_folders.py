@@ -51,3 +51,19 @@ def test_a_test_class_without_training_images_is_named(tmp_path: Path) -> None:
     image(imagenet(tmp_path) / "imagenet" / "val" / "odd" / "0.png")
     with pytest.raises(MissingDataError, match="has classes that train has not, such as odd"):
         data.load("imagenet", tmp_path)
+
+
+def test_hidden_files_are_no_images_and_hidden_folders_no_classes(tmp_path: Path) -> None:
+    """As macOS (._0.png) and notebooks (.ipynb_checkpoints) leave them."""
+    train = imagenet(tmp_path) / "imagenet" / "train"
+    (train / "a" / "._0.png").write_bytes(b"no image")
+    (train / ".ipynb_checkpoints").mkdir()
+    found = data.load("imagenet", tmp_path, size=4)
+    assert found.class_names == ("a", "b", "c", "d")
+    assert found.x_train[:].shape == (12, 4, 4, 3)
+
+
+def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    (imagenet(tmp_path) / "imagenet" / "train" / "b" / "9.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(MissingDataError, match=r"9\.png is no file, or a link to none; remove or replace it"):
+        data.load("imagenet", tmp_path)

@@ -11,7 +11,7 @@ import torch
 from fed_asi import data
 from fed_asi.data.images import FileImages, images_fingerprint, select, to_batch
 from fed_asi.errors import MissingDataError
-from pictures import imagenet, pixels
+from pictures import image, imagenet, pixels
 
 
 def test_a_broken_image_is_named(tmp_path: Path) -> None:
@@ -42,3 +42,26 @@ def test_selected_files_are_read_when_asked_for_and_have_their_own_fingerprint(t
     }
     assert len(prints) == 3
     assert np.array_equal(select(pixels(3), np.array([2])), pixels(3)[[2]])
+
+
+def test_what_is_no_image_is_found_without_reading_it_all(tmp_path: Path) -> None:
+    whole = data.load("imagenet", imagenet(tmp_path), size=4)
+    picked = select(select(whole.x_train, np.arange(4)), np.array([3, 1]))
+    picked.check()
+    Path(whole.x_train.paths[3]).write_bytes(b"nothing")
+    with pytest.raises(
+        MissingDataError, match=r"0\.png is not a readable image \(UnidentifiedImageError.*remove or"
+    ):
+        picked.check()
+    select(whole.x_train, np.array([1])).check()
+
+
+def test_an_image_larger_than_pillow_reads_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image(tmp_path / "x.png", size=(300, 300))
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 40_000)  # twice as many are an error
+    large = FileImages([tmp_path / "x.png"], 8)
+    for read in (large.check, lambda: large[:]):
+        with pytest.raises(
+            MissingDataError, match=r"x\.png is not a readable image \(DecompressionBombError"
+        ):
+            read()

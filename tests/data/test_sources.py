@@ -69,3 +69,16 @@ def test_a_data_set_of_ones_own_is_loaded_by_its_name(
     np.savez(tmp_path / "mine.npz", x_train=pixels(6), y_train=[0, 1] * 3, x_test=pixels(2), y_test=[0, 1])
     assert len(data.load("mine").x_train) == 6  # a file of the name comes first
     assert len(asked) == 2
+
+
+def test_a_path_is_a_data_set_of_its_files_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez(tmp_path / "mine.npz", x_train=pixels(6), y_train=[0, 1] * 3, x_test=pixels(2), y_test=[0, 2])
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine.npz", "./mine.npz", str(tmp_path / "mine.npz")):
+        assert data.load(name).name == "mine"
+    with pytest.raises(MissingDataError, match=r"no file 'yours\.npz'"):
+        data.load("yours.npz")
+    with pytest.raises(MissingDataError, match="no file"):
+        data.load("\0.npz")
+    with pytest.raises(ConfigError, match="unknown data set"):
+        data.load("x" * 5000, tmp_path)

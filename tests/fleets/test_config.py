@@ -81,6 +81,22 @@ def test_json_of_something_else_is_named(text):
         ("groups.huge.count=1", "--set 'groups.huge.count=1': there is no groups.huge"),
         ("groups.count=1", "--set 'groups.count=1': groups is a list"),
         ("trian.lr=1", "trian: unknown key; did you mean train"),
+        ("seed=9223372036854775808", "seed: must be less than or equal to 9223372036854775807"),
+        ("rounds=9223372036854775808", "rounds: must be less than or equal to"),
+        (
+            "groups.tight.budget=9223372036854775808",
+            "groups[0].budget: size 9223372036854775808 is more than 2**63 - 1",
+        ),
+        ("compute.threads=1000", "compute.threads: must be less than or equal to 256"),
+        ("train.lr=1e300", "train.lr: must be less than or equal to 1000000000000, not 1e+300"),
+        (
+            "data.public=1",
+            'data.public: 1 image, but model.weights = "public" trains on them first, and batch norm has',
+        ),
+        (
+            "pretrain.batch_size=1",
+            "pretrain.batch_size: 1, but batch norm has no variance of one image; use 2 or more",
+        ),
     ],
 )
 def test_each_mistake_is_one_line(write, change, expected):

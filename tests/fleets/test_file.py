@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from fed_asi.fleets.file import load_config
 from fleet_file import GOOD, problems_of
 
 
@@ -48,3 +51,24 @@ def test_mistakes_of_file_csv_and_command_line_come_together(write):
         "rounds",
         "train.lr",
     ]
+
+
+def test_a_byte_order_mark_is_no_mistake(write):
+    path = write(GOOD)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_config(path, cpus=4).name == "small"
+
+
+@pytest.mark.parametrize("text", ["seed = " + "9" * 5000, "x = " + "[" * 5000, "a = 1\na = 2", "\0"])
+def test_whatever_tomllib_says_is_one_line(write, text):
+    (problem,) = problems_of(write(text))
+    assert "fleet.toml is not TOML: " in problem
+    assert "\n" not in problem
+
+
+def test_a_value_too_long_to_read_is_shortened(write):
+    (problem,) = problems_of(write(GOOD), f'seed="{"x" * 9000}"')
+    assert problem.endswith("... (9,002 characters)")
+    assert len(problem) < 200
+    (problem,) = problems_of(write(GOOD), f"seed={'9' * 5000}")
+    assert len(problem) < 200

@@ -10,25 +10,12 @@ from hypothesis import strategies as st
 
 from fed_asi.errors import ConfigError
 from fed_asi.fleets.file import load_config
-from fleet_file import GOOD, problems_of
+from fleet_file import GOOD, problems_of, toml
 
 
 def test_a_broken_count_hides_no_other_problem_and_makes_none_up(write):
     problems = problems_of(write(GOOD), "groups.tight.count=0", "cohort=5", "train.lr=0")
     assert len(problems) == 2
-
-
-def toml(value: Any) -> str:
-    """Return a value as TOML writes it on one line."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return '"' + "".join(f"\\U{ord(letter):08x}" for letter in value) + '"'
-    if isinstance(value, list):
-        return f"[{', '.join(map(toml, value))}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{toml(key)} = {toml(inner)}' for key, inner in value.items())}}}"
-    return repr(value)
 
 
 anything = st.recursive(

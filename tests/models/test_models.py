@@ -87,3 +87,65 @@ def test_statistics_and_resolution_are_those_of_the_weights() -> None:
     assert models.normalisation("mcunet")[0] == (0.5, 0.5, 0.5)
     assert models.normalisation("resnet18")[1] == (0.229, 0.224, 0.225)
     assert (models.resolution_of("mcunet"), models.resolution_of("resnet18")) == (128, 224)
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels", "words"),
+    [
+        (
+            "alexnet",
+            32,
+            "network 'alexnet' at 32 x 32 pixels: it cannot take such images (.*too small.*made for 224",
+        ),
+        (
+            "vit_b_16",
+            30,
+            "network 'vit_b_16' cannot be built for 2 classes and 30 x 30 pixels: .*made for 224 pixels",
+        ),
+    ],
+)
+def test_a_resolution_that_is_not_a_networks_is_said(name: str, pixels: int, words: str) -> None:
+    with pytest.raises(ConfigError, match=words.replace("(", r"\(")):
+        models.check_takes(models.build(name, 2, resolution=pixels), name, 2, pixels)
+
+
+class Odd(nn.Module):
+    def __init__(self, scores: object) -> None:
+        super().__init__()
+        self.scores = scores
+
+    def forward(self, _: torch.Tensor) -> object:
+        return self.scores
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        (torch.zeros(1, 3), r"returns \(1, 3\) for one image, not scores of \(1, 2\)"),
+        ({"out": 1}, "returns dict for one image"),
+        (torch.full((1, 2), torch.nan), "scores of a grey image are not finite"),
+    ],
+)
+def test_a_network_that_returns_no_scores_is_named(scores: object, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        models.check_takes(Odd(scores), "tiny", 2, 8)
+
+
+def test_a_check_leaves_the_network_and_its_modes_as_they_were() -> None:
+    model = models.build("tiny", 2).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    models.check_takes(model, "tiny", 2, 8)
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_weights_made_for_other_pixels_than_imagenets_get_theirs() -> None:
+    """googlenet's and inception's published weights come with a layer for it that these networks go without."""
+    assert models.normalisation("googlenet") == models.normalisation("tiny") == ((0.5,) * 3, (0.5,) * 3)
+    assert models.normalisation("resnet18")[0] == (0.485, 0.456, 0.406)
+
+
+def test_a_constructor_that_fails_is_named(own_names: None) -> None:
+    models.register("mine", lambda *_: 1 / 0)
+    with pytest.raises(ConfigError, match="network 'mine' cannot be built for 2 classes: division by zero"):
+        models.build("mine", 2)

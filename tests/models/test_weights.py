@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 import threading
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from fed_asi import models
 from fed_asi.errors import WeightsError
-from fed_asi.models import download, weights
+from fed_asi.models import download, registry, weights
 
 
 @pytest.fixture(autouse=True)
@@ -166,3 +168,93 @@ def test_pretrained_features_tell_cifar10_classes_apart(weights_dir: Path, cifar
         x = model(to_batch(images.x_train[:240], 96, *models.normalisation("mcunet"))).numpy()
     probe = LogisticRegression(max_iter=1000).fit(x[:180], images.y_train[:180])
     assert probe.score(x[180:], images.y_train[180:240]) > 0.35  # chance is 0.1
+
+
+def test_a_file_of_before_batch_norms_counted_is_loaded(tmp_path: Path) -> None:
+    """torch loads it; many published files are such."""
+    wanted = models.build("tiny", 10, seed=5).state_dict()
+    old = {key: value for key, value in wanted.items() if not key.endswith("num_batches_tracked")}
+    torch.save(old, tmp_path / "old.pth")
+    found = models.build("tiny", 10, tmp_path / "old.pth").state_dict()
+    assert all(torch.equal(found[key], value) for key, value in wanted.items())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named(tmp_path: Path, value: float) -> None:
+    state = models.build("tiny", 10).state_dict()
+    state["classifier.bias"][3] = value
+    torch.save(state, tmp_path / "bad.pth")
+    with pytest.raises(
+        WeightsError, match=r"bad\.pth: 1 tensors have NaN or infinite values, such as classifier"
+    ):
+        models.build("tiny", 10, tmp_path / "bad.pth")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {1: torch.zeros(2)},
+        {"x": torch.zeros(2, device="meta")},
+        {"x": torch.zeros(2).to_sparse()},
+        {"x": torch.zeros(2, dtype=torch.complex64)},
+        {"x": 3},
+    ],
+)
+def test_what_is_no_plain_tensor_by_name_is_refused(tmp_path: Path, state: dict) -> None:
+    torch.save(state, tmp_path / "odd.pth")
+    with pytest.raises(WeightsError, match="holds no state dict of plain tensors by name"):
+        models.build("tiny", 10, tmp_path / "odd.pth")
+
+
+def test_a_misspelt_word_for_weights_gets_the_nearest() -> None:
+    with pytest.raises(WeightsError, match=r"no weights file at imagnet; did you mean imagenet\?"):
+        models.build("tiny", 10, "imagnet")
+
+
+class Older(nn.Module):
+    """A layer that asks for the version of its weights, as torchvision's mnasnet does."""
+
+    _version = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(2, 2)
+
+    def _load_from_state_dict(self, state: dict, prefix: str, metadata: dict, *rest: object) -> None:
+        assert metadata.get("version") == 2
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+def test_versions_of_layers_are_not_lost_on_the_way() -> None:
+    weights.load_(Older(), dict(Older().state_dict()), "fc")
+
+
+def test_torchvisions_files_of_older_names_and_other_heads_are_loaded() -> None:
+    """densenet's norm.1, and the auxiliary heads that googlenet and inception are trained with."""
+    rename = registry.find("densenet121").rename
+    assert (
+        rename("features.denseblock1.denselayer2.norm.1.weight")
+        == "features.denseblock1.denselayer2.norm1.weight"
+    )
+    assert rename("features.norm0.weight") == "features.norm0.weight"
+    model = nn.Sequential(nn.Linear(2, 2))
+    state = {**model.state_dict(), "aux1.conv.conv.weight": torch.zeros(1)}
+    assert weights.load_(model, state, "0", surplus=registry.find("googlenet").surplus)
+    with pytest.raises(WeightsError, match="another network"):
+        weights.load_(model, state, "0", surplus=registry.find("inception_v3").surplus)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["densenet121", "googlenet", "inception_v3", "mnasnet0_5", "resnet18", "squeezenet1_1"]
+)
+def test_what_torchvisions_own_loader_accepts_is_accepted(tmp_path: Path, name: str) -> None:
+    from fed_asi.models.torchvision_shim import torchvision
+
+    quick = {"init_weights": False} if name in {"googlenet", "inception_v3"} else {}
+    state = torchvision.models.get_model(name, weights=None, **quick).state_dict()
+    older = re.compile(r"(denselayer\d+\.(?:norm|conv))([12])")
+    published = {older.sub(r"\1.\2", k): v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    torch.save(published, tmp_path / "w.pth")
+    found = models.build(name, 1000, tmp_path / "w.pth").state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in found.items())

@@ -141,3 +141,44 @@ def test_what_cannot_be_written_is_said_before_the_long_part(tmp_path, capsys, m
         err = capsys.readouterr().err
         assert said in err
         assert len(err.splitlines()) == 1
+
+
+NEW = ["--model", "tiny", "--weights", "none"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--last", "999"], "--last 999: the network has 9 convolutions"),
+        (["--last", "-2"], "--last -2: a count of last convolutions"),
+        (["--resolution", "0"], "--resolution 0: pixels of a square input, from 8 to 1024"),
+        (["--micro-batch", "0"], "--micro-batch 0: examples held at once, from 1 to 1024"),
+        (["--layers", ","], "--layers ',': names with commas"),
+        (["--methods", " "], "--methods ' ': names with commas"),
+        (["--layers", "nope"], "no layer or block 'nope'"),
+        (
+            ["--resolution", "8", "--model", "squeezenet1_1"],
+            "network 'squeezenet1_1' at 8 x 8 pixels: it cannot take",
+        ),
+    ],
+)
+def test_numbers_and_names_that_are_nothing_are_said(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*NEW, *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"fed-asi: {said}")
+    assert len(error.splitlines()) == 1
+
+
+def test_wrong_arguments_are_said_together(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*NEW, "--last", "-1", "--resolution", "0", "--micro-batch", "0"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1 + 3
+
+
+def test_a_count_of_zero_is_the_head_alone_and_a_block_its_layers(capsys: pytest.CaptureFixture[str]) -> None:
+    small = [*NEW, "--resolution", "8", "--micro-batch", "1"]
+    assert main([*small, "--last", "0"]) == 0
+    assert "point_linear" not in capsys.readouterr().out
+    assert main([*small, "--last", "2", "--layers", "blocks.2.point_linear,classifier"]) == 0
+    assert "blocks.2.point_linear.conv" in capsys.readouterr().out

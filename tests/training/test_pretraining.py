@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fed_asi.errors import ConfigError
 from fed_asi.fleets.config import PretrainConfig
 from fed_asi.training.pretraining import pretrain_
 from fed_asi.training.sgd import Sgd
@@ -76,3 +77,25 @@ def test_the_rate_falls_by_a_half_cosine_over_all_steps(monkeypatch: pytest.Monk
     assert rates[0] == pytest.approx(0.1)
     assert rates[4] == pytest.approx(0.05)
     assert rates == sorted(rates, reverse=True)
+
+
+def test_a_last_image_alone_is_left_out_of_the_loss_too() -> None:
+    """Of 9 images in batches of 8, the loss is that of the 8: with a large part at 0 it would be too small."""
+    model, settings = network(), PretrainConfig(epochs=1, lr=1e-9, batch_size=8)
+    loss = pretrain_(model, *images(9), settings, seed=1)
+    assert loss == pytest.approx(
+        1.1, abs=0.1
+    )  # ln 3, as before any training; a ninth at 0 would make it 0.98
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(1, 8), (9, 1)])
+def test_where_no_step_would_be_taken_nothing_is_claimed(count: int, batch_size: int) -> None:
+    with pytest.raises(ConfigError, match="batch norm has no variance of one image"):
+        pretrain_(network(), *images(count), PretrainConfig(batch_size=batch_size), seed=1)
+
+
+def test_a_loss_that_is_no_number_ends_it() -> None:
+    with pytest.raises(
+        ConfigError, match=r"pretrain\.lr: 1000000000000.0 is too large: the loss of epoch 1 is"
+    ):
+        pretrain_(network(), *images(48), PretrainConfig(lr=1e12, batch_size=8), seed=1)

@@ -1,0 +1,46 @@
+"""Files that a fleet file names, made absolute, so that workers and a resumed run find them from any folder."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from fed_asi.data import sources
+from fed_asi.data.sources import is_file
+from fed_asi.fleets.config import WEIGHTS
+
+
+def place_(raw: dict[str, Any], folder: Path, data_dir: Path | None) -> None:
+    """Make the paths of a fleet file's content absolute; whether anything is there is said where it is read.
+
+    folder: the fleet file's, which relative paths start from. data_dir: where NAME.npz makes NAME a data set.
+    """
+    data, model = raw.get("data"), raw.get("model")
+    if isinstance(data, dict) and isinstance(data.get("source"), str):
+        data["source"] = _source(data["source"], folder, data_dir)
+    if isinstance(model, dict) and isinstance(model.get("weights"), str) and model["weights"] not in WEIGHTS:
+        model["weights"] = _weights(model["weights"], folder)
+
+
+def _source(name: str, folder: Path, data_dir: Path | None) -> str:
+    if sources.is_path(name):
+        return _absolute(folder, name)
+    found = None if name in sources.names() else sources.npz_of(name, data_dir)
+    return name if found is None else _absolute(Path(), str(found))
+
+
+def _weights(name: str, folder: Path) -> str:
+    """Return the path of weights, beside the fleet file or in the working folder; the name where it is in neither."""
+    for start in (folder, Path()):
+        path = _absolute(start, name)
+        if is_file(Path(path)):
+            return path
+    return name
+
+
+def _absolute(folder: Path, name: str) -> str:
+    path = Path(name)
+    with contextlib.suppress(RuntimeError):  # nobody's home
+        path = path.expanduser()
+    return str((folder / path).absolute())
