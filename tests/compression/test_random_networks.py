@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, given, seed, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -118,7 +118,10 @@ def test_some_random_networks_are_the_networks_themselves(**case: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(5))
-@property_of(500)
-@given(**CASE)
-def test_random_networks_are_the_networks_themselves(part: int, **case: Any) -> None:
-    check(**case)
+def test_random_networks_are_the_networks_themselves(part: int) -> None:
+    """Try 2,500, the same in every run, so that a change alone decides; other seeds try others."""
+
+    def one(**case: Any) -> None:
+        check(**case)
+
+    seed(part)(property_of(500)(given(**CASE)(one)))()
