@@ -50,5 +50,7 @@ def test_the_same_seed_gives_the_same_split(numbered):
 
 
 def test_fewer_images_than_devices_are_refused(numbered):
-    with pytest.raises(ConfigError, match="data.limit: 5 training images for 6 devices, each of which needs one"):
+    with pytest.raises(
+        ConfigError, match=r"data\.limit: 5 training images for 6 devices, each of which needs one"
+    ):
         split_images(small(data={"limit": 5}), numbered)
