@@ -51,7 +51,6 @@ BASE: dict[str, Any] = {
     "budgets": {"2": "2 MiB"},
 }
 CSV = "partition_id,budget\n# one more\n0,512 KiB\n"
-LEFT_OUT = {"excluded", "out-of-memory", "rejected", "timeout"}
 ENDLESS = {"rounds", "epochs", "threads", "resolution", "count", "workers"}  # what one may ask for, and wait
 HUGE = Raw("9" * 5000)
 WORDS = [
@@ -144,7 +143,7 @@ KEYS = [
 PLAUSIBLE: dict[str, dict[str, list[Any]]] = {
     "": {"cohort": [1, 2, 3, 4], "seed": [0, 2**63 - 1, 2**63], "rounds": [2, 3]},
     "model": {
-        "name": ["tiny", "mcunet", "squeezenet1_1", "shufflenet_v2_x0_5", "vit_b_16", "tinny"],
+        "name": ["tiny", "mcunet", "squeezenet1_1", "shufflenet_v2_x0_5", "tinny"],
         "weights": ["public", "none", "imagenet", "imagnet", "own.csv", "mine.npz"],
         "resolution": [8, 9, 16, 30, 32],
     },
@@ -373,8 +372,11 @@ def write_data_(draw: Draw, path: Path) -> None:
         path.write_bytes(content[:at] if how == "cut" else b"" if how == "empty" else content)
 
 
-def write_case_(draw: Draw, folder: Path) -> None:
-    """Write a fleet file, its CSV and its data set, with a mistake or two in some of them."""
+def write_case_(draw: Draw, folder: Path, *, own_networks: bool = False) -> None:
+    """Write a fleet file, its CSV and its data set, with a mistake or two in some of them.
+
+    own_networks: leave [model] as it is, so that torchvision, seconds to import, is not asked for names.
+    """
     raw = copy.deepcopy(BASE)
     which = draw(st.sampled_from(["plausible"] * 4 + ["values", "text", "csv", "data", "all"]))
     if which == "plausible":
@@ -382,6 +384,8 @@ def write_case_(draw: Draw, folder: Path) -> None:
             mutate_value_(draw, raw, plausible=True)
     if which in {"values", "all"}:
         mutate_value_(draw, raw, plausible=False)
+    if own_networks:
+        raw["model"] = BASE["model"]
     text = "\n".join(f"{toml(key)} = {toml(value)}" for key, value in raw.items())
     csv = mutated_csv(draw) if which in {"csv", "all"} else CSV
     text = mutated_text(draw, text) if which in {"text", "all"} else text
@@ -412,7 +416,7 @@ def check_case(folder: Path) -> int:
     with RunStore.read(run) as store:
         outcomes = {row.outcome: row.cause for row in store.device_rounds()}
     assert "failed" not in outcomes, outcomes
-    assert code == 1 or "trained" in outcomes or outcomes.keys() <= LEFT_OUT, outcomes
+    assert (code == 0) == ("trained" in outcomes), outcomes
     return code
 
 
@@ -448,9 +452,9 @@ def _quiet() -> Iterator[None]:
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
 
 
-def run_a_case(data: st.DataObject) -> None:
+def run_a_case(data: st.DataObject, *, own_networks: bool = False) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        write_case_(data.draw, Path(folder))
+        write_case_(data.draw, Path(folder), own_networks=own_networks)
         check_case(Path(folder))
 
 
@@ -461,10 +465,10 @@ def test_the_files_without_mistakes_run(tmp_path: Path) -> None:
     assert check_case(tmp_path) == 0
 
 
-@settings(max_examples=30, derandomize=True, deadline=None, database=None, suppress_health_check=QUIET)
+@settings(max_examples=20, derandomize=True, deadline=None, database=None, suppress_health_check=QUIET)
 @given(st.data())
-def test_thirty_files_with_mistakes(data: st.DataObject) -> None:
-    run_a_case(data)
+def test_twenty_files_with_mistakes(data: st.DataObject) -> None:
+    run_a_case(data, own_networks=True)
 
 
 @pytest.mark.slow

@@ -51,6 +51,6 @@ def test_the_same_seed_gives_the_same_split(numbered):
 
 def test_fewer_images_than_devices_are_refused(numbered):
     with pytest.raises(
-        ConfigError, match=r"data.limit: 5 training images for 6 devices, each of which needs one"
+        ConfigError, match=r"data\.limit: 5 training images for 6 devices, each of which needs one"
     ):
         split_images(small(data={"limit": 5}), numbered)
