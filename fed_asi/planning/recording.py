@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fed_asi.compression.graph import Graph
-from fed_asi.errors import UnsupportedLayerError
+from fed_asi.errors import ConfigError, UnsupportedLayerError
 from fed_asi.layers.compressed import WeightKind, weight_kind_of
 from fed_asi.methods import Method
 
@@ -29,7 +29,7 @@ def record(
     """Return inputs and output gradients of the named layers in the order of the forward pass.
 
     The gradients are those of the mean loss over the whole batch; layers before the first named one keep
-    nothing.
+    nothing. Raises ConfigError for a layer whose numbers overflow: no form of it could be told from another.
     """
     modules = dict(model.named_modules())
     parts: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in names}
@@ -41,7 +41,20 @@ def record(
             parts[name].append(part)
             if name not in order:
                 order.append(name)
-    return [_join(name, modules, graph, parts[name]) for name in order]
+    found = [_join(name, modules, graph, parts[name]) for name in order]
+    for item in found:
+        _check_finite(item)
+    return found
+
+
+def _check_finite(item: Record) -> None:
+    """Raise ConfigError where a squared norm is no number: decompositions and errors are made of them."""
+    for what, values in (("input", item.x), ("output gradient", item.g)):
+        if not bool(torch.isfinite(values.square().sum())):
+            raise ConfigError(
+                f"{item.name}: the squared norm of its {what} on the calibration images is infinite or no number; "
+                "the weights are too large: train with a lower learning rate before, or take other weights"
+            )
 
 
 def _record_chunk(

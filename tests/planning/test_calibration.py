@@ -227,6 +227,17 @@ def test_what_is_wrong_is_named(model: nn.Module, batch: tuple[Tensor, Tensor], 
     made.check(model, x)
 
 
+def test_numbers_that_overflow_are_named(model: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
+    words, (x, y) = r"squared norm of its input on the calibration images is infinite", batch
+    with pytest.raises(ConfigError, match=words):
+        profile(model, x * 1e25, y, methods=("hosvd",))
+    large = copy.deepcopy(model)
+    with torch.no_grad():
+        next(large.parameters()).fill_(float("nan"))
+    with pytest.raises(ConfigError, match=words):
+        profile(large, x, y, methods=("hosvd",))
+
+
 def test_published_ranks_hold_their_share_of_the_energy() -> None:
     x = torch.randn(1, 6, 8, 5, 5, dtype=torch.float64) ** 3
     values = spectra(x)
