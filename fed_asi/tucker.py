@@ -303,6 +303,9 @@ def leading_factor(matrix: Tensor, epsilon: float) -> Tensor | None:
 
     The uncentred energy is counted, as published. Raises nothing on a zero matrix: k is 1.
     """
+    largest = float(matrix.abs().max())
+    if largest and not 1e-6 < largest < 1e6:
+        matrix = matrix / largest  # neither vectors nor shares change, but squares would vanish or overflow
     values, vectors = torch.linalg.eigh(matrix @ matrix.mT)
     rank = energy_rank(values, epsilon)
     if rank >= matrix.shape[0]:

@@ -167,3 +167,15 @@ def test_a_warm_start_is_cut_or_filled_up() -> None:
     assert grown.shape == (9, 5)
     assert torch.equal(grown[:, :3], warm)
     assert tucker.fit_start(warm, 0, 8, 3, like).shape == (8, 3)
+
+
+@pytest.mark.parametrize("scale", [1e-40, 1e-30, 1e-9, 1.0, 1e9, 1e30])
+def test_a_leading_factor_is_the_same_at_every_scale(scale: float) -> None:
+    matrix = torch.randn(6, 9, generator=torch.Generator().manual_seed(3))
+    expected, found = tucker.leading_factor(matrix, 0.8), tucker.leading_factor(matrix * scale, 0.8)
+    assert expected is not None
+    assert found is not None
+    assert found.shape == expected.shape
+    torch.testing.assert_close(
+        found @ found.mT, expected @ expected.mT, rtol=0, atol=1e-2 if scale < 1e-37 else 1e-5
+    )
