@@ -306,12 +306,21 @@ def leading_factor(matrix: Tensor, epsilon: float) -> Tensor | None:
     largest = float(matrix.abs().max())
     if largest and not 1e-6 < largest < 1e6:
         matrix = matrix / largest  # neither vectors nor shares change, but squares would vanish or overflow
-    values, vectors = torch.linalg.eigh(matrix @ matrix.mT)
+    values, vectors = _eigh(matrix @ matrix.mT)
     rank = energy_rank(values, epsilon)
     if rank >= matrix.shape[0]:
         return None
     leading: Tensor = vectors[:, -rank:].flip(-1)  # a copy: a slice would pin the whole matrix
     return leading
+
+
+def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues and vectors; in double where LAPACK does not converge, as on some of low rank."""
+    try:
+        values, vectors = torch.linalg.eigh(gram)
+    except torch.linalg.LinAlgError:
+        values, vectors = torch.linalg.eigh(gram.double())
+    return values.to(gram.dtype), vectors.to(gram.dtype)
 
 
 def hosvd(x: Tensor, epsilon: float) -> tuple[Tensor, Factors]:

@@ -179,3 +179,20 @@ def test_a_leading_factor_is_the_same_at_every_scale(scale: float) -> None:
     torch.testing.assert_close(
         found @ found.mT, expected @ expected.mT, rtol=0, atol=1e-2 if scale < 1e-37 else 1e-5
     )
+
+
+def test_what_float32_does_not_converge_on_is_done_in_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix, eigh = torch.randn(6, 9, generator=torch.Generator().manual_seed(3)), torch.linalg.eigh
+    expected = tucker.leading_factor(matrix, 0.8)
+
+    def fails(gram: Tensor) -> tuple[Tensor, Tensor]:
+        if gram.dtype == torch.float32:
+            raise torch.linalg.LinAlgError("failed to converge")
+        return eigh(gram)
+
+    monkeypatch.setattr(torch.linalg, "eigh", fails)
+    found = tucker.leading_factor(matrix, 0.8)
+    assert expected is not None
+    assert found is not None
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found @ found.mT, expected @ expected.mT, rtol=0, atol=1e-5)
