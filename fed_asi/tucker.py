@@ -318,7 +318,7 @@ def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
     """Return eigenvalues and vectors; in double where LAPACK does not converge, as on some of low rank."""
     try:
         values, vectors = torch.linalg.eigh(gram)
-    except torch.linalg.LinAlgError:
+    except RuntimeError:  # torch.linalg.LinAlgError is one
         values, vectors = torch.linalg.eigh(gram.double())
     return values.to(gram.dtype), vectors.to(gram.dtype)
 
