@@ -28,7 +28,11 @@ def by_place(errors: Sequence[ErrorDetails]) -> Iterator[ErrorDetails]:
     """Each wrong place once: a union reports every branch, with the branch's name in the path."""
     places: dict[tuple[int | str, ...], ErrorDetails] = {}
     for error in errors:
-        loc = tuple(part for part in error["loc"] if not _is_branch(part))
+        *above, last = error["loc"] or ("",)
+        names = [part for part in above if not _is_branch(part)]
+        # An unknown key is somebody's own text, which may look like a branch.
+        loc = (*names, last) if error["type"] == "extra_forbidden" or not _is_branch(last) else tuple(names)
+        loc = loc if error["loc"] else ()
         places.setdefault(loc, {**error, "loc": loc})
     return iter(places.values())
 

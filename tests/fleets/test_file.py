@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fed_asi.errors import ConfigError
 from fed_asi.fleets.file import load_config
 from fleet_file import GOOD, problems_of
 
@@ -72,3 +73,10 @@ def test_a_value_too_long_to_read_is_shortened(write):
     assert len(problem) < 200
     (problem,) = problems_of(write(GOOD), f"seed={'9' * 5000}")
     assert len(problem) < 200
+
+
+@pytest.mark.parametrize("key", ["a[b", "int", "none", "", "["])
+def test_an_unknown_key_may_be_any_text(write, key):
+    with pytest.raises(ConfigError) as raised:
+        load_config(write(f'"{key}" = 1\n'))
+    assert any("unknown key" in problem for problem in raised.value.problems)
