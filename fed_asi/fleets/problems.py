@@ -29,6 +29,8 @@ def by_place(errors: Sequence[ErrorDetails]) -> Iterator[ErrorDetails]:
     places: dict[tuple[int | str, ...], ErrorDetails] = {}
     for error in errors:
         loc = tuple(part for part in error["loc"] if not _is_branch(part))
+        if error["type"] == "extra_forbidden":  # its last part is a key of the file, whatever it looks like
+            loc = (*(part for part in error["loc"][:-1] if not _is_branch(part)), error["loc"][-1])
         places.setdefault(loc, {**error, "loc": loc})
     return iter(places.values())
 
