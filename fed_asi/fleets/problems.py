@@ -28,11 +28,9 @@ def by_place(errors: Sequence[ErrorDetails]) -> Iterator[ErrorDetails]:
     """Each wrong place once: a union reports every branch, with the branch's name in the path."""
     places: dict[tuple[int | str, ...], ErrorDetails] = {}
     for error in errors:
-        *above, last = error["loc"] or ("",)
-        names = [part for part in above if not _is_branch(part)]
-        # An unknown key is somebody's own text, which may look like a branch.
-        loc = (*names, last) if error["type"] == "extra_forbidden" or not _is_branch(last) else tuple(names)
-        loc = loc if error["loc"] else ()
+        loc = tuple(part for part in error["loc"] if not _is_branch(part))
+        if error["type"] == "extra_forbidden":  # its last part is a key of the file, whatever it looks like
+            loc = (*(part for part in error["loc"][:-1] if not _is_branch(part)), error["loc"][-1])
         places.setdefault(loc, {**error, "loc": loc})
     return iter(places.values())
 

@@ -38,6 +38,8 @@ def said(kind: Any, value: Any) -> list[str]:
         (int | float, "x", "file: must be a whole number, not 'x'"),  # one line, not one a branch
         (TrainConfig, {"epochs": 0}, "epochs: must be greater than or equal to 1, not 0"),
         (TrainConfig, {"lrr": 1}, "lrr: unknown key; did you mean lr?"),
+        (TrainConfig, {"int": 1}, "int: unknown key; known: lr"),  # no branch of a union, though named as one
+        (TrainConfig, {"[lr": 1}, "[lr: unknown key; did you mean lr?"),
     ],
 )
 def test_a_wrong_value_is_one_line(kind: Any, value: Any, expected: str) -> None:
