@@ -9,11 +9,18 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 # Beside a checkout of the project, not inside it: (FED_ASI_SHARED or ../shared).
 SHARED = Path(os.environ.get("FED_ASI_SHARED", Path(__file__).parents[2] / "shared"))
 
 torch.set_num_threads(1)
+
+# No test asserts on seconds: in a fresh clone the first text that hypothesis draws takes two of them.
+settings.register_profile(
+    "any machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 def _folder(name: str, needed: str) -> Path:
