@@ -95,6 +95,10 @@ class DeviceRoundRecord:
     weight_bytes: int | None = None
     transient_bytes: int | None = None
     factors_bytes: int | None = None  # warm factors it keeps for its next round; 0: none
+    strategy_bytes: int | None = None  # copies that strategy and codec hold beside the step
+    kept_bytes: int | None = (
+        None  # all it keeps for its next round: warm factors, control variates, what is unsent
+    )
 
 
 TIMES = frozenset({"host_seconds", "created_at", "ended_at"})  # the only columns a repeated run may change

@@ -37,4 +37,12 @@ def run_fingerprint(config: RunConfig) -> str:
     """Return what tells runs apart whose weights may differ: all settings but where and how fast they run."""
     free = {"backend", "workers", "cpus_per_client", "ray_address", "deadline_seconds", "features_limit"}
     content = config.model_dump(mode="json", exclude={"name": True, "budgets_csv": True, "compute": free})
+    for table, key in (
+        ("aggregate", "strategy"),
+        ("upload", "codec"),
+    ):  # unsaid as of before there was a choice
+        if content[table][key] == type(getattr(config, table)).model_fields[key].default:
+            del content[table][key]
+        if not content[table]:
+            del content[table]
     return f"{seeds.derive(0, json.dumps(content, sort_keys=True)):016x}"

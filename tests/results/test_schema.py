@@ -25,7 +25,7 @@ COLUMNS = {
     DeviceRoundRecord: """round partition_id outcome cause policy method budget_bytes planned_bytes measured_bytes
         published_bytes micro_batch ranks trained_layers num_examples steps loss_before loss_after accuracy_before
         accuracy_after host_seconds bytes_up bytes_down accumulator_bytes optimizer_bytes weight_bytes
-        transient_bytes factors_bytes""",
+        transient_bytes factors_bytes strategy_bytes kept_bytes""",
 }
 
 

@@ -24,12 +24,21 @@ LARGEST, MOST_EXAMPLES, MOST_FACTOR = 1e100, 2**63 - 1, 1e6
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What one device hands in: the tensors it trained, and how many examples stand behind them."""
+    """What one device hands in: the tensors it trained, and how many examples stand behind them.
+
+    steps: that it took. extra: what its strategy sends beside the weights.
+    """
 
     partition_id: int
     num_examples: int
     tensors: Weights
     factors: Mapping[str, float] = field(default_factory=dict)  # multiplies a tensor's weight; absent is 1
+    steps: int = 0
+    extra: Weights = field(default_factory=dict)
+
+    def share(self, name: str) -> float:
+        """Return the weight of one of its tensors."""
+        return self.num_examples * self.factors.get(name, 1.0)
 
 
 def check_update(update: Update, reference: Weights, trained: Collection[str]) -> None:
@@ -46,13 +55,14 @@ def check_update(update: Update, reference: Weights, trained: Collection[str]) -
     for name in sorted(update.tensors):
         if name not in reference or name not in trained:
             raise UpdateError(f"surplus tensor {name}")
-        _check_tensor(name, update.tensors[name], reference[name])
+        check_tensor(name, update.tensors[name], reference[name])
     for name, factor in update.factors.items():
         if not 0.0 <= factor <= MOST_FACTOR:
             raise UpdateError(f"weight {factor} of {name} is no number from 0 to {MOST_FACTOR:g}")
 
 
-def _check_tensor(name: str, tensor: Tensor, reference: Tensor) -> None:
+def check_tensor(name: str, tensor: Tensor, reference: Tensor) -> None:
+    """Return nothing when a tensor is as the reference is, and finite. Raises UpdateError, by its name, else."""
     if tensor.layout is not torch.strided or tensor.device != reference.device:
         raise UpdateError(f"{name} is no plain tensor on {reference.device}")
     if tensor.shape != reference.shape:
@@ -85,7 +95,7 @@ def _average_one(name: str, ordered: list[Update], reference: Tensor) -> Tensor:
     weight = 0.0
     for update in ordered:
         tensor = update.tensors.get(name)
-        share = update.num_examples * update.factors.get(name, 1.0)
+        share = update.share(name)
         if tensor is None or share == 0.0:
             continue
         total += tensor.to(torch.float64) * share

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fed_asi.errors import UpdateError
-from fed_asi.rounds.aggregate import Update, average, check_update
+from fed_asi.strategies.aggregate import Update, average, check_update
 
 REFERENCE = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([[3.0]])}
 

@@ -1,0 +1,186 @@
+"""What a strategy is: a pure function from a round, its updates and a state to new weights and a new state.
+
+    combine(round, state) -> (tensors, state, notes)
+
+The state is named tensors, empty before the first round; it is checkpointed with the weights, so that a run that was
+killed goes on with the same bits. A strategy works tensor by tensor: each over the devices that trained it, and one
+that no device trained stays as it is, its part of the state too. Sums run in float64 in the order of partition_id.
+
+What it makes a device do or keep is its `at_device` (local.py), what it sends beside the weights its `sent`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from fed_asi.errors import ConfigError, UpdateError, nearest
+from fed_asi.strategies.aggregate import LARGEST, Update, Weights, check_tensor
+from fed_asi.strategies.local import AtDevice, Local
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A round as a strategy sees it.
+
+    tensors: the global ones before it, by name. updates: checked, in order of partition_id. devices: of the fleet.
+    momentum: of the devices' SGD.
+    """
+
+    round: int
+    tensors: Weights
+    updates: tuple[Update, ...]
+    devices: int
+    momentum: float = 0.0
+
+    @classmethod
+    def of(cls, round: int, tensors: Weights, updates: list[Update], devices: int, momentum: float) -> Round:
+        """Return the round with its updates in order. Raises UpdateError when a device appears twice."""
+        ordered = sorted(updates, key=lambda update: update.partition_id)
+        ids = [update.partition_id for update in ordered]
+        if len(set(ids)) < len(ids):
+            raise UpdateError(f"a device handed in two updates: {ids}")
+        return cls(round, tensors, tuple(ordered), devices, momentum)
+
+    def of_tensor(self, name: str) -> list[tuple[Update, float, Tensor]]:
+        """Return who trained a tensor, with what weight (examples * factor), and the tensor in float64."""
+        found = []
+        for update in self.updates:
+            tensor, share = update.tensors.get(name), update.share(name)
+            if tensor is not None and share > 0.0:
+                found.append((update, share, tensor.to(torch.float64)))
+        return found
+
+    def mean(self, name: str) -> Tensor | None:
+        """Return the weighted mean of a tensor over those that trained it, in float64; None where nobody did."""
+        said = self.of_tensor(name)
+        if not said:
+            return None
+        total = torch.zeros_like(said[0][2])
+        for _, share, tensor in said:
+            total += tensor * share
+        return total / sum(share for _, share, _ in said)
+
+
+@dataclass(frozen=True, slots=True)
+class Combined:
+    """What a round came to: the new global tensors, all of them, the new state, and what the report should say."""
+
+    tensors: dict[str, Tensor]
+    state: State
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What else the fleet file says that a strategy may depend on.
+
+    cohort: devices asked in a round. momentum, update: of [train]. weighted: whether updates are weighed by the
+    gradient they captured.
+    """
+
+    cohort: int
+    momentum: float = 0.0
+    update: str = "step"
+    weighted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """Base of every strategy; its fields are its keys under [aggregate]."""
+
+    name: ClassVar[str] = ""
+    holds: ClassVar[frozenset[str]] = (
+        frozenset()
+    )  # copies of what is trained that a device has while it trains
+    extras: ClassVar[tuple[str, ...]] = ()  # kinds of tensors that go beside the weights, both ways
+    weighs: ClassVar[bool] = True  # whether an update's weight matters to it
+    in_steps: ClassVar[bool] = False  # whether a device's steps are other ones than plain SGD's
+    counts_steps: ClassVar[bool] = False  # whether it divides by how many steps a device says it took
+    when_lost: ClassVar[str] = ""  # what follows where a device lost what it kept
+
+    def problems(self, run: Conditions) -> Iterator[str]:
+        """Yield what of a fleet file does not go with this strategy, each with its key first."""
+        if run.weighted and not self.weighs:
+            yield (
+                f'aggregate.strategy: "{self.name}" takes every update for as much as any other; '
+                'leave out weights = "captured" and min_fidelity'
+            )
+        if self.in_steps and run.update not in {"step", "micro-batch"}:
+            yield (
+                f'train.update: "{run.update}" moves each layer by itself, and "{self.name}" changes what whole steps '
+                'move by; use "step" or "micro-batch"'
+            )
+
+    def combine(self, given: Round, state: State) -> Combined:
+        """Return what a round comes to. Pure: neither argument is written to."""
+        raise NotImplementedError
+
+    def sent(self, state: State, tensors: Weights) -> dict[str, Tensor]:
+        """Return what goes to every device beside the weights, by "KIND:NAME" of its extras."""
+        return {}
+
+    def at_device(self, given: AtDevice) -> Local:
+        """Return what a device does otherwise than plain local SGD in a round."""
+        return Local(given)
+
+    def check(self, update: Update, tensors: Weights) -> None:
+        """Return nothing when what came beside the weights can be used. Raises UpdateError with the reason."""
+        wanted = {extra_name(kind, name): name for kind in self.extras for name in update.tensors}
+        for extra in sorted(wanted.keys() - update.extra.keys()):
+            raise UpdateError(f"missing tensor {extra}")
+        for extra in sorted(update.extra):
+            if extra not in wanted:
+                raise UpdateError(f"surplus tensor {extra}")
+            check_tensor(extra, update.extra[extra], tensors[wanted[extra]])
+
+
+def extra_name(kind: str, name: str) -> str:
+    """Return what a tensor beside the weights is called on the wire."""
+    return f"{kind}:{name}"
+
+
+def rounded(values: Tensor, like: Tensor) -> Tensor:
+    """Return float64 values in the type of `like`; what is beyond its range becomes its largest number."""
+    most = LARGEST if like.dtype == torch.float64 else torch.finfo(like.dtype).max
+    return torch.nan_to_num(values, nan=0.0, posinf=most, neginf=-most).clamp(-most, most).to(like.dtype)
+
+
+_Class = TypeVar("_Class", bound=type[Strategy])
+_STRATEGIES: dict[str, type[Strategy]] = {}
+
+
+def register(cls: _Class) -> _Class:
+    """Return the class, from now on the strategy of its name in fleet files.
+
+    Raises ConfigError for one without a name, or that does not say what becomes of a round.
+    """
+    if not cls.name or cls.combine is Strategy.combine:
+        raise ConfigError(
+            f"strategy {cls.__name__}: it must be a Strategy with a name and a combine(round, state)"
+        )
+    _STRATEGIES[cls.name] = cls
+    return cls
+
+
+def names() -> list[str]:
+    """Return the names a fleet file may use."""
+    return sorted(_STRATEGIES)
+
+
+def find(name: str) -> type[Strategy]:
+    """Return the strategy of that name. Raises ConfigError, with the nearest ones, for an unknown name."""
+    if name not in _STRATEGIES:
+        raise ConfigError(f"unknown strategy {name!r}; {nearest(name, names())}")
+    return _STRATEGIES[name]
+
+
+def owners_of(key: str) -> list[str]:
+    """Return the strategies that have a setting of that name."""
+    return [name for name in names() if key in {one.name for one in fields(_STRATEGIES[name])}]

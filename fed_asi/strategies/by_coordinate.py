@@ -1,0 +1,32 @@
+"""Strategies that look at every number by itself, over the devices that trained it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fed_asi.strategies.base import Combined, Round, State, Strategy, rounded
+
+
+@dataclass(frozen=True, slots=True)
+class ByCoordinate(Strategy):
+    """Base of strategies that make each number from the sorted numbers of the devices; devices count alike."""
+
+    weighs: ClassVar[bool] = False
+
+    @abstractmethod
+    def middle(self, ascending: Tensor) -> Tensor:
+        """Return what becomes of each number. ascending: (devices, ...), sorted over devices, float64."""
+
+    def combine(self, given: Round, state: State) -> Combined:
+        """Return each tensor's middle over the devices that trained it; there is no state."""
+        tensors = {}
+        for name, tensor in given.tensors.items():
+            said = [trained for _, _, trained in given.of_tensor(name)]
+            found = self.middle(torch.stack(said).sort(0).values) if said else None
+            tensors[name] = tensor.clone() if found is None else rounded(found, tensor)
+        return Combined(tensors, state)

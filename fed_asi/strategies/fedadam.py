@@ -1,0 +1,44 @@
+"""FedAdam: Adam at the server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fed_asi.strategies.adaptive import Adaptive
+from fed_asi.strategies.base import register
+from fed_asi.strategies.server_optimizer import Moments
+
+
+@register
+@dataclass(frozen=True, slots=True)
+class FedAdam(Adaptive):
+    """v = beta2 * v + (1 - beta2) * delta^2.
+
+    bias_correction: multiplies server_lr by sqrt(1 - beta2^(t + 1)) / (1 - beta1^(t + 1)) in a tensor's step t, as
+    Flower's FedAdam does; the paper's has none.
+    Source: Reddi et al. 2021 (arXiv 2003.00295), algorithm 2.
+    """
+
+    name: ClassVar[str] = "fedadam"
+    server_lr: Annotated[float, Field(gt=0)] = 0.1
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    bias_correction: bool = False
+
+    def second(self, square: Tensor, v: Tensor) -> Tensor:
+        """Return the running mean of squares."""
+        return self.beta2 * v + (1.0 - self.beta2) * square
+
+    def rate(self, before: Mapping[str, Tensor]) -> tuple[float, Moments]:
+        """Return the rate, corrected for moments that began at 0 where that is asked for."""
+        if not self.bias_correction:
+            return self.server_lr, {}
+        step = 1.0 + (float(before["t"]) if "t" in before else 0.0)
+        correction = sqrt(1.0 - self.beta2 ** (step + 1.0)) / (1.0 - self.beta1 ** (step + 1.0))
+        return self.server_lr * correction, {"t": torch.tensor(step, dtype=torch.float64)}
