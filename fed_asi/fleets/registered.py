@@ -34,7 +34,7 @@ class Registered:
         if name not in self.names():
             return None, [wording.unknown_value(f"{self.table}.{self.key}", name, self.names())]
         cls = self.find(name)
-        values, wrong = self._values(section, cls)
+        values, wrong = self._own_values(section, cls)
         if wrong:
             return None, wrong
         try:
@@ -49,7 +49,7 @@ class Registered:
             raise ConfigError(wrong)
         return found
 
-    def _values(self, section: Section, cls: type[Any]) -> tuple[dict[str, Any], list[str]]:
+    def _own_values(self, section: Section, cls: type[Any]) -> tuple[dict[str, Any], list[str]]:
         """Return the values of the settings by field, and a line for each key that is wrong or missing."""
         settings = _settings(cls)
         given, values = given_keys(section), dict[str, Any]()

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -30,15 +29,18 @@ class Adaptive(ServerOptimizer):
     def second(self, square: Tensor, v: Tensor) -> Tensor:
         """Return the new v. square: delta^2."""
 
-    def rate(self, before: Mapping[str, Tensor]) -> tuple[float, Moments]:
+    @property
+    def initial(self) -> Mapping[str, float]:
+        """The two moments."""
+        return {"m": 0.0, "v": self.initial_v}
+
+    def rate(self, before: Mapping[str, Tensor]) -> tuple[float | Tensor, Moments]:
         """Return the step's rate, and what has to be known for the next one's."""
         return self.server_lr, {}
 
     def step(self, delta: Tensor, before: Mapping[str, Tensor]) -> tuple[Tensor, Moments]:
         """Return the step by both moments."""
-        m = (1.0 - self.beta1) * delta
-        if "m" in before:
-            m = m + self.beta1 * before["m"]
-        v = self.second(delta.square(), before.get("v", torch.full_like(delta, self.initial_v)))
+        m = (1.0 - self.beta1) * delta + self.beta1 * before["m"]
+        v = self.second(delta.square(), before["v"])
         rate, known = self.rate(before)
         return rate * m / (v.sqrt() + self.tau), {"m": m, "v": v, **known}

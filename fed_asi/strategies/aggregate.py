@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,11 +23,24 @@ Weights = Mapping[str, Tensor]
 LARGEST, MOST_EXAMPLES, MOST_FACTOR = 1e100, 2**63 - 1, 1e6
 
 
+class Slice(Protocol):
+    """Some places along one dimension, 0 or 1, of a tensor. index: (k,), int64, ascending."""
+
+    @property
+    def dim(self) -> int:
+        """The dimension."""
+
+    @property
+    def index(self) -> Tensor:
+        """The places."""
+
+
 @dataclass(frozen=True, slots=True)
 class Update:
     """What one device hands in: the tensors it trained, and how many examples stand behind them.
 
-    steps: that it took. extra: what its strategy sends beside the weights.
+    steps: that it took. extra: what its strategy sends beside the weights. slices: of the tensors of which it trained a
+    part, where that belongs; the tensor is the part alone.
     """
 
     partition_id: int
@@ -35,6 +49,7 @@ class Update:
     factors: Mapping[str, float] = field(default_factory=dict)  # multiplies a tensor's weight; absent is 1
     steps: int = 0
     extra: Weights = field(default_factory=dict)
+    slices: Mapping[str, Slice] = field(default_factory=dict)
 
     def share(self, name: str) -> float:
         """Return the weight of one of its tensors."""

@@ -4,14 +4,15 @@
 
 The state is named tensors, empty before the first round; it is checkpointed with the weights, so that a run that was
 killed goes on with the same bits. A strategy works tensor by tensor: each over the devices that trained it, and one
-that no device trained stays as it is, its part of the state too. Sums run in float64 in the order of partition_id.
+that no device trained stays as it is, its part of the state too. So do places of a tensor of which some devices trained
+a part (places.py). Sums run in float64 in the order of partition_id.
 
 What it makes a device do or keep is its `at_device` (local.py), what it sends beside the weights its `sent`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar, TypeVar
 
@@ -21,6 +22,7 @@ from torch import Tensor
 from fed_asi.errors import ConfigError, UpdateError, nearest
 from fed_asi.strategies.aggregate import LARGEST, Update, Weights, check_tensor
 from fed_asi.strategies.local import AtDevice, Local
+from fed_asi.strategies.places import Places, base_of, places_of
 
 State = Mapping[str, Tensor]
 
@@ -48,24 +50,26 @@ class Round:
             raise UpdateError(f"a device handed in two updates: {ids}")
         return cls(round, tensors, tuple(ordered), devices, momentum)
 
-    def of_tensor(self, name: str) -> list[tuple[Update, float, Tensor]]:
-        """Return who trained a tensor, with what weight (examples * factor), and the tensor in float64."""
-        found = []
-        for update in self.updates:
-            tensor, share = update.tensors.get(name), update.share(name)
-            if tensor is not None and share > 0.0:
-                found.append((update, share, tensor.to(torch.float64)))
-        return found
+    def places(self, name: str) -> Iterator[Places]:
+        """Yield the groups of a tensor's places that the same devices trained; none where nobody did."""
+        yield from places_of(name, self.updates, self.tensors[name])
 
-    def mean(self, name: str) -> Tensor | None:
-        """Return the weighted mean of a tensor over those that trained it, in float64; None where nobody did."""
-        said = self.of_tensor(name)
-        if not said:
-            return None
-        total = torch.zeros_like(said[0][2])
-        for _, share, tensor in said:
-            total += tensor * share
-        return total / sum(share for _, share, _ in said)
+    def combined(self, made: Callable[[Places, Tensor], Tensor]) -> dict[str, Tensor]:
+        """Return new tensors, each made of its places; what nobody trained stays as it is.
+
+        made: gives the new numbers of some places, from them and the global ones there; float64.
+        """
+        tensors = {}
+        for name, tensor in self.tensors.items():
+            tensors[name] = tensor.clone()
+            for places in self.places(name):
+                values = rounded(made(places, places.of(tensor).to(torch.float64)), tensor)
+                tensors[name] = places.put(tensors[name], values)
+        return tensors
+
+    def means(self) -> dict[str, Tensor]:
+        """Return the weighted means of every tensor's places."""
+        return self.combined(lambda places, _now: places.mean())
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +142,10 @@ class Strategy:
         for extra in sorted(update.extra):
             if extra not in wanted:
                 raise UpdateError(f"surplus tensor {extra}")
-            check_tensor(extra, update.extra[extra], tensors[wanted[extra]])
+            name = wanted[extra]
+            check_tensor(
+                extra, update.extra[extra], base_of(update, name, tensors[name]).to(tensors[name].dtype)
+            )
 
 
 def extra_name(kind: str, name: str) -> str:

@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fed_asi.strategies.base import Combined, Round, State, Strategy, rounded
+from fed_asi.strategies.base import Combined, Round, State, Strategy
+from fed_asi.strategies.places import Places
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +25,8 @@ class ByCoordinate(Strategy):
 
     def combine(self, given: Round, state: State) -> Combined:
         """Return each tensor's middle over the devices that trained it; there is no state."""
-        tensors = {}
-        for name, tensor in given.tensors.items():
-            said = [trained for _, _, trained in given.of_tensor(name)]
-            found = self.middle(torch.stack(said).sort(0).values) if said else None
-            tensors[name] = tensor.clone() if found is None else rounded(found, tensor)
-        return Combined(tensors, state)
+
+        def made(places: Places, _now: Tensor) -> Tensor:
+            return self.middle(torch.stack([values for *_, values in places.said]).sort(0).values)
+
+        return Combined(given.combined(made), state)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
 from typing import Annotated, ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -35,10 +33,16 @@ class FedAdam(Adaptive):
         """Return the running mean of squares."""
         return self.beta2 * v + (1.0 - self.beta2) * square
 
-    def rate(self, before: Mapping[str, Tensor]) -> tuple[float, Moments]:
+    @property
+    def initial(self) -> Mapping[str, float]:
+        """The two moments, and where it is needed how many steps there were."""
+        both = {"m": 0.0, "v": self.initial_v}
+        return both | {"t": 0.0} if self.bias_correction else both
+
+    def rate(self, before: Mapping[str, Tensor]) -> tuple[float | Tensor, Moments]:
         """Return the rate, corrected for moments that began at 0 where that is asked for."""
         if not self.bias_correction:
             return self.server_lr, {}
-        step = 1.0 + (float(before["t"]) if "t" in before else 0.0)
-        correction = sqrt(1.0 - self.beta2 ** (step + 1.0)) / (1.0 - self.beta1 ** (step + 1.0))
-        return self.server_lr * correction, {"t": torch.tensor(step, dtype=torch.float64)}
+        step = before["t"] + 1.0
+        correction = (1.0 - self.beta2 ** (step + 1.0)).sqrt() / (1.0 - self.beta1 ** (step + 1.0))
+        return self.server_lr * correction, {"t": step}

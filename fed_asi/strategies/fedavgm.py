@@ -24,7 +24,12 @@ class FedAvgM(ServerOptimizer):
     name: ClassVar[str] = "fedavgm"
     server_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
 
+    @property
+    def initial(self) -> Mapping[str, float]:
+        """No momentum."""
+        return {"m": 0.0}
+
     def step(self, delta: Tensor, before: Mapping[str, Tensor]) -> tuple[Tensor, Moments]:
         """Return the step along the momentum."""
-        momentum = delta + self.server_momentum * before["m"] if "m" in before else delta
+        momentum = delta + self.server_momentum * before["m"]
         return self.server_lr * momentum, {"m": momentum}

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
-from fed_asi.strategies.base import Combined, Conditions, Round, State, Strategy, register, rounded
+from fed_asi.strategies.base import Combined, Conditions, Round, State, Strategy, register
+from fed_asi.strategies.places import Places
 
 
 @register
@@ -34,17 +36,16 @@ class FedNova(Strategy):
 
     def combine(self, given: Round, state: State) -> Combined:
         """Return the normalised averages; there is no state."""
-        tensors = {}
-        for name, tensor in given.tensors.items():
-            said = given.of_tensor(name)
-            now, total = tensor.to(torch.float64), sum(share for _, share, _ in said)
+
+        def made(places: Places, now: Tensor) -> Tensor:
             direction, reached = torch.zeros_like(now), 0.0
-            for update, share, trained in said:
+            for update, share, trained in places.said:
                 a = reach(update.steps, given.momentum)
-                direction += (trained - now) * (share / total / a)
-                reached += share / total * a
-            tensors[name] = rounded(now + reached * direction, tensor) if said else tensor.clone()
-        return Combined(tensors, state)
+                direction += (trained - now) * (share / places.total / a)
+                reached += share / places.total * a
+            return now + reached * direction
+
+        return Combined(given.combined(made), state)
 
 
 def reach(steps: int, momentum: float) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from fed_asi.strategies.base import register
 from fed_asi.strategies.fedavg import FedAvg
@@ -25,10 +25,9 @@ class Pull(Local):
         """Return the weights it was sent, which the pull goes to."""
         return {"start": self.given.start}
 
-    def objective_(self, name: str, parameter: nn.Parameter) -> None:
+    def objective_(self, name: str, weight: Tensor, gradient: Tensor) -> None:
         """Add mu * (w - w_sent)."""
-        if parameter.grad is not None:
-            parameter.grad.add_(parameter.detach() - self.given.start[name], alpha=self._mu)
+        gradient.add_(weight - self.given.start[name], alpha=self._mu)
 
 
 @register

@@ -11,8 +11,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fed_asi.strategies.aggregate import Update
-from fed_asi.strategies.base import Combined, Conditions, Round, State, Strategy, register, rounded
+from fed_asi.strategies.aggregate import Update, Weights
+from fed_asi.strategies.base import Combined, Conditions, Round, State, Strategy, register
+from fed_asi.strategies.places import by_cell, cells_of, whole_of
 
 
 @register
@@ -45,15 +46,12 @@ class Krum(Strategy):
 
     def combine(self, given: Round, state: State) -> Combined:
         """Return the mean of those kept; there is no state."""
-        kept = replace(given, updates=tuple(self._kept(given.updates)))
-        tensors = {}
-        for name, tensor in given.tensors.items():
-            mean = kept.mean(name)
-            tensors[name] = tensor.clone() if mean is None else rounded(mean, tensor)
-        return Combined(tensors, state, tuple(self._too_few(len(given.updates))))
+        kept = replace(given, updates=tuple(self._kept(given)))
+        return Combined(kept.means(), state, tuple(self._too_few(len(given.updates))))
 
-    def _kept(self, updates: tuple[Update, ...]) -> list[Update]:
-        found = scores(distances(updates), self.hostile)
+    def _kept(self, given: Round) -> list[Update]:
+        updates = given.updates
+        found = scores(distances(updates, given.tensors), self.hostile)
         order = sorted(range(len(updates)), key=lambda i: (found[i], updates[i].partition_id))
         return [updates[i] for i in sorted(order[: self.keep])]
 
@@ -63,17 +61,26 @@ class Krum(Strategy):
             yield f"{count} updates came, and Krum needs {needed} to hold against {self.hostile} hostile"
 
 
-def distances(updates: tuple[Update, ...]) -> Tensor:
+def distances(updates: tuple[Update, ...], tensors: Weights) -> Tensor:
     """Return the squared distances between updates, (n, n) float64; infinite where nothing was trained by both."""
     found = torch.full((len(updates), len(updates)), inf, dtype=torch.float64)
     for i, one in enumerate(updates):
         for j, other in enumerate(updates[:i]):
-            both = [n for n in one.tensors if n in other.tensors]
-            count = sum(one.tensors[n].numel() for n in both)
+            apart = [_apart(one, other, n, tensors[n]) for n in one.tensors if n in other.tensors]
+            count = sum(numbers for _, numbers in apart)
             if count:
-                pairs = ((one.tensors[n].to(torch.float64), other.tensors[n].to(torch.float64)) for n in both)
-                found[i, j] = found[j, i] = sum(float((a - b).square().sum()) for a, b in pairs) / count
+                found[i, j] = found[j, i] = sum(square for square, _ in apart) / count
     return found
+
+
+def _apart(one: Update, other: Update, name: str, tensor: Tensor) -> tuple[float, int]:
+    """Return the squared distance of two updates of a tensor, over the numbers that both trained, and their count."""
+    if name in one.slices or name in other.slices:
+        both = cells_of(one.slices.get(name), tensor) & cells_of(other.slices.get(name), tensor)
+        difference = by_cell(whole_of(one, name, tensor) - whole_of(other, name, tensor))[both]
+    else:
+        difference = one.tensors[name].to(torch.float64) - other.tensors[name].to(torch.float64)
+    return float(difference.square().sum()), difference.numel()
 
 
 def scores(apart: Tensor, hostile: int) -> list[float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ class Local:
         """Return the copies that lie beside the weights while it trains, by what they are."""
         return {}
 
-    def objective_(self, name: str, parameter: nn.Parameter) -> None:
-        """Add to a parameter's gradient, before it is clipped, what the objective has beside the loss."""
+    def objective_(self, name: str, weight: Tensor, gradient: Tensor) -> None:
+        """Add to a weight's gradient, before it is clipped, what the objective has beside the loss."""
 
     def direction(self, name: str, gradient: Tensor) -> Tensor:
         """Return what a weight moves against, from its clipped and decayed gradient."""

@@ -10,7 +10,8 @@ import torch
 from pydantic import Field
 
 from fed_asi.strategies.aggregate import Update, Weights
-from fed_asi.strategies.base import Combined, Round, State, Strategy, register, rounded
+from fed_asi.strategies.base import Combined, Round, State, Strategy, register
+from fed_asi.strategies.places import base_of
 
 
 @register
@@ -27,19 +28,13 @@ class NormBound(Strategy):
     def combine(self, given: Round, state: State) -> Combined:
         """Return the means of the bounded updates; there is no state."""
         bounded = replace(given, updates=tuple(self._bounded(one, given.tensors) for one in given.updates))
-        means = {name: bounded.mean(name) for name in given.tensors}
-        tensors = {
-            name: tensor.clone() if (mean := means[name]) is None else rounded(mean, tensor)
-            for name, tensor in given.tensors.items()
-        }
-        return Combined(tensors, state)
+        return Combined(bounded.means(), state)
 
     def _bounded(self, update: Update, tensors: Weights) -> Update:
-        moved = {n: t.to(torch.float64) - tensors[n].to(torch.float64) for n, t in update.tensors.items()}
+        start = {name: base_of(update, name, tensors[name]) for name in update.tensors}
+        moved = {name: tensor.to(torch.float64) - start[name] for name, tensor in update.tensors.items()}
         norm = sqrt(sum(float(one.square().sum()) for one in moved.values()))
         scale = min(1.0, self.max_norm / norm) if norm > 0.0 else 1.0
         if scale == 1.0:
             return update
-        return replace(
-            update, tensors={n: tensors[n].to(torch.float64) + scale * d for n, d in moved.items()}
-        )
+        return replace(update, tensors={name: start[name] + scale * one for name, one in moved.items()})

@@ -22,6 +22,7 @@ from fed_asi.strategies.base import (
     rounded,
 )
 from fed_asi.strategies.local import AtDevice, Finished, Local
+from fed_asi.strategies.places import Places, whole_of
 
 VARIATE = "variate"
 
@@ -90,23 +91,26 @@ class Scaffold(Strategy):
 
     def combine(self, given: Round, state: State) -> Combined:
         """Return the means, and as state the sum of the variates and who was seen, as "sum:NAME" and "seen:NAME"."""
-        tensors, after = {}, dict(state)
+        after = dict(state)
         everyone = _seen(state, "", given.devices)
         for name, tensor in given.tensors.items():
-            said = given.of_tensor(name)
-            if not said:
-                tensors[name] = tensor.clone()
+            who = [update for update in given.updates if name in update.tensors]
+            if not who:
                 continue
-            now = tensor.to(torch.float64)
-            moved, total = torch.zeros_like(now), state.get(f"sum:{name}", torch.zeros_like(now)).clone()
+            total = state.get(f"sum:{name}", torch.zeros(tensor.shape, dtype=torch.float64)).clone()
             seen = _seen(state, name, given.devices)
-            for update, _, trained in said:
-                moved += trained - now
-                total += update.extra[extra_name(VARIATE, name)].to(torch.float64)
+            for update in who:
+                total += whole_of(update, name, tensor, extra_name(VARIATE, name))
                 seen[update.partition_id] = everyone[update.partition_id] = True
-            tensors[name] = rounded(now + self.server_lr * moved / len(said), tensor)
             after |= {f"sum:{name}": total, f"seen:{name}": seen}
-        return Combined(tensors, {**after, "devices": torch.tensor(given.devices), "seen:": everyone})
+        state = {**after, "devices": torch.tensor(given.devices), "seen:": everyone}
+        return Combined(given.combined(self._moved), state)
+
+    def _moved(self, places: Places, now: Tensor) -> Tensor:
+        moved = torch.zeros_like(now)
+        for *_, trained in places.said:
+            moved += trained - now
+        return now + self.server_lr * moved / len(places.said)
 
     def sent(self, state: State, tensors: Weights) -> dict[str, Tensor]:
         """Return c of every tensor that some device has trained by now."""

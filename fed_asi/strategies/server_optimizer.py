@@ -24,10 +24,15 @@ class ServerOptimizer(Strategy):
 
     server_lr: Annotated[float, Field(gt=0)] = 1.0
 
-    def step(self, delta: Tensor, before: Mapping[str, Tensor]) -> tuple[Tensor, Moments]:
-        """Return by how much a tensor moves, and its new moments; all float64, in its shape or of one number.
+    @property
+    def initial(self) -> Mapping[str, float]:
+        """What each moment is before a tensor's first step, by letter."""
+        raise NotImplementedError
 
-        delta: the mean of the updates less the tensor. before: its moments; empty the first time.
+    def step(self, delta: Tensor, before: Mapping[str, Tensor]) -> tuple[Tensor, Moments]:
+        """Return by how much a tensor moves, and its new moments; all float64, in its shape.
+
+        delta: the mean of the updates less the tensor. before: its moments.
         """
         raise NotImplementedError
 
@@ -35,15 +40,18 @@ class ServerOptimizer(Strategy):
         """Return the tensors after one step of the server's, and their moments as "LETTER:NAME"."""
         tensors, moments = {}, dict(state)
         for name, tensor in given.tensors.items():
-            mean = given.mean(name)
-            if mean is None:
-                tensors[name] = tensor.clone()
-                continue
-            before = {
-                key.partition(":")[0]: one for key, one in state.items() if key.partition(":")[2] == name
-            }
-            now = tensor.to(torch.float64)
-            moved, after = self.step(mean - now, before)
-            tensors[name] = rounded(now + moved, tensor)
-            moments |= {f"{letter}:{name}": moment for letter, moment in after.items()}
+            tensors[name] = tensor.clone()
+            for places in given.places(name):
+                known = {letter: self._moment(moments, letter, name, tensor) for letter in self.initial}
+                now = places.of(tensor).to(torch.float64)
+                before = {letter: places.of(moment) for letter, moment in known.items()}
+                moved, after = self.step(places.mean() - now, before)
+                tensors[name] = places.put(tensors[name], rounded(now + moved, tensor))
+                moments |= {f"{letter}:{name}": places.put(known[letter], after[letter]) for letter in known}
         return Combined(tensors, moments)
+
+    def _moment(self, state: State, letter: str, name: str, tensor: Tensor) -> Tensor:
+        found = state.get(f"{letter}:{name}")
+        if found is None:
+            return torch.full(tensor.shape, self.initial[letter], dtype=torch.float64)
+        return found

@@ -44,7 +44,8 @@ class Sgd:
         with torch.no_grad():
             if self.local is not None:
                 for name, parameter in self.parameters:
-                    self.local.objective_(name, parameter)
+                    if parameter.grad is not None:
+                        self.local.objective_(name, parameter.detach(), parameter.grad)
             self._clip_()
             for name, parameter in self.parameters:
                 if parameter.grad is not None:

@@ -81,7 +81,7 @@ def test_distances_of_partial_updates_are_over_what_both_trained() -> None:
     a = Update(0, 1, {"w": torch.tensor([1.0, 0.0]), "v": torch.tensor([5.0])})
     b = Update(1, 1, {"w": torch.tensor([0.0, 2.0])})
     c = Update(2, 1, {"v": torch.tensor([2.0])})
-    found = distances((a, b, c))
+    found = distances((a, b, c), {"w": torch.zeros(2), "v": torch.zeros(1)})
     assert float(found[0, 1]) == pytest.approx((1.0 + 4.0) / 2)
     assert float(found[0, 2]) == pytest.approx(9.0)
     assert float(found[1, 2]) == float("inf")
