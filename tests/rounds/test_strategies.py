@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +90,16 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(changes: dict, tmp_path: 
 
 
 @pytest.mark.slow
-def test_resumed_and_never_stopped_differ_in_no_bit_and_strategies_do(tmp_path: Path) -> None:
+def test_each_leads_elsewhere(tmp_path: Path) -> None:
+    """No name stands for another's strategy; of 5 devices and small batches, as of 3 a trimmed mean is the median."""
+    groups = [{**group, "batch_size": 4} for group in FEWER["groups"]]
     digests = {}
     for number, param in enumerate(EVERY):
-        config, folder = run_of(**param.values[0]), tmp_path / str(number)
+        config, folder = run_of(**param.values[0], groups=groups, rounds=2, cohort=5), tmp_path / str(number)
         run_loop(config, folder)
         digests[param.id] = records(folder)[1]
-    assert len(set(digests.values())) == len(digests)
+    alike = [(a, b) for a, b in combinations(digests, 2) if digests[a] == digests[b]]
+    assert not alike
 
 
 def bytes_of(folder: Path) -> dict[str, Any]:
