@@ -31,6 +31,7 @@ ROOMS = [
     "devices",  # what one device does
     "rounds",  # the loop
     "flower",  # Flower and Ray
+    "studies",  # many runs as one comparison
     "commands", "__main__",
 ]  # fmt: skip
 LEVEL = {room: level for level, room in enumerate(ROOMS)}
@@ -147,6 +148,7 @@ HELD = {
     "fed_asi.planning.trials": "planning/test_calibration.py",
     "fed_asi.workplace.features": "workplace/test_place.py",
     "fed_asi.workplace.profiling": "workplace/test_prepare.py",
+    "fed_asi.studies.cells": "studies/test_grid.py",
 }
 
 
