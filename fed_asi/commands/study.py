@@ -15,6 +15,7 @@ from fed_asi.texts import command_line, visible
 
 if TYPE_CHECKING:
     from fed_asi.studies.agenda import Agenda
+    from fed_asi.studies.cells import StudyRuns
     from fed_asi.studies.workers import Workers
 
 
@@ -50,23 +51,24 @@ def main(given: argparse.Namespace) -> int:
         raise ConfigError(f"--jobs: {given.jobs} runs at once; at least 1")
     study = load_study(given.study)
     folder = (given.out or Path(os.environ.get("FED_ASI_RUNS_DIR", "runs"))) / study.name
-    if given.report:
-        return _report(folder, given.results)
-    from fed_asi.studies.agenda import Limits, agenda
+    from fed_asi.studies.agenda import Limits, agenda, recorded
 
+    if given.report:
+        return _report(recorded(study, folder, given.data_dir), given.results or folder)
     limits = Limits(given.only, given.jobs, given.yes, given.retry, given.ray_address is not None)
     found = agenda(study, folder, limits, given.data_dir, given.weights_dir)
     for line in found.lines():
         say(line)
     if given.dry_run:
         for line in found.listed():
-            show(line)
+            show(visible(line))
         return OK
     return _done(found, given)
 
 
 def _done(found: Agenda, given: argparse.Namespace) -> int:
     from fed_asi.results.lock import RunLock
+    from fed_asi.studies.ledger import study_runs
 
     folder = found.ledger.folder
     stop_on_signals()
@@ -85,7 +87,7 @@ def _done(found: Agenda, given: argparse.Namespace) -> int:
         return LOST
     finally:
         lock.release()
-    code = _report(folder, given.results)
+    code = _report(study_runs(folder), given.results or folder)
     for line in found.gap_lines():
         say(line)
     return LOST if found.gap_lines() else code
@@ -128,17 +130,15 @@ def _again(given: argparse.Namespace) -> str:
     return command_line([*words, *(["--yes"] if given.yes else [])])
 
 
-def _report(folder: Path, results: Path | None) -> int:
+def _report(runs: StudyRuns, folder: Path) -> int:
     """Write the report of the runs there are, and say where it is."""
-    from fed_asi.studies.ledger import study_runs
     from fed_asi.studies.report import write_report
 
-    runs = study_runs(folder)
     if all(cell.gap is not None for cell in runs.cells):
-        say(f"no run of {folder} is finished: there is nothing to report yet")
+        say(f"no run of {runs.name} is finished: there is nothing to report yet")
         return LOST
     try:
-        show(f"report: {visible(write_report(runs, results or folder))}")
+        show(f"report: {visible(write_report(runs, folder))}")
     except FedAsiError as error:
         say(f"fed-asi: the runs are done, but not their report: {error}")
         return LOST

@@ -12,9 +12,10 @@ from fed_asi.errors import ConfigError
 from fed_asi.fleets.config import RunConfig
 from fed_asi.machine import cpus_here
 from fed_asi.studies.before import check_starts
+from fed_asi.studies.cells import StudyRuns
 from fed_asi.studies.estimate import ASSUMED_SECONDS, MANY_HOURS, MANY_RUNS, Clock, bytes_of, duration
 from fed_asi.studies.grid import PlannedRun, count, expand
-from fed_asi.studies.ledger import RUNS, Ledger, strangers
+from fed_asi.studies.ledger import FILE_NAME, RUNS, Ledger, strangers
 from fed_asi.studies.standing import Standing, stand
 from fed_asi.studies.study_file import Study
 from fed_asi.units import format_bytes, shown
@@ -44,6 +45,7 @@ class Agenda:
     clock: Clock
     jobs: int
     bytes_left: int | None
+    everywhere: bool = False  # on a cluster, on as many CPUs as it has
 
     @property
     def finished(self) -> int:
@@ -75,7 +77,8 @@ class Agenda:
         seconds = self.clock.left_seconds(_shares(self.left), self.jobs)
         disk = "" if self.bytes_left is None else f", about {format_bytes(self.bytes_left)} of disk"
         time = "how long is unknown until one has ended" if seconds is None else f"about {duration(seconds)}"
-        return f" by {self.jobs} at once, {time}{disk}"
+        where = ", one on every CPU of the cluster" if self.everywhere else f" by {self.jobs} at once, {time}"
+        return f"{where}{disk}"
 
     def listed(self) -> Iterator[str]:
         """Yield a line a run: its folder, how it stands, its variant and seed."""
@@ -110,7 +113,8 @@ def agenda(
         names = [run.label for run in runs]
         problems.append(f"--only: no run is like {shown(limits.only)}; there are {_some(names)}")
     ledger = Ledger(folder, study, runs)
-    ledger.read_gaps()
+    if (folder / FILE_NAME).exists():
+        ledger.read_gaps()
     ledger.gaps = {
         name: gap
         for name, gap in ledger.gaps.items()
@@ -132,7 +136,19 @@ def agenda(
         raise ConfigError(problems)
     for one in left:
         ledger.gaps.pop(one.run.cell.folder.name, None)
-    return Agenda(ledger, standings, left, lasting, clock, jobs, _bytes_left(standings, left, network_bytes))
+    bytes_left = _bytes_left(standings, left, network_bytes)
+    everywhere = limits.cluster and limits.jobs is None
+    return Agenda(ledger, standings, left, lasting, clock, jobs, bytes_left, everywhere)
+
+
+def recorded(study: Study, folder: Path, data_dir: Path | None = None) -> StudyRuns:
+    """Return a study as it stands in its folder, by its file of now: a new title, baseline or target counts.
+
+    Raises ConfigError for a study file with mistakes, RunError where nothing of it has been run.
+    """
+    ledger = Ledger(folder, study, expand(study, folder / RUNS, data_dir=data_dir))
+    ledger.read_gaps()
+    return ledger.as_it_stands()
 
 
 def _is(one: Standing, name: str) -> bool:

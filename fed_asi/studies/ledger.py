@@ -45,8 +45,15 @@ class Ledger:
 
     def write(self) -> None:
         """Write study.json. Raises RunError where it cannot be."""
+        write_file(self.folder / FILE_NAME, json.dumps(self._content(), indent=1).encode())
+
+    def as_it_stands(self) -> StudyRuns:
+        """Return the study as its statistics see it, by the study file of now, with nothing written."""
+        return _study(self._content(), self.folder)
+
+    def _content(self) -> dict[str, Any]:
         study = self.study
-        content = {
+        return {
             "version": VERSION,
             "name": study.name,
             "title": study.title,
@@ -56,12 +63,9 @@ class Ledger:
             "cells": [_cell_as_json(run.cell) for run in self.runs],
             "gaps": {name: {"cause": gap.cause, "lasting": gap.lasting} for name, gap in self.gaps.items()},
         }
-        write_file(self.folder / FILE_NAME, json.dumps(content, indent=1).encode())
 
     def read_gaps(self) -> None:
-        """Take the gaps of the runs before, where there were any. Raises RunError for a file that is none."""
-        if not (self.folder / FILE_NAME).exists():
-            return
+        """Take the gaps that study.json has of these runs. Raises RunError where there is none, or it is none."""
         known = {run.cell.folder.name for run in self.runs}
         found = _gaps(_read(self.folder / FILE_NAME))
         self.gaps = {name: gap for name, gap in found.items() if name in known}
@@ -79,13 +83,18 @@ def study_runs(place: str | Path) -> StudyRuns:
     """
     file = Path(place)
     file = file / FILE_NAME if file.name != FILE_NAME else file
-    content = _read(file)
-    gaps = _gaps(content)
     try:
-        cells = tuple(_cell(one, file.parent, gaps) for one in content["cells"])
-        return StudyRuns(content["name"], content["title"], cells, content["baseline"], content["target"])
-    except (KeyError, TypeError) as error:
+        return _study(_read(file), file.parent)
+    except (KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{file} is no study: {first_line(error)}") from error
+
+
+def _study(content: Mapping[str, Any], home: Path) -> StudyRuns:
+    gaps = _gaps(content)
+    cells = tuple(_cell(one, home, gaps) for one in content["cells"])
+    return StudyRuns(
+        content["name"], content["title"], cells, content["baseline"], content["target"], content["kind"]
+    )
 
 
 def _cell(content: Mapping[str, Any], home: Path, gaps: Mapping[str, Gap]) -> Cell:

@@ -10,6 +10,7 @@ import pytest
 
 from fed_asi.commands import study as command
 from fed_asi.commands.main import main
+from fed_asi.studies.cells import StudyRuns
 from fed_asi.studies.ledger import study_runs
 from fed_asi.studies.one_run import Ended
 from study_files import STUDY, MadeUp, write_study
@@ -118,6 +119,37 @@ def test_the_report_alone_is_of_the_runs_there_are(workers: Put, capsys: pytest.
     assert "report: results/" in capsys.readouterr().out
     assert any(Path("results").iterdir())
     assert [cell.gap for cell in study_runs("runs/tiny").cells] == [None, "not begun", None, "not begun"]
+
+
+def test_a_new_title_or_baseline_counts_in_the_report_without_a_run(
+    workers: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers()
+    assert main(["study", "study.toml"]) == 0
+    seen: list[StudyRuns] = []
+    monkeypatch.setattr(
+        "fed_asi.studies.report.write_report", lambda runs, folder: seen.append(runs) or folder
+    )
+    Path("study.toml").write_text(
+        STUDY.replace('"Tiny"', '"New"').replace('baseline = "unlimited"', 'baseline = "96 KiB"')
+    )
+    assert main(["study", "study.toml", "--report"]) == 0
+    assert (seen[0].title, seen[0].baseline) == ("New", "96 KiB")
+    assert [cell.gap for cell in seen[0].cells] == [None] * 4
+
+
+def test_names_are_data(workers: Put, capsys: pytest.CaptureFixture[str]) -> None:
+    workers(lambda _name: Ended("[/b] \x1b[2J\n"))
+    Path("study.toml").write_text(
+        'name = "tiny"\nfleet = "fleet.toml"\ngrid.seed = [0]\n[[variants]]\nname = "[b] $x$ \\u001b[2Ja\\nb"'
+    )
+    assert main(["study", "study.toml", "--dry-run"]) == 0
+    assert main(["study", "study.toml"]) == 1
+    said = capsys.readouterr()
+    assert said.out.count("\n") == 1
+    assert "\x1b" not in said.out + said.err
+    assert r"[b] $x$ \x1b[2Ja\nb, seed 0" in said.out
+    assert r"[b] $x$ \x1b[2Ja\nb, seed 0: [/b] \x1b[2J" in said.err
 
 
 def test_a_mistake_is_said_before_anything_is_made(workers: Put, capsys: pytest.CaptureFixture[str]) -> None:

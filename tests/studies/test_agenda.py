@@ -80,6 +80,13 @@ def test_a_run_that_failed_is_done_again_only_where_the_user_asks(tmp_path: Path
     assert again.gap_lines() == []
 
 
+def test_a_cluster_has_its_own_number_of_runs_at_once(tmp_path: Path) -> None:
+    (said,) = plan(tmp_path, jobs=None, cluster=True).lines()
+    assert ", 4 to do, one on every CPU of the cluster, about" in said
+    (said,) = plan(tmp_path, jobs=3, cluster=True).lines()
+    assert ", 4 to do by 3 at once, " in said
+
+
 def test_only_some_of_them(tmp_path: Path) -> None:
     assert names(plan(tmp_path, only="96*")) == ["96-kib-seed-0", "96-kib-seed-1"]
     assert names(plan(tmp_path, only="*SEED-1")) == ["96-kib-seed-1", "unlimited-seed-1"]

@@ -9,8 +9,9 @@ import pytest
 
 from fed_asi.errors import RunError
 from fed_asi.results.store import RunStore
-from fed_asi.studies.grid import PlannedRun, expand
+from fed_asi.studies.grid import expand
 from fed_asi.studies.ledger import FILE_NAME, RUNS, Gap, Ledger, strangers, study_runs
+from fed_asi.studies.one_run import Task
 from fed_asi.studies.study_file import load_study
 from study_files import make_up, task_of, write_study
 
@@ -33,7 +34,8 @@ def test_a_study_half_way_is_read_with_a_reason_for_every_run_that_is_none(ledge
     ledger.gaps[third.cell.folder.name] = Gap("no memory", lasting=True)
     ledger.write()
     found = study_runs(ledger.folder)
-    assert (found.name, found.title, found.baseline, found.target) == ("tiny", "Tiny", "unlimited", None)
+    assert (found.name, found.title, found.kind) == ("tiny", "Tiny", "quality")
+    assert (found.baseline, found.target) == ("unlimited", None)
     assert [cell.variant for cell in found.cells] == ["96 KiB", "unlimited", "96 KiB", "unlimited"]
     assert [cell.settings for cell in found.cells][:2] == [{"budget": "96 KiB"}, {"budget": "unlimited"}]
     assert gaps(ledger) == [None, "stopped after 1 of 2 rounds", "no memory", "not begun"]
@@ -80,12 +82,7 @@ def test_no_study_at_all_is_one_line(tmp_path: Path) -> None:
 
 def test_run_folders_of_other_studies_are_named(ledger: Ledger) -> None:
     make_up(task_of(ledger.runs[0]))
-    own = ledger.runs[0]
-    make_up(
-        task_of(PlannedRun(own.cell, own.config)).__class__(
-            own.config.to_json(), f"{ledger.folder}/{RUNS}/old", {}
-        )
-    )
+    make_up(Task(ledger.runs[0].config.to_json(), f"{ledger.folder}/{RUNS}/old", {}))
     (ledger.folder / RUNS / "empty").mkdir()
     assert list(strangers(ledger.folder, ledger.runs)) == ["old"]
 
