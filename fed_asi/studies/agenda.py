@@ -59,13 +59,13 @@ class Agenda:
         yield f"study: {folder}, {_runs(total)}: {self.finished} done, {left} to do{self._how_long()}"
         stopped = [one.run.label for one in self.left if one.state == "unfinished"]
         if stopped:
-            yield f"goes on with {_runs(len(stopped))} where they stopped: {_some(stopped)}"
+            yield f"goes on with {_runs(len(stopped))} that stopped half-way: {_some(stopped)}"
         for one in self.lasting:
             cause = self.ledger.gaps[one.run.cell.folder.name].cause
             yield f"a gap from before, not done again without --retry: {one.run.label}: {cause}"
         others = list(strangers(folder, [one.run for one in self.standings]))
         if others:
-            yield f"left alone, {len(others)} folders of {folder / RUNS} are no runs of this study: {_some(others)}"
+            yield f"left alone, as no runs of this study, in {folder / RUNS}: {_some(others)}"
         free = _free(folder)
         if self.bytes_left is not None and free is not None and self.bytes_left > free:
             need, room = format_bytes(self.bytes_left), format_bytes(free)

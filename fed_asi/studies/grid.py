@@ -15,6 +15,7 @@ from typing import Any
 from fed_asi.errors import ConfigError, FedAsiError, nearest
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.file import config_of
+from fed_asi.fleets.overrides import drop_
 from fed_asi.studies.cells import Cell
 from fed_asi.studies.keys import VARIANT, in_order, is_same, label_of, set_, setting_of, slug_of
 from fed_asi.studies.study_file import Study, Variant
@@ -153,13 +154,15 @@ def _config(study: Study, point: _Point, data_dir: Path | None, cpus: int | None
         for key in ("backend", "workers", "cpus_per_client", "ray_address"):
             compute.pop(key, None)
     raw |= {"seed": study.seeds[0], "name": "study"}
-    problems = []
+    problems = [f"unset: {wrong}" for key in study.unset if (wrong := drop_(raw, key)) is not None]
     for key, value in in_order(point.values):
         if (wrong := set_(raw, key, copy.deepcopy(value))) is not None:
             problems.append(f"{key}: {wrong}")
     if isinstance(raw.setdefault("compute", {}), dict):
         raw["compute"]["backend"] = "loop"
-    return config_of(raw, study.folder, [*point.values], problems, said="", cpus=cpus, data_dir=data_dir)
+    return config_of(
+        raw, study.folder, [*point.values, *study.unset], problems, said="", cpus=cpus, data_dir=data_dir
+    )
 
 
 def folder_names(labels: Sequence[str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import sqlite3
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ from pathlib import Path
 from fed_asi.errors import FedAsiError, first_line
 from fed_asi.files import write_text
 from fed_asi.fleets.config import RunConfig
+from fed_asi.results.lock import is_locked
 from fed_asi.results.progress import Unwatched
 from fed_asi.results.schema import RoundRecord
 from fed_asi.results.store import is_begun
 from fed_asi.rounds.run import run_loop
 
+PATIENCE_SECONDS = 10.0
 MISTAKE = "mistake.txt"  # in a run's folder: the traceback of what nobody foresaw
 
 
@@ -91,6 +94,7 @@ def do_run(task: Task, tell: Tell) -> Ended:
     config, folder = RunConfig.from_json(task.config), Path(task.folder)
     try:
         with _environment(task.environment):
+            _wait_for_lock(folder)
             resume = is_begun(folder)
             if not resume:
                 shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before its first line
@@ -107,6 +111,13 @@ def do_run(task: Task, tell: Tell) -> Ended:
     except Exception as error:  # a study outlives what nobody foresaw in one of its runs
         return Ended(_mistake(error, folder), is_full(error))
     return Ended()
+
+
+def _wait_for_lock(folder: Path) -> None:
+    """Wait for a worker of a study that was just killed to let go of the run; who holds on to it is named later."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while is_locked(folder) and time.monotonic() < until:
+        time.sleep(0.1)
 
 
 def _path(text: str | None) -> Path | None:

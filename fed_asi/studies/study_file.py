@@ -43,6 +43,7 @@ class StudyConfig(Section):
     baseline: str | None = None
     target: Annotated[float | None, Field(gt=0, le=1)] = None
     set: Values = Field(default_factory=dict)
+    unset: Annotated[tuple[str, ...], Field(strict=False)] = ()
     grid: Values = Field(default_factory=dict)
     variants: Annotated[tuple[VariantConfig, ...], Field(strict=False)] = ()
     exclude: Annotated[tuple[Values, ...], Field(strict=False)] = ()
@@ -61,7 +62,8 @@ class Variant:
 class Study:
     """A study file whose own words are right; what they do to the fleet file is for the grid to say.
 
-    fleet: the fleet file's content, and folder the one it lies in. common: keys set for every run. axes: the grid but
+    fleet: the fleet file's content, and folder the one it lies in. common: keys set for every run, after those
+    in unset were taken out. axes: the grid but
     its seeds; no seeds: the fleet file's own.
     """
 
@@ -73,6 +75,7 @@ class Study:
     fleet: Mapping[str, Any]
     folder: Path
     common: Mapping[str, Any]
+    unset: tuple[str, ...]
     axes: Mapping[str, Sequence[Any]]
     seeds: tuple[int, ...]
     variants: tuple[Variant, ...]
@@ -111,6 +114,7 @@ def load_study(path: str | Path) -> Study:
         fleet=content,
         folder=fleet.parent,
         common=common,
+        unset=config.unset,
         axes=axes,
         seeds=seeds,
         variants=variants,

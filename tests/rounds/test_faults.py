@@ -13,6 +13,7 @@ from fed_asi.devices.job import Job
 from fed_asi.devices.reply import Reply
 from fed_asi.fleets.faults import FaultsConfig
 from fed_asi.results.progress import Unwatched
+from fed_asi.results.schema import RoundRecord
 from fed_asi.results.store import RunStore
 from fed_asi.rounds.executor import LoopExecutor
 from fed_asi.rounds.faults import fault_of
@@ -101,3 +102,23 @@ def test_a_round_that_loses_everyone_keeps_the_weights(
         assert len(store.rounds()) == 3
     rows, _ = records(tmp_path / "run")
     assert {row["outcome"] for row in rows if "outcome" in row} == {"out-of-memory"}
+
+
+class Stops(Unwatched):
+    """A watcher that stops the run once its first round is recorded."""
+
+    def round_done(self, record: RoundRecord) -> None:
+        if record.round == 1:
+            raise KeyboardInterrupt
+
+
+def test_a_resumed_run_loses_the_same_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path / "features"))
+    config = small(faults={"lost": 0.4}, rounds=3)
+    run_loop(config, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run_loop(config, tmp_path / "cut", watcher=Stops())
+    run_loop(config, tmp_path / "cut", resume=True)
+    assert records(tmp_path / "cut") == records(tmp_path / "whole")
+    rows, _ = records(tmp_path / "whole")
+    assert {"killed", "trained"} == {row["outcome"] for row in rows if "outcome" in row}

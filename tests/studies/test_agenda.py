@@ -58,7 +58,7 @@ def test_what_is_done_stays_done_and_what_stopped_goes_on_and_is_said(tmp_path: 
     assert names(found) == ["unlimited-seed-0", "96-kib-seed-1", "unlimited-seed-1"]
     said = list(found.lines())
     assert "1 done, 3 to do by 2 at once, about 8 s" in said[0]  # 6 s a run, one of three half done
-    assert said[1] == "goes on with 1 run where they stopped: unlimited, seed 0"
+    assert said[1] == "goes on with 1 run that stopped half-way: unlimited, seed 0"
     assert [line.split()[0] for line in found.listed()] == ["finished", "unfinished", "new", "new"]
 
 
@@ -131,5 +131,5 @@ def test_folders_that_are_no_runs_of_it_are_left_alone_and_named(tmp_path: Path)
     one = task_of(runs(tmp_path)[0])
     make_up(type(one)(one.config, str(tmp_path / "study" / RUNS / "old"), {}))
     assert list(plan(tmp_path).lines())[-1] == (
-        f"left alone, 1 folders of {tmp_path / 'study' / RUNS} are no runs of this study: old"
+        f"left alone, as no runs of this study, in {tmp_path / 'study' / RUNS}: old"
     )

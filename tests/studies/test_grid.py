@@ -72,6 +72,20 @@ axes = []
     assert runs[0].config.groups[0].schedule
 
 
+def test_keys_can_be_taken_out_and_every_group_meant_at_once(tmp_path: Path) -> None:
+    text = f"""unset = ["groups.*.schedule", "method.layers"]\n{HEAD}[grid]\ngroups.*.batch_size = [8]"""
+    (run,) = runs_of(tmp_path, text.replace("groups.*.batch_size", '"groups.*.batch_size"'))
+    assert [group.batch_size for group in run.config.groups] == [8, 8]
+    assert [group.schedule for group in run.config.groups] == [(), ()]
+    assert run.config.method.layers == 4
+    assert run.cell.variant == "batch_size 8"
+    wrong = f"""unset = ["groups.*.micro_batch", "methd.name"]\n{HEAD}"""
+    assert problems_of(tmp_path, wrong) == [
+        "unset: there is no groups.*.micro_batch",
+        "unset: there is no methd",
+    ]
+
+
 def test_faults_are_shared_out_and_named(tmp_path: Path) -> None:
     runs = runs_of(tmp_path, f"{HEAD}[grid]\nfaults = [0.0, 0.3]")
     assert [run.cell.variant for run in runs] == ["no device fails", "30 % of devices fail"]
