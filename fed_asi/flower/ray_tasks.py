@@ -38,8 +38,8 @@ class RayTasks:
 
     def begin(self, name: str, call: Callable[..., Any], *arguments: Any) -> None:
         """Begin a call of a function that every node can import, on one CPU of some node."""
-        remote = self._ray.remote(num_cpus=1, max_retries=0)(call)
-        self._tasks[remote.remote(*arguments)] = name
+        remote = self._ray.remote(num_cpus=1, max_retries=0)(_called)
+        self._tasks[remote.remote(call, *arguments)] = name
 
     def ended(self, seconds: float) -> Iterator[tuple[str, Any, str | None]]:
         """Yield (name, result, None) of each call that is done, and (name, None, cause) of one that raised or died.
@@ -64,3 +64,8 @@ class RayTasks:
                 self._ray.cancel(task, force=True)
         self._tasks.clear()
         self._ray.shutdown()
+
+
+def _called(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a call returns; Ray takes only functions written in Python."""
+    return call(*arguments)

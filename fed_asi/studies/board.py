@@ -48,6 +48,7 @@ class Board:
     ) -> None:
         if self._console.is_terminal:
             self._live.stop()
+            self.note(self._standing())
 
     def begun(self, name: str, label: str) -> None:
         """Show a run that begins."""

@@ -40,3 +40,4 @@ def test_in_a_terminal_the_runs_at_work_are_a_table() -> None:
     assert "2/5" in text
     assert "1 of 2 runs done" in text
     assert "\x1bi" not in text
+    assert text.rstrip().endswith("1 of 2 runs done")
