@@ -83,7 +83,7 @@ def _done(found: Agenda, given: argparse.Namespace) -> int:
         return STOPPED
     except RunError as error:
         say(f"fed-asi: {error}")
-        say(f"what was recorded is kept; go on with: {_again(given)}")
+        say(f"go on with: {_again(given)}")
         return LOST
     finally:
         lock.release()

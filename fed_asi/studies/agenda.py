@@ -112,14 +112,7 @@ def agenda(
     if limits.only is not None and runs and not any(_is_chosen(run, limits.only) for run in runs):
         names = [run.label for run in runs]
         problems.append(f"--only: no run is like {shown(limits.only)}; there are {_some(names)}")
-    ledger = Ledger(folder, study, runs)
-    if (folder / FILE_NAME).exists():
-        ledger.read_gaps()
-    ledger.gaps = {
-        name: gap
-        for name, gap in ledger.gaps.items()
-        if any(_is(one, name) for one in standings if one.state != "finished")
-    }
+    ledger = _ledger(study, folder, standings)
     failed = {name for name, gap in ledger.gaps.items() if gap.lasting and not limits.retry}
     left = [one for one in chosen if one.state != "finished" and one.run.cell.folder.name not in failed]
     lasting = [one for one in chosen if one.run.cell.folder.name in failed]
@@ -151,8 +144,14 @@ def recorded(study: Study, folder: Path, data_dir: Path | None = None) -> StudyR
     return ledger.as_it_stands()
 
 
-def _is(one: Standing, name: str) -> bool:
-    return one.run.cell.folder.name == name
+def _ledger(study: Study, folder: Path, standings: Sequence[Standing]) -> Ledger:
+    """Return the study's ledger with the gaps of the runs before, but those that have been finished since."""
+    ledger = Ledger(folder, study, [one.run for one in standings])
+    if (folder / FILE_NAME).exists():
+        ledger.read_gaps()
+    open_ones = {one.run.cell.folder.name for one in standings if one.state != "finished"}
+    ledger.gaps = {name: gap for name, gap in ledger.gaps.items() if name in open_ones}
+    return ledger
 
 
 def _is_chosen(run: PlannedRun, only: str | None) -> bool:

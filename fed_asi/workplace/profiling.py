@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -109,29 +110,17 @@ def profile_of(
     x, y = features.clone(), public[1][:count]
     micro_batches = sorted(b for b in micro_batches_needed(needs, smaller=smaller) if b <= len(features))
     methods = config.method.families or (Family(Vanilla),)
-    selection = "published" if config.method.grid == "published" else "candidates"
-    about = {
-        "tail": trunk_fingerprint(tail),
-        "images": [tensor_fingerprint(x), tensor_fingerprint(y)],
+    asked: dict[str, Any] = {
         "trained": list(trained),
         "micro_batches": micro_batches,
-        "methods": [f"{one.method.__module__}.{one.method.__qualname__} {one}" for one in methods],
-        "selection": selection,
+        "selection": "published" if config.method.grid == "published" else "candidates",
         "seed": config.seed,
     }
-
-    def make() -> Profile:
-        return calibration.profile(
-            tail,
-            x,
-            y,
-            trained=trained,
-            micro_batches=micro_batches,
-            methods=methods,
-            selection=selection,
-            seed=config.seed,
-        )
-
-    made = kept_profile(about, make)
+    about = asked | {
+        "tail": trunk_fingerprint(tail),
+        "images": [tensor_fingerprint(x), tensor_fingerprint(y)],
+        "methods": [f"{one.method.__module__}.{one.method.__qualname__} {one}" for one in methods],
+    }
+    made = kept_profile(about, lambda: calibration.profile(tail, x, y, methods=methods, **asked))
     check_plans(config, made)
     return made
