@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
 
 from fed_asi.errors import ConfigError
+from fed_asi.fleets.faults import FaultsConfig
 from fed_asi.fleets.resources import ResourceKeys
 from fed_asi.fleets.section import MOST_RATE, Bytes, Count, PartitionId, Rate, Section, Whole
 from fed_asi.fleets.sharding import ShardingConfig
@@ -38,7 +39,8 @@ def _off(value: Any) -> Any:
     return None if value == "off" else value  # TOML has no null
 
 
-def _folder_name(name: str) -> str:
+def folder_name(name: str) -> str:
+    """Return the name of a run or study. Raises ValueError, which says why, for what cannot name a folder."""
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is None:
         raise ValueError(f"{shown(name)} becomes a folder's name: use letters, digits, '.', '_' and '-'")
     return name
@@ -184,7 +186,7 @@ class RunConfig(Section):
     """Everything that decides a run's result."""
 
     version: Literal[1] = CONFIG_VERSION
-    name: Annotated[str, AfterValidator(_folder_name)]
+    name: Annotated[str, AfterValidator(folder_name)]
     seed: Whole = 0
     rounds: Count = 5
     cohort: Count  # devices asked in a round
@@ -195,6 +197,7 @@ class RunConfig(Section):
     train: TrainConfig = TrainConfig()
     pretrain: PretrainConfig = PretrainConfig()
     aggregate: AggregateConfig = AggregateConfig()
+    faults: FaultsConfig = FaultsConfig()
     compute: ComputeConfig = ComputeConfig()
     groups: Annotated[tuple[GroupConfig, ...], Field(strict=False)]
     devices: Annotated[tuple[DeviceConfig, ...], Field(strict=False)] = ()

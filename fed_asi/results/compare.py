@@ -72,7 +72,7 @@ def _rounds(summary: Summary) -> int:
 
 
 def _settings(a: RunStore, b: RunStore) -> Iterator[str]:
-    first, second = (dict(_flat(json.loads(store.run().config))) for store in (a, b))
+    first, second = (dict(flat(json.loads(store.run().config))) for store in (a, b))
     for key in sorted(first.keys() | second.keys()):
         if first.get(key) != second.get(key):
             yield f"setting {key}: {first.get(key)!r} and {second.get(key)!r}"
@@ -82,13 +82,14 @@ def _settings(a: RunStore, b: RunStore) -> Iterator[str]:
             yield f"version of {key}: {versions[0].get(key)} and {versions[1].get(key)}"
 
 
-def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested settings, each with its key, such as groups[0].budget."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from _flat(inner, f"{path}.{key}" if path else key)
+            yield from flat(inner, f"{path}.{key}" if path else key)
     elif isinstance(value, list) and value and isinstance(value[0], dict):
         for index, inner in enumerate(value):
-            yield from _flat(inner, f"{path}[{index}]")
+            yield from flat(inner, f"{path}[{index}]")
     else:
         yield path, value
 

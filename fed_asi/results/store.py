@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -234,6 +235,19 @@ def _existing(folder: str | Path) -> Path:
     if not (folder / FILE_NAME).is_file():
         raise RunError(f"no run in {folder}: it has no {FILE_NAME}")
     return folder
+
+
+def is_begun(folder: str | Path) -> bool:
+    """Return whether a folder has a run's records, be they damaged; a process killed early leaves a file without."""
+    path = Path(folder) / FILE_NAME
+    if not path.is_file():
+        return False
+    try:
+        with closing(connect_to_read(path)) as connection:
+            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error:
+        return True
+    return bool(tables)
 
 
 def _checked(connection: sqlite3.Connection, folder: Path) -> sqlite3.Connection:

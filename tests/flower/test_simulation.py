@@ -58,6 +58,16 @@ def test_loop_and_any_number_of_workers_give_the_same_bits(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+def test_devices_lost_on_purpose_are_the_same_ones(tmp_path: Path) -> None:
+    faults = {"lost": 0.3, "late": 0.1, "over_budget": 0.1}
+    run_loop(small(faults=faults, rounds=3), tmp_path / "loop")
+    flower(tmp_path / "flower", faults=faults, rounds=3, compute={"backend": "flower", "workers": 2})
+    rows, _ = expected = records(tmp_path / "loop")
+    assert records(tmp_path / "flower") == expected
+    assert {"killed", "trained"} <= {row["outcome"] for row in rows if "outcome" in row}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("whose", ["device", "federated"])
 def test_calibration_where_the_images_are_gives_the_same_bits(whose: str, tmp_path: Path) -> None:
     method = {
