@@ -140,6 +140,18 @@ class AggregateConfig(Section):
     min_fidelity: Annotated[float, Field(ge=0, le=1)] = 0.0  # tensors captured less than this are left out
 
 
+class MeasureConfig(Section):
+    """What is measured beside the run, at the cost of computing alone.
+
+    Two runs that differ here alone end with the same weights, to the bit. twins: every device that is asked trains
+    once more, without its budget; "plain": without its method, too (devices/twin.py). groups: when the shared model is
+    judged on the held-out images of each group: before the first round and after the last, or after every round.
+    """
+
+    twins: bool | Literal["plain"] = False
+    groups: Literal["ends", "every-round", "never"] = "ends"
+
+
 class ComputeConfig(Section):
     """What the simulation may use of this machine.
 
@@ -195,6 +207,7 @@ class RunConfig(Section):
     train: TrainConfig = TrainConfig()
     pretrain: PretrainConfig = PretrainConfig()
     aggregate: AggregateConfig = AggregateConfig()
+    measure: MeasureConfig = MeasureConfig()
     compute: ComputeConfig = ComputeConfig()
     groups: Annotated[tuple[GroupConfig, ...], Field(strict=False)]
     devices: Annotated[tuple[DeviceConfig, ...], Field(strict=False)] = ()

@@ -36,5 +36,7 @@ def address_of(folder: Path, config: RunConfig) -> RunAddress:
 def run_fingerprint(config: RunConfig) -> str:
     """Return what tells runs apart whose weights may differ: all settings but where and how fast they run."""
     free = {"backend", "workers", "cpus_per_client", "ray_address", "deadline_seconds", "features_limit"}
-    content = config.model_dump(mode="json", exclude={"name": True, "budgets_csv": True, "compute": free})
+    content = config.model_dump(
+        mode="json", exclude={"name": True, "budgets_csv": True, "measure": True, "compute": free}
+    )
     return f"{seeds.derive(0, json.dumps(content, sort_keys=True)):016x}"
