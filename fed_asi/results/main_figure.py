@@ -12,14 +12,14 @@ from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from fed_asi.results.drawing import INK, bytes_axis, dots, group_colors, panels, percent_axis, shown
+from fed_asi.results.drawing import INK, bytes_axis, dots, group_colors, panels, shown
 from fed_asi.results.estimate import FEWEST, Estimate
 from fed_asi.results.summary import DeviceResult, GroupResult, Summary
 
 EACH = (
-    "Dots: devices, each the mean over its rounds. Large: the mean over a group's devices, and its 95 % interval where "
+    "Dots: devices, each the mean over its rounds. Rings: the mean over a group's devices, and its 95 % interval where "
     f"there are {FEWEST} or more."
 )
 BYTES = "saved activations of the largest step, one device"
@@ -69,7 +69,9 @@ def _cost(figure: Figure, summary: Summary) -> None:
     low, high = left.get_ylim()
     left.set_ylim(min(low, -POINTS / 100), max(high, POINTS / 100))
     left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.3g}"))
-    right.set_ylim(min(right.get_ylim()[0], 1 - COSINES), None)
+    low = min(right.get_ylim()[0], 1 - COSINES)
+    right.set_ylim(low, 1 + 0.05 * (1 - low))
+    right.set_xlim(left.get_xlim())
     left.set_ylabel("accuracy minus its twin's, points")
     right.set_ylabel("cosine of the two updates")
 
@@ -79,8 +81,10 @@ def _bought(figure: Figure, summary: Summary) -> None:
     _spread(left, summary, lambda one: one.gradient_captured)
     _spread(right, summary, lambda one: one.gain)
     right.axhline(0.0, color=INK, linewidth=1, linestyle=":")
-    left.set_ylim(None, max(left.get_ylim()[1], 1.0))
-    percent_axis(left)
+    low = min(left.get_ylim()[0], 1 - COSINES)
+    left.set_ylim(low, 1 + 0.05 * (1 - low))
+    left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    left.set_xlim(right.get_xlim())
     right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.3g}"))
     left.set_ylabel("gradient that the plan captures\n(of the profiled layers' centred energy)")
     right.set_ylabel("accuracy gained in a round, points\n(its own held-out images)")
@@ -100,8 +104,8 @@ def _spread(
         known = [(float(x), float(y), t) for x, y, t in places if x and isinstance(y, (int, float))]
         sizes += [x for x, _, _ in known]
         color = colors[group.name]
-        dots(axes, [(x, y) for x, y, t in known if t], s=26, alpha=0.45, color=color, linewidths=0)
-        dots(axes, [(x, y) for x, y, t in known if not t], s=36, alpha=0.8, color=color, marker="x")
+        dots(axes, [(x, y) for x, y, t in known if t], s=26, alpha=0.55, color=color, linewidths=0, zorder=5)
+        dots(axes, [(x, y) for x, y, t in known if not t], s=36, color=color, marker="x", zorder=5)
         mean = value(group)
         if known and isinstance(mean, Estimate):
             _mean(axes, fmean(x for x, _, _ in known), mean, color, f"{shown(group.name)} (mean)")
@@ -114,8 +118,16 @@ def _spread(
 def _mean(axes: Axes, x: float, mean: Estimate, color: object, label: str) -> None:
     if mean.half is not None:
         axes.errorbar([x], [mean.mean], yerr=[mean.half], color=color, capsize=4, linewidth=1.6, zorder=3)
-    edge = {"edgecolors": "white", "linewidths": 1.2, "zorder": 4}
-    dots(axes, [(x, mean.mean)], s=110, color=color, label=label, **edge)
+    dots(
+        axes,
+        [(x, mean.mean)],
+        s=130,
+        facecolors="white",
+        edgecolors=color,
+        linewidths=2,
+        zorder=4,
+        label=label,
+    )
 
 
 def _bytes(device: DeviceResult) -> int | None:

@@ -5,23 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 
 from fed_asi.results.estimate import Estimate
 from fed_asi.results.rich_text import plain
 from fed_asi.results.summary import GroupResult, Summary
+from fed_asi.texts import visible
 from fed_asi.units import format_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its title, a group's text, and the narrowest terminal, in characters, that shows it."""
+    """One column: its title and a group's text. spare: the higher, the sooner it makes room for others; 0: never."""
 
     title: str
     cell: Callable[[GroupResult], str]
-    from_width: int = 0
+    spare: int = 0
     right: bool = True
+
+    def width(self, groups: Sequence[GroupResult]) -> int:
+        """Return how many characters it takes, with what is around it."""
+        return max(cell_len(text) for text in (self.title, *(visible(self.cell(g)) for g in groups))) + 3
 
 
 def span_bytes(budgets: Sequence[int | None]) -> str:
@@ -77,17 +83,17 @@ ALWAYS = (
     Column("group", lambda g: g.name, right=False),
     Column("devices", lambda g: str(g.devices)),
     Column("budget", lambda g: span_bytes(g.budgets)),
-    Column("planned", lambda g: _size(g.planned_bytes), 110),
+    Column("planned", lambda g: _size(g.planned_bytes), 3),
     Column("measured", lambda g: _size(g.measured_bytes)),
-    Column("papers' count", lambda g: _size(g.published_bytes), 130),
-    Column("micro-batch", lambda g: _span(g.micro_batches), 110),
+    Column("papers' count", lambda g: _size(g.published_bytes), 6),
+    Column("micro-batch", lambda g: _span(g.micro_batches), 5),
     Column("layers", lambda g: _span(g.trained_layers)),
 )
-CAPTURED = Column("captured", lambda g: _share(g.gradient_captured), 130)
+CAPTURED = Column("captured", lambda g: _share(g.gradient_captured), 4)
 LOCAL = Column("local accuracy", lambda g: _change(g.accuracy_before, g.accuracy_after))
 TWIN = Column("against its twin", lambda g: _points(g.twin_difference))
-COSINE = Column("cosine", lambda g: "-" if g.twin_cosine is None else f"{g.twin_cosine.mean:.3f}", 110)
-SHARED = Column("shared model", _shared, 110)
+COSINE = Column("cosine", lambda g: "-" if g.twin_cosine is None else f"{g.twin_cosine.mean:.3f}", 1)
+SHARED = Column("shared model", _shared, 2)
 PART = Column("took part", _participation, right=False)
 
 
@@ -107,12 +113,23 @@ def table(summary: Summary, width: int = 120) -> RenderableType:
     width: in characters; a narrow one leaves out the columns one can do without.
     """
     made = Table(title=plain(f"{summary.name}: what each budget bought"), title_justify="left")
-    shown = [one for one in columns(summary) if width >= one.from_width]
+    shown = fitting(columns(summary), summary.groups, width)
     for one in shown:
         made.add_column(one.title, justify="right" if one.right else "left")
     for group in summary.groups:
         made.add_row(*(plain(one.cell(group)) for one in shown))
     return Group(made, *(plain(line) for line in lines(summary)))
+
+
+def fitting(every: Sequence[Column], groups: Sequence[GroupResult], width: int) -> list[Column]:
+    """Return the columns that fit in so many characters, and those that no table goes without."""
+    shown = list(every)
+    while sum(one.width(groups) for one in shown) + 1 > width:
+        spare = max(shown, key=lambda one: one.spare)
+        if not spare.spare:
+            break
+        shown.remove(spare)
+    return shown
 
 
 def lines(summary: Summary) -> list[str]:

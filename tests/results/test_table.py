@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 
 import pytest
 from rich.console import Console
@@ -47,12 +48,25 @@ def test_table_says_what_was_bought_and_who_was_left_out(summary):
 
 def test_a_narrow_terminal_leaves_out_what_one_can_do_without(summary):
     wide, narrow = text_of(summary), text_of(summary, width=80)
-    optional = [column for column in table.columns(summary) if column.from_width > 80]
+    optional = [column for column in table.columns(summary) if column.spare]
     assert len(optional) == 3
     for column in optional:
         assert column.title in wide
         assert column.title not in narrow
     assert max(map(len, narrow.splitlines())) <= 80
+
+
+def test_what_one_can_do_without_most_goes_first(tmp_path):
+    found = summary_of(with_groups(with_twins(make(tmp_path / "made"))))
+    every = table.columns(found)
+    shown = [{c.title for c in table.fitting(every, found.groups, width)} for width in range(200, 60, -1)]
+    gone = [column for more, fewer in pairwise(shown) for column in more - fewer]
+    assert gone == [
+        *("papers' count", "micro-batch", "captured", "planned", "shared model", "cosine"),
+    ]
+    for width in (60, 100, 120, 200):
+        whole = text_of(found, width).splitlines()
+        assert max(map(len, whole)) <= width
 
 
 def cells(summary: Summary, group: int) -> dict[str, str]:
