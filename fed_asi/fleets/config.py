@@ -44,6 +44,12 @@ def _folder_name(name: str) -> str:
     return name
 
 
+def _twins(value: Any) -> Any:
+    if isinstance(value, bool) or value == "plain":
+        return value
+    raise ValueError(f'must be true, false or "plain", not {shown(value)}')
+
+
 class ModelConfig(Section):
     """Which network is trained, from which weights, at which input resolution (pixels)."""
 
@@ -148,7 +154,7 @@ class MeasureConfig(Section):
     judged on the held-out images of each group: before the first round and after the last, or after every round.
     """
 
-    twins: bool | Literal["plain"] = False
+    twins: Annotated[bool | Literal["plain"], BeforeValidator(_twins)] = False
     groups: Literal["ends", "every-round", "never"] = "ends"
 
 

@@ -31,10 +31,11 @@ from fed_asi.results.summary import DeviceResult, Summary
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A figure as PNG bytes, and what it says and cannot say, in words."""
+    """A figure as PNG bytes, and what it says and cannot say, in words. pair: it has two panels side by side."""
 
     png: bytes
     says: str = ""
+    pair: bool = False
 
 
 Maker = Callable[[Figure, Sequence[Summary]], None]
@@ -60,7 +61,7 @@ def draw(summaries: Sequence[Summary]) -> dict[str, Picture]:
         warnings.filterwarnings(
             "ignore", "Glyph .* missing from font"
         )  # shown as a box; the page has the name
-        return {title: Picture(_drawn(maker, summaries), says) for title, (says, maker) in makers.items()}
+        return {title: _picture(maker, summaries, says) for title, (says, maker) in makers.items()}
 
 
 SEVERAL = (
@@ -68,10 +69,10 @@ SEVERAL = (
 )
 
 
-def _drawn(maker: Maker, summaries: Sequence[Summary]) -> bytes:
+def _picture(maker: Maker, summaries: Sequence[Summary], says: str) -> Picture:
     figure = Figure(layout="constrained")
     maker(figure, summaries)
-    return png(figure)
+    return Picture(png(figure), says, pair=len(figure.axes) == 2)
 
 
 def _rounds(figure: Figure, summaries: Sequence[Summary]) -> None:

@@ -14,13 +14,13 @@ from fed_asi.texts import visible
 STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, sans-serif; color: #22303c; background: #f4f6f8; margin: 0; }
-main { max-width: 1080px; margin: 0 auto; padding: 24px; }
+main { max-width: 1180px; margin: 0 auto; padding: 24px; }
 section { background: #fff; border-radius: 10px; padding: 20px 24px; margin: 0 0 20px; }
 section, .number { box-shadow: 0 1px 3px #0001; }
 h1 { font-size: 26px; margin: 8px 0 2px; } h2 { font-size: 18px; margin: 0 0 12px; }
 p.under { color: #5b6b79; margin: 0 0 18px; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 6px 8px; border-bottom: 1px solid #edf0f3; white-space: nowrap; }
+table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: 6px; border-bottom: 1px solid #edf0f3; white-space: nowrap; }
 th { font-weight: 600; color: #5b6b79; border-bottom: 2px solid #d8dfe5; }
 th:first-child, td:first-child, th:last-child, td:last-child { text-align: left; }
 td:last-child { white-space: normal; }
@@ -29,9 +29,10 @@ td:last-child { white-space: normal; }
 .number { background: #fff; border-radius: 10px; padding: 12px 18px; }
 .number b { display: block; font-size: 24px; } .number span { color: #5b6b79; font-size: 13px; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); gap: 18px; }
-figure { margin: 0; } figure:first-child:nth-last-child(3) { grid-column: 1 / -1; }
+figure { margin: 0; min-width: 0; } .pair { grid-column: 1 / -1; } .pair div { overflow-x: auto; }
+.pair img { min-width: 680px; }
 figcaption { font-weight: 600; margin: 0 0 4px; } p.says { color: #5b6b79; font-size: 13px; margin: 6px 0 0; }
- img { width: 100%; height: auto; }
+img { width: 100%; height: auto; }
 ul { margin: 0; padding-left: 20px; } .bad { color: #c0392b; }
 pre { background: #f4f6f8; padding: 12px; border-radius: 8px; overflow-x: auto; font-size: 13px; }
 """
@@ -106,12 +107,16 @@ def _table(summary: Summary) -> str:
 
 def _figures(title: str, figures: Mapping[str, Picture]) -> str:
     shown = (
-        f"<figure><figcaption>{escape(caption)}</figcaption>"
-        f'<img alt="{escape(caption)}" src="data:image/png;base64,{base64.b64encode(picture.png).decode()}">'
+        f"<figure{_pair(picture)}><figcaption>{escape(caption)}</figcaption><div>"
+        f'<img alt="{escape(caption)}" src="data:image/png;base64,{base64.b64encode(picture.png).decode()}"></div>'
         f"{_said(picture.says)}</figure>"
         for caption, picture in figures.items()
     )
     return f'<section><h2>{escape(title)}</h2><div class="figures">{"".join(shown)}</div></section>\n'
+
+
+def _pair(picture: Picture) -> str:
+    return ' class="pair"' if picture.pair else ""
 
 
 def _said(text: str) -> str:

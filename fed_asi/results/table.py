@@ -79,32 +79,34 @@ def _participation(group: GroupResult) -> str:
     return text + "".join(f", {count} {outcome}" for outcome, count in group.left_out.items())
 
 
-ALWAYS = (
+FIRST = (
     Column("group", lambda g: g.name, right=False),
     Column("devices", lambda g: str(g.devices)),
     Column("budget", lambda g: span_bytes(g.budgets)),
     Column("planned", lambda g: _size(g.planned_bytes), 3),
     Column("measured", lambda g: _size(g.measured_bytes)),
-    Column("papers' count", lambda g: _size(g.published_bytes), 6),
-    Column("micro-batch", lambda g: _span(g.micro_batches), 5),
-    Column("layers", lambda g: _span(g.trained_layers)),
 )
 CAPTURED = Column("captured", lambda g: _share(g.gradient_captured), 4)
 LOCAL = Column("local accuracy", lambda g: _change(g.accuracy_before, g.accuracy_after))
 TWIN = Column("against its twin", lambda g: _points(g.twin_difference))
 COSINE = Column("cosine", lambda g: "-" if g.twin_cosine is None else f"{g.twin_cosine.mean:.3f}", 1)
 SHARED = Column("shared model", _shared, 2)
+HOW = (
+    Column("layers", lambda g: _span(g.trained_layers)),
+    Column("micro-batch", lambda g: _span(g.micro_batches), 5),
+    Column("papers' count", lambda g: _size(g.published_bytes), 6),
+)
 PART = Column("took part", _participation, right=False)
 
 
 def columns(summary: Summary) -> list[Column]:
     """Return the columns of a run's table: those that every run has, and those that this one can fill."""
-    found = [*ALWAYS]
+    found = [*FIRST]
     found += [CAPTURED] if any(g.gradient_captured for g in summary.groups) else []
-    found += [LOCAL]
     found += [TWIN, COSINE] if summary.twins else []
+    found += [LOCAL]
     found += [SHARED] if any(g.shared for g in summary.groups) else []
-    return [*found, PART]
+    return [*found, *HOW, PART]
 
 
 def table(summary: Summary, width: int = 120) -> RenderableType:
