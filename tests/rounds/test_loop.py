@@ -26,6 +26,18 @@ from runs import records, small
 WARM = {"name": "asi-published", "layers": 1, "calibration_images": 8}  # whose factors outlive a round
 
 
+TWINS = {
+    "groups": [
+        {"name": "starved", "count": 1, "budget": "200 B", "batch_size": 16, "micro_batch": 4},
+        {"name": "tight", "count": 3, "budget": "2 KiB", "batch_size": 16, "micro_batch": 4},
+        {"name": "roomy", "count": 2, "budget": "unlimited", "batch_size": 16, "micro_batch": 4},
+    ],
+    "cohort": 5,
+    "data": {"public": 32, "limit": 120},
+    "method": WARM,
+}
+
+
 @pytest.fixture(autouse=True)
 def _features(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
@@ -42,8 +54,13 @@ def test_a_run_records_everything_and_can_be_repeated(tmp_path: Path) -> None:
     assert records(tmp_path / "one") == records(tmp_path / "two")
 
 
-def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
-    config = small(rounds=3, method=WARM)
+@pytest.mark.parametrize(
+    "changes",
+    [{"method": WARM}, {**TWINS, "measure": {"twins": True, "groups": "every-round"}}],
+    ids=["warm factors", "twins"],
+)
+def test_a_resumed_run_ends_with_the_same_bits(changes: dict[str, Any], tmp_path: Path) -> None:
+    config = small(rounds=3, **changes)
     run_loop(config, tmp_path / "whole")
     with recording(config, tmp_path / "cut", resume=False) as store:
         place = prepare(config, workplace_folder(tmp_path / "cut"))
@@ -115,18 +132,6 @@ def test_every_device_asked_is_accounted_for(tmp_path: Path) -> None:
         ]
 
 
-TWINS = {
-    "groups": [
-        {"name": "starved", "count": 1, "budget": "200 B", "batch_size": 16, "micro_batch": 4},
-        {"name": "tight", "count": 3, "budget": "2 KiB", "batch_size": 16, "micro_batch": 4},
-        {"name": "roomy", "count": 2, "budget": "unlimited", "batch_size": 16, "micro_batch": 4},
-    ],
-    "cohort": 5,
-    "data": {"public": 32, "limit": 120},
-    "method": WARM,
-}
-
-
 @pytest.mark.parametrize("kind", [True, "plain"])
 def test_a_run_with_twins_is_the_run_without_to_the_bit(kind: Any, tmp_path: Path) -> None:
     run_loop(small(**TWINS), tmp_path / "alone")
@@ -146,19 +151,6 @@ def test_a_run_with_twins_is_the_run_without_to_the_bit(kind: Any, tmp_path: Pat
             assert (right["twin_cosine"] is not None) == (right["outcome"] == "trained")
     assert outcomes == {None, "trained", "excluded"}
     assert run_fingerprint(small()) == run_fingerprint(small(measure={"twins": kind, "groups": "never"}))
-
-
-def test_a_resumed_run_with_twins_ends_with_the_same_records(tmp_path: Path) -> None:
-    config = small(**TWINS, measure={"twins": True, "groups": "every-round"})
-    run_loop(config, tmp_path / "whole")
-    with recording(config, tmp_path / "cut", resume=False) as store:
-        place = prepare(config, workplace_folder(tmp_path / "cut"))
-        executor = LoopExecutor(place, tmp_path / "cut" / "devices")
-        with pytest.raises(SystemError):
-            conduct(place, store, CutOff(executor, in_round=2), Unwatched())
-        store.set_status("running")
-    run_loop(config, tmp_path / "cut", resume=True)
-    assert records(tmp_path / "whole") == records(tmp_path / "cut")
 
 
 def test_resuming_a_run_of_other_settings_is_refused(tmp_path: Path) -> None:
