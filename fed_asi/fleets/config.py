@@ -46,6 +46,12 @@ def folder_name(name: str) -> str:
     return name
 
 
+def _twins(value: Any) -> Any:
+    if isinstance(value, bool) or value == "plain":
+        return value
+    raise ValueError(f'must be true, false or "plain", not {shown(value)}')
+
+
 class ModelConfig(Section):
     """Which network is trained, from which weights, at which input resolution (pixels)."""
 
@@ -142,6 +148,18 @@ class AggregateConfig(Section):
     min_fidelity: Annotated[float, Field(ge=0, le=1)] = 0.0  # tensors captured less than this are left out
 
 
+class MeasureConfig(Section):
+    """What is measured beside the run, at the cost of computing alone.
+
+    Two runs that differ here alone end with the same weights, to the bit. twins: every device that is asked trains
+    once more, without its budget; "plain": without its method, too (devices/twin.py). groups: when the shared model is
+    judged on the held-out images of each group: before the first round and after the last, or after every round.
+    """
+
+    twins: Annotated[bool | Literal["plain"], BeforeValidator(_twins)] = False
+    groups: Literal["ends", "every-round", "never"] = "ends"
+
+
 class ComputeConfig(Section):
     """What the simulation may use of this machine.
 
@@ -197,6 +215,7 @@ class RunConfig(Section):
     train: TrainConfig = TrainConfig()
     pretrain: PretrainConfig = PretrainConfig()
     aggregate: AggregateConfig = AggregateConfig()
+    measure: MeasureConfig = MeasureConfig()
     faults: FaultsConfig = FaultsConfig()
     compute: ComputeConfig = ComputeConfig()
     groups: Annotated[tuple[GroupConfig, ...], Field(strict=False)]

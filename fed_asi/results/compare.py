@@ -9,7 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from fed_asi.results.schema import TIMES, DeviceRecord, DeviceRoundRecord, RoundRecord
+from fed_asi.results.schema import TIMES, DeviceRecord, DeviceRoundRecord, GroupRoundRecord, RoundRecord
 from fed_asi.results.store import RunStore
 from fed_asi.results.summary import Summary, summarise
 from fed_asi.units import format_bytes
@@ -95,7 +95,7 @@ def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _differences(a: RunStore, b: RunStore) -> Iterator[str]:
-    """Yield every cell that differs: devices first, then rounds, then device-rounds."""
+    """Yield every cell that differs: devices first, then rounds, device-rounds and group-rounds."""
     for left, right in (
         *zip_longest(a.devices(), b.devices()),
         *zip_longest(a.rounds(), b.rounds()),
@@ -103,9 +103,11 @@ def _differences(a: RunStore, b: RunStore) -> Iterator[str]:
         yield from _cells(left, right)
     for left, right in zip_longest(a.device_rounds(), b.device_rounds()):
         yield from _cells(left, right)
+    for left, right in zip_longest(a.group_rounds(), b.group_rounds()):
+        yield from _cells(left, right)
 
 
-Row = DeviceRecord | RoundRecord | DeviceRoundRecord
+Row = DeviceRecord | RoundRecord | DeviceRoundRecord | GroupRoundRecord
 
 
 def _cells(left: Row | None, right: Row | None) -> Iterator[str]:
@@ -125,4 +127,6 @@ def _place(row: Row) -> str:
         return f"device {row.partition_id}"
     if isinstance(row, RoundRecord):
         return f"round {row.round}"
+    if isinstance(row, GroupRoundRecord):
+        return f"round {row.round}, group {row.group_name}"
     return f"round {row.round}, device {row.partition_id}"

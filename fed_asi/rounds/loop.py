@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fed_asi.devices.edge import readable
-from fed_asi.devices.job import Job
+from fed_asi.devices.job import Job, Twin
 from fed_asi.devices.reply import FRESH, Reply, failure, payload_bytes
 from fed_asi.errors import RunError, UpdateError
 from fed_asi.fleets import fleet
@@ -31,12 +31,15 @@ from fed_asi.rounds.checkpoints import Checkpoint, weights_digest
 from fed_asi.rounds.cohort import sample_cohort
 from fed_asi.rounds.executor import Executor, one_reply_a_job
 from fed_asi.rounds.faults import Fault, fault_of
+from fed_asi.rounds.group_judging import judge_groups
 from fed_asi.rounds.job_order import Costs, in_order
 from fed_asi.rounds.resuming import Resuming, kept_factors
 from fed_asi.training.evaluation import evaluate, load_tensors_
 from fed_asi.training.sgd import learning_rate
 from fed_asi.workplace.address import run_fingerprint
 from fed_asi.workplace.place import Workplace
+
+TWINS: dict[bool | str, Twin | None] = {False: None, True: "unlimited", "plain": "plain"}
 
 
 class Rounds:
@@ -127,6 +130,7 @@ class Rounds:
         train = self.config.train
         lr = learning_rate(train.lr, train.final_lr_ratio, train.lr_schedule, round, self.config.rounds)
         cohort = sample_cohort(self.config.seed, round, self.fleet.partition_ids, self.config.cohort)
+        twin = TWINS[self.config.measure.twins]
         checks = round == 1 and self.config.compute.side_by_side
         first = next((one for one in cohort if checks and self._fault(round, one) is None), None)
         jobs = []
@@ -140,6 +144,7 @@ class Rounds:
                     factors_round=self._factors_round.get(partition_id, 0),
                     check=partition_id == first,
                     deadline_seconds=self.config.compute.deadline_seconds,
+                    twin=twin,
                 )
             )
         return jobs
@@ -211,6 +216,7 @@ class Rounds:
         found = evaluate(
             place.tail, place.test_features, place.test_labels, place.num_classes, workers=cpus_here()
         )
+        groups = judge_groups(place, self.fleet, summary.round) if self._judges_groups(summary.round) else ()
         checkpoints.save(self._checkpoints, Checkpoint(summary.round, self._fingerprint, tensors))
         record = RoundRecord(
             round=summary.round,
@@ -225,5 +231,9 @@ class Rounds:
             bytes_down=sum(one.bytes_down or 0 for one in records),
             weights_sha256=weights_digest(tensors),
         )
-        self.store.add_round(record, records)
+        self.store.add_round(record, records, groups)
         self.watcher.round_done(record)
+
+    def _judges_groups(self, round: int) -> bool:
+        when = self.config.measure.groups
+        return when == "every-round" or (when == "ends" and round in {0, self.config.rounds})

@@ -37,7 +37,7 @@ def address_of(folder: Path, config: RunConfig) -> RunAddress:
 
 def run_fingerprint(config: RunConfig) -> str:
     """Return what tells runs apart whose weights may differ: all settings but where and how fast they run."""
-    free: dict[str, Any] = {"name": True, "budgets_csv": True}
+    free: dict[str, Any] = {"name": True, "budgets_csv": True, "measure": True}
     if config.faults == FaultsConfig():
         free["faults"] = True  # as in runs from before there were any
     free["compute"] = {
