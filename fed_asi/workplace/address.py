@@ -6,9 +6,12 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fed_asi import seeds
+from fed_asi.fleets.aggregate import AggregateConfig, UploadConfig
 from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.faults import FaultsConfig
 
 WORKPLACE_DIR = "FED_ASI_WORKPLACE_DIR"
 
@@ -34,15 +37,24 @@ def address_of(folder: Path, config: RunConfig) -> RunAddress:
 
 
 def run_fingerprint(config: RunConfig) -> str:
-    """Return what tells runs apart whose weights may differ: all settings but where and how fast they run."""
-    free = {"backend", "workers", "cpus_per_client", "ray_address", "deadline_seconds", "features_limit"}
-    content = config.model_dump(mode="json", exclude={"name": True, "budgets_csv": True, "compute": free})
-    for table, key in (
-        ("aggregate", "strategy"),
-        ("upload", "codec"),
-    ):  # unsaid as of before there was a choice
-        if content[table][key] == type(getattr(config, table)).model_fields[key].default:
-            del content[table][key]
-        if not content[table]:
-            del content[table]
+    """Return what tells runs apart whose weights may differ: all settings but where and how fast they run.
+
+    What a run from before a choice could not say is left out where it says what was so then.
+    """
+    free: dict[str, Any] = {"name": True, "budgets_csv": True, "measure": True}
+    if config.faults == FaultsConfig():
+        free["faults"] = True
+    if config.upload == UploadConfig():
+        free["upload"] = True
+    if config.aggregate.strategy == AggregateConfig().strategy:
+        free["aggregate"] = {"strategy"}
+    free["compute"] = {
+        "backend",
+        "workers",
+        "cpus_per_client",
+        "ray_address",
+        "deadline_seconds",
+        "features_limit",
+    }
+    content = config.model_dump(mode="json", exclude=free)
     return f"{seeds.derive(0, json.dumps(content, sort_keys=True)):016x}"
