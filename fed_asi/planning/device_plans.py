@@ -52,6 +52,18 @@ class DevicePlans:
         """Return plans by the same settings from another profile."""
         return DevicePlans(profile, self._method, self._train, self._copies)
 
+    def too_small_for_copies(self, resources: Resources) -> BudgetError | None:
+        """Return why nothing fits a budget into which something would, were it not for strategy and codec."""
+        if self._copies == 0 or self._method.covers != "training":
+            return None
+        try:
+            next(self.attempts(resources))
+        except BudgetError as error:
+            with contextlib.suppress(BudgetError):
+                next(DevicePlans(self._profile, self._method, self._train).attempts(resources))
+                return error
+        return None
+
     def first(self, resources: Resources) -> Plan:
         """Return the device's own plan. Raises BudgetError below the smallest plan."""
         return self._plan(resources, None, self._method.grid)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from pkgutil import iter_modules
 
-from fed_asi.strategies.aggregate import Update, average, check_update
+from fed_asi.strategies.aggregate import Update, check_update
 from fed_asi.strategies.base import (
     Combined,
     Conditions,
@@ -35,7 +35,6 @@ __all__ = [
     "State",
     "Strategy",
     "Update",
-    "average",
     "check_update",
     "find",
     "names",

@@ -68,7 +68,11 @@ class Round:
         return tensors
 
     def means(self) -> dict[str, Tensor]:
-        """Return the weighted means of every tensor's places."""
+        """Return the weighted means: sum_k w_k * tensor_k / sum_k w_k over the devices that trained a tensor or place.
+
+        w_k = num_examples * factor. What no device trained, or only with weight 0, stays as it is.
+        Exact up to one rounding to the tensor's type after a float64 sum; independent of the updates' order.
+        """
         return self.combined(lambda places, _now: places.mean())
 
 

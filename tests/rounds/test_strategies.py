@@ -135,26 +135,54 @@ def test_what_strategies_and_codecs_take_is_recorded(tmp_path: Path) -> None:
     }
 
 
-def test_a_budget_that_cannot_hold_them_says_so(tmp_path: Path) -> None:
-    def planned(budget: object, strategy: str) -> tuple[str, int | None, int | None, str]:
-        one = [{"name": "tight", "count": 1, "budget": budget, "batch_size": 16, "micro_batch": 1}]
+class Told(Unwatched):
+    """What a user is told before the first round."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+    def round_started(self, round: int, rounds: int, asked: int) -> None:
+        self.lines.append(f"round {round}")
+
+
+def test_a_budget_that_cannot_hold_them_is_named_before_the_start(tmp_path: Path) -> None:
+    def planned(
+        budget: object, strategy: str, **more: object
+    ) -> tuple[str, int | None, int | None, str, list[str]]:
+        one = [{"name": "tight", "count": 1, "budget": budget, "batch_size": 16, "micro_batch": 1, **more}]
         method = {"covers": "training", "name": "head", "calibration_images": 8}
         config = small(rounds=1, groups=one, cohort=1, method=method, aggregate={"strategy": strategy})
-        folder = tmp_path / f"{budget}-{strategy}"
-        run_loop(config, folder)
+        folder, told = tmp_path / f"{budget}-{strategy}-{len(more)}", Told()
+        run_loop(config, folder, watcher=told)
         with RunStore.read(folder) as store:
             (row,) = store.device_rounds()
-            return row.outcome, row.planned_bytes, row.strategy_bytes, row.cause or ""
+            notes = store.notes()
+        said = [line for line in told.lines if "no plan from round" in line]
+        assert all(told.lines.index(line) < told.lines.index("round 1") for line in said)
+        assert said == [note for note in notes if note.startswith("tight: ")]
+        return row.outcome, row.planned_bytes, row.strategy_bytes, row.cause or "", said
 
-    _, enough, _, _ = planned("unlimited", "fedavg")
+    _, enough, _, _, _ = planned("unlimited", "fedavg")
     assert enough is not None
-    assert planned(enough, "fedavg")[:3] == ("trained", enough, 0)
-    outcome, _, _, cause = planned(enough, "scaffold")
+    assert planned(enough, "fedavg") == ("trained", enough, 0, "", [])
+    assert (
+        planned(8, "scaffold")[4] == []
+    )  # too small whatever the strategy: that is a cause, as it always was
+    outcome, _, _, cause, (said,) = planned(enough, "scaffold")
     assert outcome == "excluded"
     assert "of it are what strategy and codec hold" in cause
-    outcome, more, held, _ = planned("unlimited", "scaffold")
+    assert said == f"tight: device 0 has no plan from round 1 on: {cause}"
+    outcome, more, held, _, _ = planned("unlimited", "scaffold")
     assert held
     assert (outcome, more) == ("trained", enough + held)  # what is planned is what is held
+    outcome, _, _, _, (said,) = planned(
+        enough + held, "scaffold", schedule=[{"round": 2, "budget": enough + held - 1}]
+    )
+    assert outcome == "trained"
+    assert "no plan from round 2 on" in said
 
 
 class Hostile(LoopExecutor):

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fed_asi.errors import UpdateError
-from fed_asi.strategies import Round, Strategy, Update
+from fed_asi.strategies import Round, Strategy, Update, check_update
 from fed_asi.strategies.fedadagrad import FedAdagrad
 from fed_asi.strategies.fedadam import FedAdam
+from fed_asi.strategies.fedavg import FedAvg
 from fed_asi.strategies.fedavgm import FedAvgM
 from fed_asi.strategies.fednova import FedNova
 from fed_asi.strategies.fedyogi import FedYogi
@@ -26,8 +27,9 @@ from fed_asi.strategies.trimmed_mean import TrimmedMean
 from rounds_drawn import DEVICES
 
 STRATEGIES = [
-    FedAvgM(), FedAdagrad(), FedAdam(bias_correction=True), FedAdam(initial_v=1e-4), FedYogi(), FedNova(), Median(),
-    TrimmedMean(0.34), NormBound(max_norm=0.5), Krum(hostile=0), Krum(hostile=1, keep=3), Scaffold(server_lr=0.5),
+    FedAvg(), FedAvgM(), FedAdagrad(), FedAdam(bias_correction=True), FedAdam(initial_v=1e-4), FedYogi(), FedNova(),
+    Median(), TrimmedMean(0.34), NormBound(max_norm=0.5), Krum(hostile=0), Krum(hostile=1, keep=3),
+    Scaffold(server_lr=0.5),
 ]  # fmt: skip
 
 
@@ -64,7 +66,7 @@ def pairs(draw: st.DrawFn) -> tuple[list[Update], list[Update], int]:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(pairs(), min_size=1, max_size=3))
 def test_channels_are_as_tensors_of_their_own(
     strategy: Strategy, rounds: list[tuple[list[Update], list[Update], int]]
@@ -115,6 +117,31 @@ def test_places_are_grouped_by_who_trained_them() -> None:
 @pytest.mark.parametrize("shape", [(), (3,), (3, 4), (3, 4, 2, 2), (0, 4)])
 def test_every_tensor_has_cells(shape: tuple[int, ...]) -> None:
     assert by_cell(torch.zeros(shape)).numel() == torch.zeros(shape).numel()
+
+
+@pytest.mark.parametrize(
+    ("dim", "places", "cause"),
+    [
+        (0, [0, 2], r"w has shape \(3, 2\), not \(2, 4\)"),
+        (2, [0], "a part of w along dimension 2, and it has 2"),
+        (1, [2, 0], "a part of w at places that are not ascending, each once, from 0 to 3"),
+        (1, [0, 0], "not ascending, each once"),
+        (1, [-1, 2], "not ascending, each once"),
+        (1, [2, 4], "from 0 to 3"),
+        (1, [], "from 0 to 3"),
+    ],
+)
+def test_parts_that_belong_nowhere_are_named(dim: int, places: list[int], cause: str) -> None:
+    tensors = {"w": torch.zeros(3, 4)}
+    index = torch.tensor(places, dtype=torch.int64)
+    with pytest.raises(UpdateError, match=cause):
+        check_update(
+            Update(0, 1, {"w": torch.zeros(3, 2)}, slices={"w": Channels(dim, index)}), tensors, {"w"}
+        )
+    two = {"w": Channels(1, torch.tensor([0, 2]))}
+    check_update(Update(0, 1, {"w": torch.zeros(3, 2)}, slices=two), tensors, {"w"})
+    with pytest.raises(UpdateError, match="a part of w without its tensor"):
+        check_update(Update(0, 1, {}, slices=two), tensors, set())
 
 
 def test_what_comes_beside_a_part_has_its_shape() -> None:
