@@ -25,7 +25,7 @@ def gaussian(seed: int, scale: float = 1.0, dtype: torch.dtype = torch.float32) 
 def variates(tensors: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
     """Return what SCAFFOLD's devices send beside these tensors."""
     drawn = gaussian(seed + 1000, 0.1)
-    return {f"variate:{name}": drawn[name] for name in tensors}
+    return {f"variate..{name}": drawn[name] for name in tensors}
 
 
 def whole(ids: Sequence[int], tensors: Mapping[str, Tensor], round: int = 1, momentum: float = 0.0) -> Round:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from importlib import import_module
 from pkgutil import iter_modules
 
-from fed_asi.codecs.base import Codec, find, names, register
+from fed_asi.codecs.base import Codec, Piece, Pieces, find, names, register
 
 for _module in iter_modules(__path__):  # a new codec is a new file, and nothing else
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["Codec", "find", "names", "register"]
+__all__ = ["Codec", "Piece", "Pieces", "find", "names", "register"]

@@ -87,8 +87,8 @@ class Codec:
 
 
 def wire_name(piece: str, name: str) -> str:
-    """Return what a tensor's piece is called on the wire."""
-    return f"{piece}:{name}" if piece else name
+    """Return what a tensor's piece is called on the wire: by two dots, which no tensor's own name has in a row."""
+    return f"{piece}..{name}" if piece else name
 
 
 _Class = TypeVar("_Class", bound=type[Codec])

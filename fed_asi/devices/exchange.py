@@ -1,6 +1,6 @@
 """Strategy and codec at a device: what it holds, what it sends, what it keeps; and how the server reads what it sent.
 
-The weights that a device was sent come with what its strategy sends beside them, as "KIND:NAME". What it sends back is
+The weights that a device was sent come with what its strategy sends beside them, as "KIND..NAME". What it sends back is
 what the codec makes of each tensor it trained, and the strategy's own tensors, whole.
 """
 

@@ -1,7 +1,7 @@
 """What a device keeps between its rounds: its methods' warm factors, and what its strategy and codec keep, by kind.
 
 All of it is one state, written and read as `warm_factors.py` has it: named lists of tensors. A kind's tensors are
-there as "KIND:NAME", which no layer is called.
+there as "KIND..NAME", which no layer is called: the parts of a layer's name are not empty.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from fed_asi.devices.warm_factors import WarmFactors, factors_bytes
+from fed_asi.strategies.base import extra_name
 
 ByKind = Mapping[str, Mapping[str, Tensor]]
 
@@ -28,8 +29,8 @@ class Kept:
         """Return the parts of a state that `state` made."""
         factors, by_kind = WarmFactors(), dict[str, dict[str, Tensor]]()
         for name, parts in state.items():
-            kind, colon, tensor = name.partition(":")
-            if colon:
+            kind, dots, tensor = name.partition("..")
+            if dots:
                 by_kind.setdefault(kind, {})[tensor] = parts[0]
             else:
                 factors[name] = parts
@@ -38,7 +39,9 @@ class Kept:
     @property
     def state(self) -> WarmFactors:
         """All of it as one."""
-        own = {f"{kind}:{name}": [t] for kind, named in self.by_kind.items() for name, t in named.items()}
+        own = {
+            extra_name(kind, name): [t] for kind, named in self.by_kind.items() for name, t in named.items()
+        }
         return {**self.factors, **own}
 
     @property

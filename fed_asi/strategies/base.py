@@ -131,7 +131,7 @@ class Strategy:
         raise NotImplementedError
 
     def sent(self, state: State, tensors: Weights) -> dict[str, Tensor]:
-        """Return what goes to every device beside the weights, by "KIND:NAME" of its extras."""
+        """Return what goes to every device beside the weights, by `extra_name`."""
         return {}
 
     def at_device(self, given: AtDevice) -> Local:
@@ -153,8 +153,8 @@ class Strategy:
 
 
 def extra_name(kind: str, name: str) -> str:
-    """Return what a tensor beside the weights is called on the wire."""
-    return f"{kind}:{name}"
+    """Return what a tensor beside the weights is called: by two dots, which no tensor's own name has in a row."""
+    return f"{kind}..{name}"
 
 
 def rounded(values: Tensor, like: Tensor) -> Tensor:

@@ -114,11 +114,11 @@ def test_top_k_counts(share: float, size: int, count: int) -> None:
         (Float16(), {"": torch.full((2, 2), float("nan")).half()}, "w holds NaN"),
         (Float16(), {"": torch.zeros(2, 2).half().to_sparse()}, "w is no plain tensor"),
         (Float16(), {"": torch.zeros(2, 2, device="meta").half()}, "w is no plain tensor"),
-        (Int8(), {"": torch.zeros(2, 2).to(torch.int8)}, "missing tensor scale:w"),
+        (Int8(), {"": torch.zeros(2, 2).to(torch.int8)}, "missing tensor scale..w"),
         (Int8(), {"": torch.ones(2, 2).to(torch.int8), "scale": torch.tensor([1.0, -1.0])}, "w: a scale is below 0"),
         (Int8(), {"": torch.ones(2, 2).to(torch.int8), "scale": torch.tensor([1.0, float("nan")])}, "w holds NaN"),
         (Int8(), {"": torch.full((2, 2), -128).to(torch.int8), "scale": torch.tensor([3e38, 1.0])}, "w holds Inf"),
-        (TopK(share=0.5), {"": torch.zeros(2), "index": torch.tensor([1, 1])}, "index:w is torch.int64"),
+        (TopK(share=0.5), {"": torch.zeros(2), "index": torch.tensor([1, 1])}, "index..w is torch.int64"),
         (TopK(share=0.5), {"": torch.zeros(2), "index": torch.tensor([1, 1]).int()}, "w: its places are not"),
         (TopK(share=0.5), {"": torch.zeros(2), "index": torch.tensor([3, 4]).int()}, "w: its places are not"),
         (TopK(share=0.5), {"": torch.zeros(2), "index": torch.tensor([-1, 2]).int()}, "w: its places are not"),
@@ -183,4 +183,4 @@ def test_what_a_device_holds_for_them() -> None:
     with pytest.raises(ConfigError, match="loses nothing"):
         Plain(error_feedback=True)
     assert wire_name("", "w") == "w"
-    assert wire_name("scale", "w") == "scale:w"
+    assert wire_name("scale", "w") == "scale..w"

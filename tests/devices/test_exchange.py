@@ -16,8 +16,10 @@ from fed_asi.codecs.int8 import Int8
 from fed_asi.codecs.plain import Plain
 from fed_asi.codecs.top_k import TopK
 from fed_asi.devices.exchange import Exchange, Upload
+from fed_asi.devices.kept import Kept
 from fed_asi.errors import UpdateError
 from fed_asi.strategies import AtDevice
+from fed_asi.strategies.base import extra_name
 from fed_asi.strategies.fedavg import FedAvg
 from fed_asi.strategies.fedprox import FedProx
 from fed_asi.strategies.scaffold import Scaffold
@@ -43,9 +45,26 @@ def test_what_a_device_sends_is_what_the_server_reads(codec: Codec, strategy: ob
         assert float((found[name] - after).abs().max()) <= (
             largest if isinstance(codec, TopK) else largest / 250
         )
-    assert set(beside) == ({f"variate:{name}" for name in end} if isinstance(strategy, Scaffold) else set())
+    assert set(beside) == ({f"variate..{name}" for name in end} if isinstance(strategy, Scaffold) else set())
     sizes = exchange.sizes(start)
     assert {name: tensor.nbytes for name, tensor in sent.items()} == sizes
+
+
+def test_names_are_data() -> None:
+    """A network may call its layers what pieces and variates are called."""
+    exchange = Exchange(Scaffold(), TopK(share=0.5))
+    start = {name: drawn(0)["b"] for name in ("w", "index", "index:w", "variate:w", "variate.w")}
+    end = {name: tensor + k for k, (name, tensor) in enumerate(start.items(), 1)}
+    sent, kept = Upload(exchange, AtDevice(start, 0.1)).finish(end, 1)
+    assert len(sent) == 3 * len(start)
+    weights, beside = exchange.split({**start, **{extra_name("variate", name): t for name, t in end.items()}})
+    assert weights.keys() == beside["variate"].keys() == start.keys()
+    found, variates = exchange.read(sent, list(start), start)
+    assert found.keys() == start.keys()
+    assert len(variates) == len(start)
+    for k, name in enumerate(start, 1):
+        back = Kept.of(Kept({}, kept).state).by_kind["residual"][name]
+        assert torch.allclose(found[name] + back, start[name] + k)
 
 
 def test_bytes_on_the_wire() -> None:
@@ -92,7 +111,7 @@ def test_error_feedback_loses_nothing(codec: Codec, seed: int, rounds: int) -> N
         before = kept.get("residual", {})
         sent, kept = Upload(exchange, AtDevice(start, 0.1, kept=kept)).finish(end, 1)
         for name, start_of in start.items():
-            pieces = {p: sent[f"{p}:{name}" if p else name] for p in codec.pieces(SHAPES[name])}
+            pieces = {p: sent[f"{p}..{name}" if p else name] for p in codec.pieces(SHAPES[name])}
             decoded = codec.decode(name, pieces, SHAPES[name])
             moved = (end[name].double() - start_of.double()).float()
             whole = moved + before[name] if name in before else moved
@@ -132,13 +151,13 @@ def test_what_does_not_belong_is_named(codec: Codec) -> None:
     assert "more" in left  # which no check of updates lets pass
     far = {name: tensor * 3e38 for name, tensor in start.items()}
     if isinstance(codec, Int8):
-        huge = {**sent, "scale:w": torch.full((3,), 2e36), "w": torch.full((3, 4), 127).to(torch.int8)}
+        huge = {**sent, "scale..w": torch.full((3,), 2e36), "w": torch.full((3, 4), 127).to(torch.int8)}
         found, _ = exchange.read(huge, list(start), far)
         assert set(found) == set(start)
 
 
 def test_a_job_carries_weights_and_what_the_strategy_sends() -> None:
-    tensors = {**drawn(0), "variate:w": torch.ones(3, 4)}
+    tensors = {**drawn(0), "variate..w": torch.ones(3, 4)}
     weights, beside = Exchange(Scaffold(), Plain()).split(tensors)
     assert set(weights) == set(SHAPES)
     assert set(beside["variate"]) == {"w"}

@@ -204,7 +204,7 @@ class Hostile(LoopExecutor):
             return replace(reply, stats={**reply.stats, "steps": 10**12})
         if self._what == "missing":
             return replace(reply, tensors=dict(list(reply.tensors.items())[:-1]))
-        return replace(reply, tensors={**reply.tensors, "index:more": torch.zeros(3)})
+        return replace(reply, tensors={**reply.tensors, "index..more": torch.zeros(3)})
 
     @staticmethod
     def _huge(tensor):

@@ -23,14 +23,21 @@ from fed_asi.strategies.fedadagrad import FedAdagrad
 from fed_asi.strategies.fedadam import FedAdam
 from fed_asi.strategies.fedavg import FedAvg
 from fed_asi.strategies.fedavgm import FedAvgM
+from fed_asi.strategies.fedprox import FedProx
 from fed_asi.strategies.fedyogi import FedYogi
 from fed_asi.strategies.krum import Krum
 from fed_asi.strategies.median import Median
+from fed_asi.strategies.norm_bound import NormBound
 from fed_asi.strategies.trimmed_mean import TrimmedMean
 from rounds_drawn import gaussian, whole
 
 PAIRS: dict[str, tuple[Strategy, Callable[[], Any]]] = {
     "fedavg": (FedAvg(), flower.FedAvg),
+    "fedprox": (FedProx(), lambda: flower.FedProx(proximal_mu=0.01)),
+    "norm-bound": (
+        NormBound(max_norm=0.2),
+        lambda: flower.DifferentialPrivacyServerSideFixedClipping(flower.FedAvg(), 0.0, 0.2, 4),
+    ),
     "fedavgm": (
         FedAvgM(server_lr=0.5),
         lambda: flower.FedAvgM(server_learning_rate=0.5, server_momentum=0.9),

@@ -25,7 +25,7 @@ from fed_asi.strategies.krum import Krum
 from fed_asi.strategies.norm_bound import NormBound
 from fed_asi.strategies.scaffold import Scaffold
 from fed_asi.strategies.trimmed_mean import TrimmedMean
-from rounds_drawn import DEVICES, gaussian, rounds, whole
+from rounds_drawn import DEVICES, gaussian, rounds, several, whole
 
 NAMES = ["fedadagrad", "fedadam", "fedavg", "fedavgm", "fednova", "fedprox", "fedyogi", "krum", "median",
          "norm-bound", "scaffold", "trimmed-mean"]  # fmt: skip
@@ -88,6 +88,28 @@ def test_a_tensor_nobody_trained_stays_and_nothing_is_written_to(
             assert found.tensors[name] is not tensor
             own = [key for key in state if key.endswith(f":{name}")]
             assert all(torch.equal(found.state[key], state[key]) for key in own)
+
+
+BY_TENSOR = [
+    one for one in MORE if one.name not in {"krum", "norm-bound", "scaffold"}
+]  # these look at all of them
+
+
+@pytest.mark.parametrize("strategy", BY_TENSOR, ids=str)
+@settings(max_examples=8, deadline=None)
+@given(given=st.lists(rounds(), min_size=3, max_size=3))
+def test_a_tensor_is_as_if_there_were_no_other(strategy: Strategy, given: list[Round]) -> None:
+    """So what whole updates come to, which other tests say, partial ones come to."""
+    tensors, state = several(strategy, given)
+    for name, tensor in tensors.items():
+        alone = []
+        for one in given:
+            who = [u for u in one.updates if name in u.tensors]
+            own = [replace(u, tensors={name: u.tensors[name]}, extra={}) for u in who]
+            alone.append(replace(one, tensors={name: given[0].tensors[name]}, updates=tuple(own)))
+        expected, its_state = several(strategy, alone)
+        assert torch.equal(tensor, expected[name])
+        assert same(dict(its_state), {key: t for key, t in state.items() if key.endswith(f":{name}")})
 
 
 @pytest.mark.parametrize("strategy", MORE, ids=str)
@@ -164,24 +186,24 @@ def test_a_device_that_hands_in_twice_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("beside", "cause"),
     [
-        ({}, "missing tensor variate:head.weight"),
-        ({"head.weight": (2, 3), "conv.bias": (3,)}, "surplus tensor variate:conv.bias"),
-        ({"head.weight": (3, 2)}, r"variate:head.weight has shape \(3, 2\), not \(2, 3\)"),
-        ({"head.weight": float("nan")}, "variate:head.weight holds NaN"),
-        ({"head.weight": float("inf")}, "variate:head.weight holds Inf"),
+        ({}, "missing tensor variate..head.weight"),
+        ({"head.weight": (2, 3), "conv.bias": (3,)}, "surplus tensor variate..conv.bias"),
+        ({"head.weight": (3, 2)}, r"variate..head.weight has shape \(3, 2\), not \(2, 3\)"),
+        ({"head.weight": float("nan")}, "variate..head.weight holds NaN"),
+        ({"head.weight": float("inf")}, "variate..head.weight holds Inf"),
     ],
 )
 def test_what_comes_beside_the_weights_is_looked_at(beside: dict, cause: str) -> None:
     head = {"head.weight": gaussian(0)["head.weight"]}
     extra = {
-        f"variate:{name}": torch.zeros(of) if isinstance(of, tuple) else torch.full((2, 3), of)
+        f"variate..{name}": torch.zeros(of) if isinstance(of, tuple) else torch.full((2, 3), of)
         for name, of in beside.items()
     }
     with pytest.raises(UpdateError, match=cause):
         Scaffold().check(Update(0, 1, head, extra=extra), gaussian(0))
-    Scaffold().check(Update(0, 1, head, extra={"variate:head.weight": torch.zeros(2, 3)}), gaussian(0))
-    with pytest.raises(UpdateError, match=r"surplus tensor variate:head\.weight"):
-        FedAvg().check(Update(0, 1, head, extra={"variate:head.weight": torch.zeros(2, 3)}), gaussian(0))
+    Scaffold().check(Update(0, 1, head, extra={"variate..head.weight": torch.zeros(2, 3)}), gaussian(0))
+    with pytest.raises(UpdateError, match=r"surplus tensor variate..head\.weight"):
+        FedAvg().check(Update(0, 1, head, extra={"variate..head.weight": torch.zeros(2, 3)}), gaussian(0))
 
 
 def test_rounding_stays_within_the_type() -> None:

@@ -112,8 +112,8 @@ def test_scaffold_steps_are_corrected_and_find_a_new_variate(place: Workplace) -
         {name: 0.05 * torch.randn(t.shape, generator=generator) for name, t in start.items()}
         for _ in range(2)
     )
-    sent = {**start, **{f"variate:{name}": tensor for name, tensor in server.items()}}
-    state = {f"variate:{name}": [tensor] for name, tensor in own.items()}
+    sent = {**start, **{f"variate..{name}": tensor for name, tensor in server.items()}}
+    state = {f"variate..{name}": [tensor] for name, tensor in own.items()}
     found = trained(place, sent, state, aggregate={"strategy": "scaffold"})
     expected, steps = steps_by_hand(place, correction={n: server[n] - own[n] for n in start})
     assert found.stats["steps"] == steps
@@ -122,8 +122,8 @@ def test_scaffold_steps_are_corrected_and_find_a_new_variate(place: Workplace) -
     for name in start:  # option II, from where the steps ended
         far = (start[name].double() - found.tensors[name].double()) / (steps * LR)
         new = own[name].double() - server[name].double() + far
-        assert (found.factors[f"variate:{name}"][0].double() - new).abs().max() < 1e-5
-        assert (found.sent[f"variate:{name}"].double() - (new - own[name].double())).abs().max() < 1e-5
+        assert (found.factors[f"variate..{name}"][0].double() - new).abs().max() < 1e-5
+        assert (found.sent[f"variate..{name}"].double() - (new - own[name].double())).abs().max() < 1e-5
     size = sum(t.nbytes for t in start.values())
     assert found.stats["strategy_bytes"] == 3 * size
     assert found.stats["kept_bytes"] == size
@@ -136,7 +136,7 @@ def test_the_first_time_a_scaffold_device_does_what_fedavgs_does(place: Workplac
 
 
 def test_a_lost_variate_is_the_servers_for_that_round(place: Workplace) -> None:
-    server = {f"variate:{name}": torch.full_like(t, 0.01) for name, t in place.reference.items()}
+    server = {f"variate..{name}": torch.full_like(t, 0.01) for name, t in place.reference.items()}
     found = trained(place, {**place.reference, **server}, {}, aggregate={"strategy": "scaffold"})
     plain = trained(place, place.reference)
     assert all(torch.equal(found.tensors[n], plain.tensors[n]) for n in plain.tensors)  # uncorrected
@@ -144,7 +144,7 @@ def test_a_lost_variate_is_the_servers_for_that_round(place: Workplace) -> None:
         name,
         tensor,
     ) in found.sent.items():  # what moved is told from the server's, which stands for what was lost
-        if name.startswith("variate:"):
+        if name.startswith("variate.."):
             kept = found.factors[name][0]
             assert torch.allclose(kept - tensor, server[name], atol=1e-6)
 

@@ -58,9 +58,9 @@ def pairs(draw: st.DrawFn) -> tuple[list[Update], list[Update], int]:
         index = torch.tensor(places)
         slices = {"w": Channels(dim, index)} if len(places) < width or draw(st.booleans()) else {}
         cut, beside = (one.index_select(dim, index) if slices else one for one in (new, variate))
-        parts.append(Update(k, examples, {"w": cut}, {}, steps, {"variate:w": beside}, slices))
+        parts.append(Update(k, examples, {"w": cut}, {}, steps, {"variate..w": beside}, slices))
         own = {f"w{i}": new.select(dim, i) for i in places}
-        extra = {f"variate:w{i}": variate.select(dim, i) for i in places}
+        extra = {f"variate..w{i}": variate.select(dim, i) for i in places}
         alone.append(Update(k, examples, own, {}, steps, extra))
     return parts, alone, dim
 
@@ -147,8 +147,8 @@ def test_parts_that_belong_nowhere_are_named(dim: int, places: list[int], cause:
 def test_what_comes_beside_a_part_has_its_shape() -> None:
     part = {"w": Channels(1, torch.tensor([0, 2]))}
     tensors = {"w": torch.zeros(3, 4)}
-    fine = Update(0, 1, {"w": torch.zeros(3, 2)}, extra={"variate:w": torch.zeros(3, 2)}, slices=part)
+    fine = Update(0, 1, {"w": torch.zeros(3, 2)}, extra={"variate..w": torch.zeros(3, 2)}, slices=part)
     Scaffold().check(fine, tensors)
-    wrong = Update(0, 1, {"w": torch.zeros(3, 2)}, extra={"variate:w": torch.zeros(3, 4)}, slices=part)
-    with pytest.raises(UpdateError, match=r"variate:w has shape \(3, 4\), not \(3, 2\)"):
+    wrong = Update(0, 1, {"w": torch.zeros(3, 2)}, extra={"variate..w": torch.zeros(3, 4)}, slices=part)
+    with pytest.raises(UpdateError, match=r"variate..w has shape \(3, 4\), not \(3, 2\)"):
         Scaffold().check(wrong, tensors)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from fed_asi.strategies.krum import Krum, distances, scores
 from fed_asi.strategies.median import Median
 from fed_asi.strategies.norm_bound import NormBound
 from fed_asi.strategies.trimmed_mean import TrimmedMean
-from rounds_drawn import DEVICES, gaussian
+from rounds_drawn import DEVICES, gaussian, rounds
 
 VALUES = st.sampled_from([3e38, -3e38, 0.0, 1e6, -1e6, 0.5])
 
@@ -75,6 +76,43 @@ def test_norm_bound_limits_what_they_move(one: tuple[Round, int]) -> None:
     given, _ = one
     for name, tensor in NormBound(max_norm=0.5).combine(given, {}).tensors.items():
         assert float((tensor - given.tensors[name]).norm()) <= 0.5 * (1 + 1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rounds(), st.sampled_from([0.01, 0.3, 5.0]))
+def test_norm_bound_is_the_mean_of_shortened_steps(drawn: Round, most: float) -> None:
+    """In numpy, by tensor, a device's step shortened as a whole; also where devices trained other tensors."""
+    found = NormBound(max_norm=most).combine(drawn, {}).tensors
+    x = {name: tensor.double().numpy() for name, tensor in drawn.tensors.items()}
+    steps = [{name: t.double().numpy() - x[name] for name, t in u.tensors.items()} for u in drawn.updates]
+    lengths = [float(np.linalg.norm(np.concatenate([d.ravel() for d in one.values()]))) for one in steps]
+    for name, at in x.items():
+        who = [k for k, one in enumerate(steps) if name in one]
+        n = np.array([drawn.updates[k].num_examples for k in who], dtype=np.float64)
+        short = [steps[k][name] * min(1.0, most / max(lengths[k], 1e-300)) for k in who]
+        expected = at + sum(w * one for w, one in zip(n / n.sum(), short, strict=True)) if who else at
+        assert np.abs(found[name].numpy() - expected).max() < 1e-5
+
+
+@settings(max_examples=60, deadline=None)
+@given(rounds(), st.integers(0, 2), st.integers(1, 3))
+def test_krum_is_the_definition_over_what_both_trained(drawn: Round, hostile: int, keep: int) -> None:
+    """In numpy: every pair, the sum over the nearest, those of the lowest sums, their weighted mean by tensor."""
+    told = [{n: t.double().numpy().ravel() for n, t in u.tensors.items()} for u in drawn.updates]
+    sums = []
+    for i, one in enumerate(told):
+        apart = []
+        for other in told[:i] + told[i + 1 :]:
+            differences = np.concatenate([[], *(one[n] - other[n] for n in one if n in other)])
+            apart.append(float(np.mean(differences**2)) if len(differences) else np.inf)
+        sums.append(sum(sorted(apart)[: max(1, len(told) - hostile - 2)]))
+    best = sorted(range(len(told)), key=lambda i: (round(sums[i], 12), i))[:keep]
+    found = Krum(hostile=hostile, keep=keep).combine(drawn, {}).tensors
+    for name, tensor in drawn.tensors.items():
+        who = [drawn.updates[i] for i in best if name in drawn.updates[i].tensors]
+        n = sum(u.num_examples for u in who)
+        expected = sum(u.num_examples / n * u.tensors[name].double() for u in who) if who else tensor.double()
+        assert float((found[name].double() - expected).abs().max()) < 1e-5
 
 
 def test_distances_of_partial_updates_are_over_what_both_trained() -> None:

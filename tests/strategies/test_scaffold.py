@@ -22,13 +22,13 @@ def test_whole_updates_come_to_algorithm_1() -> None:
         for name in x:
             moved = [u.tensors[name].double().numpy() - tensors[name].double().numpy() for u in drawn.updates]
             x[name] = tensors[name].double().numpy() + 0.7 * np.mean(moved, 0)
-            changed = [u.extra[f"variate:{name}"].double().numpy() for u in drawn.updates]
+            changed = [u.extra[f"variate..{name}"].double().numpy() for u in drawn.updates]
             c[name] = c[name] + np.sum(changed, 0) / DEVICES
         found = strategy.combine(drawn, state)
         sent = strategy.sent(found.state, found.tensors)
         for name, tensor in found.tensors.items():
             assert np.abs(tensor.numpy() - x[name]).max() < 1e-6
-            assert np.abs(sent[f"variate:{name}"].numpy() - c[name]).max() < 1e-7
+            assert np.abs(sent[f"variate..{name}"].numpy() - c[name]).max() < 1e-7
         tensors, state = found.tensors, found.state
 
 
@@ -43,14 +43,14 @@ def test_c_is_the_mean_of_the_variates_of_those_that_train_a_tensor(drawn: list[
             seen.add(update.partition_id)
             for name in update.tensors:
                 before = own[name].get(update.partition_id, torch.tensor(0.0))
-                own[name][update.partition_id] = before + update.extra[f"variate:{name}"].double()
+                own[name][update.partition_id] = before + update.extra[f"variate..{name}"].double()
         state = strategy.combine(one, state).state
     sent = strategy.sent(state, drawn[0].tensors)
-    assert set(sent) == {f"variate:{name}" for name, by in own.items() if by}
+    assert set(sent) == {f"variate..{name}" for name, by in own.items() if by}
     for name, by in own.items():
         if by:
             expected = torch.stack(list(by.values())).sum(0) / (DEVICES * len(by) / len(seen))
-            assert (sent[f"variate:{name}"].double() - expected).abs().max() < 1e-5
+            assert (sent[f"variate..{name}"].double() - expected).abs().max() < 1e-5
 
 
 def test_a_tensor_that_half_the_devices_train_is_not_corrected_to_half_its_steps() -> None:
