@@ -27,6 +27,7 @@ class ByCoordinate(Strategy):
         """Return each tensor's middle over the devices that trained it; there is no state."""
 
         def made(places: Places, _now: Tensor) -> Tensor:
-            return self.middle(torch.stack([values for *_, values in places.said]).sort(0).values)
+            ascending = torch.stack([values for *_, values in places.said]).sort(0).values
+            return self.middle(ascending.to(torch.float64))
 
         return Combined(given.combined(made), state)

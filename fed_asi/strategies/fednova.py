@@ -41,7 +41,7 @@ class FedNova(Strategy):
             direction, reached = torch.zeros_like(now), 0.0
             for update, share, trained in places.said:
                 a = reach(update.steps, given.momentum)
-                direction += (trained - now) * (share / places.total / a)
+                direction += (trained.to(torch.float64) - now) * (share / places.total / a)
                 reached += share / places.total * a
             return now + reached * direction
 

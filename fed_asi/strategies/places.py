@@ -15,7 +15,9 @@ from torch import Tensor
 
 from fed_asi.strategies.aggregate import Slice, Update
 
-Said = tuple[Update, float, Tensor]  # who trained it, with what weight, and the numbers in float64
+Said = tuple[
+    Update, float, Tensor
+]  # who trained it, with what weight, and the numbers: no float64 copy of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +46,9 @@ class Places:
 
     def mean(self) -> Tensor:
         """Return the weighted mean over the devices."""
-        found = torch.zeros_like(self.said[0][2])
+        found = torch.zeros(self.said[0][2].shape, dtype=torch.float64)
         for _, share, values in self.said:
-            found += values * share
+            found += values.to(torch.float64) * share
         return found / self.total
 
 
@@ -56,7 +58,7 @@ def places_of(name: str, updates: Sequence[Update], tensor: Tensor) -> Iterator[
     if not who:
         return
     if not any(name in update.slices for update in who):
-        yield Places(None, tuple((u, u.share(name), u.tensors[name].to(torch.float64)) for u in who))
+        yield Places(None, tuple((u, u.share(name), u.tensors[name]) for u in who))
         return
     cells = torch.stack([cells_of(update.slices.get(name), tensor) for update in who])
     wholes = [by_cell(whole_of(update, name, tensor)) for update in who]

@@ -109,7 +109,7 @@ class Scaffold(Strategy):
     def _moved(self, places: Places, now: Tensor) -> Tensor:
         moved = torch.zeros_like(now)
         for *_, trained in places.said:
-            moved += trained - now
+            moved += trained.to(torch.float64) - now
         return now + self.server_lr * moved / len(places.said)
 
     def sent(self, state: State, tensors: Weights) -> dict[str, Tensor]:

@@ -108,7 +108,7 @@ def test_places_are_grouped_by_who_trained_them() -> None:
     assert set(groups) == {(0,), (1,), (0, 1)}
     both = groups[0, 1]
     assert torch.equal(both.of(whole).flatten(), whole[:, 1])
-    assert all(torch.equal(values.flatten(), whole[:, 1].double()) for *_, values in both.said)
+    assert all(torch.equal(values.flatten().float(), whole[:, 1]) for *_, values in both.said)
     new = both.put(whole, torch.zeros(3, 1))
     assert torch.equal(new[:, [0, 2, 3]], whole[:, [0, 2, 3]])
     assert float(new[:, 1].abs().sum()) == 0.0
