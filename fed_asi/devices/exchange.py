@@ -7,7 +7,8 @@ what the codec makes of each tensor it trained, and the strategy's own tensors, 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -17,10 +18,13 @@ from fed_asi.devices.kept import ByKind
 from fed_asi.errors import UpdateError
 from fed_asi.fleets.aggregate import codec_of, strategy_of
 from fed_asi.fleets.config import RunConfig
+from fed_asi.strategies.aggregate import Slice, part_of
 from fed_asi.strategies.base import Strategy, extra_name
 from fed_asi.strategies.local import AtDevice
 
 RESIDUAL = "residual"
+Slices = Mapping[str, Slice]
+WHOLE: Slices = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +65,18 @@ class Exchange:
         return found
 
     def read(
-        self, sent: Mapping[str, Tensor], trained: Collection[str], tensors: Mapping[str, Tensor]
+        self,
+        sent: Mapping[str, Tensor],
+        trained: Collection[str],
+        tensors: Mapping[str, Tensor],
+        slices: Slices = WHOLE,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the tensors that a device means, and what came beside them, by name on the wire.
 
-        sent: its reply's. trained: what it says it trained. tensors: the weights it was sent.
-        Raises UpdateError, by name, for a piece that is missing, of another form, or stands for no finite tensor.
+        sent: its reply's. trained: what it says it trained. tensors: the weights it was sent, whole. slices: of those
+        of which it says it trained a part.
+        Raises UpdateError, by name, for a piece that is missing, of another form, or stands for no finite tensor, and
+        for a part that belongs nowhere.
         """
         left = dict(sent)
         names = [extra_name(kind, name) for kind in self.strategy.extras for name in trained]
@@ -77,7 +87,8 @@ class Exchange:
             raise UpdateError(f"surplus tensor {name}")
         found = {}
         for name in sorted(trained):
-            shape, start = tuple(tensors[name].shape), tensors[name]
+            start = part_of(name, slices.get(name), tensors[name])
+            shape = tuple(start.shape)
             keys = {piece: wire_name(piece, name) for piece in self.codec.pieces(shape)}
             pieces = {piece: left.pop(key) for piece, key in keys.items() if key in left}
             moved = self.codec.decode(name, pieces, shape)
@@ -88,11 +99,13 @@ class Exchange:
 class Upload:
     """One round of one device: its strategy's local part, and what becomes of its update.
 
-    given: what the device has when its round begins, by the names of what it trains.
+    given: what the device has when its round begins, by the names of what it trains; whole tensors. slices: of those of
+    which it trains a part: all that is done and held is of that part, and what is kept is whole again.
     """
 
-    def __init__(self, exchange: Exchange, given: AtDevice) -> None:
-        self._codec = exchange.codec
+    def __init__(self, exchange: Exchange, given: AtDevice, slices: Slices = WHOLE) -> None:
+        self._codec, self._whole, self._slices = exchange.codec, given, slices
+        given = _cut(given, slices)
         self.given, self.local = given, exchange.strategy.at_device(given)
         kept = given.kept.get(RESIDUAL, {}) if self._codec.error_feedback else {}
         self._others = {name: tensor for name, tensor in kept.items() if name not in given.start}
@@ -114,7 +127,7 @@ class Upload:
         left = self.local.finish(end, steps)
         sent = {extra_name(kind, name): t for kind, named in left.extra.items() for name, t in named.items()}
         if self._codec.whole:
-            return {**end, **sent}, left.kept
+            return {**end, **sent}, self._kept_whole(left.kept)
         residual = dict(self._others)
         for name, start in self.given.start.items():
             moved = (end[name].to(torch.float64) - start.to(torch.float64)).to(torch.float32)
@@ -124,4 +137,33 @@ class Upload:
             sent |= {wire_name(piece, name): tensor for piece, tensor in pieces.items()}
             if self._codec.error_feedback:
                 residual[name] = moved - self._codec.restored(pieces, tuple(start.shape))
-        return sent, {**left.kept, **({RESIDUAL: residual} if residual else {})}
+        return sent, self._kept_whole({**left.kept, **({RESIDUAL: residual} if residual else {})})
+
+    def _kept_whole(self, kept: ByKind) -> ByKind:
+        """Return what is kept with its parts put into what was kept before, or into zeros."""
+        return {
+            kind: {name: self._put(kind, name, tensor) for name, tensor in named.items()}
+            for kind, named in kept.items()
+        }
+
+    def _put(self, kind: str, name: str, tensor: Tensor) -> Tensor:
+        part = self._slices.get(name)
+        if part is None or name not in self._whole.start:
+            return tensor
+        before = self._whole.kept.get(kind, {}).get(name)
+        if before is None:
+            before = torch.zeros(self._whole.start[name].shape, dtype=tensor.dtype)
+        return before.index_copy(part.dim, part.index, tensor)
+
+
+def _cut(given: AtDevice, slices: Slices) -> AtDevice:
+    """Return what a device has, cut to the parts that it trains."""
+    if not slices:
+        return given
+
+    def cut(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        own = named.keys() & slices.keys() & given.start.keys()
+        return {**named, **{name: part_of(name, slices[name], named[name]) for name in own}}
+
+    sent, kept = ({kind: cut(named) for kind, named in one.items()} for one in (given.sent, given.kept))
+    return replace(given, start=cut(given.start), sent=sent, kept=kept)

@@ -69,7 +69,7 @@ def check_update(update: Update, reference: Weights, trained: Collection[str]) -
     for name in sorted(update.tensors):
         if name not in reference or name not in trained:
             raise UpdateError(f"surplus tensor {name}")
-        check_tensor(name, update.tensors[name], _part_of(name, update.slices.get(name), reference[name]))
+        check_tensor(name, update.tensors[name], part_of(name, update.slices.get(name), reference[name]))
     for name in sorted(set(update.slices) - set(update.tensors)):
         raise UpdateError(f"a part of {name} without its tensor")
     for name, factor in update.factors.items():
@@ -77,7 +77,7 @@ def check_update(update: Update, reference: Weights, trained: Collection[str]) -
             raise UpdateError(f"weight {factor} of {name} is no number from 0 to {MOST_FACTOR:g}")
 
 
-def _part_of(name: str, part: Slice | None, reference: Tensor) -> Tensor:
+def part_of(name: str, part: Slice | None, reference: Tensor) -> Tensor:
     """Return the part of a global tensor. Raises UpdateError where a slice is of no places of it."""
     if part is None:
         return reference

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -25,6 +25,16 @@ from fed_asi.strategies.fedprox import FedProx
 from fed_asi.strategies.scaffold import Scaffold
 
 SHAPES = {"w": (3, 4), "b": (3,)}
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Some places along a dimension."""
+
+    dim: int
+    index: Tensor
+
+
 SIZE = 4 * (12 + 3)
 
 
@@ -128,6 +138,39 @@ def test_without_error_feedback_nothing_is_kept() -> None:
     start = drawn(0)
     _, kept = Upload(Exchange(FedAvg(), TopK(error_feedback=False)), AtDevice(start, 0.1)).finish(drawn(1), 1)
     assert kept == {}
+
+
+@pytest.mark.parametrize("codec", [Plain(), Int8(error_feedback=True), TopK(share=0.5)], ids=str)
+@pytest.mark.parametrize("strategy", [FedProx(), Scaffold()], ids=str)
+def test_a_part_is_to_a_device_as_a_tensor_of_its_own(codec: Codec, strategy: object) -> None:
+    """Two rounds of some columns of w, other ones in each: sent, held and kept are as of a tensor of those columns."""
+    exchange, start = Exchange(strategy, codec), drawn(0)  # type: ignore[arg-type]
+    server, kept = {"variate": drawn(5, 0.1)}, {}
+    for round, columns in enumerate(([0, 2], [1, 2])):
+        parts = {"w": Channels(1, torch.tensor(columns))}
+        given = AtDevice(start, 0.1, server, kept)
+        alone = {kind: {**named, "w": named["w"][:, columns]} for kind, named in kept.items()}
+        cut = AtDevice({**start, "w": start["w"][:, columns]}, 0.1,
+                       {"variate": {**server["variate"], "w": server["variate"]["w"][:, columns]}}, alone)  # fmt: skip
+        end = {name: tensor + moved for (name, tensor), moved in zip(
+            cut.start.items(), (drawn(7 + round)["w"][:, columns], drawn(7 + round)["b"]), strict=True)}  # fmt: skip
+        ours, its = Upload(exchange, given, parts), Upload(exchange, cut)
+        assert ours.held_bytes == its.held_bytes
+        (sent, left), (expected, its_left) = ours.finish(end, 3), its.finish(end, 3)
+        assert sent.keys() == expected.keys()
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in sent.items())
+        found, _ = exchange.read(sent, ["w", "b"], start, parts)
+        its_found, _ = exchange.read(expected, ["w", "b"], cut.start)
+        assert all(torch.equal(tensor, its_found[name]) for name, tensor in found.items())
+        for kind, named in left.items():
+            assert torch.equal(named["w"][:, columns], its_left[kind]["w"])
+            others = [column for column in range(4) if column not in columns]
+            before = kept.get(kind, {}).get("w", torch.zeros(3, 4))
+            assert torch.equal(named["w"][:, others], before[:, others])
+        kept = left
+    if not codec.whole:
+        with pytest.raises(UpdateError, match="a part of w at places that are not ascending"):
+            exchange.read(sent, ["w", "b"], start, {"w": Channels(1, torch.tensor([2, 1]))})
 
 
 def test_what_is_unsent_of_a_tensor_outlives_a_round_without_it() -> None:
