@@ -34,7 +34,10 @@ def test_one_of_ones_own_runs_as_shown(
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path / "features"))
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    smaller = '"rounds=2", "cohort=2", "method.layers=1", "pretrain.epochs=1", "method.calibration_images=16"'
+    smaller = (
+        '"rounds=2", "cohort=2", "method.layers=1", "pretrain.epochs=1", "method.calibration_images=16", '
+    )
+    smaller += '"data.limit=150", "data.test_limit=40", "data.public=64", "sharding.minimum=2"'
     assert '"rounds=2"' in code
     code = code.replace('"rounds=2"', smaller).replace("runs/half-way", str(tmp_path / "own"))
     (tmp_path / "documented.py").write_text(code)
