@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from fed_asi.memory.arena.lifetimes import Lifetime
 
 ALIGNMENT = 16  # bytes: what the vector units of small processors read at once
-PLACINGS = 20_000  # of single tensors, at most, in the search for less memory than a fixed order finds
+LOOKS = (
+    1_000_000  # at pairs of places, in the search for less memory than a fixed order finds: about a second
+)
 
 
 def aligned(size: int, alignment: int) -> int:
@@ -111,7 +113,8 @@ def offsets(places: Sequence[Lifetime], alignment: int = ALIGNMENT) -> list[int]
 
 def _more(fitting: Fitting, order: list[int], at: int) -> Iterator[list[int]]:
     yield fitting.fit(fitting.longest_first(at))
-    yield from fitting.changed(order, PLACINGS // max(1, len(order)))
+    looks = sum(map(len, fitting.meets))  # of one fit
+    yield from fitting.changed(order, LOOKS // max(1, looks))
 
 
 def top(places: Sequence[Lifetime], found: Sequence[int], alignment: int = ALIGNMENT) -> int:

@@ -87,7 +87,7 @@ class _Memory:
 
 
 def _run(op: Op, memory: _Memory) -> None:
-    if torch.Tag.nondeterministic_seeded in op.call.tags:
+    if _draws(op):
         raise UnsupportedLayerError(
             f"{op.name} draws random numbers, so the step cannot be run again as it was"
         )
@@ -105,6 +105,18 @@ def _run(op: Op, memory: _Memory) -> None:
     for view, result in zip(op.outputs, results, strict=True):
         if view.storage in op.makes:
             memory.tensor(view).copy_(result)
+
+
+def _draws(op: Op) -> bool:
+    """Return whether an operation draws random numbers; attention does not where its dropout is 0."""
+    if torch.Tag.nondeterministic_seeded not in op.call.tags:
+        return False
+    names = [name.partition(":")[0] for name in arguments_of(op.call)[0]]
+    if "dropout_p" not in names:
+        return True
+    place = names.index("dropout_p")
+    dropout = op.args[place] if place < len(op.args) else op.kwargs.get("dropout_p", 0.0)
+    return bool(dropout != 0.0)
 
 
 def _in_place(op: Op, made: View, memory: _Memory) -> bool:

@@ -67,8 +67,9 @@ def record_step(
     weights at the step's end, or with gradients "applied" each as soon as its gradient is there; None: nothing does,
     and with "applied" gradient descent. The step recorded is the second one, so that momentum and warm factors are
     there. with_values: keep what `replay` needs, a copy of all weights among it.
-    Raises ConfigError where nothing is trained or the model cannot take x.
+    Raises ConfigError where nothing is trained, the model cannot take x, or x is more than a micro-batch.
     """
+    _check_one_micro_batch(model, len(x))
     model = copied(model).cpu()
     step = _Step(model, x.detach().cpu().clone(), y.detach().cpu().clone(), gradients, optimizer, loss)
     unsized = [name for name, _, state in layers.compressed_layers(model) if _sizes_follow_data(state)]
@@ -82,6 +83,15 @@ def record_step(
     with recorder:
         step.run(recorder)
     return step.finished(recorder)
+
+
+def _check_one_micro_batch(model: nn.Module, images: int) -> None:
+    for name, _, state in layers.compressed_layers(model):
+        if state.micro_batch is not None and images > state.micro_batch:
+            raise ConfigError(
+                f"{name} takes micro-batches of {state.micro_batch} side by side, which no device does, and x has "
+                f"{images}: plan the arena of one micro-batch, x[:{state.micro_batch}]"
+            )
 
 
 def _sizes_follow_data(state: layers.LayerState) -> bool:

@@ -117,6 +117,22 @@ def test_a_trace_without_values_cannot_be_run_again() -> None:
         replay(trace, {}, 0)
 
 
+class Attention(nn.Module):
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.mix, self.head = nn.MultiheadAttention(4, 2, dropout, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.mix(x, x, x, need_weights=False)[0].mean(1))
+
+
+def test_attention_is_run_again_where_its_dropout_is_off() -> None:
+    x, y = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1])
+    assert proved(record_step(Attention(0.0), x, y, with_values=True)).equal
+    with pytest.raises(UnsupportedLayerError, match="draws random numbers"):
+        proved(record_step(Attention(0.5), x, y, with_values=True))
+
+
 def test_random_numbers_cannot_be_drawn_again() -> None:
     net = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5)).train()
     trace = record_step(net, torch.ones(2, 4), torch.zeros(2, dtype=torch.long), with_values=True)

@@ -88,6 +88,13 @@ def test_nothing_trained_is_refused() -> None:
         record_step(net, torch.ones(1, 3), torch.zeros(1, dtype=torch.long))
 
 
+def test_more_than_a_micro_batch_is_refused() -> None:
+    tail = tail_of("tiny", Vanilla(), batch=4, micro_batch=2)
+    with pytest.raises(ConfigError, match=r"micro-batches of 2 side by side.* x has 4: .*x\[:2\]"):
+        record_step(tail.model, tail.x, tail.y)
+    record_step(tail.model, tail.x[:2], tail.y[:2])
+
+
 def test_a_model_that_fails_is_one_line_that_names_it() -> None:
     class Failing(nn.Linear):
         def forward(self, input: Tensor) -> Tensor:
