@@ -20,7 +20,13 @@ from fed_asi.memory.device import DeviceMemory
 from fed_asi.methods import ASI, HOSVD, BiasOnly, GradientFilter, Method, Quantized, Vanilla
 from fed_asi.training.steps import training_mode_
 
-NETWORKS = {"mcunet": 128, "mobilenet_v2": 224, "resnet18": 224, "resnet34": 224}
+# name -> (resolution, micro-batches)
+NETWORKS = {
+    "mcunet": (128, (1, 16)),
+    "mobilenet_v2": (224, (1,)),
+    "resnet18": (224, (1,)),
+    "resnet34": (224, (1,)),
+}
 FORMS: dict[str, Method | None] = {
     "plain PyTorch": None,
     "inputs whole": Vanilla(),
@@ -49,7 +55,6 @@ COLUMNS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
-    parser.add_argument("--micro-batches", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--layers", type=int, default=4)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -71,9 +76,10 @@ def main() -> None:
 
 def row(name: str, method: Method | None, size: int, layers: int, seconds: list[float]) -> list[str]:
     """Return the cells of one form; `seconds` gets what each plan took."""
-    model = models.build(name, 10, resolution=NETWORKS[name]).eval()
+    pixels, _ = NETWORKS[name]
+    model = models.build(name, 10, resolution=pixels).eval()
     trained = tune_last_(model, layers)
-    x = torch.randn(size, 3, NETWORKS[name], NETWORKS[name], generator=torch.Generator().manual_seed(0))
+    x = torch.randn(size, 3, pixels, pixels, generator=torch.Generator().manual_seed(0))
     y = torch.arange(size) % 10
     trunk, tail = cut(model, {key.rpartition(".")[0] for key in trained}, x[:1])
     training_mode_(tail)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -53,6 +55,13 @@ def test_the_phase_that_needs_more_is_named_with_its_largest_tensors() -> None:
     assert "the trunk needs more" in text
     assert "RAM" in text
     assert found.largest(1)[0].name in text
+
+
+def test_the_documents_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "memory_of_a_device.md").read_text()
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.S | re.M)
+    exec(compile(block, "memory_of_a_device.md", "exec"), {"__name__": "example"})
+    assert "needs more" in capsys.readouterr().out
 
 
 def test_a_model_trained_whole_has_no_trunk() -> None:
