@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 
 import torch
@@ -61,21 +62,22 @@ def main() -> None:
     print(HEADING)
     seconds: list[float] = []
     for name in chosen.networks:
-        for size in chosen.micro_batches:
-            print(
-                f"\n### {name}, {NETWORKS[name]}x{NETWORKS[name]}, last {chosen.layers}, micro-batch {size}\n"
-            )
+        pixels, sizes = NETWORKS[name]
+        for size in sizes:
+            print(f"\n### {name}, {pixels}x{pixels}, last {chosen.layers} convolutions, micro-batch {size}\n")
             print(f"| KiB | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}")
             for form, method in FORMS.items():
                 print(
                     f"| {form} | {' | '.join(row(name, method, size, chosen.layers, seconds))} |", flush=True
                 )
     took = statistics.median(seconds)
-    print(f"\nA plan took {took:.2f} s in the median of {len(seconds)}, and {max(seconds):.1f} s at most.")
+    print(
+        f"a plan: {took:.2f} s in the median, {max(seconds):.2f} at most, of {len(seconds)}", file=sys.stderr
+    )
 
 
 def row(name: str, method: Method | None, size: int, layers: int, seconds: list[float]) -> list[str]:
-    """Return the cells of one form; `seconds` gets what each plan took."""
+    """Return the cells of one form; `seconds` gets the processor time of each plan, trunk and tail."""
     pixels, _ = NETWORKS[name]
     model = models.build(name, 10, resolution=pixels).eval()
     trained = tune_last_(model, layers)
@@ -87,9 +89,9 @@ def row(name: str, method: Method | None, size: int, layers: int, seconds: list[
         compress_(tail, method)
     found: dict[str, DeviceMemory] = {}
     for rule in ("held", "accumulated", "applied"):
-        start = time.perf_counter()
+        start = time.process_time()
         found[rule] = device_memory(tail, x, y, trunk=trunk, gradients=rule, of_this_batch=True)  # type: ignore[arg-type]
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     with torch.no_grad():
         features = trunk(x)
     held, applied = found["held"].step, found["applied"].step
