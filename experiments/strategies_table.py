@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fed_asi.results.estimate import estimate
-from fed_asi.results.store import RunStore
+from fed_asi.results.store import RunStore, is_begun
 from fed_asi.studies.grid import expand
 from fed_asi.studies.study_file import load_study
 
@@ -32,6 +32,14 @@ class Row:
     down: float
     held: int  # the largest, as is kept
     kept: int
+
+
+def is_finished(folder: Path) -> bool:
+    """Return whether a folder has a finished run."""
+    if not is_begun(folder):
+        return False
+    with RunStore.read(folder) as store:
+        return store.run().status == "finished"
 
 
 def row_of(folder: Path) -> Row:
@@ -88,7 +96,8 @@ def main() -> None:
     study = load_study(given.study)
     variants: dict[str, dict[int, Row]] = {}
     for run in expand(study, given.folder / "runs"):
-        variants.setdefault(run.cell.variant, {})[run.cell.seed] = row_of(run.cell.folder)
+        if is_finished(run.cell.folder):  # a study that goes on has gaps
+            variants.setdefault(run.cell.variant, {})[run.cell.seed] = row_of(run.cell.folder)
     print("\n".join(lines(variants, study.baseline)))
 
 

@@ -19,5 +19,8 @@ def test_a_line_a_variant(tmp_path: Path) -> None:
     assert first == "| fedavg | 60.0 ± 24.8 |  | 20.0 ± 0.0 | 2.0 | 1.0 | 0.0 | 0.0 |"
     assert second == "| other | 70.0 ± 24.8 | +10.0 ± 0.0 | 20.0 ± 0.0 | 1.0 | 1.0 | 0.5 | 0.2 |"
     made = found["row_of"](make(tmp_path / "made"))
+    assert found["is_finished"](tmp_path / "made")
+    assert not found["is_finished"](make(tmp_path / "half", finish=False))
+    assert not found["is_finished"](tmp_path / "none")
     assert made.accuracy == 0.9 - 0.7 / 4
     assert (made.up, made.held, made.kept) == (0.0, 0, 0)
