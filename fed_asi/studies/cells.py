@@ -34,7 +34,7 @@ class StudyRuns:
     """A study as its statistics see it.
 
     baseline: the variant that others are held against; None: none. target: the accuracy (0 to 1) whose cost is asked;
-    None: not asked.
+    None: not asked. kind: what is asked first, "quality", "cost" or "robustness".
     """
 
     name: str
@@ -42,3 +42,4 @@ class StudyRuns:
     cells: tuple[Cell, ...]
     baseline: str | None = None
     target: float | None = None
+    kind: str = "quality"
