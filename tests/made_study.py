@@ -27,7 +27,7 @@ def run(
     """One run of two groups, whose accuracy rises in equal steps to `final`."""
     groups = (
         GroupConfig(name="edge", count=2, budget=budget),
-        GroupConfig(name="phone", count=1, budget=None),
+        GroupConfig(name="phone", count=1, budget=budget),
     )
     return make(
         folder,

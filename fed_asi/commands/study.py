@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from fed_asi.commands.console import LOST, OK, STOPPED, say, show, stop_on_signals
+from fed_asi.commands.console import LOST, OK, STOPPED, console, say, show, stop_on_signals
 from fed_asi.errors import ConfigError, FedAsiError, RunError
 from fed_asi.texts import command_line, visible
 
@@ -54,7 +54,7 @@ def main(given: argparse.Namespace) -> int:
     from fed_asi.studies.agenda import Limits, agenda, recorded
 
     if given.report:
-        return _report(recorded(study, folder, given.data_dir), given.results or folder)
+        return _report(recorded(study, folder, given.data_dir), given.results or folder, _line(given))
     limits = Limits(given.only, given.jobs, given.yes, given.retry, given.ray_address is not None)
     found = agenda(study, folder, limits, given.data_dir, given.weights_dir)
     for line in found.lines():
@@ -87,7 +87,7 @@ def _done(found: Agenda, given: argparse.Namespace) -> int:
         return LOST
     finally:
         lock.release()
-    code = _report(study_runs(folder), given.results or folder)
+    code = _report(study_runs(folder), given.results or folder, _line(given))
     for line in found.gap_lines():
         say(line)
     return LOST if found.gap_lines() else code
@@ -130,15 +130,27 @@ def _again(given: argparse.Namespace) -> str:
     return command_line([*words, *(["--yes"] if given.yes else [])])
 
 
-def _report(runs: StudyRuns, folder: Path) -> int:
+def _line(given: argparse.Namespace) -> str:
+    """Return the line that makes this report, for its readers: with names for the folders of this machine."""
+    words: list[object] = ["fed-asi", "study", given.study]
+    words += ["--data-dir", "DATA"] if given.data_dir is not None else []
+    words += ["--weights-dir", "WEIGHTS"] if given.weights_dir is not None else []
+    return command_line(words)
+
+
+def _report(runs: StudyRuns, folder: Path, command: str) -> int:
     """Write the report of the runs there are, and say where it is."""
+    from fed_asi.studies.findings import find
     from fed_asi.studies.report import write_report
+    from fed_asi.studies.tables import text_table
 
     if all(cell.gap is not None for cell in runs.cells):
         say(f"no run of {runs.name} is finished: there is nothing to report yet")
         return LOST
     try:
-        show(f"report: {visible(write_report(runs, folder))}")
+        found = find(runs)
+        console().print(text_table(found))
+        show(f"report: {visible(write_report(found, folder, command)[0])}")
     except FedAsiError as error:
         say(f"fed-asi: the runs are done, but not their report: {error}")
         return LOST

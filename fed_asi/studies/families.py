@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fed_asi.errors import ConfigError
 from fed_asi.studies.cells import Setting
@@ -15,18 +15,23 @@ Settings = Mapping[str, Setting]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One variant of a family; label: the size that tells it from the others."""
+    """One variant of a family. label, size: the setting that tells it from the others, as written and as a number."""
 
     variant: str
     label: str
+    size: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Variants that differ in one size, the smallest first; one that differs from all others in more is alone."""
+    """Variants that differ in one size, the smallest first; one that differs from all others in more is alone.
+
+    key: the setting that is the size; None for one that is alone.
+    """
 
     label: str
     steps: tuple[Step, ...]
+    key: str | None = None
 
 
 def families(settings: Mapping[str, Settings]) -> tuple[Family, ...]:
@@ -45,7 +50,7 @@ def families(settings: Mapping[str, Settings]) -> tuple[Family, ...]:
     ]
     made = [_family(members, ladder, varied, settings) for members in names]
     if len({one.label for one in made}) < len(made):
-        made = [Family(_ends(one), one.steps) for one in made]
+        made = [replace(one, label=_ends(one)) for one in made]
     return tuple(made)
 
 
@@ -60,8 +65,8 @@ def _family(
         return _alone(names[0])
     held = settings[names[0]]
     label = ", ".join(_said(key, held[key]) for key in varied if key in held)
-    ordered = sorted(names, key=lambda name: _size(settings[name][ladder]) or 0.0)
-    return Family(label or ladder, tuple(Step(name, text(settings[name][ladder])) for name in ordered))
+    steps = [Step(name, text(settings[name][ladder]), _size(settings[name][ladder])) for name in names]
+    return Family(label or ladder, tuple(sorted(steps, key=lambda one: one.size or 0.0)), ladder)
 
 
 def _ends(one: Family) -> str:

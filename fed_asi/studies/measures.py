@@ -13,8 +13,8 @@ from typing import Literal
 from fed_asi.errors import ConfigError
 from fed_asi.studies.statistics import ANYTHING, Bounds
 
-Unit = Literal["share", "bytes", "seconds", "joules", "rounds"]
-SHARE: Bounds = (0.0, 1.0)
+Unit = Literal["share", "points", "bytes", "seconds", "joules", "rounds"]  # points: shares less shares
+BOUNDS: dict[str, Bounds] = {"share": (0.0, 1.0), "points": (-1.0, 1.0)}
 NOT_NEGATIVE: Bounds = (0.0, ANYTHING[1])
 
 
@@ -46,7 +46,7 @@ class Measure:
     @property
     def bounds(self) -> Bounds:
         """The least and the most that it can be."""
-        return SHARE if self.unit == "share" else NOT_NEGATIVE
+        return BOUNDS.get(self.unit, NOT_NEGATIVE)
 
     def way(self, columns: frozenset[str]) -> Way | None:
         """Return how a run with these columns says it; None where it cannot."""
@@ -100,6 +100,14 @@ def _over_devices(function: str, column: str) -> Way:
 # The clock of a run whose rounds follow each other: a round lasts until its last device has replied.
 _CLOCK = (_rounds("sim_seconds"), _over_devices("max", "sim_seconds"))
 _ENERGY = (_rounds("energy_joules"), _over_devices("sum", "energy_joules"))
+_TWINS = Way(
+    "SELECT avg(accuracy_after - twin_accuracy_after) FROM device_rounds WHERE outcome = 'trained'",
+    ("device_rounds.twin_accuracy_after",),
+)
+_CAPTURED = Way(
+    "SELECT avg(gradient_captured) FROM device_rounds WHERE outcome = 'trained'",
+    ("device_rounds.gradient_captured",),
+)
 _BEST = Way("SELECT max(accuracy) FROM rounds", ("rounds.accuracy",))
 _TRAINED = Way(
     "SELECT CAST(sum(trained) AS REAL) / nullif(sum(asked), 0) FROM rounds",
@@ -117,14 +125,17 @@ FLASH = register(Measure("flash_bytes", "flash", "bytes", "less", _largest("flas
 BYTES_UP = register(Measure("bytes_up", "bytes up", "bytes", "less", (_rounds("bytes_up"),), spent=True))
 SIM_SECONDS = register(Measure("sim_seconds", "simulated time", "seconds", "less", _CLOCK, spent=True))
 ENERGY = register(Measure("energy_joules", "energy", "joules", "less", _ENERGY, spent=True))
+ROUNDS = Measure("rounds", "rounds", "rounds", None, (_rounds("1"),), spent=True, headline=False)
 for _measure in (
+    ROUNDS,
     Measure("best_accuracy", "best round", "share", "more", (_BEST,), headline=False),
+    Measure("twin_difference", "against twins", "points", "more", (_TWINS,), headline=False),
+    Measure("gradient_captured", "gradient captured", "share", "more", (_CAPTURED,), headline=False),
     Measure("planned_bytes", "planned bytes", "bytes", "less", _largest("planned_bytes"), headline=False),
     Measure("published_bytes", "papers' count", "bytes", "less", _largest("published_bytes"), headline=False),
     Measure(
         "bytes_down", "bytes down", "bytes", "less", (_rounds("bytes_down"),), spent=True, headline=False
     ),
-    Measure("rounds", "rounds", "rounds", None, (_rounds("1"),), spent=True, headline=False),
     Measure(
         "host_seconds", "host time", "seconds", None, (_rounds("host_seconds"),), spent=True, headline=False
     ),

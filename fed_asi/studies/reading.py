@@ -43,6 +43,9 @@ class Reading:
     cohorts: Mapping[int, str]
     versions: Mapping[str, str]
     missing: tuple[str, ...]
+    shared: Mapping[
+        str, float
+    ]  # group -> the last shared model's accuracy on all of its devices' held-out images
 
     def spent_to(self, target: float, measure: Measure) -> float | None:
         """Return what it took until the first evaluation at or above the target; None: never reached, or unknown."""
@@ -56,6 +59,11 @@ class Reading:
 _GROUPS = """
 SELECT group_name, count(round), total(outcome = 'trained') FROM devices LEFT JOIN device_rounds USING (partition_id)
 GROUP BY group_name ORDER BY min(devices.partition_id)
+"""
+
+_SHARED = """
+SELECT group_name, accuracy FROM group_rounds
+WHERE round = (SELECT max(round) FROM group_rounds) AND accuracy IS NOT NULL
 """
 
 _OUTCOMES = "SELECT outcome, count(*) FROM device_rounds GROUP BY outcome ORDER BY outcome"
@@ -89,6 +97,7 @@ def read_run(folder: Path) -> Reading:
             {round: _digest([who]) for round, who in store.select(_COHORTS)},
             store.run().versions,
             tuple(store.missing()),
+            dict(store.select(_SHARED)),
         )
 
 

@@ -13,12 +13,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from statistics import stdev
 
-import numpy as np
 from scipy import stats
 
-CONFIDENCE = 0.95
-FEWEST_SEEDS = 3
+from fed_asi.results import estimate as by_t
+
+FEWEST_SEEDS = by_t.FEWEST
 ROUNDING = 1e-12  # relative to the values: a spread below it is how floats were written, not a spread
 
 Bounds = tuple[float, float]
@@ -73,12 +74,14 @@ def estimate(values: Sequence[float], bounds: Bounds = ANYTHING) -> Estimate:
         point = float(values[0])
         interval = (point, point) if len(values) >= FEWEST_SEEDS else (None, None)
         return Estimate(len(values), point, 0.0 if len(values) > 1 else None, *interval)
-    held = np.asarray(values, dtype=np.float64)
-    mean, se = float(held.mean()), float(stats.sem(held))
-    if len(values) < FEWEST_SEEDS:
-        return Estimate(len(values), mean, se)
-    low, high = stats.t.interval(CONFIDENCE, len(values) - 1, loc=mean, scale=se)
-    return Estimate(len(values), mean, se, max(float(low), bounds[0]), min(float(high), bounds[1]))
+    found = by_t.estimate(values)
+    if found is None or len(values) == 1:
+        return Estimate(len(values), float(values[0]))
+    se = stdev(values) / math.sqrt(len(values))
+    if found.half is None:
+        return Estimate(found.count, found.mean, se)
+    low, high = max(found.mean - found.half, bounds[0]), min(found.mean + found.half, bounds[1])
+    return Estimate(found.count, found.mean, se, low, high)
 
 
 def compare(values: Mapping[str, Mapping[int, float]], baseline: str) -> dict[str, Difference]:
@@ -133,7 +136,7 @@ def _without_spread(count: int, step: float, sizes: Sequence[float]) -> Differen
 
 
 def _judged(one: Difference) -> Difference:
-    if one.corrected_p is None or one.corrected_p >= 1 - CONFIDENCE:
+    if one.corrected_p is None or one.corrected_p >= 1 - by_t.LEVEL:
         return one
     if one.low is not None and one.low > 0:
         return replace(one, verdict=Verdict.HIGHER)

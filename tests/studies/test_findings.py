@@ -47,6 +47,8 @@ def test_what_no_run_has_is_not_there(found):
         "flash_bytes",
         "sim_seconds",
         "energy_joules",
+        "twin_difference",
+        "gradient_captured",
     }
     assert found.rows[SAVED]["plain"].difference is None
     assert found.rows[SAVED]["lone"].values == {0: 400_000 - 200}
