@@ -165,6 +165,11 @@ HELD = {
     "fed_asi.workplace.profiling": "workplace/test_prepare.py",
     "fed_asi.studies.cells": "studies/test_grid.py",
     "fed_asi.studies.keys": "studies/test_grid.py",
+    "fed_asi.studies.curves": "studies/test_figures.py",
+    "fed_asi.studies.drawing": "studies/test_figures.py",
+    "fed_asi.studies.frontier": "studies/test_figures.py",
+    "fed_asi.studies.method": "studies/test_page.py",
+    "fed_asi.studies.participation": "studies/test_figures.py",
 }
 
 

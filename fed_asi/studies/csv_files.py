@@ -1,4 +1,7 @@
-"""A study's numbers as tidy CSV, unrounded: a row a variant and measure, a row a run and measure, a row a round."""
+"""A study's numbers as tidy CSV, unrounded: a row a variant and measure, a row a run and measure, a row a round.
+
+Names are as they are shown everywhere, on one line each: not every reader of CSV takes line ends and zeros in a cell.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from fed_asi.studies.families import text
 from fed_asi.studies.findings import Cost, Findings, Row
 from fed_asi.studies.measures import CURVES
 from fed_asi.studies.statistics import Difference, Estimate
+from fed_asi.texts import visible
 
 Value = str | int | float | None
 ESTIMATE = tuple(one.name for one in fields(Estimate))[1:]
@@ -123,6 +127,6 @@ def _settings(found: Findings) -> Mapping[str, list[Value]]:
 def _written(head: Iterable[str], rows: Iterable[Sequence[Value]]) -> str:
     held = io.StringIO()
     writer = csv.writer(held, lineterminator="\n")
-    writer.writerow(list(head))
-    writer.writerows(rows)
-    return held.getvalue().encode(errors="backslashreplace").decode()
+    writer.writerow([visible(one) for one in head])
+    writer.writerows([visible(one) if isinstance(one, str) else one for one in row] for row in rows)
+    return held.getvalue()

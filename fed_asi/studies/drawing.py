@@ -25,8 +25,9 @@ from matplotlib.transforms import Bbox
 
 from fed_asi.results.drawing import GRID, INK, bytes_axis, percent_axis
 from fed_asi.studies.measures import Unit
-from fed_asi.studies.wording import Wording
+from fed_asi.studies.wording import SCALES, Wording
 
+ON_DARK, ON_LIGHT = "#fefefe", "#101010"  # on what has the same colour by day and by night
 PAPER, FAINT = "#ffffff", "#98a5b0"
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", INK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
@@ -64,7 +65,7 @@ def ladder_looks(count: int) -> list[Look]:
     """Return looks for the steps of a size: the larger, the brighter; also in grey."""
     shades = colormaps["cividis"]
     return [
-        Look(to_hex(shades(0.9 * i / max(1, count - 1))), MARKERS[i % 8], DASHES[i // 8 % 4])
+        Look(to_hex(shades(0.05 + 0.7 * i / max(1, count - 1))), MARKERS[i % 8], DASHES[i // 8 % 4])
         for i in range(count)
     ]
 
@@ -141,8 +142,18 @@ def cost_axis(axes: Axes, unit: Unit, values: Sequence[float] = ()) -> None:
         axes.xaxis.set_major_locator(
             MultipleLocator(2.0 ** math.floor(math.log2(max(4.0, *axes.get_xlim()) / 3)))
         )
+    elif unit in SCALES and axes.get_xscale() == "linear":
+        axes.xaxis.set_major_locator(MultipleLocator(_step(unit, axes.get_xlim()[1])))
     words = Wording(unit)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words.value(value).replace(".0 ", " ")))
+
+
+def _step(unit: Unit, most: float) -> float:
+    """Return the distance of three to eight ticks, round in the unit in which the values up to `most` are written."""
+    scale = next((one for one, _ in SCALES[unit] if most / 3 >= one), 1.0)
+    wanted = max(most / scale, 1e-9) / 3.5
+    power = 10.0 ** math.floor(math.log10(wanted))
+    return scale * power * max(one for one in (1, 2, 5) if one * power <= wanted)
 
 
 def share_axis(axes: Axes) -> None:

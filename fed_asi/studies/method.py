@@ -19,15 +19,16 @@ def method(found: Findings) -> Iterator[str]:
     )
     yield (
         "Means are over seeds. Intervals: 95 %, Student's t over seeds, cut to what the measure can be; for each "
-        f"number alone. Fewer than {FEWEST_SEEDS} seeds: no interval. With three seeds it is 4.3 standard errors to each side "
-        "and takes the seeds' values to be near normal, which three values cannot show; a bootstrap of three values "
-        "would cover far less than it says."
+        f"number alone. Fewer than {FEWEST_SEEDS} seeds: no interval. With three it is 4.3 standard errors to each "
+        "side and takes the seeds' values to be near normal, which three values cannot show; a bootstrap of three "
+        "values would cover far less than it says."
     )
     if found.study.baseline is not None:
         yield (
             f"Differences from the baseline \u201c{found.study.baseline}\u201d are paired: seed by seed, over the "
             "seeds that both have (their number stands with the difference where it is less), by a two-sided paired "
-            "t-test. For each measure, the p-values of all variants are corrected together by Holm's way. \u201cHigher\u201d and "
+            "t-test. For each measure, the p-values of all variants are corrected together by Holm's way. "
+            "\u201cHigher\u201d and "
             "\u201clower\u201d need a corrected p below 0.05 and an interval without zero; all else is \u201cnot told "
             "apart\u201d, which is not the same as equal. Where every seed differs by the same amount there is no "
             "spread that a test could use, and only the amount is said."

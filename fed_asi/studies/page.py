@@ -5,18 +5,18 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Iterator, Sequence
 
-from fed_asi.results.drawing import GRID, INK
+from fed_asi.results.drawing import INK
 from fed_asi.results.html_page import document, escape, listing, said
-from fed_asi.studies.drawing import FAINT, PAPER, Picture
+from fed_asi.studies.drawing import PAPER, Picture
 from fed_asi.studies.figures import Pictures
 from fed_asi.studies.findings import Findings
 from fed_asi.studies.method import method
+from fed_asi.studies.night import NIGHT, by_day_and_night
 from fed_asi.studies.sentences import answer
 from fed_asi.studies.statistics import Verdict
 from fed_asi.studies.tables import Entry, Table, gap_lines, tables
 from fed_asi.studies.wording import seeds
 
-NIGHT = {INK: "#dfe6ec", PAPER: "#1b232b", GRID: "#2f3a44", FAINT: "#7c8a96"}  # of a figure's colours
 STYLE = f"""
 :root {{ color-scheme: light dark; --good: #00694c; }}
 @media (prefers-color-scheme: dark) {{ :root {{ --ink: {NIGHT[INK]}; --soft: #9fb0be; --paper: {NIGHT[PAPER]};
@@ -79,18 +79,6 @@ def _figures(pictures: Iterable[Picture]) -> str:
         for one in pictures
     )
     return f'<div class="figures">{shown}</div>' if shown else ""
-
-
-def by_day_and_night(svg: bytes) -> bytes:
-    """Return a figure whose paper, ink and lines are light where the reader's page is dark."""
-    text = svg.decode()
-    day = "".join(f"--c{i}: {color};" for i, color in enumerate(NIGHT))
-    night = "".join(f"--c{i}: {color};" for i, color in enumerate(NIGHT.values()))
-    for i, color in enumerate(NIGHT):
-        text = text.replace(f": {color}", f": var(--c{i})")
-    style = f"<style>:root{{{day}}}@media (prefers-color-scheme: dark){{:root{{{night}}}}}</style>"
-    head, mark, rest = text.partition("<defs>")
-    return f"{head}{style}{mark}{rest}".encode()
 
 
 def _table(found: Findings, table: Table) -> str:

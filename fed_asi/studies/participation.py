@@ -10,14 +10,25 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from fed_asi.results.drawing import BAD, INK, shown
-from fed_asi.studies.drawing import COLORS, FAINT, PAPER, SMALL, Picture, canvas, capital, cost_axis, picture
+from fed_asi.studies.drawing import (
+    COLORS,
+    FAINT,
+    ON_DARK,
+    ON_LIGHT,
+    PAPER,
+    SMALL,
+    Picture,
+    canvas,
+    capital,
+    cost_axis,
+    picture,
+)
 from fed_asi.studies.findings import Cost, Findings
 from fed_asi.studies.measures import BYTES_UP, ENERGY, ROUNDS, SIM_SECONDS, Measure
 
 COSTS = (ROUNDS, BYTES_UP, SIM_SECONDS, ENERGY)
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "+++", "ooo", "|||")
 ROW = 0.23  # inches
-ON_DARK, ON_LIGHT = "#fefefe", "#101010"  # on cells that are the same by night
 
 
 def costs(found: Findings) -> Iterator[Picture]:

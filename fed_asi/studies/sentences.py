@@ -159,7 +159,10 @@ def _costs(found: Findings) -> Iterator[str]:
     if not costs:
         return
     target = f"{100 * (found.study.target or 0):.4g} %"
-    medians = {name: cost.median for name, cost in costs.items() if cost.median is not None}
+    enough = {name for name, cost in costs.items() if len(cost.values) >= FEWEST_SEEDS} or costs.keys()
+    medians = {
+        name: cost.median for name, cost in costs.items() if cost.median is not None and name in enough
+    }
     if not any(cost.reached for cost in costs.values()):
         yield f"No run reached {target}."
         return
@@ -167,11 +170,13 @@ def _costs(found: Findings) -> Iterator[str]:
     if medians:
         least = min(medians.values())
         names = [quoted(name) for name, median in medians.items() if median == least]
-        yield f"{target} took the fewest rounds, {words.value(least)} in the median, with {_some(names)}."
+        yield f"{target} took the fewest rounds with {_some(names)}: {words.value(least)} in the median."
     partly = sum(0 < cost.reached < len(cost.values) for cost in costs.values())
     never = sum(not cost.reached for cost in costs.values())
-    if partly or never:
-        yield f"Of {len(costs)} variants, {never} never reached {target}, and {partly} not with every seed."
+    parts = [f"{never} never reached {target}"] if never else []
+    parts += [f"{partly} reached {target} not with every seed"] if partly else []
+    if parts:
+        yield f"Of {len(costs)} variants, {' and '.join(parts)}."
 
 
 def _some(names: Sequence[str]) -> str:
@@ -192,7 +197,7 @@ def _reserves(found: Findings, rows: Rows) -> Iterator[str]:
         yield f"Too few seeds to conclude anything: {_some(few)}."
     if found.gaps:
         total = len(found.study.cells)
-        yield f"{len(found.gaps)} of {total} runs are missing."
+        yield f"{len(found.gaps)} of {total} runs {'is' if len(found.gaps) == 1 else 'are'} missing."
 
 
 def _more(count: int) -> str:

@@ -13,7 +13,7 @@ from fed_asi.units import format_bytes
 
 MINUS = "\u2212"
 PERCENT: dict[str, str] = {"share": "%", "points": "points"}
-_STEPS = {"seconds": ((3600, "h"), (60, "min"), (1, "s")), "joules": ((1e6, "MJ"), (1e3, "kJ"), (1, "J"))}
+SCALES = {"seconds": ((3600, "h"), (60, "min"), (1, "s")), "joules": ((1e6, "MJ"), (1e3, "kJ"), (1, "J"))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Wording:
             return format_bytes(round(value))
         if self.unit == "rounds":
             return f"{value:.1f}".removesuffix(".0")
-        scale, name = next((one for one in _STEPS[self.unit] if abs(value) >= one[0]), _STEPS[self.unit][-1])
+        scale, name = next((one for one in SCALES[self.unit] if abs(value) >= one[0]), SCALES[self.unit][-1])
         return f"{value / scale:.3g} {name}" if abs(value / scale) < 999.5 else f"{value / scale:.0f} {name}"
 
     def change(self, value: float) -> str:
