@@ -178,11 +178,11 @@ def _plus(values, steps):
     return {seed: value + steps[seed] for seed, value in values.items()}
 
 
-def covered(ways, count: int, draws: int = 4000) -> float:
-    """The share of samples of `count` normal values whose interval holds the true mean, 0."""
+def covered(interval, draw, mean: float = 0.0, draws: int = 1000) -> float:
+    """The share of samples of three values whose 95 % interval holds the true mean."""
     rng = np.random.default_rng(0)
-    low, high = ways(rng.normal(size=(draws, count)), rng)
-    return float(np.mean((low <= 0) & (high >= 0)))
+    low, high = interval(draw(rng, (draws, 3)), rng)
+    return float(np.mean((low <= mean) & (high >= mean)))
 
 
 def by_t(samples, _rng):
@@ -190,15 +190,27 @@ def by_t(samples, _rng):
     return np.array([one.low for one in found]), np.array([one.high for one in found])
 
 
-def by_bootstrap(samples, rng):
-    picks = rng.integers(0, samples.shape[1], (999, samples.shape[1]))
-    means = samples[:, picks].mean(axis=2)
-    return np.quantile(means, 0.025, axis=1), np.quantile(means, 0.975, axis=1)
+def by_bootstrap(method):
+    def interval(samples, rng):
+        how = {"axis": 1, "n_resamples": 499, "method": method, "random_state": rng}
+        return stats.bootstrap((samples,), np.mean, **how).confidence_interval
+
+    return interval
 
 
-def test_the_interval_covers_what_it_says_with_three_seeds_and_the_bootstrap_does_not():
-    assert covered(by_t, 3, 1500) == pytest.approx(0.95, abs=0.02)
-    assert covered(by_bootstrap, 3) < 0.8
+def normal(rng, shape):
+    return rng.normal(size=shape)
+
+
+def skewed(rng, shape):
+    return rng.lognormal(sigma=0.5, size=shape)
+
+
+def test_the_interval_covers_what_it_says_with_three_seeds_and_a_bootstrap_does_not():
+    assert covered(by_t, normal) == pytest.approx(0.95, abs=0.02)
+    assert covered(by_t, skewed, math.exp(0.125)) == pytest.approx(0.92, abs=0.02)
+    assert covered(by_bootstrap("percentile"), normal) < 0.8
+    assert covered(by_bootstrap("BCa"), normal, draws=400) < 0.8
 
 
 def test_wilcoxons_test_can_show_nothing_below_six_seeds():
