@@ -120,13 +120,22 @@ def _costs(found: Findings) -> Table | None:
 def _cost(words: Wording, cost: Cost) -> Entry:
     """Return the mean where every run got there; else the median, where more than half did, and how many."""
     if cost.estimate is not None:
-        return Entry(words.value(cost.estimate.mean), under_estimate(words, cost.estimate))
+        parts = [under_estimate(words, cost.estimate), _cost_change(words, cost)]
+        return Entry(words.value(cost.estimate.mean), "; ".join(filter(None, parts)))
     if not cost.values:
         return Entry(NONE)
     there = f"{cost.reached} of {len(cost.values)} got there"
     if cost.median is None:
         return Entry("not reached", there if cost.reached else f"in {seeds(len(cost.values))}")
     return Entry(words.value(cost.median), f"median, {there}")
+
+
+def _cost_change(words: Wording, cost: Cost) -> str:
+    """Return how much more it took than the baseline, where every run of both got there."""
+    one = cost.difference
+    if one is None or one.mean is None:
+        return ""
+    return f"{words.change(one.mean)} against baseline, {one.verdict}"
 
 
 def _shared(found: Findings) -> Table | None:
@@ -166,8 +175,14 @@ def text_table(found: Findings) -> RenderableType:
 
 
 def gap_lines(found: Findings) -> list[str]:
-    """Return a line a run that is missing, with why."""
-    return [f"no run of {cell.variant}, seed {cell.seed}: {cell.gap}" for cell in found.gaps]
+    """Return the runs that are missing, and why: a line a variant and cause."""
+    seeds_of: dict[tuple[str, str | None], list[int]] = {}
+    for cell in found.gaps:
+        seeds_of.setdefault((cell.variant, cell.gap), []).append(cell.seed)
+    return [
+        f"no run of {variant}, seed{'s' if len(held) > 1 else ''} {', '.join(map(str, held))}: {cause}"
+        for (variant, cause), held in seeds_of.items()
+    ]
 
 
 def _on_a_line(entry: Entry) -> str:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from fed_asi.studies.findings import find
 from fed_asi.studies.statistics import Verdict
-from fed_asi.studies.tables import Entry, headline, tables, text_table
+from fed_asi.studies.tables import Entry, gap_lines, headline, tables, text_table
 from made_study import add_column, change, study
 
 
@@ -54,6 +54,23 @@ def test_costs_say_who_never_got_there(found):
     assert column(costs, "bytes up")["plain"] == Entry("not reached", "in 3 seeds")
     costs = next(one for one in tables(find(replace(found.study, target=0.71))) if "71 %" in one.title)
     assert column(costs, "rounds")["alike"] == Entry("3", "median, 2 of 3 got there")
+
+
+def test_costs_are_held_against_the_baseline_where_every_run_of_both_got_there(found):
+    (costs,) = [one for one in tables(find(replace(found.study, target=0.6))) if one.title.startswith("Cost")]
+    rounds, up = column(costs, "rounds"), column(costs, "bytes up")
+    assert rounds["plain"] == Entry("3")
+    assert rounds["better"] == Entry("3", "0 against baseline, equal in every seed")
+    assert up["lone"] == Entry("2.0 KiB", "1 seed: no interval; −1000 B against baseline, too few seeds")
+
+
+def test_gaps_are_a_line_a_variant_and_cause(made):
+    cells = tuple(replace(cell, gap="not begun" if cell.seed < 2 else "killed") for cell in made.cells)
+    assert gap_lines(find(replace(made, cells=cells)))[:3] == [
+        "no run of plain, seeds 0, 1: not begun",
+        "no run of plain, seed 2: killed",
+        "no run of better, seeds 0, 1: not begun",
+    ]
 
 
 def test_there_are_tables_for_what_there_is(found, tmp_path):
