@@ -14,8 +14,8 @@ help:  ## list the targets
 demo: $(VENV)/.installed  ## a small fleet on real images: the result table and a report, in under two minutes
 	$(BIN)/fed-asi run experiments/fleets/demo.toml
 
-results: $(VENV)/.installed  ## a page of docs/results from its study: make results NAME=demo [DATA_DIR=... WEIGHTS_DIR=...]
-	@test -n "$(NAME)" || { echo "make: say which study: make results NAME=demo (experiments/studies/)"; exit 2; }
+results: $(VENV)/.installed  ## a page of docs/results from its study: make results NAME=demo_budgets [DATA_DIR=... WEIGHTS_DIR=...]
+	@test -n "$(NAME)" || { echo "make: say which study: make results NAME=demo_budgets (experiments/studies/)"; exit 2; }
 	$(BIN)/fed-asi study experiments/studies/$(NAME).toml --results docs/results/$(NAME) \
 	  $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") $(if $(WEIGHTS_DIR),--weights-dir "$(WEIGHTS_DIR)")
 
