@@ -22,11 +22,11 @@ from fed_asi.studies.drawing import (
     share_axis,
 )
 from fed_asi.studies.findings import Findings
-from fed_asi.studies.measures import CURVES, ENERGY, ROUNDS, SIM_SECONDS, Curve, Measure
+from fed_asi.studies.measures import CURVES, ROUNDS, Curve, Measure
 from fed_asi.studies.reading import Reading
 from fed_asi.studies.statistics import FEWEST_SEEDS, Estimate, estimate
 
-CLOCKS = (ROUNDS, SIM_SECONDS, ENERGY)
+CLOCKS = ("rounds", "seconds", "joules")  # the units that a curve may be over
 MOST_LINES = 7  # in a picture; more are drawn in several
 
 
@@ -56,11 +56,9 @@ def _spent(series: Mapping[int, float], round: int) -> float:
 
 
 def curves(found: Findings) -> Iterator[Picture]:
-    """Yield each curve against each clock that the runs have; of many variants, those that belong together."""
-    for clock in CLOCKS:
-        if clock not in found.rows:
-            continue
-        for curve in CURVES:
+    """Yield each curve over rounds, and the first over every other clock; of many variants, a picture a family."""
+    for clock in _clocks(found):
+        for curve in CURVES if clock is ROUNDS else CURVES[:1]:
             bands = {
                 name: made
                 for name, runs in found.runs.items()
@@ -69,6 +67,12 @@ def curves(found: Findings) -> Iterator[Picture]:
             sheets = list(_sheets(found, bands))
             for number, (title, looks) in enumerate(sheets, start=1):
                 yield _curve(found, curve, clock, bands, looks, title if len(sheets) > 1 else "", number)
+
+
+def _clocks(found: Findings) -> list[Measure]:
+    """Return rounds and every price that goes on as a clock does, in the order of CLOCKS."""
+    known = [one for one in found.rows if one is ROUNDS or (one.is_price and one.spent)]
+    return [one for unit in CLOCKS for one in known if one.unit == unit]
 
 
 def _sheets(found: Findings, bands: Mapping[str, Band]) -> Iterator[tuple[str, dict[str, tuple[str, Look]]]]:
@@ -148,7 +152,9 @@ def _draw(axes: Axes, one: Band, style: Look, label: str) -> None:
     )
     low = [value.low if value.low is not None else value.mean for value in one.values]
     high = [value.high if value.high is not None else value.mean for value in one.values]
-    axes.fill_between(one.spent, low, high, color=style.color, alpha=0.16, linewidth=0)
+    axes.fill_between(one.spent, low, high, color=style.color, alpha=0.12, linewidth=0)
+    for edge in (low, high) if low != high else ():
+        axes.plot(one.spent, edge, color=style.color, linestyle=style.dash, linewidth=0.5, alpha=0.6)
 
 
 def _line(axes: Axes, one: Band, **style: object) -> None:
@@ -156,8 +162,9 @@ def _line(axes: Axes, one: Band, **style: object) -> None:
 
 
 def _limits(bands: Sequence[Band]) -> tuple[float, float]:
-    """Return the same limits for every picture of a curve: those of the means, whatever the intervals."""
-    means = [value.mean for one in bands for value in one.values]
-    low, high = min(means), max(means)
+    """Return the same limits for every picture of a curve: those of all bands."""
+    values = [value for one in bands for value in one.values]
+    low = min(one.mean if one.low is None else one.low for one in values)
+    high = max(one.mean if one.high is None else one.high for one in values)
     room = 0.08 * (high - low) + 0.01
     return max(0.0, low - room), min(1.0, high + room)

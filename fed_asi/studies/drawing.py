@@ -34,6 +34,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 DASHES = ("-", "--", "-.", ":")
 WIDTH, HEIGHT = 4.6, 3.5  # inches: at the width of a phone its letters can still be read
 SMALL = 8.0  # points
+DPI = 144  # of bitmaps: for slides and chats; whoever wants more has the vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,31 +128,38 @@ def picture(figure: Figure, name: str, caption: str, says: str) -> Picture:
 def _saved(figure: Figure, kind: str) -> bytes:
     held = io.BytesIO()
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-    figure.savefig(held, format=kind, dpi=200, metadata=metadata)
+    figure.savefig(held, format=kind, dpi=DPI, metadata=metadata)
     return held.getvalue()
 
 
 def cost_axis(axes: Axes, unit: Unit, values: Sequence[float] = ()) -> None:
-    """Make the lower axis one of a cost. values: what stands on it, where that may be shown by powers of two or ten."""
-    if unit == "bytes" and min(values, default=0) > 0:
+    """Make the lower axis one of a cost, once all is drawn.
+
+    values: what stands on it, where that may be shown by powers of two or ten, if it reaches far enough.
+    """
+    least, most = min(values, default=0.0), max(values, default=0.0)
+    if unit == "bytes" and 0 < least < most / 3:
         bytes_axis(axes, "x", values)
         return
-    if unit in ("seconds", "joules") and 0 < min(values, default=0) < max(values) / 8:
+    if unit in ("seconds", "joules") and 0 < least < most / 8:
         axes.set_xscale("log")
-    if unit == "bytes":
-        axes.xaxis.set_major_locator(
-            MultipleLocator(2.0 ** math.floor(math.log2(max(4.0, *axes.get_xlim()) / 3)))
-        )
-    elif unit in SCALES and axes.get_xscale() == "linear":
-        axes.xaxis.set_major_locator(MultipleLocator(_step(unit, axes.get_xlim()[1])))
+    if axes.get_xscale() == "linear":
+        axes.set_xlim(left=max(0.0, axes.get_xlim()[0]))
+        low, high = axes.get_xlim()
+        if unit == "bytes":
+            axes.xaxis.set_major_locator(
+                MultipleLocator(2.0 ** math.floor(math.log2(max(4.0, high - low) / 3)))
+            )
+        elif unit in SCALES:
+            axes.xaxis.set_major_locator(MultipleLocator(_step(unit, high, high - low)))
     words = Wording(unit)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words.value(value).replace(".0 ", " ")))
 
 
-def _step(unit: Unit, most: float) -> float:
+def _step(unit: Unit, most: float, span: float) -> float:
     """Return the distance of three to eight ticks, round in the unit in which the values up to `most` are written."""
     scale = next((one for one, _ in SCALES[unit] if most / 3 >= one), 1.0)
-    wanted = max(most / scale, 1e-9) / 3.5
+    wanted = max(span / scale, 1e-9) / 3.5
     power = 10.0 ** math.floor(math.log10(wanted))
     return scale * power * max(one for one in (1, 2, 5) if one * power <= wanted)
 
@@ -160,8 +168,8 @@ def share_axis(axes: Axes) -> None:
     """Make the upright axis one of shares in percent."""
     percent_axis(axes)
     low, high = axes.get_ylim()
-    if high - low < 0.06:
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.1f} %"))
+    digits = 1 if high - low < 0.06 else 0
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.{digits}f} %"))
 
 
 _PLACES = (  # across, upright, and the way from the point: beside lines and bars first

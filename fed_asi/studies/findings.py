@@ -64,6 +64,11 @@ class Findings:
         return tuple(self.runs)
 
     @property
+    def prices(self) -> tuple[Measure, ...]:
+        """What the runs have of that accuracy is weighed against, in the registry's order."""
+        return tuple(measure for measure in self.rows if measure.is_price)
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         """Every seed that has a finished run."""
         return tuple(sorted({seed for runs in self.runs.values() for seed in runs}))
@@ -134,7 +139,8 @@ def _rows(measure: Measure, runs: Runs, baseline: str | None) -> dict[str, Row]:
 def _costs(measures: list[Measure], runs: Runs, study: StudyRuns) -> dict[Measure, dict[str, Cost]]:
     if study.target is None:
         return {}
-    return {one: _cost(one, runs, study.target, study.baseline) for one in measures if one.spent}
+    spent = sorted((one for one in measures if one.spent), key=lambda one: one.unit != "rounds")
+    return {one: _cost(one, runs, study.target, study.baseline) for one in spent}
 
 
 def _cost(measure: Measure, runs: Runs, target: float, baseline: str | None) -> dict[str, Cost]:

@@ -24,7 +24,6 @@ from fed_asi.studies.drawing import (
 from fed_asi.studies.findings import Findings, Row
 from fed_asi.studies.front import on_front
 from fed_asi.studies.measures import ACCURACY, WORST_CLASS, Measure
-from fed_asi.studies.sentences import PRICES
 from fed_asi.studies.statistics import FEWEST_SEEDS, Estimate
 
 FEW = 8  # variants whose names stand beside their points
@@ -36,7 +35,7 @@ Estimates = Mapping[str, Estimate]
 
 def frontiers(found: Findings) -> Iterator[Picture]:
     """Yield accuracy and worst class against each price that differs between variants."""
-    for price in PRICES:
+    for price in found.prices:
         prices = _estimates(found.rows.get(price, {}))
         if len({one.mean for one in prices.values()}) < 2:
             continue
@@ -69,7 +68,6 @@ def _frontier(found: Findings, price: Measure, prices: Estimates, quality: Measu
     values = _estimates(found.rows[quality])
     points = {name: (prices[name].mean, one.mean) for name, one in values.items() if name in prices}
     figure, axes = canvas()
-    cost_axis(axes, price.unit, [x for x, _ in points.values()])
     _draw_front(axes, points, on_front(found, price, quality))
     looks = {family.label: look(i) for i, family in enumerate(found.families)}
     for family in found.families:
@@ -77,6 +75,7 @@ def _frontier(found: Findings, price: Measure, prices: Estimates, quality: Measu
         _draw_family(axes, family.label, names, prices, values, looks[family.label])
     _baseline(axes, found, values)
     axes.margins(x=0.12)
+    cost_axis(axes, price.unit, [x for x, _ in points.values()])
     axes.set_xlabel(price.title)
     axes.set_ylabel(_quality_label(quality))
     share_axis(axes)

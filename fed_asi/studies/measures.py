@@ -32,7 +32,8 @@ class Measure:
 
     title: as tables and axes have it. better: which way is. ways: the first one whose columns are there is taken. A way
     gives one row with one value; of a measure that is spent, a row a round with the round and what it took, and the
-    run's value is their sum, which is not known where a round's is not. headline: whether the first table has it.
+    run's value is their sum, which is not known where a round's is not. headline: whether the first table has it; a
+    headline of which less is better is a price, which accuracy is weighed against.
     """
 
     name: str
@@ -47,6 +48,11 @@ class Measure:
     def bounds(self) -> Bounds:
         """The least and the most that it can be."""
         return BOUNDS.get(self.unit, NOT_NEGATIVE)
+
+    @property
+    def is_price(self) -> bool:
+        """Whether accuracy is weighed against it."""
+        return self.headline and self.better == "less"
 
     def way(self, columns: frozenset[str]) -> Way | None:
         """Return how a run with these columns says it; None where it cannot."""
@@ -97,9 +103,15 @@ def _over_devices(function: str, column: str) -> Way:
     return Way(query, (f"device_rounds.{column}",))
 
 
-# The clock of a run whose rounds follow each other: a round lasts until its last device has replied.
-_CLOCK = (_rounds("sim_seconds"), _over_devices("max", "sim_seconds"))
-_ENERGY = (_rounds("energy_joules"), _over_devices("sum", "energy_joules"))
+# A round takes until it ends on the run's clock, from where the one before ended: waiting for devices counts. Without
+# that clock rounds follow each other, and each lasts until its last device has replied.
+_ENDS = Way(
+    "SELECT round, sim_end_seconds - coalesce(lag(sim_end_seconds) OVER (ORDER BY round), 0) FROM rounds "
+    "WHERE round > 0 ORDER BY round",
+    ("rounds.sim_end_seconds",),
+)
+_CLOCK = (_ENDS, _rounds("sim_seconds"), _over_devices("max", "sim_seconds"))
+_ENERGY = (_over_devices("sum", "energy_joules"), _rounds("energy_joules"))
 _TWINS = Way(
     "SELECT avg(accuracy_after - twin_accuracy_after) FROM device_rounds WHERE outcome = 'trained'",
     ("device_rounds.twin_accuracy_after",),
@@ -119,8 +131,8 @@ WORST_CLASS = register(
     Measure("worst_class_accuracy", "worst class", "share", "more", _last("worst_class_accuracy"))
 )
 TOOK_PART = register(Measure("took_part", "took part", "share", "more", (_TRAINED,)))
-SAVED = register(Measure("measured_bytes", "saved bytes", "bytes", "less", _largest("measured_bytes")))
 RAM = register(Measure("ram_bytes", "RAM", "bytes", "less", _largest("ram_bytes")))
+SAVED = register(Measure("measured_bytes", "saved bytes", "bytes", "less", _largest("measured_bytes")))
 FLASH = register(Measure("flash_bytes", "flash", "bytes", "less", _largest("flash_bytes")))
 BYTES_UP = register(Measure("bytes_up", "bytes up", "bytes", "less", (_rounds("bytes_up"),), spent=True))
 SIM_SECONDS = register(Measure("sim_seconds", "simulated time", "seconds", "less", _CLOCK, spent=True))

@@ -24,18 +24,17 @@ from fed_asi.studies.drawing import (
     picture,
 )
 from fed_asi.studies.findings import Cost, Findings
-from fed_asi.studies.measures import BYTES_UP, ENERGY, ROUNDS, SIM_SECONDS, Measure
+from fed_asi.studies.measures import Measure
 
-COSTS = (ROUNDS, BYTES_UP, SIM_SECONDS, ENERGY)
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "+++", "ooo", "|||")
 ROW = 0.23  # inches
 
 
 def costs(found: Findings) -> Iterator[Picture]:
     """Yield what each run spent until it reached the target, for every cost that some run got there with."""
-    for measure in COSTS:
-        held = found.costs.get(measure, {})
-        if any(cost.reached for cost in held.values()):
+    for measure, held in found.costs.items():
+        counts = measure.is_price or measure.unit == "rounds"
+        if counts and any(cost.reached for cost in held.values()):
             yield _cost(found, measure, held)
 
 

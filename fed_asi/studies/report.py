@@ -13,31 +13,43 @@ from fed_asi.studies.findings import Findings, find
 from fed_asi.studies.page import render
 
 
-def write_report(study: StudyRuns | Findings, folder: Path, command: str | None = None) -> list[Path]:
-    """Write what a study found into a folder and return the files, the page first. command: the line that made it.
+def write_report(
+    study: StudyRuns | Findings, folder: Path, command: str | None = None, documents: Path | None = None
+) -> list[Path]:
+    """Write what a study found into a folder and return the files, the page first.
+
+    command: the line that made it. documents: a folder that gets all but the page too, for a repository's documents:
+    its files come after the others, Markdown first.
 
     Raises RunError where they cannot be written, or the runs cannot be compared.
     """
     found = study if isinstance(study, Findings) else find(study)
-    page = folder / "index.html"
-    check_writable(page)
+    page = "index.html"
+    for one in filter(None, (folder, documents)):
+        check_writable(one / page)
     pictures = draw(found)
-    texts = {
+    files: dict[str, str | bytes] = {
         page: render(found, pictures, command),
-        folder / "results.md": markdown(found, pictures.all(), command),
-        folder / "results.csv": results_csv(found),
-        folder / "cells.csv": cells_csv(found),
-        folder / "rounds.csv": rounds_csv(found),
-        folder / "results.tex": latex(found, command),
-    }
-    for path, text in texts.items():
-        write_text(path, text)
-    drawn = {
-        folder / f"{one.name}.{kind}": content
+        "results.md": markdown(found, pictures.all(), command),
+        "results.csv": results_csv(found),
+        "cells.csv": cells_csv(found),
+        "rounds.csv": rounds_csv(found),
+        "results.tex": latex(found, command),
+    } | {
+        f"{one.name}.{kind}": content
         for one in pictures.all()
         for kind, content in (("svg", one.svg), ("png", one.png))
     }
-    for path, content in drawn.items():
+    written = [_written(folder / name, content) for name, content in files.items()]
+    if documents is not None:
+        written += [_written(documents / name, content) for name, content in files.items() if name != page]
+    return written
+
+
+def _written(path: Path, content: str | bytes) -> Path:
+    if isinstance(content, str):
+        write_text(path, content)
+    else:
         with writing(path):
             path.write_bytes(content)
-    return [*texts, *drawn]
+    return path

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from fed_asi.studies.findings import Findings, Row
 from fed_asi.studies.front import on_front
-from fed_asi.studies.measures import ACCURACY, BYTES_UP, ENERGY, RAM, ROUNDS, SAVED, SIM_SECONDS, Measure
+from fed_asi.studies.measures import ACCURACY, ROUNDS, Measure
 from fed_asi.studies.statistics import FEWEST_SEEDS, Verdict
 from fed_asi.studies.wording import Wording, seeds, wording
 from fed_asi.texts import clipped
 
 MOST_NAMED = 3  # variants in a sentence; the others are counted
 NAME_CHARS = 40
-PRICES = (RAM, SAVED, BYTES_UP, SIM_SECONDS, ENERGY)  # what accuracy is weighed against
 EVEN = (Verdict.OPEN, Verdict.EQUAL)
 
 Rows = Mapping[str, Row]
@@ -71,7 +70,8 @@ def _compared(rows: Rows, baseline: str, words: Wording) -> str:
     for said, verdicts in (
         (Verdict.HIGHER, (Verdict.HIGHER,)),
         (Verdict.LOWER, (Verdict.LOWER,)),
-        (Verdict.OPEN, EVEN),
+        (Verdict.OPEN, (Verdict.OPEN,)),
+        (Verdict.EQUAL, (Verdict.EQUAL,)),
         (Verdict.CONSTANT, (Verdict.CONSTANT,)),
     ):
         names = _with(rows, verdicts)
@@ -94,7 +94,7 @@ def _with(rows: Rows, verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def _listed(names: Sequence[str], rows: Rows, words: Wording) -> str:
-    shown = [f"{quoted(name)} ({_change(rows[name], words)})" for name in names]
+    shown = [f"{quoted(name)}{_change(rows[name], words)}" for name in names]
     if len(names) > MOST_NAMED:
         return f"{len(names)} variants, from {shown[0]} to {shown[-1]}"
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
@@ -102,18 +102,17 @@ def _listed(names: Sequence[str], rows: Rows, words: Wording) -> str:
 
 def _change(row: Row, words: Wording) -> str:
     one = row.difference
-    if one is None or one.mean is None:
+    if one is None or one.mean is None or one.verdict is Verdict.EQUAL:
         return ""
-    interval = (
-        f", {words.change_span(one.low, one.high)}" if one.low is not None and one.high is not None else ""
-    )
-    return f"{words.change(one.mean)} points{interval}"
+    known = one.low is not None and one.high is not None and one.se
+    interval = f", {words.change_span(one.low or 0.0, one.high or 0.0)}" if known else ""
+    return f" ({words.change(one.mean)} points{interval})"
 
 
 def _cheaper(found: Findings, rows: Rows, baseline: str, words: Wording) -> Iterator[str]:
     """Yield, for the first price that has one, the cheapest variant that is not shown to be worse than the baseline."""
     level = [*_with(rows, (Verdict.HIGHER,)), *_with(rows, EVEN)]
-    for measure in PRICES:
+    for measure in found.prices:
         prices = _means(found, measure)
         own = prices.get(baseline)
         cheaper = [name for name in level if own is not None and prices.get(name, own) < own]
@@ -144,7 +143,7 @@ def _means(found: Findings, measure: Measure) -> dict[str, float]:
 
 
 def _on_the_front(found: Findings) -> Iterator[str]:
-    for measure in PRICES:
+    for measure in found.prices:
         if len(set(_means(found, measure).values())) > 1:
             names = on_front(found, measure, ACCURACY)
             if len(names) <= 2 * MOST_NAMED:

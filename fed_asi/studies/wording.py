@@ -74,10 +74,11 @@ def seeds(count: int) -> str:
 
 
 def under_estimate(words: Wording, one: Estimate) -> str:
-    """Return what stands under a mean: its interval, or why there is none; nothing where all seeds agree."""
+    """Return what stands under a mean: its interval, or why there is none; nothing where all seeds agree as written."""
     if one.low is None or one.high is None:
         return f"{seeds(one.count)}: no interval"
-    return words.span(one.low, one.high) if one.se else ""
+    agree = words.value(one.low) == words.value(one.mean) == words.value(one.high)
+    return "" if agree else words.span(one.low, one.high)
 
 
 def under_difference(words: Wording, one: Difference, of: int) -> str:

@@ -119,8 +119,9 @@ def test_the_report_alone_is_of_the_runs_there_are(workers: Put, capsys: pytest.
     assert "no study in runs/tiny" in capsys.readouterr().err
     assert main(["study", "study.toml", "--only", "96*"]) == 0
     assert main(["study", "study.toml", "--report", "--results", "results"]) == 0
-    assert "report: results/index.html\n" in capsys.readouterr().out
-    assert any(Path("results").iterdir())
+    said = capsys.readouterr().out
+    assert "report: runs/tiny/index.html\nfor documents: results/results.md\n" in said
+    assert {"results.md", "results.csv"} <= {path.name for path in Path("results").iterdir()}
     assert [cell.gap for cell in study_runs("runs/tiny").cells] == [None, "not begun", None, "not begun"]
 
 
@@ -131,7 +132,7 @@ def test_a_new_title_or_baseline_counts_in_the_report_without_a_run(
     assert main(["study", "study.toml"]) == 0
     seen: list[Findings] = []
     monkeypatch.setattr(
-        "fed_asi.studies.report.write_report", lambda found, folder, _line: seen.append(found) or [folder]
+        "fed_asi.studies.report.write_report", lambda found, folder, *_: seen.append(found) or [folder]
     )
     Path("study.toml").write_text(
         STUDY.replace('"Tiny"', '"New"').replace('baseline = "unlimited"', 'baseline = "96 KiB"')

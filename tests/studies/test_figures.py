@@ -17,7 +17,8 @@ from fed_asi.studies.curves import band
 from fed_asi.studies.drawing import COLORS, Label, canvas, capital, label_points, ladder_looks, look
 from fed_asi.studies.figures import draw
 from fed_asi.studies.findings import find
-from fed_asi.studies.measures import ACCURACY, CURVES, ROUNDS, SAVED
+from fed_asi.studies.frontier import frontiers
+from fed_asi.studies.measures import ACCURACY, CURVES, MEASURES, ROUNDS, SAVED, Measure, Way
 from fed_asi.studies.statistics import estimate
 from fed_asi.texts import clipped
 from hostile_names import HOSTILE, RECORDED
@@ -154,6 +155,20 @@ def test_a_setting_that_is_no_size_of_bytes_has_a_figure_that_a_study_of_robustn
     assert next(iter(drawn)) == "setting-final-accuracy"
 
 
+def test_a_price_that_is_added_has_its_frontier_its_front_and_its_cost(tmp_path, monkeypatch):
+    way = Way("SELECT round, coded_bytes FROM rounds WHERE round > 0 ORDER BY round", ("rounds.coded_bytes",))
+    added = Measure("coded_bytes", "coded bytes", "bytes", "less", (way,), spent=True)
+    monkeypatch.setitem(MEASURES, added.name, added)
+    made = study(tmp_path, {"a": {0: 0.5}, "b": {0: 0.7}}, target=0.4)
+    for cell, price in zip(made.cells, (100, 500), strict=True):
+        add_column(cell.folder, "rounds", "coded_bytes", str(price))
+    drawn = figures_of(find(made))
+    (axes,) = drawn["frontier-final-accuracy-coded-bytes"].axes
+    front = next(one for one in axes.lines if one.get_label() == "front of the means")
+    assert front.get_xydata().tolist() == [[300, 0.5], pytest.approx([1500, 0.7])]
+    assert "cost-coded-bytes" in drawn
+
+
 def test_a_band_is_the_interval_at_each_round_that_all_seeds_evaluated(found):
     one = band(found.runs["better"], CURVES[0], ROUNDS)
     assert one.spent == (0, 1, 2, 3)
@@ -222,12 +237,12 @@ def test_captions_begin_with_a_capital_and_are_else_as_they_were(text, shown):
 def test_pictures_are_svg_and_png_and_the_same_study_gives_the_same_bytes(tmp_path):
     made = study(tmp_path, {name: {0: 0.5 + i / 100} for i, name in enumerate(RECORDED[:3])}, rounds=1)
     found = find(made)
-    first, again = draw(found), draw(found)
-    assert first == again
-    for one in first.all():
-        assert ET.fromstring(one.svg).tag == "{http://www.w3.org/2000/svg}svg"
-        assert one.png.startswith(b"\x89PNG")
-        assert not re.search(rb"<(script|image)|href=\"http", one.svg.replace(b"http://www.w3.org", b""))
+    with drawing.drawing():
+        one, again = next(frontiers(found)), next(frontiers(found))
+    assert one == again
+    assert ET.fromstring(one.svg).tag == "{http://www.w3.org/2000/svg}svg"
+    assert one.png.startswith(b"\x89PNG")
+    assert not re.search(rb"<(script|image)|href=\"http", one.svg.replace(b"http://www.w3.org", b""))
 
 
 def test_figures_compute_no_formula_and_leave_no_name_out(tmp_path):

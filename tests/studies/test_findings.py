@@ -51,7 +51,7 @@ def test_what_no_run_has_is_not_there(found):
         "gradient_captured",
     }
     assert found.rows[SAVED]["plain"].difference is None
-    assert found.rows[SAVED]["lone"].values == {0: 400_000 - 200}
+    assert found.rows[SAVED]["lone"].values == {0: 4 * 65536 - 1000}
 
 
 def test_costs_of_a_target_name_the_runs_that_never_got_there(found):

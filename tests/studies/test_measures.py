@@ -25,11 +25,19 @@ def test_a_name_is_taken_once():
 
 
 def test_the_first_way_whose_columns_are_there_is_taken():
-    assert SIM_SECONDS.way(frozenset({"device_rounds.sim_seconds"})) is SIM_SECONDS.ways[1]
-    assert (
-        SIM_SECONDS.way(frozenset({"device_rounds.sim_seconds", "rounds.sim_seconds"})) is SIM_SECONDS.ways[0]
-    )
+    ways = SIM_SECONDS.ways
+    known = [f"{table}.sim_seconds" for table in ("device_rounds", "rounds")]
+    assert SIM_SECONDS.way(frozenset(known[:1])) is ways[2]
+    assert SIM_SECONDS.way(frozenset(known)) is ways[1]
+    assert SIM_SECONDS.way(frozenset([*known, "rounds.sim_end_seconds"])) is ways[0]
     assert SIM_SECONDS.way(frozenset()) is None
+
+
+def test_accuracy_is_weighed_against_every_headline_of_which_less_is_better():
+    prices = [one.name for one in MEASURES.values() if one.is_price]
+    assert prices[:3] == ["ram_bytes", "measured_bytes", "flash_bytes"]
+    assert {"bytes_up", "sim_seconds", "energy_joules"} <= set(prices)
+    assert not {"final_accuracy", "planned_bytes", "host_seconds", "rounds"} & set(prices)
 
 
 def test_bounds_are_those_of_the_unit():

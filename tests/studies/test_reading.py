@@ -70,6 +70,8 @@ def test_columns_that_come_later_are_read_when_they_come(later):
     assert run.spent["sim_seconds"] == {1: 8, 2: 17, 3: 27, 4: 38}
     add_column(later, "rounds", "sim_seconds", "10 * round")  # a round's own clock knows better
     assert read_run(later).values["sim_seconds"] == 100
+    add_column(later, "rounds", "sim_end_seconds", "CASE WHEN round > 0 THEN 10 * round * round END")
+    assert read_run(later).spent["sim_seconds"] == {1: 10, 2: 40, 3: 90, 4: 160}  # and where it ends, best
 
 
 def test_a_column_with_nothing_in_it_or_with_holes_is_no_measure(later):
