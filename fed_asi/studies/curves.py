@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from fed_asi.results.drawing import INK, shown
 from fed_asi.studies.drawing import (
@@ -121,8 +120,6 @@ def _curve(
     axes.set_ylim(*_limits(list(bands.values())))
     share_axis(axes)
     cost_axis(axes, clock.unit)
-    if clock.unit == "rounds":
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("round" if clock is ROUNDS else clock.title)
     axes.set_ylabel(f"{curve.title}, test images")
     name = "-".join(["curve", curve.name, clock.name, *([str(number)] if title else [])]).replace("_", "-")

@@ -20,7 +20,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
-from matplotlib.ticker import FuncFormatter, MultipleLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 from matplotlib.transforms import Bbox
 
 from fed_asi.results.drawing import GRID, INK, bytes_axis, percent_axis
@@ -150,6 +150,8 @@ def cost_axis(axes: Axes, unit: Unit, values: Sequence[float] = ()) -> None:
             axes.xaxis.set_major_locator(
                 MultipleLocator(2.0 ** math.floor(math.log2(max(4.0, high - low) / 3)))
             )
+        elif unit == "rounds":
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         elif unit in SCALES:
             axes.xaxis.set_major_locator(MultipleLocator(_step(unit, high, high - low)))
     words = Wording(unit)

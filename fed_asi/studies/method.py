@@ -27,11 +27,12 @@ def method(found: Findings) -> Iterator[str]:
         yield (
             f"Differences from the baseline \u201c{found.study.baseline}\u201d are paired: seed by seed, over the "
             "seeds that both have (their number stands with the difference where it is less), by a two-sided paired "
-            "t-test. For each measure, the p-values of all variants are corrected together by Holm's way. "
-            "\u201cHigher\u201d and "
-            "\u201clower\u201d need a corrected p below 0.05 and an interval without zero; all else is \u201cnot told "
-            "apart\u201d, which is not the same as equal. Where every seed differs by the same amount there is no "
-            "spread that a test could use, and only the amount is said."
+            "t-test. For each measure, the p-values of all variants are corrected together by Holm's way; a variant "
+            "that equals the baseline in every seed counts too, with p = 1. \u201cHigher\u201d and \u201clower\u201d "
+            "need a corrected p below 0.05 and an interval without zero; all else is \u201cnot told apart\u201d, "
+            "which is not the same as equal. An interval is of its comparison alone: of several, one without zero may "
+            "be chance. Where every seed differs by the same amount there is no spread that a test could use, and only "
+            "the amount is said."
         )
     if found.study.target is not None:
         yield (

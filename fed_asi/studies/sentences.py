@@ -173,7 +173,7 @@ def _costs(found: Findings) -> Iterator[str]:
     partly = sum(0 < cost.reached < len(cost.values) for cost in costs.values())
     never = sum(not cost.reached for cost in costs.values())
     parts = [f"{never} never reached {target}"] if never else []
-    parts += [f"{partly} reached {target} not with every seed"] if partly else []
+    parts += [f"{partly} reached {target} with some seeds alone"] if partly else []
     if parts:
         yield f"Of {len(costs)} variants, {' and '.join(parts)}."
 
@@ -194,6 +194,8 @@ def _reserves(found: Findings, rows: Rows) -> Iterator[str]:
             quoted(name) for name, row in rows.items() if row.estimate and row.estimate.count < FEWEST_SEEDS
         ]
         yield f"Too few seeds to conclude anything: {_some(few)}."
+    if len({frozenset(runs) for runs in found.runs.values() if runs}) > 1:
+        yield "Not every variant has the same seeds: only differences from the baseline are of the same ones."
     if found.gaps:
         total = len(found.study.cells)
         yield f"{len(found.gaps)} of {total} runs {'is' if len(found.gaps) == 1 else 'are'} missing."

@@ -87,15 +87,18 @@ def estimate(values: Sequence[float], bounds: Bounds = ANYTHING) -> Estimate:
 def compare(values: Mapping[str, Mapping[int, float]], baseline: str) -> dict[str, Difference]:
     """Return each other variant's difference from the baseline, over the seeds that both have.
 
-    values: variant -> seed -> value of one measure. The tests of one call are one family: Holm's correction is over
-    them, and a variant is higher or lower only where its own interval leaves out zero and its corrected p is below
+    values: variant -> seed -> value of one measure. The comparisons of one call are one family: Holm's correction is
+    over all that have three pairs, also those without a spread to test, so that what is found does not decide how many
+    were tried. A variant is higher or lower only where its own interval leaves out zero and its corrected p is below
     0.05.
     """
     held = values.get(baseline, {})
     found = {name: _paired(own, held) for name, own in values.items() if name != baseline}
-    tested = [name for name, one in found.items() if one.p is not None]
-    for name, p in zip(tested, holm([found[name].p or 0.0 for name in tested]), strict=True):
-        found[name] = _judged(replace(found[name], corrected_p=p))
+    tried = [name for name, one in found.items() if one.count >= FEWEST_SEEDS]
+    ps = [1.0 if (p := found[name].p) is None else p for name in tried]
+    for name, p in zip(tried, holm(ps), strict=True):
+        if found[name].p is not None:
+            found[name] = _judged(replace(found[name], corrected_p=p))
     return found
 
 

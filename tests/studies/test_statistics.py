@@ -93,6 +93,17 @@ def test_a_difference_without_spread_is_not_tested():
     assert compare({"base": base, "own": off}, "base")["own"].verdict is Verdict.EQUAL
 
 
+def test_comparisons_without_a_spread_count_as_tried():
+    base = {0: 0.5, 1: 0.6, 2: 0.7}
+    off = {0: 0.58, 1: 0.70, 2: 0.81}
+    alone = compare({"base": base, "off": off}, "base")["off"]
+    more = compare({"base": base, "off": off, "same": base, "again": base, "few": {0: 0.5}}, "base")
+    assert alone.verdict is Verdict.HIGHER
+    assert more["off"].corrected_p == pytest.approx(3 * alone.p)
+    assert more["same"].corrected_p is None
+    assert (more["same"].verdict, more["few"].verdict) == (Verdict.EQUAL, Verdict.FEW)
+
+
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
