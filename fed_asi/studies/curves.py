@@ -23,10 +23,13 @@ from fed_asi.studies.drawing import (
 from fed_asi.studies.findings import Findings
 from fed_asi.studies.measures import CURVES, ROUNDS, Curve, Measure
 from fed_asi.studies.reading import Reading
-from fed_asi.studies.statistics import FEWEST_SEEDS, Estimate, estimate
+from fed_asi.studies.statistics import FEWEST_SEEDS, Bounds, Estimate, estimate
 
 CLOCKS = ("rounds", "seconds", "joules")  # the units that a curve may be over
 MOST_LINES = 7  # in a picture; more are drawn in several
+
+
+Sheet = tuple[str, dict[str, tuple[str, Look]]]  # a picture's title, and label and look by variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ def curves(found: Findings) -> Iterator[Picture]:
                 for name, runs in found.runs.items()
                 if (made := band(runs, curve, clock)) is not None
             }
-            sheets = list(_sheets(found, bands))
+            sheets = list(sheets_of(found, bands))
             for number, (title, looks) in enumerate(sheets, start=1):
                 yield _curve(found, curve, clock, bands, looks, title if len(sheets) > 1 else "", number)
 
@@ -74,7 +77,7 @@ def _clocks(found: Findings) -> list[Measure]:
     return [one for unit in CLOCKS for one in known if one.unit == unit]
 
 
-def _sheets(found: Findings, bands: Mapping[str, Band]) -> Iterator[tuple[str, dict[str, tuple[str, Look]]]]:
+def sheets_of(found: Findings, bands: Mapping[str, Band]) -> Iterator[Sheet]:
     """Yield what one picture shows each: its title, and label and look by variant."""
     if 0 < len(bands) <= MOST_LINES:
         yield "", {name: (name, look(i)) for i, name in enumerate(found.variants) if name in bands}
@@ -106,7 +109,7 @@ def _curve(
 ) -> Picture:
     figure, axes = canvas()
     for name, (label, style) in looks.items():
-        _draw(axes, bands[name], style, _counted(shown(label), found.runs[name]))
+        draw_band(axes, bands[name], style, _counted(shown(label), found.runs[name]))
     baseline = found.study.baseline
     if baseline is not None and baseline in bands and baseline not in looks:
         _line(
@@ -117,7 +120,7 @@ def _curve(
             linewidth=1.1,
             label=f"baseline: {shown(baseline)}",
         )
-    axes.set_ylim(*_limits(list(bands.values())))
+    axes.set_ylim(*limits(list(bands.values())))
     share_axis(axes)
     cost_axis(axes, clock.unit)
     axes.set_xlabel("round" if clock is ROUNDS else clock.title)
@@ -134,7 +137,8 @@ def _counted(label: str, runs: Mapping[int, Reading]) -> str:
     )
 
 
-def _draw(axes: Axes, one: Band, style: Look, label: str) -> None:
+def draw_band(axes: Axes, one: Band, style: Look, label: str) -> None:
+    """Draw a curve's means as a line, and its intervals as a band with edges: bands may lie on each other."""
     few = len(one.spent) <= 25
     _line(
         axes,
@@ -158,10 +162,10 @@ def _line(axes: Axes, one: Band, **style: object) -> None:
     axes.plot(one.spent, [value.mean for value in one.values], **style)  # type: ignore[arg-type]
 
 
-def _limits(bands: Sequence[Band]) -> tuple[float, float]:
-    """Return the same limits for every picture of a curve: those of all bands."""
+def limits(bands: Sequence[Band], bounds: Bounds = (0.0, 1.0)) -> Bounds:
+    """Return the same limits for every picture of a curve: those of all bands, within what it can be."""
     values = [value for one in bands for value in one.values]
     low = min(one.mean if one.low is None else one.low for one in values)
     high = max(one.mean if one.high is None else one.high for one in values)
-    room = 0.08 * (high - low) + 0.01
-    return max(0.0, low - room), min(1.0, high + room)
+    room = 0.08 * (high - low) + 0.002
+    return max(bounds[0], low - room), min(bounds[1], high + room)

@@ -144,7 +144,8 @@ def cost_axis(axes: Axes, unit: Unit, values: Sequence[float] = ()) -> None:
     if unit in ("seconds", "joules") and 0 < least < most / 8:
         axes.set_xscale("log")
     if axes.get_xscale() == "linear":
-        axes.set_xlim(left=max(0.0, axes.get_xlim()[0]))
+        if least > 0:
+            axes.set_xlim(left=max(0.0, axes.get_xlim()[0]))
         low, high = axes.get_xlim()
         if unit == "bytes":
             axes.xaxis.set_major_locator(

@@ -8,6 +8,7 @@ from fed_asi.studies.curves import curves
 from fed_asi.studies.drawing import Picture, drawing
 from fed_asi.studies.findings import Findings
 from fed_asi.studies.frontier import frontiers, ladders
+from fed_asi.studies.pairs import pairs
 from fed_asi.studies.participation import costs, participation
 
 
@@ -35,7 +36,7 @@ def draw(found: Findings) -> Pictures:
         return Pictures(
             answer,
             tuple(one for one in (*fronts, *steps) if one not in answer),
-            tuple(curves(found)),
+            (*pairs(found), *curves(found)),
             tuple(one for one in spent if one not in answer),
             tuple(participation(found)),
         )

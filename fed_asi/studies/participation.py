@@ -41,7 +41,7 @@ def costs(found: Findings) -> Iterator[Picture]:
 def _cost(found: Findings, measure: Measure, held: Mapping[str, Cost]) -> Picture:
     figure, axes = _rows(list(held))
     known = [value for cost in held.values() for value in cost.values.values() if value is not None]
-    edge = max(known) * 1.12 if max(known) else 1.0
+    edge = max(known) * 1.12 if max(known) else 1.12
     for row, cost in enumerate(held.values()):
         there = [value for value in cost.values.values() if value is not None]
         lost = len(cost.values) - len(there)
@@ -56,7 +56,7 @@ def _cost(found: Findings, measure: Measure, held: Mapping[str, Cost]) -> Pictur
                 f"{lost} of {len(cost.values)}", (edge, row), (6, 0), textcoords="offset points", va="center",
                 fontsize=SMALL, color=BAD,
             )  # fmt: skip
-    axes.set_xlim(left=0 if measure.unit == "rounds" else min(0.0, *known))
+    axes.set_xlim(left=-0.02 * edge)
     cost_axis(axes, measure.unit)
     axes.set_xlabel(f"{measure.title} until the accuracy was {100 * (found.study.target or 0):.4g} %")
     return picture(

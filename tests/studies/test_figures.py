@@ -36,7 +36,7 @@ def figures_of(found) -> dict[str, Figure]:
             held[name] = figure
             return original(figure, name, caption, says)
 
-        for module in ("frontier", "curves", "participation"):
+        for module in ("frontier", "curves", "pairs", "participation"):
             patch.setattr(f"fed_asi.studies.{module}.picture", kept)
         pictures = draw(found)
     assert {one.name for one in pictures.all()} == held.keys()
@@ -82,6 +82,7 @@ def test_there_is_a_figure_for_each_thing_the_runs_have(drawn):
         "frontier-worst-class-accuracy-measured-bytes",
         "cost-rounds",
         "cost-bytes-up",
+        "pairs-accuracy",
         "curve-accuracy-rounds",
         "curve-worst-class-accuracy-rounds",
     ]
