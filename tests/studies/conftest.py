@@ -1,4 +1,4 @@
-"""A study that several test files read: made once for each of them."""
+"""A study that several test files read: made once, and changed by none."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fed_asi.studies.cells import StudyRuns
 from made_study import FINALS, study
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> StudyRuns:
     """Five variants: one of them has a single seed, one no finished run at all."""
     return study(

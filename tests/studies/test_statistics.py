@@ -7,7 +7,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -135,6 +135,7 @@ def test_the_correction_takes_back_what_one_test_alone_would_say():
     assert found["own"].verdict is Verdict.OPEN
 
 
+@settings(max_examples=40)
 @given(seeds, seeds, st.randoms(use_true_random=False))
 def test_the_order_of_seeds_says_nothing(own, base, rng):
     def shuffled(values):
@@ -148,6 +149,7 @@ def test_the_order_of_seeds_says_nothing(own, base, rng):
 SWAPPED = {Verdict.HIGHER: Verdict.LOWER, Verdict.LOWER: Verdict.HIGHER}
 
 
+@settings(max_examples=40)
 @given(seeds, seeds)
 def test_the_other_way_round_is_the_same_with_the_other_sign(own, base):
     there, back = compare({"b": base, "o": own}, "b")["o"], compare({"b": base, "o": own}, "o")["b"]
@@ -161,6 +163,7 @@ def test_the_other_way_round_is_the_same_with_the_other_sign(own, base):
         )
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.sampled_from("abcdef"), seeds, min_size=2))
 def test_nothing_is_higher_or_lower_whose_interval_covers_zero(values):
     baseline, *_ = values
@@ -174,6 +177,7 @@ def test_nothing_is_higher_or_lower_whose_interval_covers_zero(values):
             assert one.verdict is (Verdict.HIGHER if one.mean > 0 else Verdict.LOWER)
 
 
+@settings(max_examples=40)
 @given(seeds, shares)
 def test_what_all_variants_of_a_seed_share_cancels(own, step):
     rough = {seed: 7 * (seed % 3) for seed in own}  # a hard seed and an easy one
