@@ -115,13 +115,19 @@ def _read(study: StudyRuns) -> tuple[dict[str, dict[int, Reading]], tuple[Cell, 
     gaps: list[Cell] = []
     for cell in study.cells:
         if cell.gap is not None:
-            gaps.append(cell)
+            gaps.append(_named(cell, cell.gap))
             continue
         try:
             runs[cell.variant][cell.seed] = read_run(cell.folder)
         except RunError as error:
-            gaps.append(replace(cell, gap=str(error)))
+            gaps.append(_named(cell, str(error)))
     return runs, tuple(gaps)
+
+
+def _named(cell: Cell, cause: str) -> Cell:
+    """Return a gap with its cause as a report may say it: where its folder lies is this machine's own matter."""
+    home = f"{cell.folder.parent.parent}/"
+    return replace(cell, gap=cause.replace(str(cell.folder), str(cell.folder).removeprefix(home)))
 
 
 def _rows(measure: Measure, runs: Runs, baseline: str | None) -> dict[str, Row]:
