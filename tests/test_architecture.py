@@ -64,7 +64,9 @@ LATE: dict[tuple[str, str], str] = {
         "fed_asi.studies.cluster",
     ): "optional: a study on this machine needs neither Flower nor Ray",
     ("fed_asi.commands.study", "fed_asi.studies.ledger"): "speed: the same",
+    ("fed_asi.commands.study", "fed_asi.studies.findings"): "speed: the same",
     ("fed_asi.commands.study", "fed_asi.studies.report"): "speed: the same",
+    ("fed_asi.commands.study", "fed_asi.studies.tables"): "speed: the same",
     ("fed_asi.commands.study", "fed_asi.studies.runner"): "speed: the same",
     ("fed_asi.commands.study", "fed_asi.studies.study_file"): "speed: the same",
     ("fed_asi.commands.study", "fed_asi.studies.workers"): "speed: the same",
@@ -183,6 +185,11 @@ HELD = {
     "fed_asi.workplace.profiling": "workplace/test_prepare.py",
     "fed_asi.studies.cells": "studies/test_grid.py",
     "fed_asi.studies.keys": "studies/test_grid.py",
+    "fed_asi.studies.curves": "studies/test_figures.py",
+    "fed_asi.studies.drawing": "studies/test_figures.py",
+    "fed_asi.studies.frontier": "studies/test_figures.py",
+    "fed_asi.studies.method": "studies/test_page.py",
+    "fed_asi.studies.participation": "studies/test_figures.py",
 }
 
 
