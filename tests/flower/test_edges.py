@@ -41,6 +41,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
+        patch.setenv("FED_ASI_PROFILES_DIR", str(tmp_path_factory.getbasetemp() / "profiles"))
         settings = {"cohort": 3, "groups": GROUPS, "data": IMAGES, "compute": {"side_by_side": False}}
         place = prepare(small(rounds=1, **settings), folder / "workplace")
     honest: dict[int, RecordDict] = {}

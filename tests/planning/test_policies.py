@@ -33,6 +33,7 @@ GROUPS = [  # 64 KiB are below the smallest plan of micro-batch 8 with both laye
 @pytest.fixture(autouse=True)
 def _features(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
+    monkeypatch.setenv("FED_ASI_PROFILES_DIR", str(tmp_path_factory.getbasetemp() / "profiles"))
 
 
 def device_rounds(folder: Path) -> list[DeviceRoundRecord]:

@@ -41,9 +41,13 @@ TWINS = {
 @pytest.fixture(autouse=True)
 def _features(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
+    monkeypatch.setenv("FED_ASI_PROFILES_DIR", str(tmp_path_factory.getbasetemp() / "profiles"))
 
 
-def test_a_run_records_everything_and_can_be_repeated(tmp_path: Path) -> None:
+def test_a_run_records_everything_and_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FED_ASI_PROFILES_DIR")  # each calibrates for itself
     for name in ("one", "two"):
         run_loop(small(), tmp_path / name)
     with RunStore.read(tmp_path / "one") as store:

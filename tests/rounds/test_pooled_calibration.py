@@ -43,6 +43,7 @@ FEW = [  # micro-batches to calibrate for
 @pytest.fixture(autouse=True)
 def _features(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
+    monkeypatch.setenv("FED_ASI_PROFILES_DIR", str(tmp_path_factory.getbasetemp() / "profiles"))
 
 
 @pytest.fixture
