@@ -41,7 +41,7 @@ def _features(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_device_trains_by_every_name(name: str, tmp_path: Path) -> None:
-    config = small(method={"name": name, "centered": None, "layers": 2})
+    config = small(method={"name": name, "centered": None, "layers": 2, "calibration_images": 8})
     place = prepare(config, tmp_path / "workplace")
     before = place.reference
     job = Job(1, 0, Resources(None, 16), 0.05, check=True)
