@@ -103,6 +103,7 @@ def test_whatever_one_device_sends_the_run_ends_as_it_should(
 
 
 @pytest.mark.slow
+@pytest.mark.computes
 @settings(max_examples=1500, **FOREVER)
 @given(data=st.data())
 def test_whatever_one_device_sends_at_length(

@@ -245,6 +245,7 @@ def test_torchvisions_files_of_older_names_and_other_heads_are_loaded() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.computes
 @pytest.mark.parametrize(
     "name", ["densenet121", "googlenet", "inception_v3", "mnasnet0_5", "resnet18", "squeezenet1_1"]
 )

@@ -137,6 +137,7 @@ def test_whatever_a_reply_holds_the_run_ends_as_it_should(
 
 
 @pytest.mark.slow
+@pytest.mark.computes
 @settings(max_examples=1000, **FOREVER)
 @given(data=st.data())
 def test_whatever_a_reply_holds_at_length(
