@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 SHARED = Path(os.environ.get("FED_ASI_SHARED", Path(__file__).parents[2] / "shared"))
 
 torch.set_num_threads(1)
+gc.disable()  # nothing of what collection imports is garbage
 
 # No test asserts on seconds: in a fresh clone the first text that hypothesis draws takes two of them.
 QUIET = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -31,6 +32,7 @@ def pytest_collection_finish() -> None:
     """Take what was imported out of what a collection of garbage walks, half a second each: tests ask for many."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def _folder(name: str, needed: str) -> Path:
