@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # One thread a process: repeatable to the bit, and workers do not fight for cores.
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# What is compiled is kept, whatever the machine says: pytest rewrites 200 files of tests otherwise, in every process.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo results named test slow compose-test lint types fast clean
 
@@ -31,10 +33,11 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 fast: $(VENV)/.dev
-	$(BIN)/pytest -q -n auto -m "not slow and not compose"
+	$(BIN)/pytest -q -n auto --dist worksteal -m "not slow and not compose"
 
 slow: $(VENV)/.dev  ## the slow tests: Flower on Ray, killed processes, whole networks
-	$(BIN)/pytest -q -m slow --timeout 900
+	$(BIN)/pytest -q -n auto --dist worksteal -m "slow and computes" --timeout 900
+	$(BIN)/pytest -q -m "slow and not computes" --timeout 900
 
 compose-test: $(VENV)/.dev  ## the containers, for real (needs a container engine)
 	FED_ASI_NEEDS_ENGINE=1 $(BIN)/pytest -q -m compose --timeout 1800
