@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fed_asi import layers
 from fed_asi.compression.asked import PlanLike, asked_for
-from fed_asi.compression.graph import analyse
+from fed_asi.compression.graph import Graph, analyse
 from fed_asi.compression.report import CompressionReport
 from fed_asi.compression.swapping import Swapping
 from fed_asi.errors import UnsupportedLayerError
@@ -26,6 +26,7 @@ def compress_(
     micro_batch: int | None = None,
     means: Mapping[str, Sequence[float] | Tensor] | None = None,
     smooth_bits: int | None = None,
+    graph: Graph | None = None,
 ) -> CompressionReport:
     """Compress `model` in place and return what happened to every layer.
 
@@ -35,12 +36,12 @@ def compress_(
     seed: of the layers' random starts and dropout. micro_batch: batches above it are treated as independent
         micro-batches side by side. means: channel means for centered methods; a plan brings its own.
     smooth_bits: 8 or 4 to keep the slopes of Hardswish, SiLU, GELU and the like approximately; None keeps
-        them exact, at the size of their input.
+        them exact, at the size of their input. graph: what `analyse` said of this model, where that is known.
     Every batch norm of the model is fixed: it uses its running statistics in training mode too.
     Raises ConfigError and UnsupportedLayerError, with the layer's name, and leaves the model as it was.
     """
     uncompress_(model)
-    graph = analyse(model)
+    graph = analyse(model) if graph is None else graph
     before = {name: p.requires_grad for name, p in model.named_parameters()}
     bases: Mapping[str, Bases] = {}
     if isinstance(spec, PlanLike):

@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from fed_asi.machine import one_thread
 from fed_asi.tucker import energy_rank, kept_numel, unfold
 
 PUBLISHED_EPSILONS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -30,6 +31,7 @@ def spectra(x: Tensor) -> list[Tensor]:
     return [_mode_spectrum(unfold(x, mode).double()) for mode in range(x.dim() - 1)]
 
 
+@one_thread
 def _mode_spectrum(rows: Tensor) -> Tensor:
     """Return the summed squared singular values of rows: (m, d, n), ascending, padded with zeros to d."""
     d, n = rows.shape[1], rows.shape[2]

@@ -113,6 +113,8 @@ def profile_of(
         methods=config.method.families or (Family(Vanilla),),
         selection="published" if config.method.grid == "published" else "candidates",
         seed=config.seed,
+        centered=config.method.may_center,
+        grid=False,
     )
     check_plans(config, made)
     return made

@@ -1,0 +1,121 @@
+"""How far the weight gradient of one layer is from the true one when its input is kept in some form.
+
+Exact in the sense of training: the layers' own code cuts and rounds the recorded input, and dW is that of what it
+kept. What forms have in common is done once: the centred input and its dW, and the decomposition that forms of the
+same ranks differ from in bits alone. A Tucker form's dW comes from its factors, as in a step, where that is less
+work than from the input multiplied out.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fed_asi.errors import UnsupportedLayerError
+from fed_asi.layers import LayerState, attach_
+from fed_asi.methods import Method
+from fed_asi.methods.base import channel_mean
+from fed_asi.methods.bases import Bases, factors_of
+from fed_asi.methods.forms import Kept
+from fed_asi.planning.recording import Record
+
+WARM_STEPS = 2  # of a form that starts from its last factors, on the same batch
+TOLD_APART = 1e-4  # of ||dW||: two float32 gradients that are closer than that differ by their rounding
+
+
+@dataclass(frozen=True, slots=True)
+class GradientErrors:
+    """The errors of one layer's forms, on what was recorded of it.
+
+    mean: (C,), what centred forms subtract. seed: of random starts. bases: the factors that calibration fixed, by
+    the text of the method they are for.
+    """
+
+    item: Record
+    mean: Tensor
+    seed: int
+    bases: dict[str, Bases] = field(default_factory=dict)
+    _inputs: dict[bool, tuple[Tensor, Tensor, float]] = field(default_factory=dict)
+    _newest: dict[bool, tuple[Method, int, Kept]] = field(default_factory=dict)
+
+    def of(self, method: Method, micro_batch: int) -> float:
+        """Return ||dW_kept - dW||_F with micro-batches of that size side by side and warm factors."""
+        if method.exact:
+            return 0.0
+        if not method.restores:
+            return self._of_the_layer(method)
+        x, exact, norm = self._given(method.centers)
+        kept = self._kept(method, micro_batch)
+        kind, module, g = self.item.kind, self.item.module, self.item.g
+        found = kind.gradient_from_factors(module, kept, g)
+        if found is not None:
+            error = _norm(found.sub_(exact))
+            if error > TOLD_APART * norm:
+                return error
+        return _norm(kind.weight_gradient(module, kept.restore() - x, g))
+
+    def wanted(self, centers: bool) -> Tensor:
+        """Return the input as a method sees it: (N, C, *S), less its mean where that is kept."""
+        return self._given(centers)[0]
+
+    def exact(self, centers: bool) -> Tensor:
+        """Return dW of the input, or of the input less its mean."""
+        return self._given(centers)[1]
+
+    def state(self, method: Method, micro_batch: int | None) -> LayerState:
+        """Return the state of a layer that keeps its input so."""
+        bases = self.bases.get(str(method))
+        return LayerState(
+            name=self.item.name,
+            method=method.reordered(self.item.kind.canonical_order),
+            original=type(self.item.module),
+            seed=self.seed,
+            micro_batch=micro_batch,
+            mean=self.mean,
+            factors=None if bases is None else factors_of(bases),
+        )
+
+    def _given(self, centers: bool) -> tuple[Tensor, Tensor, float]:
+        """Return (input, dW, ||dW||), each found once."""
+        if centers not in self._inputs:
+            x = self.item.canonical()
+            if centers:
+                x = x - channel_mean(x, self.state(Method(), None))
+            exact = self.item.weight_gradient(x)
+            self._inputs[centers] = x, exact, _norm(exact)
+        return self._inputs[centers]
+
+    def _kept(self, method: Method, micro_batch: int) -> Kept:
+        """Return what the method keeps; the newest form before rounding serves those that differ in bits alone."""
+        whole = method.unrounded()
+        state = self.state(whole, micro_batch)
+        if not whole.warm_start:
+            newest = self._newest.get(method.centers)
+            if newest is None or newest[:2] != (whole, micro_batch):
+                newest = whole, micro_batch, state.method.form(self.wanted(method.centers), state)
+                self._newest[method.centers] = newest
+            return method.rounded(newest[2])
+        state = self.state(method, micro_batch)
+        kept = Kept()
+        for _ in range(WARM_STEPS):
+            kept = state.method.form(self.wanted(method.centers), state)
+            state.factors = state.pending
+        return kept
+
+    def _of_the_layer(self, method: Method) -> float:
+        """Return ||dW_method - dW||_F of the compressed layer itself, whose kept form restores no input."""
+        module = copy.deepcopy(self.item.module).requires_grad_(True).train()
+        attach_(module, self.state(method, None))
+        with torch.enable_grad():
+            torch.autograd.backward(module(self.item.x), self.item.g)
+        found = module._parameters["weight"]
+        if found is None or found.grad is None:
+            raise UnsupportedLayerError(f"{self.item.name}: {method} gave no weight gradient")
+        return _norm(found.grad - self.exact(False))
+
+
+def _norm(gradient: Tensor) -> float:
+    return float(gradient.double().norm())
