@@ -145,6 +145,8 @@ def profile_of(work: Work) -> Profile:
             trained=[*convolutions, models.head_name(model)],
             micro_batches=MICRO_BATCHES,
             density=10,
+            centered=None,
+            grid=True,
         )
         made.save(path)
     return Profile.load(path)

@@ -125,7 +125,6 @@ def study_of(place: Workplace) -> Study:
         method.families or (Family(Vanilla),),
         "published" if method.grid == "published" else "candidates",
         seed=place.config.seed,
-        grid=False,
         centered=None if method.may_center else False,
     )
 

@@ -58,7 +58,7 @@ class LayerInput:
     head: bool = False
     published: bool = False
     density: int = 10
-    grid: bool = True
+    grid: bool = False
     centered: bool | None = None
 
     @property

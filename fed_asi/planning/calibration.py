@@ -39,8 +39,8 @@ def profile(
     density: int = 10,
     seed: int = 0,
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
-    centered: bool | None = None,
-    grid: bool = True,
+    centered: bool | None = True,
+    grid: bool = False,
     progress: Progress | None = None,
 ) -> Profile:
     """Return what every form of keeping costs and is worth, layer by layer; the model is only read.
@@ -50,8 +50,8 @@ def profile(
     when None. methods: what is tried, such as "asi" or HOSVD(0.7); None for what plans use by default.
     selection: "published" tries only the papers' epsilon grid. density: rank tuples tried per layer and
         micro-batch.
-    centered: True or False where plans will say the same, and half of the forms need not be tried; None for any
-        plan. grid: whether the papers' grid is tried beside other ranks, for plans of selection "published".
+    centered: what plans will say; None for plans of any kind, in twice the time. grid: whether the papers' grid is
+        tried beside other ranks, for plans of selection "published".
     progress: called with (steps done, steps in all), from 0 on.
     One thread does all of it, whatever torch's number of them, which decides neither time nor bits.
     Batch norms are frozen, as in training. Raises ConfigError and UnsupportedLayerError with names and
@@ -77,6 +77,8 @@ def profile(
         floors=measured_floors(model, x[:1], y[:1], _with_bias(found), sizes, loss, steps.done),
         num_examples=len(x),
         selection=selection,
+        centered=None if selection == "published" else centered,
+        grid=grid or selection == "published",
     )
 
 

@@ -113,6 +113,7 @@ class Profile:
 
     floors: per micro-batch, the bytes kept besides inputs (masks, the loss) when layer i is the first
         trained one.
+    centered, grid: what was tried, in the words of `fed_asi.profile`; plans that need more are refused.
     """
 
     fingerprint: ModelFingerprint
@@ -122,6 +123,8 @@ class Profile:
     selection: str = "candidates"
     notes: tuple[str, ...] = ()
     version: int = field(default=VERSION)
+    centered: bool | None = None
+    grid: bool = True
 
     @property
     def micro_batches(self) -> tuple[int, ...]:
@@ -144,6 +147,8 @@ class Profile:
             "num_examples": self.num_examples,
             "selection": self.selection,
             "notes": list(self.notes),
+            "centered": self.centered,
+            "grid": self.grid,
             "floors": {str(b): list(sizes) for b, sizes in self.floors.items()},
             "layers": [_layer_to_dict(layer) for layer in self.layers],
         }
@@ -161,6 +166,8 @@ class Profile:
                 num_examples=int(data["num_examples"]),
                 selection=str(data["selection"]),
                 notes=tuple(data["notes"]),
+                centered=data.get("centered"),  # profiles that were made before hold everything
+                grid=bool(data.get("grid", True)),
             )
 
     def save(self, path: Path | str) -> None:

@@ -21,8 +21,6 @@ from fed_asi.planning.gradient_errors import GradientErrors
 from fed_asi.planning.profile import Candidate, LayerProfile
 from fed_asi.planning.recording import Record, constant_input, grouped
 
-Forms = Iterable[tuple[Method, float | None]]
-
 
 def undominated(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
     """Return the candidates that no other of the same kind and centring beats in bytes, both counts, and error.
@@ -68,12 +66,15 @@ def counted_bytes(item: Record, method: Method, micro_batch: int) -> tuple[int, 
     return saved, canonical.published_bytes(size, ranks, item.x.dtype.itemsize)
 
 
+Forms = Iterable[tuple[Method, float | None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Study:
     """How the forms of a layer are tried: micro-batches, methods, and how many rank tuples of each.
 
-    grid: whether the papers' grid of ranks is tried beside others. centered: None to try every form with and without
-    its mean; True or False to try those that a plan with the same word may take.
+    grid: whether the papers' grid of ranks is tried beside others. centered: True or False to try what a plan that
+    says the same may take; None to try every form with and without its mean.
     """
 
     micro_batches: tuple[int, ...]
@@ -81,8 +82,8 @@ class Study:
     selection: str = "candidates"
     density: int = 10
     seed: int = 0
-    grid: bool = True
-    centered: bool | None = None
+    grid: bool = False
+    centered: bool | None = True
 
     def trial(self, item: Record, mean: Tensor) -> tuple[Trial, tuple[float, float, float]]:
         """Return the layer ready to try methods on, ||dW||, and the energies ||dW_c||^2 and ||dbias||^2.
@@ -122,12 +123,12 @@ class Study:
     def _candidates(
         self, trial: Trial, micro_batch: int, head: bool, done: Callable[[], None]
     ) -> tuple[Candidate, ...]:
-        tried = _run(trial, micro_batch, self.forms(trial.item, micro_batch, head))
+        tried = trial.runs(self.forms(trial.item, micro_batch, head), micro_batch)
         kept = undominated(tried)
-        if self.centered:  # then a plan takes a form without its mean only where the one with it is not held
+        if self.centered:  # a plan takes a form of the input as it is where the one less its mean is not held
             held = {c.method for c in kept}
-            rest = (c.method.uncentred() for c in tried if c.method.centers and c.method not in held)
-            kept = undominated([*kept, *_run(trial, micro_batch, ((method, None) for method in rest))])
+            rest = [c.method.uncentred() for c in tried if c.method.centers and c.method not in held]
+            kept = undominated([*kept, *trial.runs(((method, None) for method in rest), micro_batch)])
         done()
         return kept
 
@@ -181,6 +182,11 @@ class Trial:
         error = float(f"{self.errors.of(method, count):.6g}")
         return Candidate(method, saved, published, error, self.energy - error**2, epsilon)
 
+    def runs(self, forms: Forms, micro_batch: int) -> list[Candidate]:
+        """Return what those of the forms that the layer can take cost and are worth."""
+        found = (self.run(method, micro_batch, epsilon) for method, epsilon in forms)
+        return [candidate for candidate in found if candidate is not None]
+
     def _calibrate(self, method: Method) -> None:
         """Fix the method's factors on the whole calibration batch, once."""
         bases = self.errors.bases
@@ -198,9 +204,3 @@ class Trial:
             saved = max(saved, storage_bytes(kept.tensors))
             published = max(published, kept.published_bytes if self.item.kind.published else 0)
         return saved, published
-
-
-def _run(trial: Trial, micro_batch: int, forms: Forms) -> list[Candidate]:
-    """Return what the forms that the layer can take cost and are worth."""
-    found = (trial.run(method, micro_batch, epsilon) for method, epsilon in forms)
-    return [candidate for candidate in found if candidate is not None]

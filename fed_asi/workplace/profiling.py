@@ -114,7 +114,6 @@ def profile_of(
         selection="published" if config.method.grid == "published" else "candidates",
         seed=config.seed,
         centered=config.method.may_center,
-        grid=False,
     )
     check_plans(config, made)
     return made

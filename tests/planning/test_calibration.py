@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 @pytest.fixture(scope="module")
 def made(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Profile:
-    return profile(model, *batch, micro_batches=SIZES, density=4)
+    return profile(model, *batch, micro_batches=SIZES, density=4, centered=None, grid=True)
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,42 @@ def compressed_gradients(
     F.cross_entropy(copied(batch[0]), batch[1]).backward()
     assert norm is not None
     return {n: p.grad for n, p in copied.named_parameters() if p.grad is not None}
+
+
+def test_progress_is_told_from_nothing_to_all(model: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
+    told: list[tuple[int, int]] = []
+    made = profile(
+        model,
+        *batch,
+        micro_batches=(1, 4),
+        density=2,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    total = 3 * len(made.layers)  # two micro-batches and the floor of each
+    assert told == [(done, total) for done in range(total + 1)]
+
+
+def test_a_profile_holds_what_plans_of_the_same_words_may_take(
+    model: nn.Module, batch: tuple[Tensor, Tensor], made: Profile
+) -> None:
+    """Of fewer forms tried no plan is worse, and what was left out is asked for by name."""
+    usual = profile(model, *batch, micro_batches=SIZES, density=4)
+    plain = profile(model, *batch, micro_batches=SIZES, density=4, centered=False)
+    tried = [sum(len(c) for layer in one.layers for c in layer.candidates.values()) for one in (usual, made)]
+    assert tried[0] < tried[1]
+    for budget in (None, "6 KiB", "12 KiB", "40 KiB"):
+        assert plan(usual, budget).value >= plan(made, budget).value
+        assert plan(plain, budget, centered=False).value >= plan(made, budget, centered=False).value
+    with pytest.raises(ConfigError, match=r"profile\(\.\.\., grid=True\)"):
+        plan(usual, None, methods=("asi",), selection="published")
+    with pytest.raises(ConfigError, match=r"profile\(\.\.\., centered=None\)"):
+        plan(usual, None, methods=("asi",), centered=False)
+    assert plan(usual, None, methods=("vanilla", "mean"), centered=False).value > 0
+    again = Profile.from_json(usual.to_json())
+    assert (again.centered, again.grid) == (True, False)
+    held = json.loads(usual.to_json())
+    del held["centered"], held["grid"]
+    assert Profile.from_json(json.dumps(held)).grid  # of a release that tried everything
 
 
 def test_exact_forms_have_no_error_and_capture_everything(made: Profile) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,10 @@ from fed_asi import models, seeds
 from fed_asi.compression.graph import analyse
 from fed_asi.layers import LayerState
 from fed_asi.methods import Method
+from fed_asi.planning.calibration import profile
 from fed_asi.planning.gradient_errors import GradientErrors
 from fed_asi.planning.recording import Record, record
+from fed_asi.planning.search import plan, smallest_plan_bytes
 from fed_asi.planning.trials import Study
 
 NETWORKS = [("mcunet", 96), ("mobilenet_v2", 64), ("resnet18", 64), ("resnet34", 64)]
@@ -55,7 +58,7 @@ def recorded(model: nn.Module, pixels: int, count: int) -> list[Record]:
 
 def check(items: list[Record], micro_batches: tuple[int, ...], every: int = 1) -> int:
     """Hold every form of every layer to 1 part in 10,000, down to the rounding of ||dW||; return how many."""
-    study, tried = Study(micro_batches), 0
+    study, tried = Study(micro_batches, grid=True, centered=None), 0
     for item in items:
         mean, seed = item.mean(), seeds.derive(0, item.name)
         errors = GradientErrors(item, mean, seed)
@@ -83,6 +86,25 @@ def test_errors_are_those_of_trials_on_every_layer(name: str, pixels: int) -> No
     weights: dict[str, Any] = {"weights": None, "resolution": pixels}
     items = recorded(models.build(name, 10, **weights), pixels, 8)
     assert check(items, (1, 4, 8), every=4) > 20 * len(items)
+
+
+@pytest.mark.slow
+def test_plans_are_no_worse_than_from_everything_tried_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, pixels = models.build("mcunet", 10, None, 64), 64
+    x = F.avg_pool2d(torch.randn(16, 3, pixels, pixels, generator=torch.Generator().manual_seed(3)), 5, 1, 2)
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)][-6:]
+    given: dict[str, Any] = {"trained": [*names, models.head_name(model)], "micro_batches": (1, 4, 16)}
+    quick = profile(model, x, torch.arange(16) % 10, **given)
+    alone = lambda self, method, size: (  # noqa: E731 - a method in one place
+        0.0 if method.exact else one_by_one(self.item, self.mean, self.seed, method, size)
+    )
+    monkeypatch.setattr(GradientErrors, "of", alone)
+    whole = profile(model, x, torch.arange(16) % 10, **given, centered=None, grid=True)
+    energy = sum(layer.centered_energy + layer.bias_energy for layer in whole.layers)
+    largest = plan(whole, None).planned_bytes
+    for budget in np.geomspace(smallest_plan_bytes(whole), largest, 60).astype(int):
+        worse = plan(whole, int(budget)).value - plan(quick, int(budget)).value
+        assert worse <= 1e-6 * energy, budget
 
 
 def test_forms_that_differ_in_bits_alone_are_cut_once(monkeypatch: pytest.MonkeyPatch) -> None:
