@@ -73,7 +73,8 @@ class ASI(TuckerMethod):
 
     def reordered(self, order: Callable[[Ranks], Ranks]) -> Self:
         """Return the method with its ranks in another order."""
-        return replace(self, ranks=order(self.ranks))
+        ranks = order(self.ranks)
+        return self if ranks == self.ranks else replace(self, ranks=ranks)
 
     def pooled(self) -> Self:
         """Return the method for an input of one pixel."""
@@ -109,7 +110,7 @@ class ASI(TuckerMethod):
 
     def unrounded(self) -> Self:
         """Return the method in 32 bits."""
-        return replace(self, bits=32)
+        return self if self.bits == 32 else replace(self, bits=32)
 
     def rounded(self, kept: Kept) -> Kept:
         """Return the Tucker forms in this method's bits."""

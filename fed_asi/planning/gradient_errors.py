@@ -72,7 +72,7 @@ class GradientErrors:
 
     def state(self, method: Method, micro_batch: int | None) -> LayerState:
         """Return the state of a layer that keeps its input so."""
-        bases = self.bases.get(str(method))
+        bases = self.bases.get(str(method)) if self.bases else None
         return LayerState(
             name=self.item.name,
             method=method.reordered(self.item.kind.canonical_order),
