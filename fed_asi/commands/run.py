@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
-import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 
-from fed_asi.commands.console import LOST, STOPPED, console, say, show
+from fed_asi.commands.console import LOST, STOPPED, console, say, show, stop_on_signals
 from fed_asi.errors import ConfigError, FedAsiError, RunError
 from fed_asi.texts import resume_line, visible
 
@@ -39,8 +39,7 @@ def main(given: argparse.Namespace) -> int:
     from fed_asi.results.store import RunStore
 
     config, folder = _resumed(given) if given.resume else _begun(given)
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGINT, _interrupt)  # also where a shell started us in the background
+    stop_on_signals()
     say(f"run: {folder}")
     try:
         with Terminal(Console(stderr=True)) as watcher:
@@ -117,18 +116,12 @@ def _failed(error: FedAsiError, folder: Path, kept: bool) -> int:
     """Print why a run stopped. Where it had not begun its rounds, its folder goes, and its name is free."""
     from fed_asi.results.store import RunStore
 
-    try:
-        with RunStore.read(folder) as store:
-            kept = kept or bool(store.rounds())
-    except RunError:
-        pass  # not even its records could be made
+    # Where not even its records could be made, none of its rounds can be read.
+    with contextlib.suppress(RunError), RunStore.read(folder) as store:
+        kept = kept or bool(store.rounds())
     if not kept:
         shutil.rmtree(folder, ignore_errors=True)
         raise error
     say(f"fed-asi: {error}")
     say(f"what was recorded is kept; go on with: {resume_line(folder)}")
     return LOST
-
-
-def _interrupt(_signal: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
