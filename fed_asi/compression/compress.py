@@ -26,7 +26,6 @@ def compress_(
     micro_batch: int | None = None,
     means: Mapping[str, Sequence[float] | Tensor] | None = None,
     smooth_bits: int | None = None,
-    graph: Graph | None = None,
 ) -> CompressionReport:
     """Compress `model` in place and return what happened to every layer.
 
@@ -36,12 +35,25 @@ def compress_(
     seed: of the layers' random starts and dropout. micro_batch: batches above it are treated as independent
         micro-batches side by side. means: channel means for centered methods; a plan brings its own.
     smooth_bits: 8 or 4 to keep the slopes of Hardswish, SiLU, GELU and the like approximately; None keeps
-        them exact, at the size of their input. graph: what `analyse` said of this model, where that is known.
+        them exact, at the size of their input.
     Every batch norm of the model is fixed: it uses its running statistics in training mode too.
     Raises ConfigError and UnsupportedLayerError, with the layer's name, and leaves the model as it was.
     """
     uncompress_(model)
-    graph = analyse(model) if graph is None else graph
+    return compress_known_(model, analyse(model), spec, seed, micro_batch, means, smooth_bits)
+
+
+def compress_known_(
+    model: nn.Module,
+    graph: Graph,
+    spec: PlanLike | Method | Mapping[str, Method],
+    seed: int = 0,
+    micro_batch: int | None = None,
+    means: Mapping[str, Sequence[float] | Tensor] | None = None,
+    smooth_bits: int | None = None,
+) -> CompressionReport:
+    """Do what `compress_` does for a model whose graph `analyse` has told before: tracing it takes most of the time."""
+    uncompress_(model)
     before = {name: p.requires_grad for name, p in model.named_parameters()}
     bases: Mapping[str, Bases] = {}
     if isinstance(spec, PlanLike):

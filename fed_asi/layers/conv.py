@@ -84,11 +84,9 @@ class ConvKind(WeightKind):
         if self.traits(module).poolable:
             return (g.transpose(0, 1).flatten(1) @ x.transpose(0, 1).flatten(1).mT).view_as(weight)
         geometry = geometry_of(module)
-        return (
-            depthwise.weight_gradient(x, g, geometry)
-            if depthwise.fits(x, g, geometry)
-            else (Convolution(geometry).gradient_of(x, g, weight.detach()))
-        )
+        if depthwise.fits(x, g, geometry):
+            return depthwise.weight_gradient(x, g, geometry)
+        return Convolution(geometry).gradient_of(x, g, weight.detach())
 
     def gradient_from_factors(self, module: nn.Module, kept: Kept, g: Tensor) -> Tensor | None:
         """Return dW of a Tucker form whose dW is a product of two thin matrices."""

@@ -10,7 +10,9 @@ from functools import lru_cache
 from itertools import product
 from math import prod
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fed_asi.layers.geometry import Geometry, padded
@@ -33,19 +35,22 @@ def weight_gradient(x: Tensor, g: Tensor, geometry: Geometry) -> Tensor:
     x = padded(x.to(g.dtype), geometry)
     images = x.contiguous().flatten(2), g.contiguous().flatten(2)
     pairs = images[0].permute(1, 2, 0) @ images[1].transpose(0, 1)
-    joined = _joined(geometry, tuple(x.shape[2:]), tuple(g.shape[2:])).to(pairs)
+    joined = torch.from_numpy(_joined(geometry, tuple(x.shape[2:]), tuple(g.shape[2:]))).to(pairs)
     return (pairs.flatten(1) @ joined).view(x.shape[1], 1, *geometry.kernel)
 
 
 @lru_cache(maxsize=64)
-def _joined(geometry: Geometry, size: tuple[int, ...], out: tuple[int, ...]) -> Tensor:
-    """Return (pixels of the input * pixels of the output, taps), 1 where a tap joins the two, 0 elsewhere."""
-    found = torch.zeros(*size, *out, *geometry.kernel)
+def _joined(geometry: Geometry, size: tuple[int, ...], out: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return (pixels of the input * pixels of the output, taps), 1 where a tap joins the two, 0 elsewhere.
+
+    No tensor: one that is remembered would belong to the mode that it was made in, such as inference.
+    """
+    found = np.zeros((*size, *out, *geometry.kernel), np.float32)
     for position in product(*(range(n) for n in (*out, *geometry.kernel))):
         pixel = _read(geometry, position[: len(out)], position[len(out) :])
         if all(0 <= p < n for p, n in zip(pixel, size, strict=True)):
             found[(*pixel, *position)] = 1
-    return found.view(-1, prod(geometry.kernel))
+    return found.reshape(-1, prod(geometry.kernel))
 
 
 def _read(geometry: Geometry, pixel: Sequence[int], tap: Sequence[int]) -> tuple[int, ...]:

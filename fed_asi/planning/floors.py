@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fed_asi.compression.compress import compress_
+from fed_asi.compression.compress import compress_known_
 from fed_asi.compression.graph import analyse
 from fed_asi.layers import only_looks
 from fed_asi.layers.copying import copied
@@ -57,7 +57,7 @@ class _Probe:
         """Return the bytes per micro-batch with `first` and the head trained, the kept inputs left out."""
         model = self._model
         forms: dict[str, Method] = {name: BiasOnly() if bias else Vanilla() for name, bias in (first, head)}
-        compress_(model, forms, graph=self._graph)
+        compress_known_(model, self._graph, forms)
         meter = ActivationMeter(model)
         whole = [name for name, form in forms.items() if form.trains_weight]
         one, two, eight = (self._measure(model, meter, size, whole) for size in _PROBES)

@@ -23,7 +23,8 @@ from fed_asi.planning.columns import columns
 from fed_asi.planning.json_file import describing, read_text, read_versioned
 from fed_asi.units import format_bytes
 
-VERSION = 2  # 1 held saved bytes in place of the papers' count
+VERSION = 3  # says what was tried; 2 tried everything; 1 held saved bytes in place of the papers' count
+_OLDEST = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ class Profile:
     @classmethod
     def from_json(cls, text: str, source: str = "profile") -> Profile:
         """Return the profile that `to_json` wrote; ProfileError names a corrupt or newer `source`."""
-        data = read_versioned(text, source, VERSION, VERSION)
+        data = read_versioned(text, source, VERSION, _OLDEST)
         with describing(source):
             return cls(
                 fingerprint=ModelFingerprint.from_dict(data["fingerprint"]),
@@ -166,7 +167,7 @@ class Profile:
                 num_examples=int(data["num_examples"]),
                 selection=str(data["selection"]),
                 notes=tuple(data["notes"]),
-                centered=data.get("centered"),  # profiles that were made before hold everything
+                centered=None if data.get("centered") is None else bool(data["centered"]),
                 grid=bool(data.get("grid", True)),
             )
 

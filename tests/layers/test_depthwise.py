@@ -46,3 +46,14 @@ def test_others_are_left_to_torch(options: dict[str, int], size: int) -> None:
     conv = nn.Conv2d(6, **{"out_channels": 6, "kernel_size": 3, "padding": 1, **options})
     x = seeded(2, 6, size, size).float()
     assert not depthwise.fits(x, conv(x), geometry_of(conv))
+
+
+def test_what_inference_has_seen_serves_gradients_too() -> None:
+    conv = nn.Conv2d(6, 6, (3, 1), padding=1, groups=6, bias=False).double()
+    x, g = seeded(2, 6, 3, 5), seeded(2, 6, 3, 7, seed=1)
+    with torch.inference_mode():
+        before = depthwise.weight_gradient(x, g, geometry_of(conv))
+    found = depthwise.weight_gradient(x.requires_grad_(), g, geometry_of(conv))
+    assert torch.equal(found, before)
+    found.sum().backward()
+    assert x.grad is not None
