@@ -38,7 +38,7 @@ LAST = 14
 MOST_AT_ONCE = 1024
 
 
-_REPEATS, _TIMED = 2, 8  # passes, and micro-batches of a pass: the others take as long
+_REPEATS, _TIMED = 2, 4  # passes, and micro-batches of a pass: the others take as long
 
 
 def main(arguments: argparse.Namespace) -> int:

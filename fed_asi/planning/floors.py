@@ -18,7 +18,7 @@ from fed_asi.methods import BiasOnly, Method, Vanilla
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-_PROBES = (1, 2, 8)
+_PROBES = (1, 2, 9)  # of bits that fill no whole byte, eight samples may follow the line of one and two
 
 
 def measured_floors(
@@ -33,7 +33,7 @@ def measured_floors(
     """Return, per micro-batch, the bytes kept besides inputs when layer i is the first trained one.
 
     layers: (name, has a bias) in forward order, the head last. x: (1, ...), y: (1,), an example.
-    Bytes grow linearly with the micro-batch unless a mask fills no whole byte; a probe of 8 tells, and then
+    Bytes grow linearly with the micro-batch unless a mask fills no whole byte; a probe of 9 tells, and then
     each micro-batch is measured. done: called after each layer.
     """
     probe = _Probe(model, x, y, loss)
@@ -60,9 +60,9 @@ class _Probe:
         compress_known_(model, self._graph, forms)
         meter = ActivationMeter(model)
         whole = [name for name, form in forms.items() if form.trains_weight]
-        one, two, eight = (self._measure(model, meter, size, whole) for size in _PROBES)
+        one, two, nine = (self._measure(model, meter, size, whole) for size in _PROBES)
         step = two - one
-        if eight == one + 7 * step:
+        if nine == one + 8 * step:
             return {b: one + (b - 1) * step for b in micro_batches}
         return {b: self._measure(model, meter, b, whole) for b in micro_batches}
 

@@ -218,3 +218,16 @@ def test_a_plan_brings_the_subspaces_that_calibration_found(
         for one, other in zip(kept[0][name], kept[1][name], strict=True):
             assert (one is None) == (other is None)
             assert one is None or torch.equal(one, other)
+
+
+def test_masks_that_fill_no_whole_byte_are_planned_as_they_are_measured() -> None:
+    """Nine bits a sample: of 1, 2 and 8 samples their bytes lie on a line, of 16 they do not."""
+    net = nn.Sequential(nn.Conv2d(3, 1, 1), nn.ReLU(), nn.Conv2d(1, 2, 1), nn.Flatten(), nn.Linear(18, 3))
+    x, y = torch.randn(16, 3, 3, 3, generator=torch.Generator().manual_seed(0)), torch.arange(16) % 3
+    made = profile(net, x, y, micro_batches=[16], methods=("vanilla",))
+    chosen = plan(made, None, methods=("vanilla",), layers="all")
+    compress_(net.train(), chosen)
+    with ActivationMeter(net) as meter:
+        loss = F.cross_entropy(net(x.clone()), y)
+    assert meter.saved_bytes == chosen.planned_bytes
+    del loss
