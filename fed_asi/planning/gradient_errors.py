@@ -28,7 +28,9 @@ TOLD_APART = 1e-4  # of ||dW||: two float32 gradients that are closer than that 
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """A layer's input, (N, C, *S): as forms are cut from it, and as restored ones lie in memory; its dW, and ||dW||."""
+    """A layer's input, (N, C, *S): as it lies in memory, which decides the last bits of what is cut from it and so what
+    8 bits round it to, and as restored ones lie; its dW, and ||dW||.
+    """
 
     x: Tensor
     restored: Tensor
@@ -89,10 +91,8 @@ class GradientErrors:
             x = self.item.canonical()
             if centers:
                 x = x - channel_mean(x, self.state(Method(), None))
-            exact, whole = self.item.weight_gradient(x), x.contiguous()
-            if x.dim() == 4:  # every cut reads it pixel by pixel, so that none has to copy it
-                x = x.contiguous(memory_format=torch.channels_last)
-            self._inputs[centers] = _Given(x, whole, exact, _norm(exact))
+            exact = self.item.weight_gradient(x)
+            self._inputs[centers] = _Given(x, x.contiguous(), exact, _norm(exact))
         return self._inputs[centers]
 
     def _of_the_form(self, method: Method, micro_batch: int) -> float:

@@ -21,6 +21,8 @@ from fed_asi.planning.gradient_errors import GradientErrors
 from fed_asi.planning.profile import Candidate, LayerProfile
 from fed_asi.planning.recording import Record, constant_input, grouped
 
+NEAR = 1.25
+
 
 def undominated(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
     """Return the candidates that no other of the same kind and centring beats in bytes, both counts, and error.
@@ -36,6 +38,18 @@ def undominated(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
             if c.epsilon is None:
                 seen.append((c.published_bytes, c.error))
     return tuple(kept)
+
+
+def _nearly_kept(candidate: Candidate, kept: Sequence[Candidate]) -> bool:
+    """Return whether a form is not kept, and yet within a quarter of the errors of those that beat it.
+
+    Only then may its uncentred twin, whose error is about the same, be worth a trial.
+    """
+    rivals = [
+        c for c in kept if c.method.kind == candidate.method.kind and c.saved_bytes <= candidate.saved_bytes
+    ]
+    beaten = candidate not in rivals
+    return beaten and candidate.error <= NEAR * min((c.error for c in rivals), default=candidate.error)
 
 
 def check_supported(items: Sequence[Record], families: Sequence[Family]) -> None:
@@ -126,8 +140,7 @@ class Study:
         tried = trial.runs(self.forms(trial.item, micro_batch, head), micro_batch)
         kept = undominated(tried)
         if self.centered:  # a plan takes a form of the input as it is where the one less its mean is not held
-            held = {c.method for c in kept}
-            rest = [c.method.uncentred() for c in tried if c.method.centers and c.method not in held]
+            rest = [c.method.uncentred() for c in tried if c.method.centers and _nearly_kept(c, kept)]
             kept = undominated([*kept, *trial.runs(((method, None) for method in rest), micro_batch)])
         done()
         return kept
