@@ -28,8 +28,9 @@ TOLD_APART = 1e-4  # of ||dW||: two float32 gradients that are closer than that 
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """A layer's input, (N, C, *S): as it lies in memory, which decides the last bits of what is cut from it and so what
-    8 bits round it to, and as restored ones lie; its dW, and ||dW||.
+    """A layer's input, (N, C, *S): as it lies in memory, and as restored ones do; its dW, and ||dW||.
+
+    The order of memory decides the last bits of what is cut from it, and so what 8 bits round that to.
     """
 
     x: Tensor

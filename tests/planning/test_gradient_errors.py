@@ -63,7 +63,7 @@ def check(items: list[Record], micro_batches: tuple[int, ...], every: int = 1) -
         mean, seed = item.mean(), seeds.derive(0, item.name)
         errors = GradientErrors(item, mean, seed)
         for size in micro_batches:
-            for method, _ in list(study.forms(item, size, head=False))[:: every if size > 1 else 1]:
+            for method, _ in list(study.forms(item, size, head=False))[::every]:
                 if method.exact or item.kind.unsupported(item.module, method) is not None:
                     continue
                 expected = one_by_one(item, mean, seed, method, size)
@@ -84,7 +84,7 @@ def test_errors_are_those_of_trials_one_by_one() -> None:
 def test_errors_are_those_of_trials_on_every_layer(name: str, pixels: int) -> None:
     weights: dict[str, Any] = {"weights": None, "resolution": pixels}
     items = recorded(models.build(name, 10, **weights), pixels, 8)
-    assert check(items, (1, 4, 8), every=4) > 20 * len(items)
+    assert check(items, (1, 4, 8), every=5) > 15 * len(items)  # odd, so that bits and centring take turns
 
 
 @pytest.mark.slow
