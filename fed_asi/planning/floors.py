@@ -9,9 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fed_asi.compression.compress import compress_known_
-from fed_asi.compression.cut import cut
 from fed_asi.compression.graph import analyse
-from fed_asi.errors import ConfigError, UnsupportedLayerError
 from fed_asi.layers import only_looks
 from fed_asi.layers.copying import copied
 from fed_asi.memory.meter import ActivationMeter
@@ -38,22 +36,12 @@ def measured_floors(
     Bytes grow linearly with the micro-batch unless a mask fills no whole byte; a probe of 9 tells, and then
     each micro-batch is measured. done: called after each layer.
     """
-    probe = _Probe(*_behind_the_trunk(copied(model), x, [name for name, _ in layers]), y, loss)
+    probe = _Probe(copied(model), x, y, loss)
     by_layer = []
     for layer in layers:
         by_layer.append(probe.floors(layer, layers[-1], micro_batches))
         done()
     return {b: tuple(sizes[b] for sizes in by_layer) for b in micro_batches}
-
-
-def _behind_the_trunk(model: nn.Module, x: Tensor, trained: Sequence[str]) -> tuple[nn.Module, Tensor]:
-    """Return what follows a frozen trunk, which keeps nothing, and its input for x; all where it cannot be cut."""
-    try:
-        trunk, tail = cut(model, trained, x)
-    except (ConfigError, UnsupportedLayerError):
-        return model, x
-    with torch.no_grad():
-        return tail, trunk(x)
 
 
 class _Probe:
