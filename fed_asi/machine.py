@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import torch
+
+_Given = ParamSpec("_Given")
+_Found = TypeVar("_Found")
 
 
 def cpus_here() -> int:
@@ -28,3 +33,20 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def one_thread(work: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
+    """Return `work`, done by one of torch's threads whatever their number, which is as before afterwards.
+
+    For decompositions of many small matrices: LAPACK's threads meet after every column, so that beside a busy
+    process two take 20 to 100 times as long as one (docs/plan.md), and their number decides the last bits.
+    """
+
+    @wraps(work)
+    def alone(*args: _Given.args, **kwargs: _Given.kwargs) -> _Found:
+        if torch.get_num_threads() == 1:
+            return work(*args, **kwargs)
+        with threads(1):
+            return work(*args, **kwargs)
+
+    return alone

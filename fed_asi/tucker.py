@@ -17,7 +17,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from fed_asi import seeds
+from fed_asi import machine, seeds
 
 Factors = list[Tensor | None]
 
@@ -62,6 +62,11 @@ def orth(v: Tensor) -> Tensor:
     """
     if v.dim() == 3 and v.shape[0] == 1:  # a plain QR is cheaper to call than a batched one
         return orth(v[0]).unsqueeze(0)
+    return _qr(v)
+
+
+@machine.one_thread
+def _qr(v: Tensor) -> Tensor:
     basis: Tensor = torch.linalg.qr(v)[0]
     return basis
 
@@ -314,6 +319,7 @@ def leading_factor(matrix: Tensor, epsilon: float) -> Tensor | None:
     return leading
 
 
+@machine.one_thread
 def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
     """Return eigenvalues and vectors; in double where LAPACK does not converge, as on some of low rank."""
     try:

@@ -214,3 +214,16 @@ def step(net: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     (out * torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view(out.shape)).sum().backward()
     found = {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
     return out.detach(), found | {"x": x.grad.clone()}
+
+
+class Decoder(nn.Module):
+    """A network with a transposed convolution in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(3, 6, 3, stride=2, padding=1)
+        self.up = nn.ConvTranspose2d(6, 4, 2, stride=2)
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.up(torch.relu(self.down(x)))).mean((2, 3)))

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 # From the bottom up: a room imports from rooms above it in this list, and its own files from each other.
 ROOMS = [
-    "errors", "texts", "units", "seeds", "tucker", "machine", "files", "torch_private",
+    "errors", "texts", "units", "seeds", "machine", "tucker", "files", "torch_private",
     "methods",  # how an input is kept
     "layers",  # kinds of layers
     "memory",  # what a step keeps and costs
@@ -137,7 +137,7 @@ HELD = {
     "fed_asi.memory.inner_hooks": "memory/test_meter.py",
     "fed_asi.memory.storages": "memory/test_meter.py",
     "fed_asi.methods.asi": "layers/test_conformance.py",
-    "fed_asi.methods.bases": "planning/test_calibration.py",
+    "fed_asi.methods.bases": "planning/test_calibrated_plans.py",
     "fed_asi.methods.bias_only": "methods/test_base.py",
     "fed_asi.methods.family": "planning/test_calibration.py",
     "fed_asi.methods.fixed_subspace": "layers/test_conformance.py",
@@ -160,7 +160,7 @@ HELD = {
     "fed_asi.planning.columns": "planning/test_tables.py",
     "fed_asi.planning.device_plans": "planning/test_policies.py",
     "fed_asi.planning.figure": "planning/test_tables.py",
-    "fed_asi.planning.floors": "planning/test_calibration.py",
+    "fed_asi.planning.floors": "planning/test_calibrated_plans.py",
     "fed_asi.planning.json_file": "planning/test_search.py",
     "fed_asi.planning.knapsack": "planning/test_search.py",
     "fed_asi.planning.plan": "planning/test_tables.py",

@@ -282,6 +282,7 @@ def test_records_take_every_text_as_a_value(run: Path) -> None:
 
 PRINTS = {"commands/console.py"}
 SHOWS = {
+    "commands/console.py",
     "results/rich_text.py",
     "results/table.py",
     "results/progress.py",

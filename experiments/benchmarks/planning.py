@@ -3,15 +3,23 @@
     python experiments/benchmarks/planning.py --weights-dir WEIGHTS
 
 Search: 42 layers of 64 candidates at 8 micro-batches, worth and bytes drawn at random and correlated as in
-networks, nine budgets from tight to ample. Calibration: `profile` of tiny and of MCUNet on 32 images.
-Processor time of one thread, so that other work on the machine counts little.
+networks, nine budgets from tight to ample. Calibration: `profile` of tiny and of MCUNet. Both are processor time of
+one thread, so that other work on the machine counts little. Neighbour: the whole command, its imports included, and
+one QR of many small matrices, at torch's own number of threads, alone and while another process keeps a core busy.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +35,6 @@ from fed_asi.units import format_bytes
 LAYERS, CANDIDATES, MICRO_BATCHES = 42, 64, tuple(2**power for power in range(8))
 BUDGETS = tuple(4096 * 2**power for power in range(9))
 REPEATS = 3
-IMAGES = 32
 
 
 def made_up_profile(seed: int = 0) -> Profile:
@@ -75,30 +82,109 @@ def search_table() -> str:
     return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """One `profile` to time. last: the last so many convolutions and the head; None for every layer."""
+
+    network: str
+    pixels: int
+    images: int
+    last: int | None
+    micro_batches: tuple[int, ...]
+
+
+CALIBRATIONS = (
+    Calibration("tiny", 32, 32, None, (1, 4, 16, 32)),
+    Calibration("mcunet", 128, 32, 14, (1, 4, 16, 32)),
+    Calibration("mcunet", 128, 32, 8, (1, 2, 4, 8, 16, 32)),  # what a device does for itself, and its floors
+    Calibration("mcunet", 128, 128, 14, tuple(2**power for power in range(8))),
+)
+
+
 def calibration_table(weights_dir: Path | None) -> str:
-    """Return the seconds of `profile` for two networks: every layer of tiny, the last 14 of MCUNet."""
-    lines = ["| network | pixels | layers | micro-batches | profile, s |", "|---|---|---|---|---|"]
-    for name, resolution, last in (("tiny", 32, None), ("mcunet", 128, 14)):
-        weights = None if name == "tiny" else "imagenet"
-        model = models.build(name, 10, weights, resolution, weights_dir=weights_dir)
+    """Return the processor seconds of `profile` for every line of CALIBRATIONS."""
+    lines = [
+        "| network | pixels | images | layers | micro-batches | profile, s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in CALIBRATIONS:
+        weights = None if one.network == "tiny" else "imagenet"
+        model = models.build(one.network, 10, weights, one.pixels, weights_dir=weights_dir)
         convolutions = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Conv2d)]
-        trained = [*convolutions[-last:], models.head_name(model)] if last else None
-        x = torch.randn(IMAGES, 3, resolution, resolution, generator=seeds.generator(0, "images"))
-        y = torch.arange(IMAGES) % 10
-        sizes = (1, 4, 16, IMAGES)
+        trained = [*convolutions[-one.last :], models.head_name(model)] if one.last else None
+        x = torch.randn(one.images, 3, one.pixels, one.pixels, generator=seeds.generator(0, "images"))
         began = time.process_time()
-        found = profile(model, x, y, trained=trained, micro_batches=sizes)
+        y = torch.arange(one.images) % 10
+        found = profile(model, x, y, trained=trained, micro_batches=one.micro_batches)
         seconds = time.process_time() - began
-        lines.append(f"| {name} | {resolution} | {len(found.layers)} | {len(sizes)} | {seconds:.1f} |")
+        sizes = (one.network, one.pixels, one.images, len(found.layers), len(one.micro_batches))
+        lines.append(f"| {' | '.join(str(size) for size in sizes)} | {seconds:.1f} |")
     return "\n".join(lines)
+
+
+@contextmanager
+def neighbour(busy: bool) -> Iterator[None]:
+    """Keep one core busy inside the block."""
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
+    try:
+        yield
+    finally:
+        if other is not None:
+            other.kill()
+            other.wait()
+
+
+QR = """
+import time, torch
+from fed_asi import tucker
+many = torch.randn(32, 96, 8)
+for name, work in (("torch's", lambda: torch.linalg.qr(many)), ("ours", lambda: tucker.orth(many))):
+    times = []
+    for _ in range(60):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    print(1000 * sorted(times)[30])
+"""
+
+
+def neighbour_table(weights_dir: Path | None) -> str:
+    """Return what a plan and a QR take alone and beside a busy process, at torch's own number of threads."""
+    command = [sys.executable, "-m", "fed_asi", "plan", "--model", "mcunet", "--budget", "16 KiB"]
+    command += ["--weights-dir", str(weights_dir)] if weights_dir else []
+    free = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    lines = [
+        "| | plan, processor s | plan, wall s | torch.linalg.qr, ms | tucker.orth, ms |",
+        "|---|---|---|---|---|",
+    ]
+    for busy in (False, True):
+        with neighbour(busy):
+            before, began = _children(), time.perf_counter()
+            subprocess.run(command, env=free, check=True, stdout=subprocess.DEVNULL)
+            cost, wall = _children() - before, time.perf_counter() - began
+            done = subprocess.run(
+                [sys.executable, "-c", QR], env=free, check=True, capture_output=True, text=True
+            )
+        torchs, ours = (float(line) for line in done.stdout.split())
+        what = "a busy neighbour" if busy else "alone"
+        lines.append(f"| {what} | {cost:.1f} | {wall:.1f} | {torchs:.2f} | {ours:.2f} |")
+    return "\n".join(lines)
+
+
+def _children() -> float:
+    """Return the processor seconds of all child processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--weights-dir", type=Path)
     arguments = parser.parse_args(argv)
+    folder = arguments.weights_dir
     torch.set_num_threads(1)
-    print(search_table(), calibration_table(arguments.weights_dir), sep="\n\n")
+    for table in (search_table, partial(calibration_table, folder), partial(neighbour_table, folder)):
+        print(table(), end="\n\n", flush=True)
     return 0
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fed_asi.texts import visible, visible_lines
 
@@ -31,6 +33,19 @@ def speak_any_language() -> None:
     """Let what the terminal's encoding has no characters for be escaped, where it would be an error."""
     with contextlib.suppress(AttributeError):  # not every stream that stands in for stdout can
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+@contextlib.contextmanager
+def bar(text: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar beside the output while the block lasts, from its first moment; nothing where there is no terminal.
+
+    What it yields moves the bar: steps done, and steps in all.
+    """
+    terminal = Terminal(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bars:
+        task = bars.add_task(visible(text), total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
 def show(text: str) -> None:

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module, metadata
 
-from fed_asi.commands.console import LOST, OK, STOPPED, USER_ERROR, say, speak_any_language
+from fed_asi.commands.console import LOST, OK, STOPPED, USER_ERROR, bar, say, speak_any_language
 from fed_asi.errors import ConfigError, FedAsiError
 
 # A command NAME is fed_asi/commands/NAME.py: `add_arguments(parser)`, and `main(given)`, which returns the exit code.
@@ -60,7 +60,8 @@ def _command(words: Sequence[str]) -> int:
     for name, summary in COMMANDS.items():
         one = commands.add_parser(name, help=summary, allow_abbrev=False)
         if name in words[:1]:
-            module = import_module(f"fed_asi.commands.{name}")
+            with bar("starting"):  # torch alone takes more than a second
+                module = import_module(f"fed_asi.commands.{name}")
             one.description = module.__doc__
             module.add_arguments(one)
     given = parser.parse_args(words)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fed_asi import layers
 from fed_asi.compression.asked import PlanLike, asked_for
-from fed_asi.compression.graph import analyse
+from fed_asi.compression.graph import Graph, analyse
 from fed_asi.compression.report import CompressionReport
 from fed_asi.compression.swapping import Swapping
 from fed_asi.errors import UnsupportedLayerError
@@ -40,7 +40,20 @@ def compress_(
     Raises ConfigError and UnsupportedLayerError, with the layer's name, and leaves the model as it was.
     """
     uncompress_(model)
-    graph = analyse(model)
+    return compress_known_(model, analyse(model), spec, seed, micro_batch, means, smooth_bits)
+
+
+def compress_known_(
+    model: nn.Module,
+    graph: Graph,
+    spec: PlanLike | Method | Mapping[str, Method],
+    seed: int = 0,
+    micro_batch: int | None = None,
+    means: Mapping[str, Sequence[float] | Tensor] | None = None,
+    smooth_bits: int | None = None,
+) -> CompressionReport:
+    """Do what `compress_` does for a model whose graph `analyse` has told before: tracing it takes most of the time."""
+    uncompress_(model)
     before = {name: p.requires_grad for name, p in model.named_parameters()}
     bases: Mapping[str, Bases] = {}
     if isinstance(spec, PlanLike):

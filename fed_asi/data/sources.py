@@ -6,6 +6,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -133,16 +134,29 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 def _digits(_folder: Path | None, _size: int) -> Dataset:
     """Return scikit-learn's 1,797 digits as (32, 32, 3) images; which 360 are for testing never changes."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    grey = np.round(digits.images * (255 / 16)).astype(np.uint8).repeat(4, axis=1).repeat(4, axis=2)
+    pixels, labels = _digits_of_sklearn()
+    grey = np.round(pixels * (255 / 16)).astype(np.uint8).repeat(4, axis=1).repeat(4, axis=2)
     images = np.repeat(grey[..., None], 3, axis=3)
     order = seeds.rng(0, "digits").permutation(len(images))
     train, test = np.sort(order[360:]), np.sort(order[:360])
-    labels = digits.target
-    classes = [str(label) for label in digits.target_names]
+    classes = [str(digit) for digit in range(10)]
     return from_arrays("digits", (images[train], labels[train]), (images[test], labels[test]), classes)
+
+
+def _digits_of_sklearn() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return scikit-learn's digits as (1797, 8, 8) from 0 to 16, and their labels.
+
+    Its file is read here where it lies as in every release so far: the import of scikit-learn takes a second.
+    """
+    package = find_spec("sklearn")
+    path = Path(str(package and package.origin)).parent / "datasets" / "data" / "digits.csv.gz"
+    if is_file(path):
+        rows = np.loadtxt(path, delimiter=",")
+        return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int64)
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return digits.images, digits.target
 
 
 def _in_its_folder(name: str, read: Callable[[str, Path, int], Dataset]) -> Load:

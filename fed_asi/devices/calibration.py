@@ -63,7 +63,7 @@ def own_profile(place: Workplace, partition_id: int) -> Profile:
     """Return the profile a device makes of its own images alone, at the weights before the first round."""
     records, base = _records(place, partition_id), place.plans.profile
     sizes = tuple(b for b in base.micro_batches if b <= len(records[0].x)) or base.micro_batches[:1]
-    study = replace(study_of(place), micro_batches=sizes)
+    study = replace(study_of(place), micro_batches=sizes, centered=place.config.method.may_center)
     pairs = zip(records, base.layers, strict=True)
     return replace(
         base,
@@ -125,6 +125,7 @@ def study_of(place: Workplace) -> Study:
         method.families or (Family(Vanilla),),
         "published" if method.grid == "published" else "candidates",
         seed=place.config.seed,
+        centered=None if method.may_center else False,
     )
 
 

@@ -15,6 +15,7 @@ from fed_asi.layers import masks
 from fed_asi.layers.base import LayerKind, LayerState, follow_, is_hooked, kind_of, state_of
 from fed_asi.layers.function import Call, LayerFunction, Operation
 from fed_asi.methods import LayerSize, Method, Traits
+from fed_asi.methods.forms import Kept
 from fed_asi.torch_private import outside_graphs
 
 Given = tuple[Tensor | None, ...]  # input, weight and bias, gamma and beta of a fused norm
@@ -149,6 +150,13 @@ class WeightKind(LayerKind):
     @abstractmethod
     def weight_gradient(self, module: nn.Module, x: Tensor, g: Tensor) -> Tensor:
         """Return dW of the plain layer for an input x: (N, C, *S) and g in the layer's own order."""
+
+    def gradient_from_factors(self, module: nn.Module, kept: Kept, g: Tensor) -> Tensor | None:
+        """Return dW of what a Tucker form stands for, straight from core and factors.
+
+        None where multiplying the form out is no more work. g: in the layer's own order.
+        """
+        return None
 
     def canonical(
         self, module: nn.Module, method: Method, shape: Sequence[int]

@@ -8,12 +8,14 @@ from typing import cast
 from torch import Tensor, nn
 
 from fed_asi.errors import UnsupportedLayerError
+from fed_asi.layers import depthwise, tucker_gradient
 from fed_asi.layers.base import register, state_of
 from fed_asi.layers.compressed import WeightKind, run
 from fed_asi.layers.convolution import Convolution, convolution_for, output_size
 from fed_asi.layers.function import Operation
 from fed_asi.layers.geometry import geometry_of
 from fed_asi.methods import LayerSize, Traits
+from fed_asi.methods.forms import Kept, TuckerInput
 from fed_asi.torch_private import ConvNd
 
 
@@ -81,7 +83,18 @@ class ConvKind(WeightKind):
         weight = cast(Tensor, module.weight)
         if self.traits(module).poolable:
             return (g.transpose(0, 1).flatten(1) @ x.transpose(0, 1).flatten(1).mT).view_as(weight)
-        return Convolution(geometry_of(module)).gradient_of(x, g, weight.detach())
+        geometry = geometry_of(module)
+        if depthwise.fits(x, g, geometry):
+            return depthwise.weight_gradient(x, g, geometry)
+        return Convolution(geometry).gradient_of(x, g, weight.detach())
+
+    def gradient_from_factors(self, module: nn.Module, kept: Kept, g: Tensor) -> Tensor | None:
+        """Return dW of a Tucker form whose dW is a product of two thin matrices."""
+        geometry = geometry_of(module)
+        if not (isinstance(kept, TuckerInput) and tucker_gradient.thin_fits(kept, geometry)):
+            return None
+        weight = cast(Tensor, module.weight).detach()
+        return tucker_gradient.weight_gradient(kept, g, weight, geometry)
 
 
 class Conv1dKind(ConvKind):

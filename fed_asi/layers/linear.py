@@ -103,5 +103,11 @@ class LinearKind(WeightKind):
         rows = g.movedim(-1, 1).transpose(0, 1).flatten(1)
         return rows @ x.transpose(0, 1).flatten(1).mT
 
+    def gradient_from_factors(self, module: nn.Module, kept: Kept, g: Tensor) -> Tensor | None:
+        """Return dW of a Tucker form."""
+        if not isinstance(kept, TuckerInput):
+            return None
+        return LinearMap().weight_gradient(kept, g, cast(Tensor, module.weight).detach())
+
 
 register(LinearKind())

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import ClassVar, Self
+from typing import ClassVar, Self, cast
 
 import torch
 from torch import Tensor
@@ -73,7 +73,8 @@ class ASI(TuckerMethod):
 
     def reordered(self, order: Callable[[Ranks], Ranks]) -> Self:
         """Return the method with its ranks in another order."""
-        return replace(self, ranks=order(self.ranks))
+        ranks = order(self.ranks)
+        return self if ranks == self.ranks else replace(self, ranks=ranks)
 
     def pooled(self) -> Self:
         """Return the method for an input of one pixel."""
@@ -100,12 +101,20 @@ class ASI(TuckerMethod):
             ranks = fitted_ranks(self.ranks, part.shape[1:], keeper.name)
             starts = (keeper.factors if self.warm else None) or [None] * len(ranks)
             core, found = self._decompose(computing(part), ranks, starts, keeper.seed)
-            kept.add(core.to(x.dtype), [None if f is None else f.to(x.dtype) for f in found], self.bits == 8)
+            kept.add(core.to(x.dtype), [None if f is None else f.to(x.dtype) for f in found])
         if self.warm:
             modes = self._warm_modes(len(found))
             keeper.pending = [_newest(f) if mode in modes else None for mode, f in enumerate(found)]
             keeper.found += 1
-        return kept
+        return self.rounded(kept)
+
+    def unrounded(self) -> Self:
+        """Return the method in 32 bits."""
+        return self if self.bits == 32 else replace(self, bits=32)
+
+    def rounded(self, kept: Kept) -> Kept:
+        """Return the Tucker forms in this method's bits."""
+        return cast(TuckerInput, kept).in_int8() if self.bits == 8 else kept
 
     def _decompose(
         self, x: Tensor, ranks: Sequence[int], starts: tucker.Factors, seed: int
@@ -146,7 +155,7 @@ class ASI(TuckerMethod):
     def propose(cls, seen: LayerInput, order: str = "sequential") -> Iterator[tuple[Method, float | None]]:
         """Yield the papers' grid of ranks, and finer ones from the spectra of the input's modes."""
         values = seen.spectra()
-        for epsilon in PUBLISHED_EPSILONS:
+        for epsilon in PUBLISHED_EPSILONS if seen.grid or seen.published else ():
             yield ASI(published_ranks(values, epsilon), order=order), epsilon
         if seen.published:
             return
@@ -154,7 +163,7 @@ class ASI(TuckerMethod):
         tried = [(ranks, bits) for ranks in proposed_ranks(dims, values, seen.density) for bits in (32, 8)]
         tried.append((dims, 32))  # every rank full: exact, so that a large budget is not left unused
         for ranks, bits in tried:
-            for centered in (False, True):
+            for centered in seen.centering:
                 yield ASI(ranks, bits=bits, centered=centered, warm=False), None
 
     def words(self) -> str:

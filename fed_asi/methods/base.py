@@ -48,8 +48,9 @@ class LayerInput:
     """What calibration knows of a layer's input in micro-batches of one size; forms are proposed from it.
 
     spectra: gives, for each mode (b, C, *S), the eigenvalues of its Gram matrix. pooled: the output only feeds a
-    global average pool. head: the layer is the classifier. published: only the papers' grid is wanted.
-    density: how many rank tuples are worth trying.
+    global average pool. head: the layer is the classifier. published: only the papers' grid is wanted; grid: it is
+    wanted too. density: how many rank tuples are worth trying. centered: whether forms of the input less its mean
+    are wanted, None for both kinds.
     """
 
     spectra: Callable[[], Sequence[Tensor]]
@@ -57,11 +58,15 @@ class LayerInput:
     head: bool = False
     published: bool = False
     density: int = 10
+    grid: bool = False
+    centered: bool | None = None
 
     @property
     def centering(self) -> tuple[bool, ...]:
         """Whether to keep the input as it is, or less its mean: what to try of both."""
-        return (False,) if self.published else (False, True)
+        if self.published:
+            return (False,)
+        return (False, True) if self.centered is None else (self.centered,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,10 @@ class Method:
         has = any(field.name == "centered" for field in fields(self))
         return replace(self, **{"centered": True}) if has else self
 
+    def uncentred(self) -> Self:
+        """Return the same form of the input as it is."""
+        return replace(self, **{"centered": False}) if self.centers else self
+
     @property
     def warm_start(self) -> bool:
         """Whether factors of the last step are the start of the next."""
@@ -123,6 +132,14 @@ class Method:
     def form(self, x: Tensor, keeper: Keeper) -> Kept:
         """Return what is kept of x: (N, C, *S), centred already."""
         return Whole((x,))
+
+    def unrounded(self) -> Self:
+        """Return the method before its numbers are rounded to fewer bits; itself where none are."""
+        return self
+
+    def rounded(self, kept: Kept) -> Kept:
+        """Return what this method keeps where `unrounded` keeps `kept`."""
+        return kept
 
     def calibrated(self, x: Tensor) -> tucker.Factors | None:
         """Return the factors that calibration fixes for good, from x: (N, C, *S), centred already; None for none."""

@@ -120,6 +120,13 @@ class TuckerInput(Kept):
             parts = [t for part in parts for t in round_int8(part)]
         self.tensors += tuple(parts)
 
+    def in_int8(self) -> TuckerInput:
+        """Return the same forms with core and factors rounded to int8; these keep full precision."""
+        rounded = TuckerInput(shape=self.shape, dtype=self.dtype)
+        for form in self.forms:
+            rounded.add(*self.part(form), int8=True)
+        return rounded
+
     def part(self, form: Form) -> tuple[Tensor, tucker.Factors]:
         """Return (core, factors) of one form, in the dtype they are computed in."""
         found = list(self.tensors[form.first : form.first + form.size()])

@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from fed_asi.machine import one_thread
 from fed_asi.tucker import energy_rank, kept_numel, unfold
 
 PUBLISHED_EPSILONS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -30,6 +31,7 @@ def spectra(x: Tensor) -> list[Tensor]:
     return [_mode_spectrum(unfold(x, mode).double()) for mode in range(x.dim() - 1)]
 
 
+@one_thread
 def _mode_spectrum(rows: Tensor) -> Tensor:
     """Return the summed squared singular values of rows: (m, d, n), ascending, padded with zeros to d."""
     d, n = rows.shape[1], rows.shape[2]
@@ -70,12 +72,13 @@ def _greedy_path(dims: Sequence[int], tails: Sequence[Sequence[float]]) -> list[
     path = [tuple(ranks)]
     while True:
         best: tuple[float, int, int] | None = None
+        kept = kept_numel(dims, ranks)
         for mode, d in enumerate(dims):
             if ranks[mode] == d:
                 continue
             grown = next((step for step in _STEPS if ranks[mode] < step < d), d)
             gain = tails[mode][ranks[mode]] - tails[mode][grown]
-            cost = kept_numel(dims, [*ranks[:mode], grown, *ranks[mode + 1 :]]) - kept_numel(dims, ranks)
+            cost = kept_numel(dims, [*ranks[:mode], grown, *ranks[mode + 1 :]]) - kept
             score = gain / max(cost, 1)
             if best is None or score > best[0]:
                 best = (score, mode, grown)
@@ -87,10 +90,10 @@ def _greedy_path(dims: Sequence[int], tails: Sequence[Sequence[float]]) -> list[
 
 def _spread(ordered: Sequence[Ranks], dims: Sequence[int], limit: int) -> list[Ranks]:
     """Return at most `limit` of them, dropping where neighbours are closest in size."""
-    kept = list(ordered)
+    kept, sizes = list(ordered), [float(kept_numel(dims, ranks)) for ranks in ordered]
     while len(kept) > max(2, limit):
-        sizes = [kept_numel(dims, ranks) for ranks in kept]
-        ratios = [b / a for a, b in pairwise([float(s) for s in sizes])]
+        ratios = [b / a for a, b in pairwise(sizes)]
         spans = [ratios[i - 1] * ratios[i] for i in range(1, len(kept) - 1)]
-        del kept[1 + spans.index(min(spans))]
+        narrowest = 1 + spans.index(min(spans))
+        del kept[narrowest], sizes[narrowest]
     return kept

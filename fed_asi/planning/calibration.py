@@ -15,6 +15,7 @@ from fed_asi.compression.graph import Graph, analyse
 from fed_asi.errors import ConfigError, UnsupportedLayerError, nearest
 from fed_asi.layers.compressed import weight_kind_of
 from fed_asi.layers.copying import copied
+from fed_asi.machine import one_thread
 from fed_asi.methods import Vanilla
 from fed_asi.methods.family import Asked, Family, families
 from fed_asi.planning.floors import measured_floors
@@ -22,7 +23,10 @@ from fed_asi.planning.profile import LayerProfile, ModelFingerprint, Profile
 from fed_asi.planning.recording import record
 from fed_asi.planning.trials import Study, check_supported
 
+Progress = Callable[[int, int], None]
 
+
+@one_thread
 def profile(
     model: nn.Module,
     x: Tensor,
@@ -35,6 +39,9 @@ def profile(
     density: int = 10,
     seed: int = 0,
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    centered: bool | None = True,
+    grid: bool = False,
+    progress: Progress | None = None,
 ) -> Profile:
     """Return what every form of keeping costs and is worth, layer by layer; the model is only read.
 
@@ -43,6 +50,10 @@ def profile(
     when None. methods: what is tried, such as "asi" or HOSVD(0.7); None for what plans use by default.
     selection: "published" tries only the papers' epsilon grid. density: rank tuples tried per layer and
         micro-batch.
+    centered: what plans will say; None for plans of any kind, in twice the time. grid: whether the papers' grid is
+        tried beside other ranks, for plans of selection "published".
+    progress: called with (steps done, steps in all), from 0 on.
+    One thread does all of it, whatever torch's number of them, which decides neither time nor bits.
     Batch norms are frozen, as in training. Raises ConfigError and UnsupportedLayerError with names and
     reasons.
     """
@@ -51,19 +62,38 @@ def profile(
     frozen = copied(model).eval().requires_grad_(False)
     graph = analyse(frozen)
     names = _layer_names(model, graph, trained)
+    steps = _Steps(len(names) * (len(sizes) + 1), progress)
     records = record(frozen, graph, names, x, y, loss)
     head = records[-1].name
     check_supported([item for item in records if item.name != head], wanted)
     order = [name for name, _ in model.named_modules()]
-    study = Study(sizes, wanted, selection, density, seed)
-    found = tuple(study.layer(item, order.index(item.name), item.name == head) for item in records)
+    study = Study(sizes, wanted, selection, density, seed, grid, centered)
+    found = tuple(
+        study.layer(item, order.index(item.name), item.name == head, steps.done) for item in records
+    )
     return Profile(
         fingerprint=ModelFingerprint.of(model, x),
         layers=found,
-        floors=measured_floors(model, x[:1], y[:1], _with_bias(found), sizes, loss),
+        floors=measured_floors(model, x[:1], y[:1], _with_bias(found), sizes, loss, steps.done),
         num_examples=len(x),
         selection=selection,
+        centered=None if selection == "published" else centered,
+        grid=grid or selection == "published",
     )
+
+
+class _Steps:
+    """Tells whoever asked how much of a calibration is done: a step a layer and micro-batch, and one for its floor."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._total, self._progress, self._done = total, progress, -1
+        self.done()
+
+    def done(self) -> None:
+        """Count one step."""
+        self._done += 1
+        if self._progress is not None:
+            self._progress(self._done, self._total)
 
 
 def _with_bias(layers: Sequence[LayerProfile]) -> list[tuple[str, bool]]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fed_asi.compression.compress import compress_
+from fed_asi.compression.compress import compress_known_
+from fed_asi.compression.graph import analyse
 from fed_asi.layers import only_looks
 from fed_asi.layers.copying import copied
 from fed_asi.memory.meter import ActivationMeter
@@ -17,7 +18,7 @@ from fed_asi.methods import BiasOnly, Method, Vanilla
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-_PROBES = (1, 2, 8)
+_PROBES = (1, 2, 9)  # of bits that fill no whole byte, eight samples may follow the line of one and two
 
 
 def measured_floors(
@@ -27,36 +28,41 @@ def measured_floors(
     layers: Sequence[tuple[str, bool]],
     micro_batches: Sequence[int],
     loss: Loss = F.cross_entropy,
+    done: Callable[[], None] = lambda: None,
 ) -> dict[int, tuple[int, ...]]:
     """Return, per micro-batch, the bytes kept besides inputs when layer i is the first trained one.
 
     layers: (name, has a bias) in forward order, the head last. x: (1, ...), y: (1,), an example.
-    Bytes grow linearly with the micro-batch unless a mask fills no whole byte; a probe of 8 tells, and then
-    each micro-batch is measured.
+    Bytes grow linearly with the micro-batch unless a mask fills no whole byte; a probe of 9 tells, and then
+    each micro-batch is measured. done: called after each layer.
     """
-    probe = _Probe(model, x, y, loss)
-    by_layer = [probe.floors(layers[i], layers[-1], micro_batches) for i in range(len(layers))]
+    probe = _Probe(copied(model), x, y, loss)
+    by_layer = []
+    for layer in layers:
+        by_layer.append(probe.floors(layer, layers[-1], micro_batches))
+        done()
     return {b: tuple(sizes[b] for sizes in by_layer) for b in micro_batches}
 
 
 class _Probe:
-    """Measures a model's floor for one first trained layer at a time."""
+    """Measures a model's floor for one first trained layer at a time; the model is changed."""
 
     def __init__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> None:
-        self._model, self._x, self._y, self._loss = model, x, y, loss
+        self._model, self._x, self._y, self._loss = model.train(), x, y, loss
+        self._graph = analyse(self._model)
 
     def floors(
         self, first: tuple[str, bool], head: tuple[str, bool], micro_batches: Sequence[int]
     ) -> dict[int, int]:
         """Return the bytes per micro-batch with `first` and the head trained, the kept inputs left out."""
-        model = copied(self._model).train()
+        model = self._model
         forms: dict[str, Method] = {name: BiasOnly() if bias else Vanilla() for name, bias in (first, head)}
-        compress_(model, forms)
+        compress_known_(model, self._graph, forms)
         meter = ActivationMeter(model)
         whole = [name for name, form in forms.items() if form.trains_weight]
-        one, two, eight = (self._measure(model, meter, size, whole) for size in _PROBES)
+        one, two, nine = (self._measure(model, meter, size, whole) for size in _PROBES)
         step = two - one
-        if eight == one + 7 * step:
+        if nine == one + 8 * step:
             return {b: one + (b - 1) * step for b in micro_batches}
         return {b: self._measure(model, meter, b, whole) for b in micro_batches}
 

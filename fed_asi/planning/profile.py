@@ -23,7 +23,8 @@ from fed_asi.planning.columns import columns
 from fed_asi.planning.json_file import describing, read_text, read_versioned
 from fed_asi.units import format_bytes
 
-VERSION = 2  # 1 held saved bytes in place of the papers' count
+VERSION = 3  # says what was tried; 2 tried everything; 1 held saved bytes in place of the papers' count
+_OLDEST = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,7 @@ class Profile:
 
     floors: per micro-batch, the bytes kept besides inputs (masks, the loss) when layer i is the first
         trained one.
+    centered, grid: what was tried, in the words of `fed_asi.profile`; plans that need more are refused.
     """
 
     fingerprint: ModelFingerprint
@@ -122,6 +124,8 @@ class Profile:
     selection: str = "candidates"
     notes: tuple[str, ...] = ()
     version: int = field(default=VERSION)
+    centered: bool | None = None
+    grid: bool = True
 
     @property
     def micro_batches(self) -> tuple[int, ...]:
@@ -144,6 +148,8 @@ class Profile:
             "num_examples": self.num_examples,
             "selection": self.selection,
             "notes": list(self.notes),
+            "centered": self.centered,
+            "grid": self.grid,
             "floors": {str(b): list(sizes) for b, sizes in self.floors.items()},
             "layers": [_layer_to_dict(layer) for layer in self.layers],
         }
@@ -152,7 +158,7 @@ class Profile:
     @classmethod
     def from_json(cls, text: str, source: str = "profile") -> Profile:
         """Return the profile that `to_json` wrote; ProfileError names a corrupt or newer `source`."""
-        data = read_versioned(text, source, VERSION, VERSION)
+        data = read_versioned(text, source, VERSION, _OLDEST)
         with describing(source):
             return cls(
                 fingerprint=ModelFingerprint.from_dict(data["fingerprint"]),
@@ -161,6 +167,8 @@ class Profile:
                 num_examples=int(data["num_examples"]),
                 selection=str(data["selection"]),
                 notes=tuple(data["notes"]),
+                centered=None if data.get("centered") is None else bool(data["centered"]),
+                grid=bool(data.get("grid", True)),
             )
 
     def save(self, path: Path | str) -> None:

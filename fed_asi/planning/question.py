@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from fed_asi.errors import ConfigError, ProfileError, nearest
-from fed_asi.methods import BiasOnly, Frozen, Method, Vanilla
+from fed_asi.methods import KINDS, BiasOnly, Frozen, Method, Vanilla
 from fed_asi.methods.family import Asked, families
 from fed_asi.planning.profile import Candidate, LayerProfile, Profile
 
@@ -145,6 +145,7 @@ def ask(profile: Profile, options: Options) -> Question:
         unknown += error.problems
     if unknown:
         raise ConfigError(unknown)
+    _check_tried(profile, options, kinds)
     if methods is not None:
         _check_some_form(profile, kinds)
     forced = _forced(profile, options.layers)
@@ -162,6 +163,21 @@ def ask(profile: Profile, options: Options) -> Question:
         options.momentum,
         options.copies,
     )
+
+
+def _check_tried(profile: Profile, options: Options, kinds: Set[str]) -> None:
+    """Raise ConfigError where a plan may take forms that the profile was not asked to try."""
+    if options.selection == "published" and not profile.grid:
+        raise ConfigError(
+            "this profile holds none of the papers' ranks; make it by profile(..., grid=True) for plans of "
+            'selection "published"'
+        )
+    tried = any(not KINDS[kind].exact and KINDS[kind].trains_weight for kind in kinds)
+    if options.selection == "exact" and tried and profile.centered not in (None, options.centered):
+        raise ConfigError(
+            f"this profile was made for plans with centered={profile.centered}, not {options.centered}; "
+            "make it by profile(..., centered=None) for plans of any kind"
+        )
 
 
 def _check_some_form(profile: Profile, kinds: frozenset[str]) -> None:

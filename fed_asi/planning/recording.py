@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -140,16 +140,16 @@ class Record:
     whole_shape: tuple[int, ...]
     pooled: bool = False
     scale_parameters: int = 0
+    kind: WeightKind = field(init=False)
 
-    @property
-    def kind(self) -> WeightKind:
-        """The layer's kind. Raises UnsupportedLayerError where none is registered."""
+    def __post_init__(self) -> None:
+        """Find the layer's kind. Raises UnsupportedLayerError where none is registered."""
         found = weight_kind_of(self.module)
         if found is None:
             raise UnsupportedLayerError(
                 f"{self.name}: no compressed form of {type(self.module).__name__} is known"
             )
-        return found
+        self.kind = found
 
     def canonical(self) -> Tensor:
         """Return the input as (N, C, *S), channels second, as the layers keep it."""

@@ -5,26 +5,23 @@ The layers' own code makes and restores every form, so the gradient judged is th
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from fed_asi import seeds
 from fed_asi.errors import UnsupportedLayerError
-from fed_asi.layers import LayerState, attach_
 from fed_asi.memory.storages import storage_bytes
 from fed_asi.methods import KINDS, Family, LayerInput, Method, Vanilla
-from fed_asi.methods.bases import Bases, bases_of, factors_of
+from fed_asi.methods.bases import bases_of
 from fed_asi.methods.family import default_families
 from fed_asi.methods.ranks import spectra
+from fed_asi.planning.gradient_errors import GradientErrors
 from fed_asi.planning.profile import Candidate, LayerProfile
 from fed_asi.planning.recording import Record, constant_input, grouped
 
-_WARM_STEPS = 2
-Forms = Iterator[tuple[Method, float | None]]
+NEAR = 1.25
 
 
 def undominated(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
@@ -41,6 +38,18 @@ def undominated(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
             if c.epsilon is None:
                 seen.append((c.published_bytes, c.error))
     return tuple(kept)
+
+
+def _nearly_kept(candidate: Candidate, kept: Sequence[Candidate]) -> bool:
+    """Return whether a form is not kept, and yet within a quarter of the errors of those that beat it.
+
+    Only then may its uncentred twin, whose error is about the same, be worth a trial.
+    """
+    rivals = [
+        c for c in kept if c.method.kind == candidate.method.kind and c.saved_bytes <= candidate.saved_bytes
+    ]
+    beaten = candidate not in rivals
+    return beaten and candidate.error <= NEAR * min((c.error for c in rivals), default=candidate.error)
 
 
 def check_supported(items: Sequence[Record], families: Sequence[Family]) -> None:
@@ -71,30 +80,41 @@ def counted_bytes(item: Record, method: Method, micro_batch: int) -> tuple[int, 
     return saved, canonical.published_bytes(size, ranks, item.x.dtype.itemsize)
 
 
+Forms = Iterable[tuple[Method, float | None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Study:
-    """How the forms of a layer are tried: micro-batches, methods, and how many rank tuples of each."""
+    """How the forms of a layer are tried: micro-batches, methods, and how many rank tuples of each.
+
+    grid: whether the papers' grid of ranks is tried beside others. centered: True or False to try what a plan that
+    says the same may take; None to try every form with and without its mean.
+    """
 
     micro_batches: tuple[int, ...]
     families: tuple[Family, ...] = field(default_factory=default_families)
     selection: str = "candidates"
     density: int = 10
     seed: int = 0
+    grid: bool = False
+    centered: bool | None = True
 
     def trial(self, item: Record, mean: Tensor) -> tuple[Trial, tuple[float, float, float]]:
         """Return the layer ready to try methods on, ||dW||, and the energies ||dW_c||^2 and ||dbias||^2.
 
         mean: (C,), what centred forms subtract.
         """
-        exact = item.weight_gradient(item.canonical())
+        errors = GradientErrors(item, mean, seeds.derive(self.seed, item.name))
+        exact = errors.exact(centers=False)
         centered = exact - item.weight_gradient(constant_input(mean, item.canonical()))
         energy = float(centered.double().square().sum())
         bias = float(item.bias_gradient.double().square().sum()) if item.bias_parameters else 0.0
-        trial = Trial(item, mean, energy, seeds.derive(self.seed, item.name))
-        return trial, (float(exact.double().norm()), energy, bias)
+        return Trial(errors, energy), (float(exact.double().norm()), energy, bias)
 
-    def layer(self, item: Record, position: int, head: bool) -> LayerProfile:
-        """Return the profile of one layer."""
+    def layer(
+        self, item: Record, position: int, head: bool, done: Callable[[], None] = lambda: None
+    ) -> LayerProfile:
+        """Return the profile of one layer. done: called after each micro-batch."""
         mean = item.mean()
         trial, (weight_norm, energy, bias_energy) = self.trial(item, mean)
         return LayerProfile(
@@ -108,23 +128,26 @@ class Study:
             centered_energy=energy,
             bias_energy=bias_energy,
             mean=tuple(float(f"{m:.6g}") for m in mean.tolist()),
-            candidates={
-                size: undominated(self._candidates(trial, size, head)) for size in self.micro_batches
-            },
+            candidates={size: self._candidates(trial, size, head, done) for size in self.micro_batches},
             head=head,
             element_bytes=item.weight().element_size(),
-            bases=trial.bases,
+            bases=trial.errors.bases,
         )
 
-    def _candidates(self, trial: Trial, micro_batch: int, head: bool) -> Iterator[Candidate]:
-        for method, epsilon in self.forms(trial.item, micro_batch, head):
-            candidate = trial.run(method, micro_batch, epsilon)
-            if candidate is not None:
-                yield candidate
+    def _candidates(
+        self, trial: Trial, micro_batch: int, head: bool, done: Callable[[], None]
+    ) -> tuple[Candidate, ...]:
+        tried = trial.runs(self.forms(trial.item, micro_batch, head), micro_batch)
+        kept = undominated(tried)
+        if self.centered:  # a plan takes a form of the input as it is where the one less its mean is not held
+            rest = [c.method.uncentred() for c in tried if c.method.centers and _nearly_kept(c, kept)]
+            kept = undominated([*kept, *trial.runs(((method, None) for method in rest), micro_batch)])
+        done()
+        return kept
 
     def forms(
         self, item: Record, micro_batch: int, head: bool, values: Sequence[Tensor] | None = None
-    ) -> Forms:
+    ) -> Iterator[tuple[Method, float | None]]:
         """Yield the methods to try; an epsilon marks those of the published grid.
 
         values: the spectra that ranks are proposed from, one a mode; the item's own by default.
@@ -134,7 +157,8 @@ class Study:
             whole = grouped(item.canonical(), min(micro_batch, len(item.x)))
             return spectra(whole) if values is None else values
 
-        seen = LayerInput(found, item.pooled, head, self.selection == "published", self.density)
+        published = self.selection == "published"
+        seen = LayerInput(found, item.pooled, head, published, self.density, self.grid, self.centered)
         for family in self._in_order(head):
             for method, epsilon in family.propose(seen):
                 yield method.reordered(item.kind.own_order), epsilon
@@ -150,16 +174,15 @@ class Study:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One layer with its recorded input, ready to try methods on.
+    """One layer with its recorded input, ready to try methods on."""
 
-    bases: the factors that calibration fixed, by the text of the method they are for.
-    """
-
-    item: Record
-    mean: Tensor
+    errors: GradientErrors
     energy: float
-    seed: int
-    bases: dict[str, Bases] = field(default_factory=dict)
+
+    @property
+    def item(self) -> Record:
+        """What was recorded of the layer."""
+        return self.errors.item
 
     def run(self, method: Method, micro_batch: int, epsilon: float | None) -> Candidate | None:
         """Return what the method costs and is worth; None when the layer cannot do it."""
@@ -169,65 +192,28 @@ class Trial:
         self._calibrate(method)
         measured = None if method.sized else self._measured_bytes(method, count)
         saved, published = measured or counted_bytes(self.item, method, micro_batch)
-        error = float(f"{self._error(method, count):.6g}")
+        error = float(f"{self.errors.of(method, count):.6g}")
         return Candidate(method, saved, published, error, self.energy - error**2, epsilon)
+
+    def runs(self, forms: Forms, micro_batch: int) -> list[Candidate]:
+        """Return what those of the forms that the layer can take cost and are worth."""
+        found = (self.run(method, micro_batch, epsilon) for method, epsilon in forms)
+        return [candidate for candidate in found if candidate is not None]
 
     def _calibrate(self, method: Method) -> None:
         """Fix the method's factors on the whole calibration batch, once."""
-        if str(method) not in self.bases:
-            factors = method.calibrated(self._wanted(method))
+        bases = self.errors.bases
+        if type(method).calibrated is not Method.calibrated and str(method) not in bases:
+            factors = method.calibrated(self.errors.wanted(method.centers))
             if factors is not None:
-                self.bases[str(method)] = bases_of(factors)
-
-    def _wanted(self, method: Method) -> Tensor:
-        """The input as the method sees it: (N, C, *S), less its mean where that is kept."""
-        x = self.item.canonical()
-        return x - constant_input(self.mean, x) if method.centers else x
-
-    def _error(self, method: Method, micro_batch: int) -> float:
-        """Return ||dW_kept - dW||_F with micro-batches of that size side by side and warm factors."""
-        if method.exact:
-            return 0.0
-        if not method.restores:
-            return self._error_of_the_layer(method)
-        x = self.item.canonical()
-        state = self._state(method, micro_batch)
-        kept = state.method.keep(x, state)
-        if method.warm_start:
-            for _ in range(_WARM_STEPS - 1):
-                state.factors = state.pending
-                kept = state.method.keep(x, state)
-        return float(self.item.weight_gradient(kept.restore() - self._wanted(method)).double().norm())
+                bases[str(method)] = bases_of(factors)
 
     def _measured_bytes(self, method: Method, micro_batch: int) -> tuple[int, int]:
         """Return the most bytes that a micro-batch of the calibration batch keeps, and the papers' count of them."""
         saved = published = 0
         for part in grouped(self.item.canonical(), micro_batch):
-            state = self._state(method, None)
+            state = self.errors.state(method, None)
             kept = state.method.keep(part, state)
             saved = max(saved, storage_bytes(kept.tensors))
             published = max(published, kept.published_bytes if self.item.kind.published else 0)
         return saved, published
-
-    def _error_of_the_layer(self, method: Method) -> float:
-        """Return ||dW_method - dW||_F of the compressed layer itself, whose kept form restores no input."""
-        module = copy.deepcopy(self.item.module).requires_grad_(True).train()
-        attach_(module, self._state(method, None))
-        with torch.enable_grad():
-            torch.autograd.backward(module(self.item.x), self.item.g)
-        found = module._parameters["weight"]
-        if found is None or found.grad is None:
-            raise UnsupportedLayerError(f"{self.item.name}: {method} gave no weight gradient")
-        return float((found.grad - self.item.weight_gradient(self.item.canonical())).double().norm())
-
-    def _state(self, method: Method, micro_batch: int | None) -> LayerState:
-        bases = self.bases.get(str(method))
-        return LayerState(
-            name=self.item.name,
-            method=method.reordered(self.item.kind.canonical_order),
-            original=type(self.item.module),
-            seed=self.seed,
-            micro_batch=micro_batch,
-            mean=self.mean,
-            factors=None if bases is None else factors_of(bases),
-        )

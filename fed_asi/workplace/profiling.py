@@ -115,6 +115,7 @@ def profile_of(
         "micro_batches": micro_batches,
         "selection": "published" if config.method.grid == "published" else "candidates",
         "seed": config.seed,
+        "centered": config.method.may_center,
     }
     about = asked | {
         "tail": trunk_fingerprint(tail),

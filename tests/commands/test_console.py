@@ -52,3 +52,18 @@ def test_a_reader_that_has_gone_is_left_to_main():
 
     with pytest.raises(BrokenPipeError):  # rich's own console ends the program with exit code 1
         console.Terminal(file=Gone()).print("a table")
+
+
+def test_a_bar_is_shown_at_once_in_a_terminal_and_nothing_elsewhere(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with console.bar("calibration [bold]on 3 images[/]") as progress:
+        progress(1, 3)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with console.bar("calibration [bold]on 3 images[/]") as progress:
+        first = capsys.readouterr()
+        progress(1, 3)
+        progress(3, 3)
+    assert first.out == ""
+    assert "calibration [bold]on 3 images[/]" in first.err

@@ -83,3 +83,17 @@ def test_a_path_is_a_data_set_of_its_files_name(tmp_path: Path, monkeypatch: pyt
         data.load("\0.npz")
     with pytest.raises(ConfigError, match="unknown data set"):
         data.load("x" * 5000, tmp_path)
+
+
+def test_digits_are_scikit_learns_whether_its_file_is_read_or_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from sklearn.datasets import load_digits
+
+    read = sources._digits_of_sklearn()
+    monkeypatch.setattr(sources, "is_file", lambda _path: False)
+    asked = sources._digits_of_sklearn()
+    for found in (read, asked):
+        np.testing.assert_array_equal(found[0], load_digits().images)
+        np.testing.assert_array_equal(found[1], load_digits().target)
+        assert (found[0].dtype, found[1].dtype) == (np.float64, np.int64)

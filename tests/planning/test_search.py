@@ -266,7 +266,7 @@ def test_plans_are_read_back_as_they_were(profile: Profile) -> None:
         ('{"version": VERSION}', "corrupt: KeyError"),
     ],
 )
-@pytest.mark.parametrize(("kind", "version"), [(Plan, 1), (Profile, 2)])
+@pytest.mark.parametrize(("kind", "version"), [(Plan, 1), (Profile, 2), (Profile, 3)])
 def test_damaged_files_are_named(text: str, what: str, kind: type[Plan | Profile], version: int) -> None:
     with pytest.raises(ProfileError, match=f"mine.json .*{what}"):
         kind.from_json(text.replace("VERSION", str(version)), "mine.json")
