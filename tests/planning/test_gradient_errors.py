@@ -76,7 +76,7 @@ def check(items: list[Record], micro_batches: tuple[int, ...], every: int = 1) -
 def test_errors_are_those_of_trials_one_by_one() -> None:
     """A network with every kind of convolution and a linear head, 3 images left over at micro-batch 4."""
     items = recorded(models.build("tiny", 10, None, 16), 16, 7)
-    assert check(items[-5:], (1, 4), every=3) > 200
+    assert check(items[-5:], (1, 4), every=3) > 100
 
 
 @pytest.mark.slow
