@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -67,9 +67,16 @@ def uncompress_(model: nn.Module) -> None:
         parameter.requires_grad_(before.get(name, parameter.requires_grad))
 
 
-def check_gradients(model: nn.Module) -> None:
-    """Raise UnsupportedLayerError when a trained parameter has no gradient after a first backward."""
-    missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+def check_gradients(model: nn.Module, moved: Collection[int] = ()) -> None:
+    """Raise UnsupportedLayerError when a trained parameter has no gradient after a first backward.
+
+    moved: ids of the parameters whose gradients were applied and are gone.
+    """
+    missing = [
+        name
+        for name, p in model.named_parameters()
+        if p.requires_grad and p.grad is None and id(p) not in moved
+    ]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise UnsupportedLayerError(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fed_asi.errors import ConfigError, UnsupportedLayerError, nearest
+from fed_asi.layers.gradient import Sink
 from fed_asi.methods import Method
 from fed_asi.torch_private import changes_of, hooks_of
 from fed_asi.tucker import Factors
@@ -43,6 +44,7 @@ class LayerState:
     moves: how often the layer's trained parameters had been written to when `pending` was found.
     found, used: the number of the forward that found `pending`, and whether its backward has run.
     published_bytes: of the kept forms alone, without masks: what the papers count, over all calls in a meter's block.
+    sink: who takes the layer's gradients in place of autograd, while a step runs that moves weights at once.
     """
 
     name: str
@@ -61,6 +63,7 @@ class LayerState:
     found: int = 0
     used: bool = False
     published_bytes: int = 0
+    sink: Sink | None = None
 
 
 class LayerKind(ABC):

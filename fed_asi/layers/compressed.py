@@ -13,7 +13,8 @@ from fed_asi.errors import UnsupportedLayerError
 from fed_asi.layers import fused as fusing
 from fed_asi.layers import masks
 from fed_asi.layers.base import LayerKind, LayerState, follow_, is_hooked, kind_of, state_of
-from fed_asi.layers.function import Call, LayerFunction, Operation
+from fed_asi.layers.function import Call, LayerFunction
+from fed_asi.layers.operation import Operation
 from fed_asi.methods import LayerSize, Method, Traits
 from fed_asi.torch_private import outside_graphs
 
@@ -137,6 +138,10 @@ class WeightKind(LayerKind):
             dtype = weight.dtype
             return f"a weight of {dtype} cannot be trained; convert the layer to a floating dtype"
         return method.unsupported(self.traits(module))
+
+    def thin_gradient(self, module: nn.Module, method: Method) -> bool:
+        """Return whether dW of one micro-batch is sure to come as a product of two thin matrices."""
+        return method.trains_weight and method.thin_gradient(self.traits(module))
 
     @abstractmethod
     def traits(self, module: nn.Module) -> Traits:

@@ -116,6 +116,10 @@ class Method:
         """Return why no layer with these traits can be kept so, and what to do; None where one may be."""
         return None
 
+    def thin_gradient(self, layer: Traits) -> bool:
+        """Return whether dW, of one micro-batch, is sure to come as a product of two thin matrices: never whole."""
+        return layer.pointwise and self.restores
+
     def keep(self, x: Tensor, keeper: Keeper) -> Kept:
         """Return what is kept of x: (N, C, *S); new warm factors become pending. Ranks are in x's order."""
         return self.form(x - channel_mean(x, keeper) if self.centers else x, keeper)

@@ -21,6 +21,7 @@ VERSION = 1
 
 
 FLOOR = "(floor)"
+GRADIENT = "(largest gradient)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ class Plan:
         larger is better.
     means: the fixed mean per channel of the layers planned with `centered=True`.
     bases: the factors of layers whose method calibration fixed them for.
-    layer_bytes: bytes by layer; "(floor)" names what no form avoids: masks, pooled features, the loss.
+    layer_bytes: bytes by layer; "(floor)" names what no form avoids: masks, pooled features, the loss;
+        "(largest gradient)" what is whole at one time of the gradients, where they are applied layer by layer.
     """
 
     fingerprint: ModelFingerprint
@@ -101,6 +103,8 @@ class Plan:
             size = format_bytes(self.layer_bytes.get(name, 0))
             rows.append((name, method.text(), size, (errors or {}).get(name, "")))
         rows.append(("masks, loss", "", format_bytes(self.layer_bytes.get(FLOOR, 0)), ""))
+        if GRADIENT in self.layer_bytes:
+            rows.append(("largest gradient", "", format_bytes(self.layer_bytes[GRADIENT]), ""))
         head = (
             f"budget {format_bytes(self.budget_bytes)}, planned {format_bytes(self.planned_bytes)} "
             f"({self.count}), micro-batch {self.micro_batch}, {self.objective} {self.value:.4g}"

@@ -71,6 +71,7 @@ class Candidate:
     captured: ||dW_c||^2 - ||dW_kept - dW||^2, with dW_c the gradient of centred inputs (absolute, summable
         across layers).
     epsilon: the HOSVD share of energy that gave these ranks, for the published selection; None otherwise.
+    thin: whether dW comes as a product of thin matrices, which an update at once never makes whole.
     """
 
     method: Method
@@ -79,6 +80,7 @@ class Candidate:
     error: float
     captured: float
     epsilon: float | None = None
+    thin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class LayerProfile:
     weight_norm: ||dW||_F. bias_energy: ||dbias||^2.
     mean: the input's mean per channel (C,), which centred candidates subtract. element_bytes: of its weight.
     bases: the factors that calibration fixed, by the text of the method they are for.
+    scale_parameters: of the batch norm behind it; weight_parameters has them too.
     """
 
     name: str
@@ -105,6 +108,7 @@ class LayerProfile:
     head: bool = False
     element_bytes: int = 4
     bases: dict[str, Bases] = field(default_factory=dict)
+    scale_parameters: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +194,7 @@ def _layer_to_dict(layer: LayerProfile) -> dict[str, Any]:
         "kind": layer.kind,
         "input_shape": list(layer.input_shape),
         "position": layer.position,
-        "parameters": [layer.weight_parameters, layer.bias_parameters],
+        "parameters": [layer.weight_parameters, layer.bias_parameters, layer.scale_parameters],
         "norms": [layer.weight_norm, layer.centered_energy, layer.bias_energy],
         "mean": [float(f"{m:.6g}") for m in layer.mean],
         "head": layer.head,
@@ -202,7 +206,7 @@ def _layer_to_dict(layer: LayerProfile) -> dict[str, Any]:
 
 def _row(candidate: Candidate) -> list[Any]:
     c = candidate
-    return [str(c.method), c.saved_bytes, c.published_bytes, c.error, c.captured, c.epsilon]
+    return [str(c.method), c.saved_bytes, c.published_bytes, c.error, c.captured, c.epsilon, c.thin]
 
 
 def _layer_from_dict(data: Mapping[str, Any]) -> LayerProfile:
@@ -222,11 +226,22 @@ def _layer_from_dict(data: Mapping[str, Any]) -> LayerProfile:
         head=bool(data["head"]),
         element_bytes=int(data.get("element_bytes", 4)),
         bases={str(method): from_rows(rows) for method, rows in data.get("bases", {}).items()},
+        scale_parameters=sum(int(count) for count in data["parameters"][2:]),  # none in older profiles
     )
 
 
 def _candidates(rows: Iterable[Sequence[Any]]) -> tuple[Candidate, ...]:
-    return tuple(
-        Candidate(Method.parse(method), int(saved), int(published), float(error), float(captured), epsilon)
-        for method, saved, published, error, captured, epsilon in rows
-    )
+    return tuple(_candidate(*row) for row in rows)
+
+
+def _candidate(
+    method: str,
+    saved: int,
+    published: int,
+    error: float,
+    captured: float,
+    epsilon: float | None,
+    thin: bool = False,  # older profiles do not say: then a gradient is counted whole
+) -> Candidate:
+    found = Method.parse(method)
+    return Candidate(found, int(saved), int(published), float(error), float(captured), epsilon, bool(thin))

@@ -104,6 +104,7 @@ class Study:
             position=position,
             weight_parameters=item.weight().numel() + item.scale_parameters,
             bias_parameters=item.bias_parameters,
+            scale_parameters=item.scale_parameters,
             weight_norm=weight_norm,
             centered_energy=energy,
             bias_energy=bias_energy,
@@ -170,7 +171,8 @@ class Trial:
         measured = None if method.sized else self._measured_bytes(method, count)
         saved, published = measured or counted_bytes(self.item, method, micro_batch)
         error = float(f"{self._error(method, count):.6g}")
-        return Candidate(method, saved, published, error, self.energy - error**2, epsilon)
+        thin = self.item.kind.thin_gradient(self.item.module, method)
+        return Candidate(method, saved, published, error, self.energy - error**2, epsilon, thin)
 
     def _calibrate(self, method: Method) -> None:
         """Fix the method's factors on the whole calibration batch, once."""

@@ -6,10 +6,12 @@ torch.optim's first use imports its compiler, seconds in every worker process; t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from fed_asi.layers.gradient import WeightGradient
 
 
 class Sgd:
@@ -42,6 +44,30 @@ class Sgd:
                     parameter.add_(self._direction(name, parameter, parameter.grad), alpha=-lr)
                 parameter.grad = None
 
+    def move_(
+        self, name: str, parameter: Tensor, gradient: Tensor | WeightGradient, lr: float, factor: float
+    ) -> None:
+        """Move one parameter by factor * gradient, which need never be whole; decay and momentum as in `step_`."""
+        if self.momentum == 0.0:
+            if self.weight_decay != 0.0:
+                parameter.mul_(1.0 - lr * self.weight_decay)
+            _add_(parameter, gradient, -lr * factor)
+            return
+        if name not in self._velocity:
+            self._velocity[name] = torch.zeros_like(parameter)
+        velocity = self._velocity[name].mul_(self.momentum)
+        _add_(velocity, gradient, factor)
+        if self.weight_decay != 0.0:
+            velocity.add_(parameter, alpha=self.weight_decay)
+        parameter.add_(velocity, alpha=-lr)
+
+    def clip_factor(self, gradients: Sequence[Tensor | WeightGradient]) -> float:
+        """Return what scales these gradients to the clipping norm: 1 where they are within it together."""
+        if self.clip_norm is None:
+            return 1.0
+        squares = [g.squared_norm() if isinstance(g, WeightGradient) else g.square().sum() for g in gradients]
+        return min(1.0, self.clip_norm / (float(torch.stack(squares).sum().sqrt()) + 1e-6))
+
     @property
     def state_bytes(self) -> int:
         """Bytes of the momentum buffers."""
@@ -66,6 +92,13 @@ class Sgd:
         else:
             self._velocity[name] = grad.clone()
         return self._velocity[name]
+
+
+def _add_(target: Tensor, gradient: Tensor | WeightGradient, factor: float) -> None:
+    if isinstance(gradient, WeightGradient):
+        gradient.add_to_(target, factor)
+    else:
+        target.add_(gradient, alpha=factor)
 
 
 def learning_rate(lr: float, final_ratio: float, schedule: str, round: int, rounds: int) -> float:

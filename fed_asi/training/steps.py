@@ -7,6 +7,7 @@ each micro-batch by itself within one batched product, so gradients and bytes ar
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +20,7 @@ from fed_asi.compression.compress import check_gradients
 from fed_asi.errors import FedAsiError, OverBudgetError
 from fed_asi.memory.meter import ActivationMeter
 from fed_asi.torch_private import BATCH_NORM, DROPOUT
+from fed_asi.training.at_once import AtOnce
 from fed_asi.training.sgd import Sgd
 from fed_asi.units import format_bytes
 
@@ -29,6 +31,7 @@ GRADIENTS = 1e-2  # of their norm: float32, and bases found by iteration, which 
 
 
 Covers = Literal["saved", "published", "training"]
+Update = Literal["step", "micro-batch", "layer"]  # when weights move: after each of these
 
 
 class DeadlineError(FedAsiError):
@@ -69,13 +72,14 @@ class Stepper:
         budget_bytes: int | None,
         covers: Covers = "saved",
         side_by_side: bool = True,
-        update: Literal["step", "micro-batch"] = "step",
+        update: Update = "step",
         deadline: float = float("inf"),
     ) -> None:
         self.tail, self.optimizer = tail, optimizer
         self.micro_batch, self.budget_bytes, self.covers = micro_batch, budget_bytes, covers
         self.side_by_side, self.update, self.deadline = side_by_side, update, deadline
         self.largest = Largest()
+        self._at_once = AtOnce(tail, optimizer) if update == "layer" else None
         self._meters: dict[tuple[int, int], ActivationMeter] = {}
         self._by_layer: dict[str, int] = {}
 
@@ -87,7 +91,7 @@ class Stepper:
         """
         if time.monotonic() > self.deadline:
             raise DeadlineError(f"past its deadline after {self.largest.steps} steps")
-        if self.update == "micro-batch":
+        if self.update != "step":
             loss = self._moving_each_micro_batch(x, y, lr)
         else:
             loss = self.accumulate(x, y, self.side_by_side)
@@ -111,7 +115,7 @@ class Stepper:
         self._hold_against_budget(meter)
         torch.autograd.backward(loss)
         if self.largest.steps == 0:
-            check_gradients(self.tail)
+            check_gradients(self.tail, () if self._at_once is None else self._at_once.moved)
         return loss.detach()
 
     def _meter(self, samples: int, micro_batches: int) -> ActivationMeter:
@@ -146,7 +150,12 @@ class Stepper:
 
     @property
     def accumulator_bytes(self) -> int:
-        """Bytes of the gradients held from one micro-batch to the next; none where each moves the weights."""
+        """Bytes of the gradients held from one micro-batch to the next; none where each moves the weights.
+
+        Where layers move as soon as they can, those of the largest layer that are whole at one time.
+        """
+        if self._at_once is not None:
+            return self._at_once.largest_bytes
         return 0 if self.update == "micro-batch" else sum(p.nbytes for _, p in self.optimizer.parameters)
 
     def _training_bytes(self) -> int:
@@ -154,13 +163,16 @@ class Stepper:
         return self.accumulator_bytes + momentum
 
     def _moving_each_micro_batch(self, x: Tensor, y: Tensor, lr: float) -> float:
-        """Step after each micro-batch, so that gradients need no accumulators beyond one layer's."""
+        """Step after each micro-batch, or within its backward, so that gradients are not held to the next."""
         total = 0.0
         for rows, _ in _parts(len(y), self.micro_batch, side_by_side=False):
             count = len(y[rows])
             share = count / len(y)
-            total += share * float(self._forward_backward(x[rows].clone(), y[rows].clone(), count, 1))
-            self._move(lr * share)
+            moving = nullcontext() if self._at_once is None else self._at_once.moving(lr * share)
+            with moving:
+                total += share * float(self._forward_backward(x[rows].clone(), y[rows].clone(), count, 1))
+            if self._at_once is None:
+                self._move(lr * share)
         return total
 
     def _move(self, lr: float) -> None:
