@@ -109,6 +109,7 @@ HELD = {
     "fed_asi.layers.linear": "layers/test_conformance.py",
     "fed_asi.layers.masks": "layers/test_activation.py",
     "fed_asi.layers.operation": "layers/test_thin.py",
+    "fed_asi.layers.slices": "methods/test_channels.py",
     "fed_asi.layers.tucker_gradient": "layers/test_conformance.py",
     "fed_asi.layers.weightless": "compression/test_compress.py",
     "fed_asi.memory.holders": "memory/test_meter.py",

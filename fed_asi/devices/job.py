@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from fed_asi.errors import FedAsiError, first_line
 from fed_asi.fleets.resources import Resources
 
-JOB_VERSION = 2
+JOB_VERSION = 3  # 2 had every tensor whole
 
 
 @dataclass(frozen=True, slots=True)

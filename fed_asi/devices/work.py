@@ -19,9 +19,11 @@ from fed_asi.compression.compress import compress_, uncompress_
 from fed_asi.compression.gradient_checkpointing import Checkpointed
 from fed_asi.devices.calibration import plans_for
 from fed_asi.devices.job import Job
+from fed_asi.devices.parts import received
 from fed_asi.devices.warm_factors import WarmFactors, factors_bytes
 from fed_asi.errors import BudgetError, OverBudgetError
 from fed_asi.fleets.resources import of_one_round
+from fed_asi.layers.slices import Slice
 from fed_asi.planning.device_plans import Attempt, DevicePlans
 from fed_asi.planning.plan import Plan
 from fed_asi.training.evaluation import evaluate, load_tensors_
@@ -41,6 +43,7 @@ class LocalResult:
     weights: dict[str, float] = field(default_factory=dict)  # share of the gradient captured, by tensor
     notes: tuple[str, ...] = ()
     host_seconds: float = 0.0
+    slices: Mapping[str, Slice] = field(default_factory=dict)  # where those tensors belong that are parts
 
 
 def train_locally(
@@ -48,13 +51,15 @@ def train_locally(
 ) -> LocalResult:
     """Return the update of one device, or why there is none ("out-of-memory", "excluded", "timeout").
 
-    tensors: the global ones by name. factors: the device's warm factors, cut or padded to the plan's ranks.
+    tensors: the global ones by name, as `parts.sent` gives them. factors: the device's warm factors, cut or padded to
+    the plan's ranks.
     The place's tail is used and given back as it was, whatever happens.
     """
     started = time.perf_counter()
     stats = of_one_round(job.resources)
     try:
-        result = _first_within_budget(_Device(place, job, tensors, factors, started), stats)
+        whole = received(tensors, place.reference)
+        result = _first_within_budget(_Device(place, job, whole, factors, started), stats)
     except BudgetError as error:
         result = LocalResult({**stats, "outcome": "excluded", "cause": str(error)})
     except OverBudgetError as error:
@@ -111,6 +116,7 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
         clip_norm=settings.clip_norm,
+        slices=layers.slices_of(tail),
     )
     stepper = Stepper(
         running,
@@ -125,13 +131,20 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
     )
     notes = _checked(device, stepper, shard) if job.check and stepper.side_by_side else ()
     _epochs_(device, stepper, shard)
-    tensors = {name: parameter.detach().clone() for name, parameter in optimizer.parameters}
+    tensors = {
+        name: _trained_part(parameter, optimizer.slices.get(name)) for name, parameter in optimizer.parameters
+    }
     factors = layers.factors(tail)
     uncompress_(tail)
     stats |= {"outcome": "trained", "num_examples": len(shard.train), **_measured(stepper, optimizer)}
     stats["factors_bytes"] = factors_bytes(factors)
     stats |= _judged(place, shard, "after")
-    return LocalResult(stats, tensors, factors, device.plans.captured(plan), notes)
+    captured = device.plans.captured(plan)
+    return LocalResult(stats, tensors, factors, captured, notes, slices=optimizer.slices)
+
+
+def _trained_part(parameter: Tensor, part: Slice | None) -> Tensor:
+    return parameter.detach().clone() if part is None else part.of(parameter.detach())
 
 
 def _running(place: Workplace, plan: Plan) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -112,6 +112,12 @@ class Convolution(Operation):
         if thin and self.geometry.pointwise and not isinstance(kept, TuckerInput):
             return of_pixels(kept.restore(), g, weight, self.geometry.stride, own=own)
         return Operation.gradient(self, kept, g, weight, thin=thin, own=own)
+
+    def of_channels(self, channels: Tensor) -> Operation:
+        """See Operation."""
+        if self.geometry.groups == 1:
+            return self
+        return replace(self, geometry=replace(self.geometry, groups=len(channels)))
 
     def gradient_of(self, x: Tensor, g: Tensor, weight: Tensor) -> Tensor:
         """Return dW of the input x."""

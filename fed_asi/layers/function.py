@@ -16,7 +16,7 @@ from fed_asi.layers.base import LayerState
 from fed_asi.layers.fused import Clamp, clamp_of, dense, norm_of, norm_scale, own, physical, plain
 from fed_asi.layers.gradient import WeightGradient
 from fed_asi.layers.operation import Operation
-from fed_asi.methods.forms import Kept
+from fed_asi.methods.forms import Kept, SomeChannels
 
 
 @dataclass(slots=True)
@@ -127,7 +127,7 @@ def _gradients(
     dx = dw = products = None
     total = channel_sums(g, operation.channel_dim) if any(need[2:]) else None
     if job.keeps:  # before dX, so that an input restored for it has gone when that comes
-        dw = operation.gradient(job.kept, g, weight, thin=thin, own=job.masked)
+        dw = _weight_gradient(job, g, weight, thin)
         products = dw.products(weight) if need[3] else None
     if need[0]:
         dx = _input_gradient(job, g, weight, scale).to(job.dtype)
@@ -144,6 +144,13 @@ def _gradients(
     db = db if db is None or left is None or need[4] else db - left
     dbeta = (total if left is None else total - left * scale) if need[4] else None
     return dx, dw if need[1] else None, db, dgamma, dbeta
+
+
+def _weight_gradient(job: Call, g: Tensor, weight: Tensor, thin: bool) -> WeightGradient:
+    kept, part = job.kept, job.state.slice
+    if isinstance(kept, SomeChannels) and part is not None:
+        return job.operation.part_gradient(kept, g, weight, part, thin=thin, own=job.masked)
+    return job.operation.gradient(kept, g, weight, thin=thin, own=job.masked)
 
 
 def _gamma_gradient(
@@ -216,11 +223,12 @@ def _check_trained(need: Sequence[bool], state: LayerState) -> None:
     """Refuse to leave a parameter without its gradient in silence."""
     if need[1] and not state.method.trains_weight:
         what = "weight"
-    elif need[3] and not state.method.trains_weight:
+    elif need[3] and not (state.method.trains_weight and state.method.trains_scale):
         what = "batch norm's gamma"
     else:
         return
+    keeps = "some channels of the input" if state.method.trains_weight else "no input"
     raise UnsupportedLayerError(
-        f"{state.name}: method {state.method.kind!r} keeps no input, so the {what} would get no gradient; "
+        f"{state.name}: method {state.method.kind!r} keeps {keeps}, so the {what} would get no gradient; "
         "set its requires_grad to False or choose a method that keeps the input"
     )

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from fed_asi.layers.base import LayerState
 from fed_asi.layers.gradient import WeightGradient
+from fed_asi.layers.slices import PartGradient, Slice
 from fed_asi.methods import Method
-from fed_asi.methods.forms import Kept
+from fed_asi.methods.forms import Kept, SomeChannels
 
 
 class Operation(ABC):
@@ -40,6 +41,22 @@ class Operation(ABC):
         """
         del thin, own  # of a map that knows no such product
         return WholeGradient(self, self.weight_gradient(kept, g, weight))
+
+    def of_channels(self, channels: Tensor) -> Operation:
+        """Return the map of these input channels alone; of a depthwise one, to the outputs that they lead to."""
+        del channels  # of a map that is the same for any number of them
+        return self
+
+    def part_gradient(
+        self, kept: SomeChannels, g: Tensor, weight: Tensor, part: Slice, *, thin: bool, own: bool
+    ) -> PartGradient:
+        """Return dW of the channels kept. part: where in the weight they are; thin, own: as for `gradient`."""
+        inner = self.of_channels(kept.channels)
+        if part.dim == 0:
+            g, own = g.index_select(self.channel_dim, part.index), True
+        shape = weight.new_empty(1).expand(part.shape_of(weight))
+        found = inner.gradient(kept.part(), g, shape, thin=thin, own=own)
+        return PartGradient(found, part, kept.channels, weight)
 
     @abstractmethod
     def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:

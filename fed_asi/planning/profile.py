@@ -91,7 +91,8 @@ class LayerProfile:
     weight_norm: ||dW||_F. bias_energy: ||dbias||^2.
     mean: the input's mean per channel (C,), which centred candidates subtract. element_bytes: of its weight.
     bases: the factors that calibration fixed, by the text of the method they are for.
-    scale_parameters: of the batch norm behind it; weight_parameters has them too.
+    scale_parameters: of the batch norm behind it; weight_parameters has them too. channel_energies: centred_energy by
+    input channel, (C,); empty in profiles from before there were methods that choose channels.
     """
 
     name: str
@@ -109,6 +110,7 @@ class LayerProfile:
     element_bytes: int = 4
     bases: dict[str, Bases] = field(default_factory=dict)
     scale_parameters: int = 0
+    channel_energies: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,7 @@ def _layer_to_dict(layer: LayerProfile) -> dict[str, Any]:
         "parameters": [layer.weight_parameters, layer.bias_parameters, layer.scale_parameters],
         "norms": [layer.weight_norm, layer.centered_energy, layer.bias_energy],
         "mean": [float(f"{m:.6g}") for m in layer.mean],
+        "channel_energies": [float(f"{e:.6g}") for e in layer.channel_energies],
         "head": layer.head,
         "element_bytes": layer.element_bytes,
         "bases": {method: to_rows(bases) for method, bases in layer.bases.items()},
@@ -226,6 +229,7 @@ def _layer_from_dict(data: Mapping[str, Any]) -> LayerProfile:
         head=bool(data["head"]),
         element_bytes=int(data.get("element_bytes", 4)),
         bases={str(method): from_rows(rows) for method, rows in data.get("bases", {}).items()},
+        channel_energies=tuple(float(e) for e in data.get("channel_energies", ())),
         scale_parameters=sum(int(count) for count in data["parameters"][2:]),  # none in older profiles
     )
 

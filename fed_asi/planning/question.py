@@ -82,8 +82,10 @@ class Question:
         """Return the bytes of a layer's gradients that are whole at one time where they are applied at once."""
         if not candidate.method.trains_weight:
             return layer.element_bytes * layer.bias_parameters * candidate.method.trains_bias
-        weight = layer.scale_parameters if candidate.thin else layer.weight_parameters
-        return layer.element_bytes * (weight + layer.bias_parameters)
+        if candidate.thin:
+            scale = layer.scale_parameters if candidate.method.trains_scale else 0
+            return layer.element_bytes * (scale + layer.bias_parameters)
+        return layer.element_bytes * trained_parameters(layer, candidate.method)
 
     def candidates(self, layer: LayerProfile, micro_batch: int) -> list[Candidate]:
         """Return every form this layer may take; the first is the one of fewest bytes."""
@@ -125,8 +127,7 @@ class Question:
             return candidate.published_bytes
         if self.count == "saved":
             return candidate.saved_bytes
-        method = candidate.method
-        trained = layer.weight_parameters * method.trains_weight + layer.bias_parameters * method.trains_bias
+        trained = trained_parameters(layer, candidate.method)
         copies = int(self.accumulators) + int(self.momentum)
         return candidate.saved_bytes + layer.element_bytes * trained * copies
 
@@ -137,6 +138,12 @@ class Question:
             if self.count == "published"
             else self.profile.floors[micro_batch][first] + (self.largest_gradient or 0)
         )
+
+
+def trained_parameters(layer: LayerProfile, method: Method) -> int:
+    """Return how many numbers of a layer, and of the batch norm behind it, train under a method."""
+    bias = layer.bias_parameters if method.trains_bias else 0
+    return bias + method.trained_parameters(layer.weight_parameters, layer.scale_parameters, len(layer.mean))
 
 
 @lru_cache(maxsize=4096)

@@ -162,6 +162,7 @@ def _assemble(budget_bytes: int | None, problem: _Problem, solution: Solution) -
         count=question.count,
         layer_bytes={layer.name: question.bytes(layer, c) for layer, c in trained} | rest,
         means={layer.name: layer.mean for layer, c in trained if c.method.centers},
+        energies={layer.name: layer.channel_energies for layer, c in trained if c.method.picks_channels},
         bases={one.name: one.bases[str(c.method)] for one, c in trained if str(c.method) in one.bases},
         notes=tuple(_notes(c.method for _, c in trained)),
     )

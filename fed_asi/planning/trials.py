@@ -90,7 +90,11 @@ class Study:
         centered = exact - item.weight_gradient(constant_input(mean, item.canonical()))
         energy = float(centered.double().square().sum())
         bias = float(item.bias_gradient.double().square().sum()) if item.bias_parameters else 0.0
-        trial = Trial(item, mean, energy, seeds.derive(self.seed, item.name))
+        energies = item.kind.channel_energies(item.module, centered).tolist()
+        by_channel = torch.tensor(
+            [float(f"{e:.6g}") for e in energies], dtype=torch.float64
+        )  # as in a profile's file
+        trial = Trial(item, mean, energy, seeds.derive(self.seed, item.name), by_channel)
         return trial, (float(exact.double().norm()), energy, bias)
 
     def layer(self, item: Record, position: int, head: bool) -> LayerProfile:
@@ -103,6 +107,7 @@ class Study:
             input_shape=item.whole_shape,
             position=position,
             weight_parameters=item.weight().numel() + item.scale_parameters,
+            channel_energies=tuple(trial.channel_energies.tolist()),
             bias_parameters=item.bias_parameters,
             scale_parameters=item.scale_parameters,
             weight_norm=weight_norm,
@@ -135,7 +140,8 @@ class Study:
             whole = grouped(item.canonical(), min(micro_batch, len(item.x)))
             return spectra(whole) if values is None else values
 
-        seen = LayerInput(found, item.pooled, head, self.selection == "published", self.density)
+        channels = item.kind.traits(item.module).channels
+        seen = LayerInput(found, item.pooled, head, self.selection == "published", self.density, channels)
         for family in self._in_order(head):
             for method, epsilon in family.propose(seen):
                 yield method.reordered(item.kind.own_order), epsilon
@@ -153,13 +159,15 @@ class Study:
 class Trial:
     """One layer with its recorded input, ready to try methods on.
 
-    bases: the factors that calibration fixed, by the text of the method they are for.
+    channel_energies: (C,), of centred inputs. bases: the factors that calibration fixed, by the text of the method
+    they are for.
     """
 
     item: Record
     mean: Tensor
     energy: float
     seed: int
+    channel_energies: Tensor
     bases: dict[str, Bases] = field(default_factory=dict)
 
     def run(self, method: Method, micro_batch: int, epsilon: float | None) -> Candidate | None:
@@ -224,6 +232,7 @@ class Trial:
 
     def _state(self, method: Method, micro_batch: int | None) -> LayerState:
         bases = self.bases.get(str(method))
+        channels = method.choose(self.channel_energies, self.seed)
         return LayerState(
             name=self.item.name,
             method=method.reordered(self.item.kind.canonical_order),
@@ -231,5 +240,6 @@ class Trial:
             seed=self.seed,
             micro_batch=micro_batch,
             mean=self.mean,
+            channels=channels,
             factors=None if bases is None else factors_of(bases),
         )

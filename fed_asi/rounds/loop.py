@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fed_asi.devices.edge import readable
 from fed_asi.devices.job import Job
+from fed_asi.devices.parts import sent
 from fed_asi.devices.reply import FRESH, Reply
 from fed_asi.errors import RunError, UpdateError
 from fed_asi.fleets import fleet
@@ -85,7 +86,9 @@ class Rounds:
         job_of = {job.partition_id: job for job in jobs}
         ordered = in_order(jobs, self._cost, self.executor.parallel or 1)
         note = partial(self._note, round)
-        for reply in one_reply_a_job(self.executor.train(ordered, tensors), ordered, note):
+        sizes = {name: tensor.nbytes for name, tensor in tensors.items()}
+        replies = self.executor.train(ordered, sent(tensors, self.place.reference), sizes)
+        for reply in one_reply_a_job(replies, ordered, note):
             record, update = self._judge(round, reply)
             self._learn_cost(job_of[reply.partition_id], record)
             records.append(record)
@@ -151,9 +154,8 @@ class Rounds:
         stats = of_one_round(self.fleet[reply.partition_id].resources_at(round)) | reply.stats
         update = None
         if stats["outcome"] == "trained":
-            update = Update(
-                reply.partition_id, int(stats.get("num_examples") or 0), reply.tensors, self._weights(reply)
-            )
+            examples = int(stats.get("num_examples") or 0)
+            update = Update(reply.partition_id, examples, reply.tensors, self._weights(reply), reply.slices)
             try:
                 check_update(update, self.place.reference, reply.trained)
             except UpdateError as error:

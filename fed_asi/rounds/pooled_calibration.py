@@ -93,6 +93,7 @@ def _layer(
         layer,
         weight_norm=weight**0.5,
         centered_energy=centered,
+        channel_energies=tuple(_mean(parts, f"{layer.name} channel energies").tolist()),
         bias_energy=bias,
         mean=tuple(float(f"{m:.6g}") for m in channels.tolist()),
         candidates=candidates,

@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from fed_asi.layers.base import compressed_layers, state_of
 from fed_asi.layers.compressed import weight_kind_of
-from fed_asi.layers.gradient import Part
+from fed_asi.layers.gradient import Part, WeightGradient
 from fed_asi.training.sgd import Sgd
 
 
@@ -32,11 +32,6 @@ class Group:
 
     parameters: tuple[nn.Parameter, ...]
     thin: nn.Parameter | None = None
-
-    def gradient_bytes(self, thin: bool) -> int:
-        """Return the bytes of its gradients. thin: without the one that need not be whole."""
-        spared = 0 if self.thin is None or not thin else self.thin.nbytes
-        return sum(p.nbytes for p in self.parameters) - spared
 
 
 class AtOnce:
@@ -59,7 +54,7 @@ class AtOnce:
     @property
     def largest_bytes(self) -> int:
         """Bytes of the gradients of the largest layer that are whole at one time, as the newest forward has it."""
-        return max((g.gradient_bytes(self._single(g.parameters)) for g in self._groups), default=0)
+        return max(map(self._gradient_bytes, self._groups), default=0)
 
     @contextmanager
     def moving(self, lr: float) -> Iterator[None]:
@@ -95,6 +90,11 @@ class AtOnce:
                 self._optimizer.move_(name, parameter, gradient, self._lr, factor)
                 self.moved.add(id(parameter))
 
+    def _gradient_bytes(self, group: Group) -> int:
+        thin = group.thin if self._single(group.parameters) else None
+        whole = [p for p in group.parameters if p is not thin]
+        return sum(self._optimizer.trained_bytes(self._names[id(p)], p) for p in whole)
+
     def _single(self, parameters: Sequence[Tensor]) -> bool:
         return all(self._seen[id(p)] <= 1 and id(p) not in self._shared for p in parameters)
 
@@ -105,6 +105,48 @@ class AtOnce:
             self.take_([(p, gradient) for p, gradient in parts if gradient is not None])
             for p, _ in parts:
                 p.grad = None
+
+
+class Parts:
+    """Holds the gradients of weights of which only a part trains, in the part's size; a Sink of their layers.
+
+    found: ids of the parameters that have had a gradient here.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Sgd) -> None:
+        self._optimizer = optimizer
+        self._names = {id(p): name for name, p in optimizer.parameters if name in optimizer.slices}
+        self._states = [state for _, _, state in compressed_layers(model) if state.slice is not None]
+        self.found: set[int] = set()
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Take these gradients in every backward inside the block, but for layers that have a sink already."""
+        free = [state for state in self._states if state.sink is None]
+        try:
+            for state in free:
+                state.sink = self
+            yield
+        finally:
+            for state in free:
+                state.sink = None
+
+    def see(self, parameters: Sequence[Tensor]) -> None:
+        """See Sink."""
+
+    def takes(self, parameters: Sequence[Tensor]) -> bool:
+        """Return whether one of them is a parameter of which a part trains; a copy of it is autograd's."""
+        return any(id(p) in self._names for p in parameters)
+
+    def take_(self, parts: Sequence[Part]) -> None:
+        """Add the gradients to those that are there."""
+        with torch.no_grad():
+            for parameter, gradient in parts:
+                self.found.add(id(parameter))
+                if isinstance(gradient, WeightGradient):
+                    self._optimizer.hold_(self._names[id(parameter)], gradient, parameter)
+                else:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
 
 def _groups(model: nn.Module, names: dict[int, str]) -> Iterator[Group]:

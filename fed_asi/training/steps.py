@@ -20,7 +20,7 @@ from fed_asi.compression.compress import check_gradients
 from fed_asi.errors import FedAsiError, OverBudgetError
 from fed_asi.memory.meter import ActivationMeter
 from fed_asi.torch_private import BATCH_NORM, DROPOUT
-from fed_asi.training.at_once import AtOnce
+from fed_asi.training.at_once import AtOnce, Parts
 from fed_asi.training.sgd import Sgd
 from fed_asi.units import format_bytes
 
@@ -80,6 +80,7 @@ class Stepper:
         self.side_by_side, self.update, self.deadline = side_by_side, update, deadline
         self.largest = Largest()
         self._at_once = AtOnce(tail, optimizer) if update == "layer" else None
+        self._parts = Parts(tail, optimizer)
         self._meters: dict[tuple[int, int], ActivationMeter] = {}
         self._by_layer: dict[str, int] = {}
 
@@ -110,12 +111,14 @@ class Stepper:
 
     def _forward_backward(self, x: Tensor, y: Tensor, batch: int, micro_batches: int) -> Tensor:
         meter = self._meter(len(y), micro_batches)
-        with meter:
-            loss = F.cross_entropy(self.tail(x.float()), y) * (len(y) / batch)
-        self._hold_against_budget(meter)
-        torch.autograd.backward(loss)
+        with self._parts.taken():
+            with meter:
+                loss = F.cross_entropy(self.tail(x.float()), y) * (len(y) / batch)
+            self._hold_against_budget(meter)
+            torch.autograd.backward(loss)
         if self.largest.steps == 0:
-            check_gradients(self.tail, () if self._at_once is None else self._at_once.moved)
+            moved = set() if self._at_once is None else self._at_once.moved
+            check_gradients(self.tail, self._parts.found | moved)
         return loss.detach()
 
     def _meter(self, samples: int, micro_batches: int) -> ActivationMeter:
@@ -156,10 +159,10 @@ class Stepper:
         """
         if self._at_once is not None:
             return self._at_once.largest_bytes
-        return 0 if self.update == "micro-batch" else sum(p.nbytes for _, p in self.optimizer.parameters)
+        return 0 if self.update == "micro-batch" else self.optimizer.gradient_bytes
 
     def _training_bytes(self) -> int:
-        momentum = sum(p.nbytes for _, p in self.optimizer.parameters) if self.optimizer.momentum else 0
+        momentum = self.optimizer.gradient_bytes if self.optimizer.momentum else 0
         return self.accumulator_bytes + momentum
 
     def _moving_each_micro_batch(self, x: Tensor, y: Tensor, lr: float) -> float:
@@ -218,10 +221,9 @@ def compare(stepper: Stepper, x: Tensor, y: Tensor) -> SideBySideCheck:
     for side_by_side in (True, False):
         stepper.largest = Largest()
         stepper.accumulate(x, y, side_by_side)
-        grads = [p.grad.clone() for _, p in stepper.optimizer.parameters if p.grad is not None]
+        grads = [gradient.clone() for gradient in stepper.optimizer.gradients().values()]
         found.append((stepper.largest.saved_bytes, grads))
-        for _, parameter in stepper.optimizer.parameters:
-            parameter.grad = None
+        stepper.optimizer.drop_gradients_()
     stepper.largest = Largest()
     (bytes_one, ours), (bytes_two, theirs) = found
     difference = sum(float((a - b).double().square().sum()) for a, b in zip(ours, theirs, strict=True))

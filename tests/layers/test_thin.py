@@ -62,7 +62,9 @@ def oracle_of(case: Case, method: Method) -> Tensor:
 
 def close(actual: Tensor, expected: Tensor) -> None:
     assert actual.shape == expected.shape
-    assert float((actual - expected).detach().abs().max()) <= 1e-10 * max(1.0, float(expected.abs().max()))
+    assert float((actual - expected).detach().abs().max()) <= 1e-10 * max(
+        1.0, float(expected.detach().abs().max())
+    )
 
 
 def agrees(gradient: WeightGradient, dw: Tensor, layer: nn.Module) -> None:

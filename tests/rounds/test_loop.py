@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,8 +42,12 @@ def test_a_run_records_everything_and_can_be_repeated(tmp_path: Path) -> None:
     assert records(tmp_path / "one") == records(tmp_path / "two")
 
 
-def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
-    config = small(rounds=3, method=WARM)
+DRAWN = {"name": "channels", "pick": "round", "layers": 3, "centered": None}
+
+
+@pytest.mark.parametrize("method", [WARM, DRAWN], ids=["warm factors", "channels drawn each round"])
+def test_a_resumed_run_ends_with_the_same_bits(method: dict[str, Any], tmp_path: Path) -> None:
+    config = small(rounds=3, method=method)
     run_loop(config, tmp_path / "whole")
     with recording(config, tmp_path / "cut", resume=False) as store:
         place = prepare(config, workplace_folder(tmp_path / "cut"))
@@ -62,7 +67,9 @@ class CutOff:
     def __init__(self, executor: LoopExecutor, in_round: int) -> None:
         self._executor, self._round = executor, in_round
 
-    def train(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> Iterator[Reply]:
+    def train(
+        self, jobs: Sequence[Job], tensors: Mapping[str, Tensor], sizes: object = None
+    ) -> Iterator[Reply]:
         for reply in self._executor.train(jobs, tensors):
             yield reply
             if jobs[0].round == self._round:
@@ -77,7 +84,9 @@ class Spoiled:
     def __init__(self, executor: LoopExecutor) -> None:
         self._executor = executor
 
-    def train(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> Iterator[Reply]:
+    def train(
+        self, jobs: Sequence[Job], tensors: Mapping[str, Tensor], sizes: object = None
+    ) -> Iterator[Reply]:
         by_id = sorted(self._executor.train(jobs, tensors), key=lambda reply: reply.partition_id)
         first, second, third = by_id
         yield replace(third, tensors={name: tensor * float("nan") for name, tensor in third.tensors.items()})

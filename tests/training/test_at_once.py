@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fed_asi.compression.compress import compress_
-from fed_asi.errors import OverBudgetError, UnsupportedLayerError
+from fed_asi.errors import OverBudgetError
 from fed_asi.methods import ASI, BiasOnly, Method, Quantized, Vanilla
 from fed_asi.training.sgd import Sgd
 from fed_asi.training.steps import Stepper, training_mode_
@@ -229,20 +229,6 @@ def test_a_gradient_that_is_whole_is_counted() -> None:
     with pytest.raises(OverBudgetError):
         tight.step_(*batch(), 0.1)
     same(tight.tail, before)
-
-
-def test_a_trained_layer_without_a_gradient_is_an_error() -> None:
-    class Skips(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.used, self.unused = nn.Linear(4, 4), nn.Linear(4, 4)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.used(x)
-
-    one = stepper(Skips(), Vanilla(), update="layer")
-    with pytest.raises(UnsupportedLayerError, match="unused"):
-        one.step_(torch.randn(2, 4), torch.tensor([0, 1]), 0.1)
 
 
 def test_outside_of_its_steps_the_network_has_plain_gradients() -> None:
