@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from fed_asi.errors import FedAsiError, first_line
 from fed_asi.fleets.resources import Resources
 
-JOB_VERSION = 3  # 2 had every tensor whole
+JOB_VERSION = 4  # 3 had every tensor whole
+
+
+Twin = Literal["unlimited", "plain"]  # without the device's limits; by plain training of what it trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +21,7 @@ class Job:
 
     resources: what it has in that round. factors_round: start from the warm factors this device kept after
     that round; 0: it kept none. check: hold the first side-by-side step against one micro-batch after another.
-    phase: "train", or a pass of the federated calibration.
+    phase: "train", or a pass of the federated calibration. twin: how to train once more, and say how that went.
     """
 
     round: int
@@ -28,10 +32,19 @@ class Job:
     check: bool = False
     deadline_seconds: float = float("inf")
     phase: str = "train"
+    twin: Twin | None = None
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long to wait for the reply: a twin has as long again as its device."""
+        return self.deadline_seconds * (1 if self.twin is None else 2)
 
     def to_json(self) -> str:
-        """Return the job as JSON with its version."""
-        return json.dumps({"version": JOB_VERSION, **asdict(self)}, separators=(",", ":"))
+        """Return the job as JSON with its version; a twin is named only where there is one."""
+        content = asdict(self)
+        if self.twin is None:
+            del content["twin"]  # so that a run without twins sends no byte for them
+        return json.dumps({"version": JOB_VERSION, **content}, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Job:

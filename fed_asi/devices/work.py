@@ -7,7 +7,7 @@ function serves the plain loop, Ray workers and real devices, which is why their
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +19,6 @@ from fed_asi.compression.compress import compress_, uncompress_
 from fed_asi.compression.gradient_checkpointing import Checkpointed
 from fed_asi.devices.calibration import plans_for
 from fed_asi.devices.job import Job
-from fed_asi.devices.parts import received
 from fed_asi.devices.warm_factors import WarmFactors, factors_bytes
 from fed_asi.errors import BudgetError, OverBudgetError
 from fed_asi.fleets.resources import of_one_round
@@ -44,22 +43,36 @@ class LocalResult:
     notes: tuple[str, ...] = ()
     host_seconds: float = 0.0
     slices: Mapping[str, Slice] = field(default_factory=dict)  # where those tensors belong that are parts
+    plan: Plan | None = None  # that it trained under
+
+    def whole(self, sent: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors with their parts put into what was sent: all of them whole."""
+        found = dict(self.tensors)
+        for name, part in self.slices.items():
+            found[name] = sent[name].clone()
+            part.load_(found[name], self.tensors[name])
+        return found
 
 
 def train_locally(
-    place: Workplace, job: Job, tensors: Mapping[str, Tensor], factors: WarmFactors | None = None
+    place: Workplace,
+    job: Job,
+    tensors: Mapping[str, Tensor],
+    factors: WarmFactors | None = None,
+    plan: Plan | None = None,
 ) -> LocalResult:
     """Return the update of one device, or why there is none ("out-of-memory", "excluded", "timeout").
 
-    tensors: the global ones by name, as `parts.sent` gives them. factors: the device's warm factors, cut or padded to
-    the plan's ranks.
-    The place's tail is used and given back as it was, whatever happens.
+    tensors: the global ones by name. factors: the device's warm factors, cut or padded to the plan's ranks.
+    plan: to train by; None: the first of the device's own that fits.
+    The place's tail is used and given back as it was, without gradients, whatever happens.
     """
     started = time.perf_counter()
     stats = of_one_round(job.resources)
     try:
-        whole = received(tensors, place.reference)
-        result = _first_within_budget(_Device(place, job, whole, factors, started), stats)
+        device = _Device(place, job, tensors, factors, started)
+        attempts = device.plans.attempts(job.resources) if plan is None else [Attempt(plan)]
+        result = _first_within_budget(device, attempts, stats)
     except BudgetError as error:
         result = LocalResult({**stats, "outcome": "excluded", "cause": str(error)})
     except OverBudgetError as error:
@@ -68,6 +81,8 @@ def train_locally(
         result = LocalResult({**stats, "outcome": "timeout", "cause": str(error)})
     finally:
         uncompress_(place.tail)
+        for parameter in place.tail.parameters():
+            parameter.grad = None  # of a step that was not ended, and would be added to the next device's
     return replace(result, host_seconds=time.perf_counter() - started)
 
 
@@ -86,10 +101,10 @@ class _Device:
         return plans_for(self.place, self.job.partition_id)
 
 
-def _first_within_budget(device: _Device, stats: dict[str, Any]) -> LocalResult:
+def _first_within_budget(device: _Device, attempts: Iterable[Attempt], stats: dict[str, Any]) -> LocalResult:
     """Return the result of the first plan that keeps its promise; the last plan's error when none does."""
     refused: OverBudgetError | None = None
-    for attempt in device.plans.attempts(device.job.resources):
+    for attempt in attempts:
         try:
             return _train(device, attempt, stats)
         except OverBudgetError as error:
@@ -105,7 +120,7 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
     """Return the update of a device that trained under this plan. Raises as `Stepper.step_` does."""
     place, job, plan = device.place, device.job, attempt.plan
     settings, tail = place.config.train, place.tail
-    stats |= {"policy": attempt.policy, **_described(plan)}
+    stats |= {"policy": attempt.policy, **_described(plan), "gradient_captured": device.plans.share(plan)}
     shard = place.shard(job.partition_id)
     load_tensors_(tail, device.tensors)
     stats |= _judged(place, shard, "before")
@@ -140,7 +155,7 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
     stats["factors_bytes"] = factors_bytes(factors)
     stats |= _judged(place, shard, "after")
     captured = device.plans.captured(plan)
-    return LocalResult(stats, tensors, factors, captured, notes, slices=optimizer.slices)
+    return LocalResult(stats, tensors, factors, captured, notes, slices=optimizer.slices, plan=plan)
 
 
 def _trained_part(parameter: Tensor, part: Slice | None) -> Tensor:

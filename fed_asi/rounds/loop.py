@@ -7,16 +7,17 @@ averaged and what is recorded is decided here, from seeds and partition ids alon
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
 from fed_asi.devices.edge import readable
-from fed_asi.devices.job import Job
+from fed_asi.devices.job import Job, Twin
 from fed_asi.devices.parts import sent
-from fed_asi.devices.reply import FRESH, Reply
+from fed_asi.devices.reply import FRESH, Reply, failure, payload_bytes
 from fed_asi.errors import RunError, UpdateError
 from fed_asi.fleets import fleet
 from fed_asi.fleets.fleet import Fleet
@@ -30,12 +31,16 @@ from fed_asi.rounds.aggregate import Update, average, check_update
 from fed_asi.rounds.checkpoints import Checkpoint, weights_digest
 from fed_asi.rounds.cohort import sample_cohort
 from fed_asi.rounds.executor import Executor, one_reply_a_job
+from fed_asi.rounds.faults import Fault, fault_of
+from fed_asi.rounds.group_judging import judge_groups
 from fed_asi.rounds.job_order import Costs, in_order
 from fed_asi.rounds.resuming import Resuming, kept_factors
 from fed_asi.training.evaluation import evaluate, load_tensors_
 from fed_asi.training.sgd import learning_rate
 from fed_asi.workplace.address import run_fingerprint
 from fed_asi.workplace.place import Workplace
+
+TWINS: dict[bool | str, Twin | None] = {False: None, True: "unlimited", "plain": "plain"}
 
 
 class Rounds:
@@ -84,11 +89,7 @@ class Rounds:
         updates: list[Update] = []
         notes: dict[int, tuple[str, ...]] = {}
         job_of = {job.partition_id: job for job in jobs}
-        ordered = in_order(jobs, self._cost, self.executor.parallel or 1)
-        note = partial(self._note, round)
-        sizes = {name: tensor.nbytes for name, tensor in tensors.items()}
-        replies = self.executor.train(ordered, sent(tensors, self.place.reference), sizes)
-        for reply in one_reply_a_job(replies, ordered, note):
+        for reply in self._replies(jobs, tensors):
             record, update = self._judge(round, reply)
             self._learn_cost(job_of[reply.partition_id], record)
             records.append(record)
@@ -106,11 +107,34 @@ class Rounds:
         self._factors_round |= {r.partition_id: kept_factors(r) for r in records if r.outcome == "trained"}
         return new
 
+    def _replies(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> Iterator[Reply]:
+        """Yield one reply a job; a device that [faults] strikes is not asked to compute what nobody would use."""
+        asked, parcel = [], sent(tensors, self.place.reference)
+        for job in jobs:
+            fault = self._fault(job.round, job.partition_id)
+            if fault is None:
+                asked.append(job)
+                continue
+            down = payload_bytes(parcel, job.to_json())  # it was sent what all are sent
+            yield replace(failure(job.partition_id, fault.outcome, fault.cause), bytes_down=down)
+        if not asked:
+            return
+        ordered = in_order(asked, self._cost, self.executor.parallel or 1)
+        note = partial(self._note, jobs[0].round)
+        sizes = {name: tensor.nbytes for name, tensor in tensors.items()}
+        yield from one_reply_a_job(self.executor.train(ordered, parcel, sizes), ordered, note)
+
+    def _fault(self, round: int, partition_id: int) -> Fault | None:
+        return fault_of(self.config.faults, self.config.seed, round, partition_id)
+
     def jobs(self, round: int) -> list[Job]:
         """Return what each device of a round's cohort is asked, by partition id."""
         train = self.config.train
         lr = learning_rate(train.lr, train.final_lr_ratio, train.lr_schedule, round, self.config.rounds)
         cohort = sample_cohort(self.config.seed, round, self.fleet.partition_ids, self.config.cohort)
+        twin = TWINS[self.config.measure.twins]
+        checks = round == 1 and self.config.compute.side_by_side
+        first = next((one for one in cohort if checks and self._fault(round, one) is None), None)
         jobs = []
         for partition_id in cohort:
             jobs.append(
@@ -120,8 +144,9 @@ class Rounds:
                     resources=self.fleet[partition_id].resources_at(round),
                     lr=lr,
                     factors_round=self._factors_round.get(partition_id, 0),
-                    check=round == 1 and partition_id == cohort[0] and self.config.compute.side_by_side,
+                    check=partition_id == first,
                     deadline_seconds=self.config.compute.deadline_seconds,
+                    twin=twin,
                 )
             )
         return jobs
@@ -192,6 +217,7 @@ class Rounds:
         found = evaluate(
             place.tail, place.test_features, place.test_labels, place.num_classes, workers=cpus_here()
         )
+        groups = judge_groups(place, self.fleet, summary.round) if self._judges_groups(summary.round) else ()
         checkpoints.save(self._checkpoints, Checkpoint(summary.round, self._fingerprint, tensors))
         record = RoundRecord(
             round=summary.round,
@@ -206,5 +232,9 @@ class Rounds:
             bytes_down=sum(one.bytes_down or 0 for one in records),
             weights_sha256=weights_digest(tensors),
         )
-        self.store.add_round(record, records)
+        self.store.add_round(record, records, groups)
         self.watcher.round_done(record)
+
+    def _judges_groups(self, round: int) -> bool:
+        when = self.config.measure.groups
+        return when == "every-round" or (when == "ends" and round in {0, self.config.rounds})

@@ -71,7 +71,8 @@ def fleet(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
         settings = {"groups": groups, "data": images, "compute": {"side_by_side": False}}
-        config = small(rounds=1, cohort=3, method={"name": request.param}, **settings)
+        method = {"name": request.param}
+        config = small(rounds=1, cohort=3, method=method, measure={"twins": True}, **settings)
         place = prepare(config, folder / "workplace")
     fleet = Fleet(LoopExecutor(place, folder / "devices"))
     run_with(place, fleet, folder / "honest")
