@@ -77,17 +77,23 @@ class Channels(Method):
 
     def keep(self, x: Tensor, keeper: Keeper) -> Kept:
         """Return the chosen channels of x: (N, C, *S), less their mean where that is asked for."""
-        channels = keeper.channels
-        if channels is None:
-            raise UnsupportedLayerError(f"{keeper.name}: its channels were not chosen; calibrate first")
+        channels = _channels(keeper)
         part = x.index_select(1, channels)
         if self.centers:
             if keeper.mean is None:
                 raise UnsupportedLayerError(f"{keeper.name}: a centered method needs the means of its input")
             mean = keeper.mean if len(keeper.mean) == len(channels) else keeper.mean[channels]
             part = part - mean.to(part).view(1, -1, *[1] * (part.dim() - 2))
+        return self._form_of(part, channels, x.shape[1])
+
+    def form(self, x: Tensor, keeper: Keeper) -> Kept:
+        """Return the chosen channels of x: (N, C, *S), centred already."""
+        channels = _channels(keeper)
+        return self._form_of(x.index_select(1, channels), channels, x.shape[1])
+
+    def _form_of(self, part: Tensor, channels: Tensor, total: int) -> Kept:
         kept = LowBits.of(part, 8) if self.bits == 8 else Whole((part,))
-        return SomeChannels(kept.tensors, kept, channels, x.shape[1])
+        return SomeChannels(kept.tensors, kept, channels, total)
 
     def trained_parameters(self, weight: int, scale: int, channels: int) -> int:
         """Return how many of a layer's parameters beside its bias train."""
@@ -126,3 +132,9 @@ class Channels(Method):
         """Return how many channels, in which form."""
         drawn = ", drawn each round" if self.pick == "round" else ""
         return f"{self.count} channels" + (" in 8 bits" if self.bits == 8 else "") + drawn
+
+
+def _channels(keeper: Keeper) -> Tensor:
+    if keeper.channels is None:
+        raise UnsupportedLayerError(f"{keeper.name}: its channels were not chosen; calibrate first")
+    return keeper.channels

@@ -358,6 +358,16 @@ def test_what_a_candidate_captures_is_the_energy_of_its_channels(made: Profile) 
                 assert found.captured == pytest.approx(float(energies[kept].sum()), rel=1e-3)
 
 
+@pytest.mark.parametrize("bits", [8, 32])
+def test_the_form_of_an_input_that_is_centred_already(bits: int) -> None:
+    x, mean = seeded(3, 5, 2, 2), seeded(5, seed=1)
+    state = LayerState("layer", Channels(2, bits), nn.Conv2d, mean=mean, channels=torch.tensor([1, 4]))
+    centred = Channels(2, bits, centered=True).keep(x, state)
+    close(Channels(2, bits).form(x - mean.view(1, -1, 1, 1), state).restore(), centred.restore())
+    with pytest.raises(UnsupportedLayerError, match="its channels were not chosen"):
+        Channels(2).form(x, LayerState("layer", Channels(2), nn.Conv2d))
+
+
 def test_text() -> None:
     assert Channels(3).text() == "3 channels"
     assert (
