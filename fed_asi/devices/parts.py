@@ -15,9 +15,8 @@ from torch import Tensor
 from fed_asi.errors import RunError
 from fed_asi.layers.slices import Slice
 
-_PLACES = re.compile(
-    r"(.+) places ([01])"
-)  # the name of a tensor that says where another one belongs; none has spaces
+# The name of a tensor that says where another one belongs; no other's has spaces.
+_PLACES = re.compile(r"(.+) places ([01])")
 
 
 def sent(tensors: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -61,6 +60,7 @@ def _moved(tensor: Tensor, reference: Tensor) -> Slice | None:
     if tensor.dim() < 2:
         return None
     dim = 1 if tensor.shape[1] > 1 else 0
-    moved = (tensor != reference).transpose(0, dim).flatten(1).any(1)
+    other = (tensor != reference) | (tensor.signbit() != reference.signbit())  # -0.0 equals 0.0
+    moved = other.transpose(0, dim).flatten(1).any(1)
     index = moved.nonzero().flatten()
     return None if len(index) in (0, len(moved)) else Slice(dim, index)

@@ -15,7 +15,7 @@ from fed_asi.layers import masks
 from fed_asi.layers.base import LayerState
 from fed_asi.layers.fused import Clamp, clamp_of, dense, norm_of, norm_scale, own, physical, plain
 from fed_asi.layers.gradient import WeightGradient
-from fed_asi.layers.operation import Operation
+from fed_asi.layers.operation import Operation, WholeGradient
 from fed_asi.methods.forms import Kept, SomeChannels
 
 
@@ -133,6 +133,8 @@ def _gradients(
         dx = _input_gradient(job, g, weight, scale).to(job.dtype)
     if dw is not None and scale is not None:
         dw.scale_(scale)  # after dX: a thin one may be made of g itself
+    if dw is not None and not thin and job.state.slice is None:
+        dw = WholeGradient(operation, dw.whole())  # autograd will ask for it all
     # What a centred weight leaves to the bias: W mu is folded into it.
     left = None if dw is None or total is None or job.mean is None else dw.respond(job.mean)
     dgamma = _gamma_gradient(job, parameters, products, total) if need[3] else None

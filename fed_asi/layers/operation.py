@@ -16,6 +16,8 @@ from fed_asi.layers.slices import PartGradient, Slice
 from fed_asi.methods import Method
 from fed_asi.methods.forms import Kept, SomeChannels
 
+AT_ONCE = 1 << 14  # elements of a product of two weights
+
 
 class Operation(ABC):
     """A layer's linear map of x: (N, C, *S) to z: (N, C', *S'), and its gradients."""
@@ -116,10 +118,11 @@ class WholeGradient(WeightGradient):
 
 
 def row_dots(left: Tensor, right: Tensor) -> Tensor:
-    """Return <left[i], right[i]> for each i: (rows,), of tensors of one shape, as one batched product.
+    """Return <left[i], right[i]> for each i: (rows,), of tensors of one shape, some rows at a time.
 
-    Both are read in the order of right's memory, so that neither is copied where they agree.
+    So the product takes little memory beside them, and has the bits of one of all rows.
     """
-    if not right.is_contiguous():
-        left, right = left.movedim(1, -1), right.movedim(1, -1)
-    return torch.bmm(left.flatten(1).unsqueeze(1), right.flatten(1).unsqueeze(2)).flatten()
+    rows = max(1, AT_ONCE // max(1, right[:1].numel()))
+    every = zip(torch.split(left, rows), torch.split(right, rows), strict=True)
+    found = [(one * other).flatten(1).sum(1) for one, other in every]
+    return found[0] if len(found) == 1 else torch.cat(found)

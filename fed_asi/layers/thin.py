@@ -31,9 +31,10 @@ class ThinGradient(WeightGradient):
         """See WeightGradient."""
         if weight.shape[2:].numel() == 1:
             return (weight.flatten(1) @ self.right.mT).mul_(self.left).sum(1)
-        lefts = torch.split(self._rows(), BLOCK)
-        every = zip(torch.split(weight, BLOCK), lefts, strict=True)
-        return torch.cat([_products(part, left.flatten(0, 1), self.right) for part, left in every])
+        sizes = _blocks(len(weight))
+        every = zip(torch.split(weight, sizes), torch.split(self._rows(), sizes), strict=True)
+        found = [_products(part, left.flatten(0, 1), self.right) for part, left in every]
+        return found[0] if len(found) == 1 else torch.cat(found)
 
     def scale_(self, scale: Tensor) -> None:
         """See WeightGradient."""
@@ -64,9 +65,11 @@ class ThinGradient(WeightGradient):
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """See WeightGradient."""
         _, inputs, *kernel = self.weight.shape
-        for index, left in enumerate(torch.split(self._rows(), BLOCK)):
+        start = 0
+        for left in torch.split(self._rows(), _blocks(self.weight.shape[0])):
             dw = (left.flatten(0, 1) @ self.right).view(len(left), *kernel, inputs).movedim(-1, 1)
-            yield slice(index * BLOCK, index * BLOCK + len(left)), dw
+            yield slice(start, start + len(left)), dw
+            start += len(left)
 
     def whole(self) -> Tensor:
         """See WeightGradient."""
@@ -92,6 +95,15 @@ def _by_pixel(x: Tensor) -> Tensor:
     if len(x) == 1:
         return x.view(x.shape[1], -1).mT if x.is_contiguous() else x[0].reshape(x.shape[1], -1).mT
     return x.movedim(1, -1).flatten(0, -2)
+
+
+def _blocks(outputs: int) -> list[int]:
+    """Return how many outputs go at a time: BLOCK, the last ones with the rest.
+
+    Of a block much smaller than the others BLAS may add in another order, and then dW x W has other bits.
+    """
+    full = max(1, outputs // BLOCK)
+    return [BLOCK] * (full - 1) + [outputs - BLOCK * (full - 1)]
 
 
 def _products(weight: Tensor, left: Tensor, right: Tensor) -> Tensor:

@@ -43,7 +43,6 @@ class Channels(Method):
     example: ClassVar[str] = "channels(count=16)"
     trains_scale: ClassVar[bool] = False
     picks_channels: ClassVar[bool] = True
-    by_default: ClassVar[bool] = True
     count: int
     bits: int = 32
     centered: bool = False

@@ -42,6 +42,14 @@ def test_what_arrives_is_what_was_sent(data: st.DataObject) -> None:
     assert all(torch.equal(one, two) for one, two in zip(reference.values(), tensors().values(), strict=True))
 
 
+def test_a_zero_that_changed_its_sign_has_moved() -> None:
+    reference = {"w": torch.zeros(2, 3)}
+    now = {"w": torch.zeros(2, 3)}
+    now["w"][1, 2] = -0.0
+    now["w"][0, 1] = 1.0
+    assert torch.equal(received(sent(now, reference), reference)["w"].signbit(), now["w"].signbit())
+
+
 def test_in_the_first_round_everything_is_whole() -> None:
     reference = tensors()
     assert sent(reference, reference).keys() == reference.keys()
