@@ -14,7 +14,7 @@ from fed_asi.layers.fused import dense
 from fed_asi.layers.geometry import Geometry, padded, unpadded_gradient
 from fed_asi.layers.gradient import WeightGradient
 from fed_asi.layers.operation import Operation, WholeGradient, row_dots
-from fed_asi.layers.thin import ThinGradient, of_pixels
+from fed_asi.layers.thin import of_pixels, of_tucker
 from fed_asi.methods import Method
 from fed_asi.methods.forms import Kept, TuckerInput
 
@@ -107,7 +107,7 @@ class Convolution(Operation):
         if isinstance(kept, TuckerInput) and tucker_gradient.thin_fits(kept, self.geometry):
             left, right = tucker_gradient.thin(kept, g, weight.shape, self.geometry)
             if right is not None and (thin or right.shape[0] <= THIN):
-                return ThinGradient(left, right, weight)
+                return of_tucker(left, right, weight)
             return WholeGradient(self, tucker_gradient.whole(left, right, weight))
         if thin and self.geometry.pointwise and not isinstance(kept, TuckerInput):
             return of_pixels(kept.restore(), g, weight, self.geometry.stride, own=own)

@@ -25,6 +25,10 @@ class WeightGradient(ABC):
         """Multiply every output channel by scale: (C',)."""
 
     @abstractmethod
+    def multiply_(self, factor: Tensor) -> None:
+        """Multiply all of it by a scalar."""
+
+    @abstractmethod
     def respond(self, mean: Tensor) -> Tensor:
         """Return what dW gives for an input that is mean: (C,) everywhere: (C',)."""
 

@@ -15,7 +15,7 @@ from fed_asi.layers.compressed import WeightKind, run
 from fed_asi.layers.geometry import Geometry
 from fed_asi.layers.gradient import WeightGradient
 from fed_asi.layers.operation import Operation, WholeGradient, row_dots
-from fed_asi.layers.thin import ThinGradient, of_pixels
+from fed_asi.layers.thin import of_pixels, of_tucker
 from fed_asi.methods import LayerSize, Method, Traits
 from fed_asi.methods.forms import Kept, TuckerInput
 
@@ -66,7 +66,7 @@ class LinearMap(Operation):
         left, right = tucker_gradient.thin(kept, g, weight.shape, _pointwise(tokens))
         if right is None:
             return WholeGradient(self, tucker_gradient.whole(left, right, weight))
-        return ThinGradient(left, right, weight)
+        return of_tucker(left, right, weight)
 
     def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
         """Return the weight with every row multiplied by scale."""

@@ -96,6 +96,10 @@ class WholeGradient(WeightGradient):
         """See WeightGradient."""
         self.operation.scale_outputs_(self.dw, scale)
 
+    def multiply_(self, factor: Tensor) -> None:
+        """See WeightGradient."""
+        self.dw.mul_(factor)
+
     def respond(self, mean: Tensor) -> Tensor:
         """See WeightGradient."""
         return self.operation.respond(self.dw, mean)

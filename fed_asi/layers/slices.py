@@ -70,6 +70,10 @@ class PartGradient(WeightGradient):
         """See WeightGradient."""
         self.inner.scale_(scale if self.part.dim else scale[self.part.index])
 
+    def multiply_(self, factor: Tensor) -> None:
+        """See WeightGradient."""
+        self.inner.multiply_(factor)
+
     def respond(self, mean: Tensor) -> Tensor:
         """See WeightGradient. mean: of all channels, or of those kept."""
         part = mean if len(mean) == len(self.channels) else mean[self.channels]

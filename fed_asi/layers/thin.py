@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -17,9 +18,9 @@ BLOCK = tucker_gradient.COPIED_OUTPUTS  # outputs multiplied out at a time
 
 @dataclass(slots=True)
 class ThinGradient(WeightGradient):
-    """dW = left @ right, its inputs last, of a weight (C', C, *K).
+    """dW = the sum of m products left @ right, its inputs last, of a weight (C', C, *K).
 
-    left: (C' K, r). right: (r, C). own: nobody else reads left, so it may be scaled in place.
+    left: (m, C' K, r). right: (m, r, C). own: nobody else reads left, so it may be scaled in place.
     """
 
     left: Tensor
@@ -30,34 +31,37 @@ class ThinGradient(WeightGradient):
     def products(self, weight: Tensor) -> Tensor:
         """See WeightGradient."""
         if weight.shape[2:].numel() == 1:
-            return (weight.flatten(1) @ self.right.mT).mul_(self.left).sum(1)
+            return _sum(_products(weight.flatten(1), *pair).sum(1) for pair in self._pairs())
         sizes = _blocks(len(weight))
-        every = zip(torch.split(weight, sizes), torch.split(self._rows(), sizes), strict=True)
-        found = [_products(part, left.flatten(0, 1), self.right) for part, left in every]
+        every = zip(torch.split(weight, sizes), torch.split(self._rows(), sizes, 1), strict=True)
+        found = [self._products_of(part, left) for part, left in every]
         return found[0] if len(found) == 1 else torch.cat(found)
 
     def scale_(self, scale: Tensor) -> None:
         """See WeightGradient."""
-        rows = self._rows()
-        if self.own:
-            rows.mul_(scale.view(-1, 1, 1))
-        else:
-            self.left, self.own = (rows * scale.view(-1, 1, 1)).flatten(0, 1), True
+        self._scale_(scale.view(-1, 1, 1))
+
+    def multiply_(self, factor: Tensor) -> None:
+        """See WeightGradient."""
+        self._scale_(factor)
 
     def respond(self, mean: Tensor) -> Tensor:
         """See WeightGradient."""
-        return (self._rows() @ (self.right @ mean)).sum(1)
+        every = zip(self._rows(), self.right, strict=True)
+        return _sum((rows @ (right @ mean)).sum(1) for rows, right in every)
 
     def squared_norm(self) -> Tensor:
         """See WeightGradient."""
-        if self.right.shape[0] <= GRAM:
-            return ((self.left.mT @ self.left) * (self.right @ self.right.mT)).sum().clamp_min(0.0)
-        return torch.stack([dw.square().sum() for _, dw in self.blocks()]).sum()
+        if len(self.right) == 1 and self.right.shape[1] <= GRAM:
+            ((left, right),) = self._pairs()
+            return ((left.mT @ left) * (right @ right.mT)).sum().clamp_min(0.0)
+        return _sum(dw.square().sum() for _, dw in self.blocks())
 
     def add_to_(self, target: Tensor, factor: float) -> None:
         """See WeightGradient."""
         if self.weight.shape[2:].numel() == 1 and target.is_contiguous():
-            target.view(target.shape[:2]).addmm_(self.left, self.right, alpha=factor)
+            for left, right in self._pairs():
+                target.view(target.shape[:2]).addmm_(left, right, alpha=factor)
             return
         for rows, dw in self.blocks():
             target[rows].add_(dw, alpha=factor)
@@ -66,35 +70,71 @@ class ThinGradient(WeightGradient):
         """See WeightGradient."""
         _, inputs, *kernel = self.weight.shape
         start = 0
-        for left in torch.split(self._rows(), _blocks(self.weight.shape[0])):
-            dw = (left.flatten(0, 1) @ self.right).view(len(left), *kernel, inputs).movedim(-1, 1)
-            yield slice(start, start + len(left)), dw
-            start += len(left)
+        for lefts in torch.split(self._rows(), _blocks(self.weight.shape[0]), 1):
+            dw = lefts[0].flatten(0, 1) @ self.right[0]
+            for left, right in zip(lefts[1:], self.right[1:], strict=True):
+                dw.addmm_(left.flatten(0, 1), right)
+            outputs = lefts.shape[1]
+            yield slice(start, start + outputs), dw.view(outputs, *kernel, inputs).movedim(-1, 1)
+            start += outputs
 
     def whole(self) -> Tensor:
         """See WeightGradient."""
-        return tucker_gradient.whole(self.left, self.right, self.weight)
+        if len(self.right) == 1:
+            return tucker_gradient.whole(self.left[0], self.right[0], self.weight)
+        return torch.cat([dw for _, dw in self.blocks()])
+
+    def _products_of(self, weight: Tensor, lefts: Tensor) -> Tensor:
+        """Return <dW, W> of a block of outputs: weight (c, C, *K), lefts (m, c, K, r)."""
+        last = weight.movedim(1, -1).flatten(0, -2)
+        every = zip(lefts, self.right, strict=True)
+        found = (_products(last, left.flatten(0, 1), right) for left, right in every)
+        return _sum(one.view(len(weight), -1).sum(1) for one in found)
+
+    def _scale_(self, by: Tensor) -> None:
+        """Multiply the rows of dW by what fits (C', K, r), in place where nobody else reads them."""
+        rows = self._rows()
+        if self.own:
+            rows.mul_(by)
+        else:
+            self.left, self.own = (rows * by).flatten(1, 2), True
 
     def _rows(self) -> Tensor:
-        """Return left as (C', K, r), a view."""
-        return self.left.view(self.weight.shape[0], -1, self.left.shape[1])
+        """Return left as (m, C', K, r), a view."""
+        return self.left.view(len(self.left), self.weight.shape[0], -1, self.left.shape[2])
+
+    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        yield from zip(self.left, self.right, strict=True)
+
+
+def of_tucker(left: Tensor, right: Tensor, weight: Tensor) -> ThinGradient:
+    """Return dW of what `tucker_gradient.thin` gave: (C' K, r) and (r, C)."""
+    return ThinGradient(left.unsqueeze(0), right.unsqueeze(0), weight)
 
 
 def of_pixels(x: Tensor, g: Tensor, weight: Tensor, stride: Sequence[int], *, own: bool) -> ThinGradient:
     """Return dW of a layer that is one matrix for every pixel: g's rows times those of x.
 
-    x: (N, C, *S). g: (N, C', *S'), whose strides skip pixels of x. own: nobody else reads g.
+    x: (N, C, *S). g: (N, C', *S'), whose strides skip pixels of x. own: nobody else reads g. It is one product where
+    the pixels of all images are rows of both already, else one an image: neither is copied.
     """
     for dim, step in enumerate(stride, 2):
         x = x if step == 1 else x[(slice(None),) * dim + (slice(None, None, step),)]
-    return ThinGradient(_by_pixel(g).mT, _by_pixel(x.to(g.dtype)), weight, own)
+    x = x.to(g.dtype)
+    if x.dim() == 2 or (_last(x) and _last(g)):
+        left, right = (one.movedim(1, -1).flatten(0, -2).unsqueeze(0) for one in (g, x))
+    else:
+        left, right = (one.flatten(2).mT for one in (g, x))
+    return ThinGradient(left.mT, right, weight, own)
 
 
-def _by_pixel(x: Tensor) -> Tensor:
-    """Return x: (N, C, *S) as (N S, C), a view where its memory allows one."""
-    if len(x) == 1:
-        return x.view(x.shape[1], -1).mT if x.is_contiguous() else x[0].reshape(x.shape[1], -1).mT
-    return x.movedim(1, -1).flatten(0, -2)
+def _last(x: Tensor) -> bool:
+    """Return whether x: (N, C, *S) lies with its channels last."""
+    return x.movedim(1, -1).is_contiguous()
+
+
+def _sum(found: Iterable[Tensor]) -> Tensor:
+    return reduce(Tensor.add_, found)
 
 
 def _blocks(outputs: int) -> list[int]:
@@ -107,6 +147,5 @@ def _blocks(outputs: int) -> list[int]:
 
 
 def _products(weight: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Return <left @ right, weight> for each output channel, of one block of outputs."""
-    last = weight.movedim(1, -1).reshape(left.shape[0], -1)
-    return (last @ right.mT).mul_(left).view(len(weight), -1).sum(1)
+    """Return left * (weight @ right^T): (C' K, r), whose sums are <left @ right, weight>; weight: (C' K, C)."""
+    return (weight @ right.mT).mul_(left)

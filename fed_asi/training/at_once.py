@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from fed_asi.layers.base import compressed_layers, state_of
+from fed_asi.layers.base import compressed_layers, slices_of, state_of
 from fed_asi.layers.compressed import weight_kind_of
 from fed_asi.layers.gradient import Part, WeightGradient
 from fed_asi.training.sgd import Sgd
@@ -84,10 +84,10 @@ class AtOnce:
     def take_(self, parts: Sequence[Part]) -> None:
         """Move the parameters of one layer."""
         with torch.no_grad():
-            factor = self._optimizer.clip_factor([gradient for _, gradient in parts])
+            self._optimizer.clip_([gradient for _, gradient in parts])
             for parameter, gradient in parts:
                 name = self._names[id(parameter)]
-                self._optimizer.move_(name, parameter, gradient, self._lr, factor)
+                self._optimizer.move_(name, parameter, gradient, self._lr)
                 self.moved.add(id(parameter))
 
     def _gradient_bytes(self, group: Group) -> int:
@@ -105,6 +105,14 @@ class AtOnce:
             self.take_([(p, gradient) for p, gradient in parts if gradient is not None])
             for p, _ in parts:
                 p.grad = None
+
+
+def at_once(model: nn.Module, **settings: Any) -> AtOnce:
+    """Return what moves a network's trained parameters within its backward; settings: as of `Sgd`.
+
+    `fed_asi.arena(..., gradients="applied", mover=at_once)` plans the memory of that.
+    """
+    return AtOnce(model, Sgd(model.named_parameters(), slices=slices_of(model), **settings))
 
 
 class Parts:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,7 @@ class Sgd:
         """Move every parameter that has a gradient, then drop the gradients."""
         with torch.no_grad():
             found = self.gradients()
-            self._clip_(list(found.values()))
+            self.clip_(list(found.values()))
             for name, parameter in self.parameters:
                 if name in found:
                     self._step_one_(name, parameter, found[name], lr)
@@ -74,20 +75,18 @@ class Sgd:
             self._held[name] = parameter.new_zeros(self.slices[name].shape_of(parameter))
         gradient.add_to_(self._held[name], 1.0)
 
-    def move_(
-        self, name: str, parameter: Tensor, gradient: Tensor | WeightGradient, lr: float, factor: float
-    ) -> None:
-        """Move one parameter by factor * gradient, which need never be whole; decay and momentum as in `step_`."""
+    def move_(self, name: str, parameter: Tensor, gradient: Tensor | WeightGradient, lr: float) -> None:
+        """Move one parameter by its gradient, which need never be whole; decay and momentum as in `step_`."""
         part = self.slices.get(name)
         if self.momentum == 0.0:
             if self.weight_decay != 0.0:
                 _decay_(parameter, part, 1.0 - lr * self.weight_decay)
-            _add_(parameter, gradient, -lr * factor)
+            _add_(parameter, gradient, -lr)
             return
         velocity = self._velocity_of(name, parameter).mul_(self.momentum)
         if part is not None and isinstance(gradient, Tensor):  # autograd's own, zero beside the part
             gradient = part.of(gradient)
-        _add_(velocity, gradient, factor)
+        _add_(velocity, gradient, 1.0)
         if self.weight_decay != 0.0:
             velocity.add_(parameter if part is None else part.of(parameter), alpha=self.weight_decay)
         if part is None:
@@ -95,12 +94,17 @@ class Sgd:
         else:
             part.add_(parameter, velocity, -lr)
 
-    def clip_factor(self, gradients: Sequence[Tensor | WeightGradient]) -> float:
-        """Return what scales these gradients to the clipping norm: 1 where they are within it together."""
-        if self.clip_norm is None:
-            return 1.0
-        squares = [g.squared_norm() if isinstance(g, WeightGradient) else g.square().sum() for g in gradients]
-        return min(1.0, self.clip_norm / (float(torch.stack(squares).sum().sqrt()) + 1e-6))
+    def clip_(self, gradients: Sequence[Tensor | WeightGradient]) -> None:
+        """Scale these gradients down to the clipping norm, of all of them together."""
+        if self.clip_norm is None or not gradients:
+            return
+        norm = torch.linalg.vector_norm(torch.stack([_norm(gradient) for gradient in gradients]))
+        scale = torch.clamp(self.clip_norm / (norm + 1e-6), max=1.0)
+        for gradient in gradients:
+            if isinstance(gradient, WeightGradient):
+                gradient.multiply_(scale)
+            else:
+                gradient.mul_(scale)
 
     @property
     def state_bytes(self) -> int:
@@ -123,14 +127,6 @@ class Sgd:
         else:
             part.add_(parameter, self._direction(name, part.of(parameter), grad), -lr)
 
-    def _clip_(self, grads: Sequence[Tensor]) -> None:
-        if self.clip_norm is None or not grads:
-            return
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(grad) for grad in grads]))
-        scale = torch.clamp(self.clip_norm / (norm + 1e-6), max=1.0)
-        for grad in grads:
-            grad.mul_(scale)
-
     def _direction(self, name: str, parameter: Tensor, grad: Tensor) -> Tensor:
         if self.weight_decay != 0.0:
             grad = grad.add(parameter, alpha=self.weight_decay)
@@ -149,6 +145,12 @@ class Sgd:
             shape = parameter.shape if part is None else part.shape_of(parameter)
             self._velocity[name] = parameter.new_zeros(shape)
         return self._velocity[name]
+
+
+def _norm(gradient: Tensor | WeightGradient) -> Tensor:
+    if isinstance(gradient, WeightGradient):
+        return gradient.squared_norm().sqrt()
+    return cast(Tensor, torch.linalg.vector_norm(gradient))
 
 
 def _decay_(parameter: Tensor, part: Slice | None, factor: float) -> None:
