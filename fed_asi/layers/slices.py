@@ -68,7 +68,7 @@ class PartGradient(WeightGradient):
 
     def scale_(self, scale: Tensor) -> None:
         """See WeightGradient."""
-        self.inner.scale_(scale if self.part.dim else scale[self.part.index])
+        self.inner.scale_(scale if self.part.dim else scale.index_select(0, self.part.index))
 
     def multiply_(self, factor: Tensor) -> None:
         """See WeightGradient."""
@@ -76,7 +76,7 @@ class PartGradient(WeightGradient):
 
     def respond(self, mean: Tensor) -> Tensor:
         """See WeightGradient. mean: of all channels, or of those kept."""
-        part = mean if len(mean) == len(self.channels) else mean[self.channels]
+        part = mean if len(mean) == len(self.channels) else mean.index_select(0, self.channels)
         return self._outputs(self.inner.respond(part))
 
     def squared_norm(self) -> Tensor:
