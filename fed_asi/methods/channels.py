@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -23,7 +23,8 @@ from fed_asi.methods.base import Keeper, LayerInput, Method, Ranks, register
 from fed_asi.methods.forms import Kept, LowBits, SomeChannels, Whole
 from fed_asi.methods.sizes import LayerSize, Traits
 
-PICKS = ("energy", "round")
+Pick = Literal["energy", "round"]
+PICKS = get_args(Pick)
 SHARES = (32, 16, 8, 4, 2)  # of a layer's channels, one in so many
 TINY = 1e-30
 
@@ -46,7 +47,7 @@ class Channels(Method):
     count: int
     bits: int = 32
     centered: bool = False
-    pick: str = "energy"
+    pick: Pick = "energy"
 
     def __post_init__(self) -> None:
         if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1:
@@ -119,7 +120,7 @@ class Channels(Method):
         return size.dims[0] * self.count * prod(size.dims[2:]) if self.bits == 8 else 0
 
     @classmethod
-    def propose(cls, seen: LayerInput, pick: str = "energy") -> Iterator[tuple[Method, float | None]]:
+    def propose(cls, seen: LayerInput, pick: Pick = "energy") -> Iterator[tuple[Method, float | None]]:
         """Yield shares of the layer's channels, whole and in 8 bits, with and without the mean."""
         if seen.published or seen.channels < 2:
             return
