@@ -21,6 +21,7 @@ from fed_asi.layers.compressed import weight_kind_of
 from fed_asi.layers.gradient import WeightGradient
 from fed_asi.memory.meter import ActivationMeter
 from fed_asi.methods import Channels, Method, Quantized, Vanilla
+from fed_asi.methods.family import with_settings
 from fed_asi.methods.forms import LowBits
 from fed_asi.planning.calibration import profile
 from fed_asi.planning.plan import Plan
@@ -166,6 +167,12 @@ def test_a_layer_without_parts_says_why(layer: nn.Module, why: str) -> None:
 def test_wrong_settings_are_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"channels: .*{list(wrong)[-1]}"):
         Channels(**wrong)
+
+
+@pytest.mark.parametrize("pick", ["rand", 1])
+def test_an_unknown_pick_is_found_before_anything_is_proposed(pick: object) -> None:
+    with pytest.raises(ConfigError, match=r"'channels': unknown pick .*(did you mean|known: energy, round)"):
+        with_settings(Channels, {"pick": pick})
 
 
 class Net(nn.Module):
