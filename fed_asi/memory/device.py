@@ -1,9 +1,9 @@
 """What a device must have to train: its RAM and its flash, each byte under one name.
 
 RAM is what is written: trained weights, gradients that are accumulated, the optimizer's state, fixed means, warm
-factors, and the arena of whichever phase needs more, the trunk's or the step's; a reserve for what is not counted
-here, the runtime's own memory and its stack. Flash is what is only read, in the format it is stored in; the program
-is not in it.
+factors, what a strategy and a codec hold, and the arena of whichever phase needs more, the trunk's or the step's; a
+reserve for what is not counted here, the runtime's own memory and its stack. Flash is what is only read, in the format
+it is stored in; the program is not in it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class DeviceMemory:
     """Bytes of one device that trains, by what they are for.
 
     trained_bytes: weights that move. gradient_bytes: those accumulated over micro-batches. optimizer_bytes: momentum.
-    mean_bytes: of centred layers. factor_bytes: what layers hold from step to step. waiting_bytes: features of a
+    mean_bytes: of centred layers. factor_bytes: what layers hold from step to step. strategy_bytes: the copies of the
+    weights that move that a strategy and a codec hold. waiting_bytes: features of a
     micro-batch's other images, while the trunk runs on the last. reserve_bytes: for what is not counted.
     frozen_bytes: weights and statistics that are only read. constant_bytes: tables and random starts, only read.
     trunk, step: the arenas of the two phases; no trunk where the model is trained whole.
@@ -36,6 +37,7 @@ class DeviceMemory:
     optimizer_bytes: int
     mean_bytes: int
     factor_bytes: int
+    strategy_bytes: int
     waiting_bytes: int
     reserve_bytes: int
     frozen_bytes: int
@@ -47,7 +49,7 @@ class DeviceMemory:
     def static_bytes(self) -> int:
         """Bytes of RAM that stay from step to step."""
         held = self.gradient_bytes + self.optimizer_bytes + self.mean_bytes + self.factor_bytes
-        return self.trained_bytes + held
+        return self.trained_bytes + held + self.strategy_bytes
 
     @property
     def trunk_bytes(self) -> int:
@@ -81,6 +83,7 @@ class DeviceMemory:
             "optimizer": self.optimizer_bytes,
             "fixed means": self.mean_bytes,
             "warm factors": self.factor_bytes,
+            "strategy and codec": self.strategy_bytes,
             "trunk": self.trunk_bytes,
             "step": self.step.bytes,
             "reserve": self.reserve_bytes,
@@ -102,6 +105,7 @@ def device_memory(
     optimizer: MakeOptimizer | None = None,
     mover: MakeMover | None = None,
     loss: Loss = F.cross_entropy,
+    copies: int = 0,
     reserve_bytes: int = 0,
     alignment: int = ALIGNMENT,
     of_this_batch: bool = False,
@@ -111,7 +115,8 @@ def device_memory(
     model: its trained part at least, plain or compressed, in the mode it trains in. trunk: the frozen part before it,
     whose images come one at a time. x: (b, ...) what goes into the trunk, or into the model where there is none.
     y: (b,). gradients: "held" where a batch is one micro-batch, "accumulated" where it is several, "applied" where
-    each moves its weight at once. The rest, and errors: as of `fed_asi.arena`.
+    each moves its weight at once. copies: of the weights that move, for a strategy and a codec: `len(strategy.holds |
+    codec.holds)`. The rest, and errors: as of `fed_asi.arena`.
     """
     features, before = x, None
     if trunk is not None:
@@ -136,6 +141,7 @@ def device_memory(
         optimizer_bytes=step.optimizer_bytes,
         mean_bytes=step.mean_bytes,
         factor_bytes=step.factor_bytes,
+        strategy_bytes=copies * step.trained_bytes,
         waiting_bytes=0 if trunk is None else features[1:].nbytes,
         reserve_bytes=reserve_bytes,
         frozen_bytes=read + step.frozen_bytes,

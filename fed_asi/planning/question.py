@@ -38,6 +38,7 @@ class Options:
     centered: bool | None = True
     update: str = "step"
     momentum: bool = False
+    copies: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Question:
     accumulators: bool
     momentum: bool
     at_once: bool = False
+    strategy_copies: int = 0
     largest_gradient: int | None = None
 
     def capped(self) -> Iterator[Question]:
@@ -127,9 +129,17 @@ class Question:
             return candidate.published_bytes
         if self.count == "saved":
             return candidate.saved_bytes
-        trained = trained_parameters(layer, candidate.method)
         copies = int(self.accumulators) + int(self.momentum)
-        return candidate.saved_bytes + layer.element_bytes * trained * copies
+        own = candidate.saved_bytes + _trained_bytes(layer, candidate) * copies
+        return own + self.strategy_bytes(layer, candidate)
+
+    def strategy_bytes(self, layer: LayerProfile, candidate: Candidate) -> int:
+        """Return what of `bytes` is the strategy's and the codec's: their copies of what is trained."""
+        return _trained_bytes(layer, candidate) * self.strategy_copies if self.count == "training" else 0
+
+    def smallest(self, layer: LayerProfile, micro_batch: int) -> Candidate:
+        """Return the form of a layer that costs least."""
+        return min(self.candidates(layer, micro_batch), key=lambda candidate: self.bytes(layer, candidate))
 
     def floor(self, micro_batch: int, first: int) -> int:
         """Return the bytes that no form avoids when layer `first` is the first trained one."""
@@ -144,6 +154,11 @@ def trained_parameters(layer: LayerProfile, method: Method) -> int:
     """Return how many numbers of a layer, and of the batch norm behind it, train under a method."""
     bias = layer.bias_parameters if method.trains_bias else 0
     return bias + method.trained_parameters(layer.weight_parameters, layer.scale_parameters, len(layer.mean))
+
+
+def _trained_bytes(layer: LayerProfile, candidate: Candidate) -> int:
+    """Return the bytes of what a layer trains in this form."""
+    return layer.element_bytes * trained_parameters(layer, candidate.method)
 
 
 @lru_cache(maxsize=4096)
@@ -187,6 +202,7 @@ def ask(profile: Profile, options: Options) -> Question:
         options.update == "step",
         options.momentum,
         options.update == "layer",
+        options.copies,
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fed_asi.devices.edge import readable
+from fed_asi.devices.exchange import Exchange
 from fed_asi.devices.job import Job, Twin
 from fed_asi.devices.parts import sent
 from fed_asi.devices.reply import FRESH, Reply, failure, payload_bytes
@@ -27,7 +28,6 @@ from fed_asi.results.progress import Watcher
 from fed_asi.results.schema import DeviceRoundRecord, RoundRecord
 from fed_asi.results.store import RunStore
 from fed_asi.rounds import checkpoints
-from fed_asi.rounds.aggregate import Update, average, check_update
 from fed_asi.rounds.checkpoints import Checkpoint, weights_digest
 from fed_asi.rounds.cohort import sample_cohort
 from fed_asi.rounds.executor import Executor, one_reply_a_job
@@ -35,6 +35,7 @@ from fed_asi.rounds.faults import Fault, fault_of
 from fed_asi.rounds.group_judging import judge_groups
 from fed_asi.rounds.job_order import Costs, in_order
 from fed_asi.rounds.resuming import Resuming, kept_factors
+from fed_asi.strategies import Round, State, Update, check_update
 from fed_asi.training.evaluation import evaluate, load_tensors_
 from fed_asi.training.sgd import learning_rate
 from fed_asi.workplace.address import run_fingerprint
@@ -64,6 +65,8 @@ class Rounds:
         self._costs = Costs()
         self._checkpoints, self._states = store.folder / "checkpoints", states
         self._fingerprint = run_fingerprint(self.config)
+        self._exchange = Exchange.of(self.config)
+        self._strategy: State = {}
 
     def run(self) -> dict[str, Tensor]:
         """Return the last round's tensors. Raises RunError where the disk fails; what is recorded stays."""
@@ -79,6 +82,7 @@ class Rounds:
             return 0, tensors
         state = Resuming(self.place, self.store, self._checkpoints, self._states).last_whole()
         self._factors_round |= state.factors_round
+        self._strategy = state.strategy
         return state.round, state.tensors
 
     def _round(self, round: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -90,14 +94,14 @@ class Rounds:
         notes: dict[int, tuple[str, ...]] = {}
         job_of = {job.partition_id: job for job in jobs}
         for reply in self._replies(jobs, tensors):
-            record, update = self._judge(round, reply)
+            record, update = self._judge(job_of[reply.partition_id], reply, tensors)
             self._learn_cost(job_of[reply.partition_id], record)
             records.append(record)
             notes[reply.partition_id] = reply.notes
             updates.extend([update] if update is not None else [])
             self.watcher.device_done(record)
         self._refuse_fresh([text for texts in notes.values() for text in texts])
-        new = average(updates, tensors)
+        new = self._combine(round, tensors, updates)
         records.sort(key=lambda record: record.partition_id)
         for partition_id in sorted(notes):
             for text in notes[partition_id]:
@@ -108,8 +112,12 @@ class Rounds:
         return new
 
     def _replies(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> Iterator[Reply]:
-        """Yield one reply a job; a device that [faults] strikes is not asked to compute what nobody would use."""
-        asked, parcel = [], sent(tensors, self.place.reference)
+        """Yield one reply a job; a device that [faults] strikes is not asked to compute what nobody would use.
+
+        tensors: the weights, which go with what the strategy adds.
+        """
+        parcel = sent(tensors, self.place.reference) | self._exchange.strategy.sent(self._strategy, tensors)
+        asked = []
         for job in jobs:
             fault = self._fault(job.round, job.partition_id)
             if fault is None:
@@ -120,12 +128,20 @@ class Rounds:
         if not asked:
             return
         ordered = in_order(asked, self._cost, self.executor.parallel or 1)
-        note = partial(self._note, jobs[0].round)
-        sizes = {name: tensor.nbytes for name, tensor in tensors.items()}
-        yield from one_reply_a_job(self.executor.train(ordered, parcel, sizes), ordered, note)
+        replies = self.executor.train(ordered, parcel, self._exchange.sizes(tensors))
+        yield from one_reply_a_job(replies, ordered, partial(self._note, jobs[0].round))
 
     def _fault(self, round: int, partition_id: int) -> Fault | None:
         return fault_of(self.config.faults, self.config.seed, round, partition_id)
+
+    def _combine(self, round: int, tensors: dict[str, Tensor], updates: list[Update]) -> dict[str, Tensor]:
+        """Return what the strategy makes of a round's updates; its state and notes are kept."""
+        given = Round.of(round, tensors, updates, len(self.fleet), self.config.train.momentum)
+        found = self._exchange.strategy.combine(given, self._strategy)
+        self._strategy = found.state
+        for text in found.notes:
+            self._note(round, text)
+        return found.tensors
 
     def jobs(self, round: int) -> list[Job]:
         """Return what each device of a round's cohort is asked, by partition id."""
@@ -174,19 +190,19 @@ class Rounds:
         if lost and self._states is not None:
             raise RunError(f"{lost[0]}; so the round is not recorded")
 
-    def _judge(self, round: int, reply: Reply) -> tuple[DeviceRoundRecord, Update | None]:
+    def _judge(
+        self, job: Job, reply: Reply, tensors: dict[str, Tensor]
+    ) -> tuple[DeviceRoundRecord, Update | None]:
         """Return the device's record, and its update unless there is none or it must not be averaged."""
-        stats = of_one_round(self.fleet[reply.partition_id].resources_at(round)) | reply.stats
+        stats = of_one_round(job.resources) | reply.stats
         update = None
         if stats["outcome"] == "trained":
-            examples = int(stats.get("num_examples") or 0)
-            update = Update(reply.partition_id, examples, reply.tensors, self._weights(reply), reply.slices)
             try:
-                check_update(update, self.place.reference, reply.trained)
+                update = self._update(job, reply, tensors)
             except UpdateError as error:
                 update, stats["outcome"], stats["cause"] = None, "rejected", readable(str(error))
         record = DeviceRoundRecord(
-            round=round,
+            round=job.round,
             partition_id=reply.partition_id,
             host_seconds=reply.host_seconds,
             bytes_up=reply.bytes_up,
@@ -194,6 +210,23 @@ class Rounds:
             **stats,
         )
         return record, update
+
+    def _update(self, job: Job, reply: Reply, tensors: dict[str, Tensor]) -> Update:
+        """Return the update that a reply means. Raises UpdateError for one that no strategy may see."""
+        trained, beside = self._exchange.read(reply.tensors, reply.trained, tensors, reply.slices)
+        examples, steps = (int(reply.stats.get(key) or 0) for key in ("num_examples", "steps"))
+        weights = self._weights(reply)
+        update = Update(reply.partition_id, examples, trained, weights, steps, beside, reply.slices)
+        check_update(update, self.place.reference, reply.trained)
+        self._exchange.strategy.check(update, tensors)
+        if self._exchange.strategy.counts_steps and not 1 <= steps <= self._most_steps(job):
+            raise UpdateError(f"it says it took {steps} steps, and was asked for {self._most_steps(job)}")
+        return update
+
+    def _most_steps(self, job: Job) -> int:
+        """Return how many steps a device takes that trains on all of its shard."""
+        images = len(self.place.shard(job.partition_id).train)
+        return self.config.train.epochs * -(-images // job.resources.batch_size)
 
     def _weights(self, reply: Reply) -> dict[str, float]:
         settings = self.config.aggregate
@@ -218,7 +251,9 @@ class Rounds:
             place.tail, place.test_features, place.test_labels, place.num_classes, workers=cpus_here()
         )
         groups = judge_groups(place, self.fleet, summary.round) if self._judges_groups(summary.round) else ()
-        checkpoints.save(self._checkpoints, Checkpoint(summary.round, self._fingerprint, tensors))
+        checkpoints.save(
+            self._checkpoints, Checkpoint(summary.round, self._fingerprint, tensors, self._strategy)
+        )
         record = RoundRecord(
             round=summary.round,
             asked=summary.asked,

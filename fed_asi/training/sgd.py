@@ -1,5 +1,6 @@
 """Stochastic gradient descent over named tensors, in the order of arXiv 2505.05086: clip, decay, momentum, step.
 
+What a strategy adds to the objective comes before the clip, what it corrects between decay and momentum.
 torch.optim's first use imports its compiler, seconds in every worker process; these are the same operations.
 """
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from fed_asi.layers.gradient import WeightGradient
 from fed_asi.layers.slices import Slice
+from fed_asi.strategies.local import Local
 
 
 class Sgd:
@@ -23,6 +25,7 @@ class Sgd:
     clip_norm: gradients are scaled down to this 2-norm over all parameters; None leaves them.
     slices: of the parameters of which only a part trains, by name: gradient, momentum and decay are of that part, and
         the rest stays to the bit.
+    local: what a strategy does otherwise in each step; None: nothing.
     """
 
     def __init__(
@@ -33,12 +36,14 @@ class Sgd:
         weight_decay: float = 0.0,
         clip_norm: float | None = None,
         slices: Mapping[str, Slice] | None = None,
+        local: Local | None = None,
     ) -> None:
         self.parameters = [(name, p) for name, p in parameters if p.requires_grad]
         self.momentum = momentum
         self.weight_decay = weight_decay
         self.clip_norm = clip_norm
         self.slices = dict(slices or {})
+        self.local = local
         self._velocity: dict[str, Tensor] = {}
         self._held: dict[str, Tensor] = {}
 
@@ -46,6 +51,10 @@ class Sgd:
         """Move every parameter that has a gradient, then drop the gradients."""
         with torch.no_grad():
             found = self.gradients()
+            if self.local is not None:
+                for name, parameter in self.parameters:
+                    if name in found:
+                        self.local.objective_(name, self._trained(name, parameter), found[name])
             self.clip_(list(found.values()))
             for name, parameter in self.parameters:
                 if name in found:
@@ -127,9 +136,16 @@ class Sgd:
         else:
             part.add_(parameter, self._direction(name, part.of(parameter), grad), -lr)
 
+    def _trained(self, name: str, parameter: Tensor) -> Tensor:
+        """Return what trains of a parameter."""
+        part = self.slices.get(name)
+        return parameter.detach() if part is None else part.of(parameter.detach())
+
     def _direction(self, name: str, parameter: Tensor, grad: Tensor) -> Tensor:
         if self.weight_decay != 0.0:
             grad = grad.add(parameter, alpha=self.weight_decay)
+        if self.local is not None:
+            grad = self.local.direction(name, grad)
         if self.momentum == 0.0:
             return grad
         if name in self._velocity:

@@ -41,6 +41,15 @@ def test_every_part_by_hand() -> None:
     assert found.flash_bytes == found.frozen_bytes + found.constant_bytes
 
 
+def test_what_a_strategy_and_a_codec_hold_is_static() -> None:
+    tail = tail_of("tiny", None, layers=1)
+    plain, held = memory_of(tail), memory_of(tail, copies=3)
+    assert (plain.strategy_bytes, held.strategy_bytes) == (0, 3 * weights(tail.model, trained=True))
+    assert held.static_bytes - plain.static_bytes == held.ram_bytes - plain.ram_bytes == held.strategy_bytes
+    assert held.flash_bytes == plain.flash_bytes
+    assert "strategy and codec" in str(held)
+
+
 def test_the_phase_that_needs_more_is_named_with_its_largest_tensors() -> None:
     tail = tail_of("mcunet", Quantized(8), batch=1, size=64, layers=4)
     found = memory_of(tail, gradients="applied")

@@ -4,17 +4,24 @@ import contextlib
 import itertools
 import math
 import random
+from collections.abc import Iterable, Mapping
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from fed_asi.errors import UpdateError
 from fed_asi.layers.slices import Slice
-from fed_asi.rounds.aggregate import Update, average, check_update
+from fed_asi.strategies.aggregate import Update, check_update
+from fed_asi.strategies.base import Round
 
 REFERENCE = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([[3.0]])}
+
+
+def average(updates: Iterable[Update], reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return Round.of(1, reference, list(updates), 99, 0.0).means()
 
 
 def test_hand_derived_average_per_tensor() -> None:
@@ -63,7 +70,7 @@ def parts(draw: st.DrawFn) -> list[Update]:
                 index = draw(st.sets(st.integers(0, whole.shape[dim] - 1), min_size=1))
                 slices[name] = Slice(dim, torch.tensor(sorted(index)))
                 tensors[name] = slices[name].of(tensors[name])
-        updates.append(Update(k, draw(st.integers(1, 9)), tensors, factors, slices))
+        updates.append(Update(k, draw(st.integers(1, 9)), tensors, factors, slices=slices))
     return updates
 
 
