@@ -125,7 +125,9 @@ class _Device:
         start = {name: self.tensors[name] for name in names}
         by_kind = self.kept.by_kind
         lost = self.job.factors_round > 0 and not by_kind
-        return Upload(self.exchange, AtDevice(start, self.job.lr, self.beside, by_kind, lost), slices)
+        # What others train too came with it, and is not held.
+        beside = {kind: {n: named[n] for n in start if n in named} for kind, named in self.beside.items()}
+        return Upload(self.exchange, AtDevice(start, self.job.lr, beside, by_kind, lost), slices)
 
     @property
     def plans(self) -> DevicePlans:

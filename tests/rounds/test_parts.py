@@ -189,3 +189,21 @@ def test_a_mixed_fleet_resumes_and_runs_on_flower_with_the_same_bits(
         conduct(place, store, Listening(place, tmp_path / "devices"), Unwatched())
     run_in_memory(MIXED, place, tmp_path / "flower", MemoryGrid.of(4, seed=3))
     assert records(folder) == records(tmp_path / "cut") == records(tmp_path / "flower")
+
+
+def test_what_a_strategy_holds_of_parts_is_what_the_plan_counts(tmp_path: Path) -> None:
+    """Scaffold's variates are of what a device trains alone, though it is sent those of all."""
+    tight = MIXED.groups[0].model_copy(update={"budget": 40 * 1024})
+    covering = {
+        "method": MIXED.method.model_copy(update={"covers": "training"}),
+        "groups": [tight, MIXED.groups[1]],
+    }
+    aggregate = small(aggregate={"strategy": "scaffold"}).aggregate
+    config = MIXED.model_copy(update={**covering, "aggregate": aggregate})
+    run_loop(config, tmp_path)
+    with RunStore.read(tmp_path) as store:
+        rows = list(store.device_rounds())
+    assert {row.outcome for row in rows} == {"trained"}
+    assert any("channels" in str(row.method) for row in rows)
+    for row in rows:
+        assert row.planned_bytes == row.measured_bytes + row.accumulator_bytes + row.strategy_bytes
