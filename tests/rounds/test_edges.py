@@ -70,6 +70,7 @@ def fleet(
     images = {"public": 32, "limit": 60, "test_limit": 32}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
+        patch.setenv("FED_ASI_PROFILES_DIR", str(tmp_path_factory.getbasetemp() / "profiles"))
         settings = {"groups": groups, "data": images, "compute": {"side_by_side": False}}
         method = {"name": request.param}
         config = small(rounds=1, cohort=3, method=method, measure={"twins": True}, **settings)
@@ -137,6 +138,7 @@ def test_whatever_a_reply_holds_the_run_ends_as_it_should(
 
 
 @pytest.mark.slow
+@pytest.mark.computes
 @settings(max_examples=1000, **FOREVER)
 @given(data=st.data())
 def test_whatever_a_reply_holds_at_length(

@@ -89,16 +89,11 @@ def test_channels_drawn_anew_move_others_in_time(tmp_path: Path) -> None:
 
 
 MIX = {"name": "planner", "methods": ("channels(pick='round')", "vanilla"), "layers": 3, "centered": None}
-MIXED = small(
-    rounds=2,
-    cohort=4,
-    method=MIX,
-    compute={"side_by_side": False},
-    groups=[
-        {"name": "tight", "count": 2, "budget": "24 KiB", "batch_size": 16, "micro_batch": 4},
-        {"name": "roomy", "count": 2, "budget": "unlimited", "batch_size": 16, "micro_batch": 4},
-    ],
-)
+GROUPED = [
+    {"name": "tight", "count": 2, "budget": "24 KiB", "batch_size": 16, "micro_batch": 4},
+    {"name": "roomy", "count": 2, "budget": "unlimited", "batch_size": 16, "micro_batch": 4},
+]
+MIXED = small(rounds=2, cohort=4, method=MIX, compute={"side_by_side": False}, groups=GROUPED)
 
 
 class Listening:
@@ -193,13 +188,15 @@ def test_a_mixed_fleet_resumes_and_runs_on_flower_with_the_same_bits(
 
 def test_what_a_strategy_holds_of_parts_is_what_the_plan_counts(tmp_path: Path) -> None:
     """Scaffold's variates are of what a device trains alone, though it is sent those of all."""
-    tight = MIXED.groups[0].model_copy(update={"budget": 40 * 1024})
-    covering = {
-        "method": MIXED.method.model_copy(update={"covers": "training"}),
-        "groups": [tight, MIXED.groups[1]],
-    }
-    aggregate = small(aggregate={"strategy": "scaffold"}).aggregate
-    config = MIXED.model_copy(update={**covering, "aggregate": aggregate})
+    tight, roomy = GROUPED
+    config = small(
+        rounds=2,
+        cohort=4,
+        method=MIX | {"covers": "training"},
+        aggregate={"strategy": "scaffold"},
+        compute={"side_by_side": False},
+        groups=[tight | {"budget": "40 KiB"}, roomy],
+    )
     run_loop(config, tmp_path)
     with RunStore.read(tmp_path) as store:
         rows = list(store.device_rounds())
