@@ -21,7 +21,10 @@ from fed_asi.methods.bases import Bases
 
 @runtime_checkable
 class PlanLike(Protocol):
-    """What compress_ reads of a plan: methods by layer, the micro-batch, and means by layer."""
+    """What compress_ reads of a plan: methods by layer, the micro-batch, and means by layer.
+
+    A plan for methods that choose channels has `energies` too: by layer, the centred gradient energy of each.
+    """
 
     @property
     def methods(self) -> Mapping[str, Method]:
@@ -98,9 +101,11 @@ def _everywhere(model: nn.Module, graph: Graph, method: Method) -> dict[str, Met
         name, module = next(iter(targets.items()))
         reason = refusal(name, module, method, graph)
         raise UnsupportedLayerError(f"{method.kind!r} fits none of the trained layers; {name}: {reason}")
-    if not method.trains_weight:
-        for name in accepted:
+    for name in accepted:
+        if not method.trains_weight:
             _freeze_weight_(model, name, method, graph)
+        elif not method.trains_scale and name in graph.norms:
+            model.get_submodule(graph.norms[name]).get_parameter("weight").requires_grad_(False)
     return {name: accepted.get(name, Vanilla()) for name in trained}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -10,7 +10,7 @@ from fed_asi import layers
 from fed_asi.compression.asked import PlanLike, asked_for
 from fed_asi.compression.graph import Graph, analyse
 from fed_asi.compression.report import CompressionReport
-from fed_asi.compression.swapping import Swapping
+from fed_asi.compression.swapping import Calibrated, Swapping
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.methods import Method
 from fed_asi.methods.bases import Bases
@@ -25,6 +25,7 @@ def compress_(
     seed: int = 0,
     micro_batch: int | None = None,
     means: Mapping[str, Sequence[float] | Tensor] | None = None,
+    energies: Mapping[str, Sequence[float] | Tensor] | None = None,
     smooth_bits: int | None = None,
 ) -> CompressionReport:
     """Compress `model` in place and return what happened to every layer.
@@ -33,14 +34,15 @@ def compress_(
         or a plan, or layer name -> method, which also decide what is trained: exactly the layers named, with
         the batch norms behind them. A compressed model is uncompressed first.
     seed: of the layers' random starts and dropout. micro_batch: batches above it are treated as independent
-        micro-batches side by side. means: channel means for centered methods; a plan brings its own.
+        micro-batches side by side. means: channel means for centered methods. energies: of the channels, for
+        methods that choose some. A plan brings its own of both.
     smooth_bits: 8 or 4 to keep the slopes of Hardswish, SiLU, GELU and the like approximately; None keeps
         them exact, at the size of their input.
     Every batch norm of the model is fixed: it uses its running statistics in training mode too.
     Raises ConfigError and UnsupportedLayerError, with the layer's name, and leaves the model as it was.
     """
     uncompress_(model)
-    return compress_known_(model, analyse(model), spec, seed, micro_batch, means, smooth_bits)
+    return compress_known_(model, analyse(model), spec, seed, micro_batch, means, energies, smooth_bits)
 
 
 def compress_known_(
@@ -50,6 +52,7 @@ def compress_known_(
     seed: int = 0,
     micro_batch: int | None = None,
     means: Mapping[str, Sequence[float] | Tensor] | None = None,
+    energies: Mapping[str, Sequence[float] | Tensor] | None = None,
     smooth_bits: int | None = None,
 ) -> CompressionReport:
     """Do what `compress_` does for a model whose graph `analyse` has told before: tracing it takes most of the time."""
@@ -59,10 +62,12 @@ def compress_known_(
     if isinstance(spec, PlanLike):
         micro_batch = spec.micro_batch if micro_batch is None else micro_batch
         means = {**spec.means, **(means or {})}
+        energies = {**getattr(spec, "energies", {}), **(energies or {})}
         bases = spec.bases
     model.__dict__[_TRAINED_BEFORE] = before
     try:
-        work = Swapping(model, graph, seed, micro_batch, means or {}, bases, smooth_bits)
+        found = Calibrated(means or {}, bases, energies or {})
+        work = Swapping(model, graph, seed, micro_batch, found, smooth_bits)
         work.run(asked_for(model, graph, spec))
     except BaseException:
         uncompress_(model)
@@ -80,9 +85,16 @@ def uncompress_(model: nn.Module) -> None:
         parameter.requires_grad_(before.get(name, parameter.requires_grad))
 
 
-def check_gradients(model: nn.Module) -> None:
-    """Raise UnsupportedLayerError when a trained parameter has no gradient after a first backward."""
-    missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+def check_gradients(model: nn.Module, moved: Collection[int] = ()) -> None:
+    """Raise UnsupportedLayerError when a trained parameter has no gradient after a first backward.
+
+    moved: ids of the parameters whose gradients were applied and are gone.
+    """
+    missing = [
+        name
+        for name, p in model.named_parameters()
+        if p.requires_grad and p.grad is None and id(p) not in moved
+    ]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise UnsupportedLayerError(

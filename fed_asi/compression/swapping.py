@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -22,6 +24,15 @@ from fed_asi.methods import BiasOnly, Frozen, Method, Quantized
 from fed_asi.methods.bases import Bases, factors_of
 
 
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """What calibration found of layers, by name: channel means, fixed factors, centred gradient energy by channel."""
+
+    means: Mapping[str, Any]
+    bases: Mapping[str, Bases]
+    energies: Mapping[str, Any]
+
+
 class Swapping:
     """One compress_ in progress: swaps the layers and writes a line for each."""
 
@@ -31,13 +42,13 @@ class Swapping:
         graph: Graph,
         seed: int,
         micro_batch: int | None,
-        means: Mapping[str, Any],
-        bases: Mapping[str, Bases],
+        calibrated: Calibrated,
         smooth_bits: int | None,
     ) -> None:
         self.modules = dict(model.named_modules())
         self.graph, self.seed, self.micro_batch = graph, seed, micro_batch
-        self.means, self.bases = means, bases
+        self.calibrated = calibrated
+        self.weights = Counter(id(m._parameters.get("weight")) for m in self.modules.values())
         self.smooth = None if smooth_bits is None else Quantized(smooth_bits)
         self.lines: list[Line] = []
         self.absorbed: set[str] = set()
@@ -129,30 +140,59 @@ class Swapping:
     ) -> None:
         kind = layers.kind_of(module)
         make = layers.LayerState if kind is None else kind.state
+        seed = seeds.derive(self.seed, "layer", name)
+        channels = self._channels(name, module, method, seed)
+        bases = self.calibrated.bases
         state = make(
             name=name,
             method=method,
             original=type(module),
-            seed=seeds.derive(self.seed, "layer", name),
+            seed=seed,
             micro_batch=self.micro_batch,
             fused=tuple(self.modules[member] for member in fused),
             pooled=pooled,
             watched=tuple(
                 self.modules[one] for one in (*fused, *(self.graph.pooled[name] if pooled else ()))
             ),
-            mean=self._mean(name, module, method),
-            factors=factors_of(self.bases[name]) if name in self.bases else None,
+            mean=self._mean(name, module, method, channels),
+            factors=factors_of(bases[name]) if name in bases else None,
+            channels=channels,
         )
         layers.attach_(module, state)
+        weighted = weight_kind_of(module)
+        if channels is not None and weighted is not None:
+            state.slice = weighted.slice_of(module, channels)
         self._line(name, module, "compressed", method=method)
 
-    def _mean(self, name: str, module: nn.Module, method: Method) -> Tensor | None:
+    def _channels(self, name: str, module: nn.Module, method: Method, seed: int) -> Tensor | None:
+        """Return the channels that a method keeps of a layer's input; None for all."""
+        kind = weight_kind_of(module)
+        if not method.picks_channels or kind is None:
+            return None
+        if self.weights[id(module._parameters["weight"])] > 1:
+            raise UnsupportedLayerError(
+                f"{name}: {method.kind!r} trains a part of its weight, and another layer shares it; use another method"
+            )
+        if name not in self.calibrated.energies:
+            raise ConfigError(
+                f"{name}: {method} chooses channels by their energy, and none was given; calibrate first"
+            )
+        energies = torch.as_tensor(self.calibrated.energies[name])
+        channels = kind.traits(module).channels
+        if energies.shape != (channels,):
+            raise ConfigError(
+                f"{name}: energies of shape {tuple(energies.shape)}, and it has {channels} channels"
+            )
+        return method.choose(energies, seed)
+
+    def _mean(self, name: str, module: nn.Module, method: Method, channels: Tensor | None) -> Tensor | None:
         if not method.centers or not is_weighted(module):
             return None
-        if name not in self.means:
+        if name not in self.calibrated.means:
             raise ConfigError(f"{name}: {method} is centered, but no mean was given for it; calibrate first")
         weight = module._parameters["weight"]
-        return torch.as_tensor(self.means[name]).detach().to(weight)
+        mean = torch.as_tensor(self.calibrated.means[name]).detach().to(weight)
+        return mean if channels is None else mean[channels]
 
     def _line(
         self,

@@ -136,9 +136,11 @@ def _asked_for(
     """Return the parameters that training layer `name` by `method` means."""
     if not method.trains_bias:
         return []
-    owners = [modules[name]] + ([modules[graph.norms[name]]] if name in graph.norms else [])
     keys = ("weight", "bias") if method.trains_weight else ("bias",)
-    found = [p for owner in owners for key in keys if (p := owner._parameters.get(key)) is not None]
+    owners = [(modules[name], keys)]
+    if name in graph.norms:
+        owners.append((modules[graph.norms[name]], keys if method.trains_scale else ("bias",)))
+    found = [p for owner, own in owners for key in own if (p := owner._parameters.get(key)) is not None]
     if not found:
         what = "weight or bias" if method.trains_weight else "bias, nor a batch norm behind it"
         raise ConfigError(f"{name}: {type(modules[name]).__name__} has no {what}, so nothing can train")

@@ -152,7 +152,10 @@ def _trials(place: Workplace, item: Record, sizes: Sequence[int], pooled: Mappin
     mean = (pooled[f"{item.name} channels"] / pooled[IMAGES]).float()
     trial, (weight_norm, energy, bias_energy) = study_of(place).trial(item, mean)
     energies = [weight_norm**2, energy, bias_energy]
-    found = {f"{item.name} energies": torch.tensor(energies, dtype=torch.float64)}
+    found = {
+        f"{item.name} energies": torch.tensor(energies, dtype=torch.float64),
+        f"{item.name} channel energies": trial.errors.channel_energies,
+    }
     for size in sizes:
         tried = [trial.run(method, size, epsilon) for method, epsilon in forms_of(place, item, size, pooled)]
         rows = [_row(candidate) for candidate in tried]

@@ -8,6 +8,7 @@ record is one that devices may send.
 from __future__ import annotations
 
 import types
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import (
@@ -28,6 +29,7 @@ VERSION = 1
 
 LARGEST = 2**63 - 1  # what the records hold
 HUGE = 1e300  # no measurement is beyond it, and means of many stay finite
+PLACES = 1 << 20  # along a dimension of a tensor
 TEXT_CHARS, NAME_CHARS, NAMES, NOTES = 500, 200, 10_000, 16
 
 
@@ -51,6 +53,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Cosine = Annotated[float, Field(ge=-1.0, le=1.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(ge=0.0, le=HUGE, allow_inf_nan=False)]
 Text = Annotated[str, AfterValidator(readable)]
+Place = Annotated[int, Field(ge=0, lt=PLACES)]
 Name = Annotated[str, Field(min_length=1, max_length=NAME_CHARS)]
 
 
@@ -109,6 +112,19 @@ def _columns() -> dict[str, Any]:
 Trained = create_model("Trained", __base__=Ended, __doc__="How a job of training ended.", **_columns())
 
 
+class SliceSaid(Form):
+    """Where a part of a tensor belongs: some places along one dimension of it."""
+
+    dim: Annotated[int, Field(ge=0, le=1)]
+    index: Annotated[tuple[Place, ...], Field(min_length=1, max_length=PLACES)]
+
+    @model_validator(mode="after")
+    def _ascends(self) -> Self:
+        if any(left >= right for left, right in pairwise(self.index)):
+            raise ValueError("its places are not ascending, each once")
+        return self
+
+
 class Said(Form):
     """What a device's reply says beside its tensors."""
 
@@ -126,9 +142,10 @@ class Said(Form):
 
 
 class TrainSaid(Said):
-    """What a reply to a job of training says."""
+    """What a reply to a job of training says. slices: of the tensors that are parts, where they belong."""
 
     stats: Trained
+    slices: Annotated[dict[Name, SliceSaid], Field(max_length=NAMES)] = Field(default_factory=dict)
 
 
 class CalibrationSaid(Said):

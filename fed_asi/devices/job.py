@@ -9,7 +9,7 @@ from typing import Literal
 from fed_asi.errors import FedAsiError, first_line
 from fed_asi.fleets.resources import Resources
 
-JOB_VERSION = 3
+JOB_VERSION = 4  # 3 had every tensor whole
 
 
 Twin = Literal["unlimited", "plain"]  # without the device's limits; by plain training of what it trained

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from fed_asi.devices import edge
@@ -15,10 +16,12 @@ from fed_asi.devices.calibration import sums_for
 from fed_asi.devices.edge import CalibrationSaid, Said, TrainSaid
 from fed_asi.devices.exchange import Exchange
 from fed_asi.devices.job import Job
+from fed_asi.devices.parts import received
 from fed_asi.devices.twin import with_twin
 from fed_asi.devices.warm_factors import WarmFactors
 from fed_asi.devices.work import train_locally
 from fed_asi.errors import RunError, first_line
+from fed_asi.layers.slices import Slice
 from fed_asi.workplace.place import Workplace
 
 MARGIN_BYTES, TENSOR_BYTES = (
@@ -35,7 +38,8 @@ class Reply:
     """What came back for one job. stats: columns of device_rounds, "outcome" among them.
 
     trained: names of the tensors the device says it trained. weights: the share of the gradient captured, by
-    tensor. The bytes are those of the messages' content, without framing; None where nothing was carried.
+    tensor. slices: of the tensors that are parts of the global ones, where they belong. The bytes are those of the
+    messages' content, without framing; None where nothing was carried.
     """
 
     partition_id: int
@@ -44,6 +48,7 @@ class Reply:
     trained: tuple[str, ...] = ()
     weights: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    slices: dict[str, Slice] = field(default_factory=dict)
     host_seconds: float | None = None
     bytes_up: int | None = None
     bytes_down: int | None = None
@@ -64,6 +69,8 @@ class Reply:
         A number that is not finite is null: JSON has no word for it, nor have the records.
         """
         content = {"stats": self.stats, "trained": self.trained, "weights": self.weights, "notes": self.notes}
+        if self.slices:
+            content["slices"] = {name: _said(part) for name, part in self.slices.items()}
         return json.dumps(
             _finite({"version": edge.VERSION, **content}), separators=(",", ":"), allow_nan=False
         )
@@ -76,7 +83,14 @@ class Reply:
         """
         said: Said = edge.parsed(TrainSaid if job.phase == "train" else CalibrationSaid, text)
         stats = said.stats.model_dump(exclude_unset=True)
-        return cls(job.partition_id, stats, tensors, said.trained, said.weights, said.notes)
+        slices = {}
+        if isinstance(said, TrainSaid):
+            slices = {name: Slice(one.dim, torch.tensor(one.index)) for name, one in said.slices.items()}
+        return cls(job.partition_id, stats, tensors, said.trained, said.weights, said.notes, slices)
+
+
+def _said(part: Slice) -> dict[str, Any]:
+    return {"dim": part.dim, "index": part.index.tolist()}
 
 
 def _finite(value: Any) -> Any:
@@ -143,6 +157,7 @@ def answer(
         if job.phase != "train":
             sums = sums_for(place, job.partition_id, job.phase, tensors)
             return Reply(job.partition_id, {"outcome": "calibrated"}, sums, tuple(sorted(sums))), {}
+        tensors = received(tensors, place.reference)
         result = train_locally(place, job, tensors, factors)
         if job.twin is not None:
             result = with_twin(place, job, tensors, factors, result)
@@ -153,6 +168,7 @@ def answer(
             tuple(sorted(result.tensors)),
             result.weights,
             result.notes,
+            dict(result.slices),
             result.host_seconds,
         )
         reply.to_json()  # what cannot be said is this device's failure, not that of whoever says it

@@ -70,7 +70,12 @@ class Expected:
 
     def _trials(self, item: Record, sizes: Sequence[int]) -> dict[str, Bounds]:
         tried = {f"{item.name} {size}": self.trials[f"{item.name} {size}"] for size in sizes}
-        return {f"{item.name} energies": _between(0.0, LARGEST, 3), **tried}
+        channels = item.canonical().shape[1]
+        return {
+            f"{item.name} energies": _between(0.0, LARGEST, 3),
+            f"{item.name} channel energies": _between(0.0, LARGEST, channels),
+            **tried,
+        }
 
     def check(self, partition_id: int, sums: Mapping[str, Tensor]) -> None:
         """Return nothing when a device's sums may be added to the others'.

@@ -85,7 +85,9 @@ def _twin(
 def _plain(plan: Plan) -> Plan:
     """Return the plan that trains the same layers and keeps their inputs whole."""
     methods: dict[str, Method] = dict.fromkeys(plan.trained, Vanilla())
-    return replace(plan, budget_bytes=None, methods=methods, layer_bytes={}, means={}, bases={}, notes=())
+    return replace(
+        plan, budget_bytes=None, methods=methods, layer_bytes={}, means={}, bases={}, energies={}, notes=()
+    )
 
 
 def _noted(job: Job, result: LocalResult, why: str) -> LocalResult:
@@ -105,7 +107,7 @@ def paired(result: LocalResult, twin: LocalResult, tensors: Mapping[str, Tensor]
     for name in ("loss_after", "accuracy_after"):
         if name in twin.stats:
             found[f"twin_{name}"] = twin.stats[name]
-    return found | (compared(result.tensors, twin.tensors, tensors) if result.tensors else {})
+    return found | (compared(result.whole(tensors), twin.whole(tensors), tensors) if result.tensors else {})
 
 
 def compared(

@@ -24,6 +24,7 @@ from fed_asi.devices.kept import ByKind, Kept
 from fed_asi.devices.warm_factors import WarmFactors, factors_bytes
 from fed_asi.errors import BudgetError, OverBudgetError
 from fed_asi.fleets.resources import of_one_round
+from fed_asi.layers.slices import Slice
 from fed_asi.planning.device_plans import Attempt, DevicePlans
 from fed_asi.planning.plan import Plan
 from fed_asi.strategies.local import AtDevice
@@ -47,8 +48,17 @@ class LocalResult:
     weights: dict[str, float] = field(default_factory=dict)  # share of the gradient captured, by tensor
     notes: tuple[str, ...] = ()
     host_seconds: float = 0.0
+    slices: Mapping[str, Slice] = field(default_factory=dict)  # where those tensors belong that are parts
     sent: dict[str, Tensor] = field(default_factory=dict)
     plan: Plan | None = None  # that it trained under
+
+    def whole(self, sent: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors with their parts put into what was sent: all of them whole."""
+        found = dict(self.tensors)
+        for name, part in self.slices.items():
+            found[name] = sent[name].clone()
+            part.load_(found[name], self.tensors[name])
+        return found
 
 
 def train_locally(
@@ -110,12 +120,14 @@ class _Device:
         weights, beside = exchange.split(tensors)
         return cls(place, job, weights, beside, Kept.of(state or {}), exchange, started)
 
-    def upload(self, names: Iterable[str]) -> Upload:
-        """Return its strategy and codec in this round, over what it trains."""
+    def upload(self, names: Iterable[str], slices: Mapping[str, Slice]) -> Upload:
+        """Return its strategy and codec in this round, over what it trains. slices: of that of which a part does."""
         start = {name: self.tensors[name] for name in names}
         by_kind = self.kept.by_kind
         lost = self.job.factors_round > 0 and not by_kind
-        return Upload(self.exchange, AtDevice(start, self.job.lr, self.beside, by_kind, lost))
+        # What others train too came with it, and is not held.
+        beside = {kind: {n: named[n] for n in start if n in named} for kind, named in self.beside.items()}
+        return Upload(self.exchange, AtDevice(start, self.job.lr, beside, by_kind, lost), slices)
 
     @property
     def plans(self) -> DevicePlans:
@@ -152,8 +164,9 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
         clip_norm=settings.clip_norm,
+        slices=layers.slices_of(tail),
     )
-    upload = device.upload(name for name, _ in optimizer.parameters)
+    upload = device.upload((name for name, _ in optimizer.parameters), optimizer.slices)
     optimizer.local = upload.local
     stepper = Stepper(
         running,
@@ -169,14 +182,22 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
     )
     notes = _checked(device, stepper, shard) if job.check and stepper.side_by_side else ()
     _epochs_(device, stepper, shard)
-    tensors = {name: parameter.detach().clone() for name, parameter in optimizer.parameters}
+    tensors = {
+        name: _trained_part(parameter, optimizer.slices.get(name)) for name, parameter in optimizer.parameters
+    }
     sent, by_kind = upload.finish(tensors, stepper.largest.steps)
     kept = Kept(layers.factors(tail), by_kind)
     uncompress_(tail)
     stats |= {"outcome": "trained", "num_examples": len(shard.train), **_measured(stepper, optimizer)}
     stats |= {"factors_bytes": factors_bytes(kept.factors), "kept_bytes": kept.nbytes}
     stats |= _judged(place, shard, "after")
-    return LocalResult(stats, tensors, kept.state, device.plans.captured(plan), notes, sent=sent, plan=plan)
+    captured = device.plans.captured(plan)
+    parts = optimizer.slices
+    return LocalResult(stats, tensors, kept.state, captured, notes, sent=sent, slices=parts, plan=plan)
+
+
+def _trained_part(parameter: Tensor, part: Slice | None) -> Tensor:
+    return parameter.detach().clone() if part is None else part.of(parameter.detach())
 
 
 def _running(place: Workplace, plan: Plan) -> nn.Module:

@@ -130,7 +130,7 @@ class TrainConfig(Section):
     clip_norm: Annotated[Rate | None, BeforeValidator(_off)] = 2.0  # or "off"
     lr_schedule: Literal["cosine", "constant"] = "cosine"  # over rounds
     final_lr_ratio: Annotated[float, Field(gt=0, le=1)] = 0.1
-    update: Literal["step", "micro-batch"] = "step"  # when weights move; "micro-batch" accumulates nothing
+    update: Literal["step", "micro-batch", "layer"] = "step"  # when weights move; only "step" accumulates
 
 
 class PretrainConfig(Section):

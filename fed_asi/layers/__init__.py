@@ -20,6 +20,7 @@ from fed_asi.layers.base import (
     original_class,
     register,
     register_late,
+    slices_of,
     state_of,
 )
 from fed_asi.layers.conv import (
@@ -49,6 +50,7 @@ __all__ = [
     "original_class",
     "register",
     "register_late",
+    "slices_of",
     "state_of",
 ]
 

@@ -69,7 +69,7 @@ class _TwoSlopes(torch.autograd.Function):
         ordered = y if dense(y) else y.contiguous()
         ctx.clamp, ctx.slope = _slopes(module)
         ctx.stride = ordered.stride()
-        ctx.save_for_backward(masks.pack(physical(ctx.clamp.open(ordered))))
+        ctx.save_for_backward(masks.pack_open(physical(ordered), ctx.clamp.open))
         return y if y is z else own(ordered)
 
     @staticmethod

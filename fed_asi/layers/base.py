@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from fed_asi.errors import ConfigError, UnsupportedLayerError, nearest
+from fed_asi.layers.gradient import Sink
+from fed_asi.layers.slices import Slice
 from fed_asi.methods import Method
 from fed_asi.torch_private import changes_of, hooks_of
 from fed_asi.tucker import Factors
@@ -43,6 +45,8 @@ class LayerState:
     moves: how often the layer's trained parameters had been written to when `pending` was found.
     found, used: the number of the forward that found `pending`, and whether its backward has run.
     published_bytes: of the kept forms alone, without masks: what the papers count, over all calls in a meter's block.
+    channels, slice: the input channels kept, (k,), and where in the weight they are; None: all of them.
+    sink: who takes the layer's gradients in place of autograd, while a step runs that moves weights at once.
     """
 
     name: str
@@ -61,6 +65,9 @@ class LayerState:
     found: int = 0
     used: bool = False
     published_bytes: int = 0
+    sink: Sink | None = None
+    channels: Tensor | None = None
+    slice: Slice | None = None
 
 
 class LayerKind(ABC):
@@ -178,6 +185,12 @@ def compressed_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module, LayerS
         state = state_of(module)
         if state is not None:
             yield name, module, state
+
+
+def slices_of(model: nn.Module) -> dict[str, Slice]:
+    """Return what trains of the weights of which only a part does, by the weights' names."""
+    found = {name: state.slice for name, _, state in compressed_layers(model) if state.slice is not None}
+    return {f"{name}.weight" if name else "weight": part for name, part in found.items()}
 
 
 def only_looks(hook: _Hook) -> _Hook:

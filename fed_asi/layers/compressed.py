@@ -13,7 +13,9 @@ from fed_asi.errors import UnsupportedLayerError
 from fed_asi.layers import fused as fusing
 from fed_asi.layers import masks
 from fed_asi.layers.base import LayerKind, LayerState, follow_, is_hooked, kind_of, state_of
-from fed_asi.layers.function import Call, LayerFunction, Operation
+from fed_asi.layers.function import Call, LayerFunction
+from fed_asi.layers.operation import Operation
+from fed_asi.layers.slices import Slice
 from fed_asi.methods import LayerSize, Method, Traits
 from fed_asi.methods.forms import Kept
 from fed_asi.torch_private import outside_graphs
@@ -138,6 +140,30 @@ class WeightKind(LayerKind):
             dtype = weight.dtype
             return f"a weight of {dtype} cannot be trained; convert the layer to a floating dtype"
         return method.unsupported(self.traits(module))
+
+    def slice_of(self, module: nn.Module, channels: Tensor) -> Slice:
+        """Return where the weight of these input channels is; of a depthwise convolution, the filters they go into.
+
+        For layers under a method that chooses channels, which others do not support.
+        """
+        traits, weight = self.traits(module), cast(Tensor, module.weight)
+        if traits.groups == 1:
+            return Slice(1, channels)
+        each = len(weight) // traits.groups
+        return Slice(0, (channels.unsqueeze(1) * each + torch.arange(each)).flatten())
+
+    def channel_energies(self, module: nn.Module, gradient: Tensor) -> Tensor:
+        """Return ||dW||^2 of each input channel: (C,), float64; zeros where no part of the weight is one channel's."""
+        traits, squares = self.traits(module), gradient.double().square()
+        if traits.transposed or traits.groups not in (1, traits.channels):
+            return squares.new_zeros(traits.channels)
+        if traits.groups == 1:
+            return squares.transpose(0, 1).flatten(1).sum(1)
+        return squares.view(traits.channels, -1).sum(1)
+
+    def thin_gradient(self, module: nn.Module, method: Method) -> bool:
+        """Return whether dW of one micro-batch is sure to come as a product of two thin matrices."""
+        return method.trains_weight and method.thin_gradient(self.traits(module))
 
     @abstractmethod
     def traits(self, module: nn.Module) -> Traits:

@@ -12,8 +12,8 @@ from fed_asi.layers import depthwise, tucker_gradient
 from fed_asi.layers.base import register, state_of
 from fed_asi.layers.compressed import WeightKind, run
 from fed_asi.layers.convolution import Convolution, convolution_for, output_size
-from fed_asi.layers.function import Operation
 from fed_asi.layers.geometry import geometry_of
+from fed_asi.layers.operation import Operation
 from fed_asi.methods import LayerSize, Traits
 from fed_asi.methods.forms import Kept, TuckerInput
 from fed_asi.torch_private import ConvNd
@@ -70,6 +70,8 @@ class ConvKind(WeightKind):
             channels=cast(ConvNd, module).in_channels,
             transposed=q.transposed,
             poolable=q.pointwise and q.dense_stride,
+            pointwise=q.pointwise,
+            groups=q.groups,
         )
 
     def size(self, module: nn.Module, shape: Sequence[int]) -> LayerSize:

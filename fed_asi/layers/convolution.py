@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor
 
 from fed_asi.layers import tucker_gradient
-from fed_asi.layers.function import Operation
 from fed_asi.layers.fused import dense
 from fed_asi.layers.geometry import Geometry, padded, unpadded_gradient
+from fed_asi.layers.gradient import WeightGradient
+from fed_asi.layers.operation import Operation, WholeGradient, row_dots
+from fed_asi.layers.thin import of_pixels, of_tucker
 from fed_asi.methods import Method
 from fed_asi.methods.forms import Kept, TuckerInput
 
@@ -100,21 +102,22 @@ class Convolution(Operation):
             return tucker_gradient.weight_gradient(kept, g, weight, self.geometry)
         return self.gradient_of(kept.restore(), g, weight)
 
-    def scaled_gradient(
-        self, kept: Kept, g: Tensor, weight: Tensor, scale: Tensor | None, products: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """See Operation; on thin matrices where dW is a product of them, with no pass over all of dW or W."""
-        if not (isinstance(kept, TuckerInput) and tucker_gradient.thin_fits(kept, self.geometry)):
-            return Operation.scaled_gradient(self, kept, g, weight, scale, products)
-        left, right = tucker_gradient.thin(kept, g, weight.shape, self.geometry)
-        if right is None or right.shape[0] > THIN:
-            dw = tucker_gradient.whole(left, right, weight)
-            rows = self.row_products(dw, weight) if products else None
-            return (dw if scale is None else self.scale_outputs(dw, scale)), rows
-        rows = _thin_products(left, right, weight) if products else None
-        if scale is not None:
-            left.view(weight.shape[0], -1).mul_(scale.unsqueeze(1))  # it is nobody else's
-        return tucker_gradient.whole(left, right, weight), rows
+    def gradient(self, kept: Kept, g: Tensor, weight: Tensor, *, thin: bool, own: bool) -> WeightGradient:
+        """See Operation; a product of thin matrices spares the passes over all of dW and W."""
+        if isinstance(kept, TuckerInput) and tucker_gradient.thin_fits(kept, self.geometry):
+            left, right = tucker_gradient.thin(kept, g, weight.shape, self.geometry)
+            if right is not None and (thin or right.shape[0] <= THIN):
+                return of_tucker(left, right, weight)
+            return WholeGradient(self, tucker_gradient.whole(left, right, weight))
+        if thin and self.geometry.pointwise and not isinstance(kept, TuckerInput):
+            return of_pixels(kept.restore(), g, weight, self.geometry.stride, own=own)
+        return Operation.gradient(self, kept, g, weight, thin=thin, own=own)
+
+    def of_channels(self, channels: Tensor) -> Operation:
+        """See Operation."""
+        if self.geometry.groups == 1:
+            return self
+        return replace(self, geometry=replace(self.geometry, groups=len(channels)))
 
     def gradient_of(self, x: Tensor, g: Tensor, weight: Tensor) -> Tensor:
         """Return dW of the input x."""
@@ -130,8 +133,14 @@ class Convolution(Operation):
         """Return the weight with every output channel multiplied by scale."""
         return self._by_output(weight).mul(scale.view(self._output_shape(weight))).view_as(weight)
 
+    def scale_outputs_(self, weight: Tensor, scale: Tensor) -> None:
+        """Multiply every output channel of the weight by scale, in place."""
+        self._by_output(weight).mul_(scale.view(self._output_shape(weight)))
+
     def row_products(self, gradient: Tensor, weight: Tensor) -> Tensor:
         """Return <gradient, weight> for each output channel."""
+        if not self.geometry.transposed:
+            return row_dots(gradient, weight)
         return self._sum_inputs(self._by_output(gradient) * self._by_output(weight))
 
     def respond(self, weight: Tensor, mean: Tensor) -> Tensor:
@@ -173,12 +182,6 @@ def _product(rows: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
     else:
         torch.addmm(bias, flat, matrix.mT, out=out)
     return z
-
-
-def _thin_products(left: Tensor, right: Tensor, weight: Tensor) -> Tensor:
-    """Return <dW, W> for each output channel: (C',), of the dW that is left @ right, its inputs last."""
-    last = weight.movedim(1, -1).reshape(left.shape[0], -1)
-    return (last @ right.mT).mul_(left).view(weight.shape[0], -1).sum(1)
 
 
 def output_size(shape: Sequence[int], q: Geometry) -> tuple[int, ...]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,50 +14,9 @@ from fed_asi.errors import UnsupportedLayerError
 from fed_asi.layers import masks
 from fed_asi.layers.base import LayerState
 from fed_asi.layers.fused import Clamp, clamp_of, dense, norm_of, norm_scale, own, physical, plain
-from fed_asi.methods import Method
-from fed_asi.methods.forms import Kept
-
-
-class Operation(ABC):
-    """A layer's linear map of x: (N, C, *S) to z: (N, C', *S'), and its gradients."""
-
-    channel_dim: ClassVar[int] = 1
-
-    @abstractmethod
-    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Return z."""
-
-    @abstractmethod
-    def input_gradient(self, g: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
-        """Return dX: `shape` for g = dz."""
-
-    @abstractmethod
-    def weight_gradient(self, kept: Kept, g: Tensor, weight: Tensor) -> Tensor:
-        """Return dW of the input that `kept` stands for, in weight's shape."""
-
-    def scaled_gradient(
-        self, kept: Kept, g: Tensor, weight: Tensor, scale: Tensor | None, products: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return (dW with its outputs multiplied by scale, <dW, W> for each output where asked)."""
-        dw = self.weight_gradient(kept, g, weight)
-        rows = self.row_products(dw, weight) if products else None
-        return (dw if scale is None else self.scale_outputs(dw, scale)), rows
-
-    @abstractmethod
-    def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
-        """Return the weight with every output channel multiplied by scale: (C',)."""
-
-    @abstractmethod
-    def row_products(self, gradient: Tensor, weight: Tensor) -> Tensor:
-        """Return <gradient, weight> for each output channel: (C',)."""
-
-    @abstractmethod
-    def respond(self, weight: Tensor, mean: Tensor) -> Tensor:
-        """Return what the weight gives for an input that is mean: (C,) everywhere: (C',)."""
-
-    def keep(self, x: Tensor, method: Method, state: LayerState) -> Kept:
-        """Return x in the form `method` keeps."""
-        return method.keep(x, state)
+from fed_asi.layers.gradient import WeightGradient
+from fed_asi.layers.operation import Operation, WholeGradient
+from fed_asi.methods.forms import Kept, SomeChannels
 
 
 @dataclass(slots=True)
@@ -77,12 +35,20 @@ class Call:
     masked: bool = False
     stride: tuple[int, ...] = ()
     found: int = 0
+    given: tuple[
+        Tensor | None, ...
+    ] = ()  # weight, bias, gamma and beta, where somebody takes their gradients
 
     @classmethod
     def of(cls, operation: Operation, state: LayerState, x: Tensor, fused: Sequence[nn.Module]) -> Call:
         """Return the call of a layer on input x. fused: the modules it computes too."""
         mean = state.mean.to(x) if state.method.centers and state.mean is not None else None
         return cls(operation, state, norm_of(fused), clamp_of(fused), Kept(), x.shape, x.dtype, mean)
+
+    def trained(self, need: Sequence[bool]) -> list[tuple[Tensor, int]]:
+        """Return the trained ones of (weight, bias, gamma, beta), each with its place. need: of x and of these."""
+        every = zip(self.given, need[1:5], range(4), strict=True)
+        return [(given, place) for given, needed, place in every if given is not None and needed]
 
 
 class LayerFunction(torch.autograd.Function):
@@ -103,6 +69,9 @@ class LayerFunction(torch.autograd.Function):
         if job.clamp is not None:
             y = job.clamp.forward_(y)
         job.keeps = ctx.needs_input_grad[1] or ctx.needs_input_grad[3]
+        if job.state.sink is not None:
+            job.given = (weight, bias, gamma, beta)
+            job.state.sink.see([given for given, _ in job.trained(ctx.needs_input_grad)])
         _check_trained(ctx.needs_input_grad, job.state)
         if job.keeps:
             before = job.state.found
@@ -122,7 +91,7 @@ class LayerFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Return the gradients of forward's arguments."""
+        """Return the gradients of forward's arguments; None for those that a sink has taken."""
         if g is None:
             return (None,) * 6
         job: Call = ctx.job
@@ -134,40 +103,71 @@ class LayerFunction(torch.autograd.Function):
         job.state.used = (
             job.state.used or job.found == job.state.found
         )  # its factors are those of a training step
-        return (*_gradients(job, ctx.needs_input_grad, g, (weight, bias, gamma)), None)
+        sink = job.state.sink if job.given else None
+        taken = sink is not None and sink.takes([given for given, _ in job.trained(ctx.needs_input_grad)])
+        dx, dw, *others = _gradients(job, ctx.needs_input_grad, g, (weight, bias, gamma), thin=taken)
+        if sink is not None and taken:
+            found = (dw, *others)
+            parts = [(given, found[i]) for given, i in job.trained(ctx.needs_input_grad)]
+            sink.take_([(given, gradient) for given, gradient in parts if gradient is not None])
+            return (dx, None, None, None, None, None)
+        return (dx, None if dw is None else dw.whole(), *others, None)
+
+
+Parameters = tuple[Tensor, Tensor | None, Tensor | None]  # weight, bias, gamma
+Gradients = tuple[Tensor | None, WeightGradient | None, Tensor | None, Tensor | None, Tensor | None]
 
 
 def _gradients(
-    job: Call, need: Sequence[bool], g: Tensor, parameters: tuple[Tensor, Tensor | None, Tensor | None]
-) -> tuple[Tensor | None, ...]:
+    job: Call, need: Sequence[bool], g: Tensor, parameters: Parameters, *, thin: bool
+) -> Gradients:
     """Return the gradients for (x, W, bias, gamma, beta) at g = dy, already masked; None if not needed."""
-    operation, norm = job.operation, job.norm
-    weight, bias, gamma = parameters
-    scale, inverse = (None, None) if norm is None else norm_scale(norm, gamma)
-    dx = dw = db = dgamma = dbeta = products = None
+    operation, weight = job.operation, parameters[0]
+    scale = None if job.norm is None else norm_scale(job.norm, parameters[2])[0]
+    dx = dw = products = None
+    total = channel_sums(g, operation.channel_dim) if any(need[2:]) else None
+    if job.keeps:  # before dX, so that an input restored for it has gone when that comes
+        dw = _weight_gradient(job, g, weight, thin)
+        products = dw.products(weight) if need[3] else None
     if need[0]:
         dx = _input_gradient(job, g, weight, scale).to(job.dtype)
-    total = channel_sums(g, operation.channel_dim) if any(need[2:]) else None
-    left = None  # what a centred weight leaves to the bias: W mu is folded into it
-    if job.keeps:
-        dw, products = operation.scaled_gradient(job.kept, g, weight, scale, need[3])
-        if job.mean is not None and total is not None:
-            left = operation.respond(dw, job.mean)
-    if need[3] and norm is not None and products is not None and total is not None and inverse is not None:
-        running_mean = cast(Tensor, norm.running_mean)
-        offset = -running_mean if bias is None else bias - running_mean
-        if job.mean is not None:
-            offset = offset + operation.respond(weight, job.mean)
-        dgamma = inverse * torch.addcmul(products.to(offset.dtype), offset, total.to(offset.dtype))
-    if total is not None and scale is None:
-        db = total if left is None else total - left
-    elif total is not None and scale is not None:
-        # beta takes it where beta is trained: y = s W (x - mu) + beta', beta = beta' - s W mu
-        db = total * scale if need[2] else None
-        db = db if db is None or left is None or need[4] else db - left
-        dbeta = total if left is None else total - left * scale
-    found = (dx, dw, db, dgamma, dbeta)
-    return tuple(value if needed else None for value, needed in zip(found, need, strict=False))
+    if dw is not None and scale is not None:
+        dw.scale_(scale)  # after dX: a thin one may be made of g itself
+    if dw is not None and not thin and job.state.slice is None:
+        dw = WholeGradient(operation, dw.whole())  # autograd will ask for it all
+    # What a centred weight leaves to the bias: W mu is folded into it.
+    left = None if dw is None or total is None or job.mean is None else dw.respond(job.mean)
+    dgamma = _gamma_gradient(job, parameters, products, total) if need[3] else None
+    if total is None or scale is None:
+        db = total if total is None or left is None else total - left
+        return dx, dw if need[1] else None, db if need[2] else None, dgamma, None
+    # beta takes it where beta is trained: y = s W (x - mu) + beta', beta = beta' - s W mu
+    db = total * scale if need[2] else None
+    db = db if db is None or left is None or need[4] else db - left
+    dbeta = (total if left is None else total - left * scale) if need[4] else None
+    return dx, dw if need[1] else None, db, dgamma, dbeta
+
+
+def _weight_gradient(job: Call, g: Tensor, weight: Tensor, thin: bool) -> WeightGradient:
+    kept, part = job.kept, job.state.slice
+    if isinstance(kept, SomeChannels) and part is not None:
+        return job.operation.part_gradient(kept, g, weight, part, thin=thin, own=job.masked)
+    return job.operation.gradient(kept, g, weight, thin=thin, own=job.masked)
+
+
+def _gamma_gradient(
+    job: Call, parameters: Parameters, products: Tensor | None, total: Tensor | None
+) -> Tensor | None:
+    """Return gamma's gradient from <dW, W> of each output and the sums of g: no output of the layer is kept."""
+    weight, bias, gamma = parameters
+    if job.norm is None or products is None or total is None:
+        return None
+    _, inverse = norm_scale(job.norm, gamma)
+    running_mean = cast(Tensor, job.norm.running_mean)
+    offset = -running_mean if bias is None else bias - running_mean
+    if job.mean is not None:
+        offset = offset + job.operation.respond(weight, job.mean)
+    return inverse * torch.addcmul(products.to(offset.dtype), offset, total.to(offset.dtype))
 
 
 def _input_gradient(job: Call, g: Tensor, weight: Tensor, scale: Tensor | None) -> Tensor:
@@ -218,18 +218,19 @@ def _masked(y: Tensor, clamp: Clamp) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return y, dense, and its packed mask in the order of y's memory."""
     if not dense(y):
         y = y.contiguous()
-    return y, (masks.pack(physical(clamp.open(y))),)
+    return y, (masks.pack_open(physical(y), clamp.open),)
 
 
 def _check_trained(need: Sequence[bool], state: LayerState) -> None:
     """Refuse to leave a parameter without its gradient in silence."""
     if need[1] and not state.method.trains_weight:
         what = "weight"
-    elif need[3] and not state.method.trains_weight:
+    elif need[3] and not (state.method.trains_weight and state.method.trains_scale):
         what = "batch norm's gamma"
     else:
         return
+    keeps = "some channels of the input" if state.method.trains_weight else "no input"
     raise UnsupportedLayerError(
-        f"{state.name}: method {state.method.kind!r} keeps no input, so the {what} would get no gradient; "
+        f"{state.name}: method {state.method.kind!r} keeps {keeps}, so the {what} would get no gradient; "
         "set its requires_grad to False or choose a method that keeps the input"
     )

@@ -19,6 +19,8 @@ from torch.nn import functional as F
 from fed_asi.layers.base import LayerState
 from fed_asi.layers.convolution import BACKWARD, Convolution, register_gradients
 from fed_asi.layers.geometry import Geometry
+from fed_asi.layers.gradient import WeightGradient
+from fed_asi.layers.operation import Operation
 from fed_asi.methods import GradientFilter, Method
 from fed_asi.methods.forms import Kept, Whole
 
@@ -50,6 +52,10 @@ class FilteredConvolution(Convolution):
         summed = self._patch_means(g) * float(self.patch ** (g.dim() - 2))
         found = self._pointwise(summed, kept.restore().to(g.dtype), self._taps(weight), 1)
         return found.expand_as(weight).contiguous()
+
+    def gradient(self, kept: Kept, g: Tensor, weight: Tensor, *, thin: bool, own: bool) -> WeightGradient:
+        """Return dW, whole: no product of x and g gives it."""
+        return Operation.gradient(self, kept, g, weight, thin=thin, own=own)
 
     def input_gradient(self, g: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
         """Return the approximate dX."""

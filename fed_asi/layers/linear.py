@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from fed_asi.layers import tucker_gradient
 from fed_asi.layers.base import LayerState, register
 from fed_asi.layers.compressed import WeightKind, run
-from fed_asi.layers.function import Operation
 from fed_asi.layers.geometry import Geometry
+from fed_asi.layers.gradient import WeightGradient
+from fed_asi.layers.operation import Operation, WholeGradient, row_dots
+from fed_asi.layers.thin import of_pixels, of_tucker
 from fed_asi.methods import LayerSize, Method, Traits
 from fed_asi.methods.forms import Kept, TuckerInput
 
@@ -21,6 +23,12 @@ from fed_asi.methods.forms import Kept, TuckerInput
 def features_second(ranks: tuple[int, ...]) -> tuple[int, ...]:
     """Return ranks given as (B, ..., F) as (B, F, ...)."""
     return (ranks[0], ranks[-1], *ranks[1:-1])
+
+
+def _pointwise(tokens: int) -> Geometry:
+    """Return the geometry of one matrix for every one of so many dimensions of tokens."""
+    ones, none = (1,) * tokens, (0,) * tokens
+    return Geometry(ones, ones, none, ones, False, none, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +52,33 @@ class LinearMap(Operation):
     def weight_gradient(self, kept: Kept, g: Tensor, weight: Tensor) -> Tensor:
         """Return dW of the restored input."""
         if isinstance(kept, TuckerInput):
-            ones = (1,) * (g.dim() - 2)
-            none = (0,) * (g.dim() - 2)
-            pointwise = Geometry(ones, ones, none, ones, False, none, 1)
-            return tucker_gradient.weight_gradient(kept, g.movedim(-1, 1), weight, pointwise)
+            return tucker_gradient.weight_gradient(kept, g.movedim(-1, 1), weight, _pointwise(g.dim() - 2))
         x = kept.restore().movedim(1, -1)
         return g.flatten(0, -2).mT @ x.flatten(0, -2).to(g.dtype)
+
+    def gradient(self, kept: Kept, g: Tensor, weight: Tensor, *, thin: bool, own: bool) -> WeightGradient:
+        """See Operation."""
+        if not thin:
+            return Operation.gradient(self, kept, g, weight, thin=thin, own=own)
+        g, tokens = g.movedim(-1, 1), g.dim() - 2
+        if not isinstance(kept, TuckerInput):
+            return of_pixels(kept.restore(), g, weight, (1,) * tokens, own=own)
+        left, right = tucker_gradient.thin(kept, g, weight.shape, _pointwise(tokens))
+        if right is None:
+            return WholeGradient(self, tucker_gradient.whole(left, right, weight))
+        return of_tucker(left, right, weight)
 
     def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
         """Return the weight with every row multiplied by scale."""
         return weight * scale[:, None]
 
+    def scale_outputs_(self, weight: Tensor, scale: Tensor) -> None:
+        """Multiply every row of the weight by scale, in place."""
+        weight.mul_(scale[:, None])
+
     def row_products(self, gradient: Tensor, weight: Tensor) -> Tensor:
         """Return <gradient, weight> for each row."""
-        return (gradient * weight).sum(1)
+        return row_dots(gradient, weight)
 
     def respond(self, weight: Tensor, mean: Tensor) -> Tensor:
         """Return the weight applied to the mean."""
@@ -90,7 +111,8 @@ class LinearKind(WeightKind):
 
     def traits(self, module: nn.Module) -> Traits:
         """Return its traits: any number of modes, the features last."""
-        return Traits(None, cast(nn.Linear, module).in_features, channel_mode=-1, spatial=False)
+        features = cast(nn.Linear, module).in_features
+        return Traits(None, features, channel_mode=-1, spatial=False, pointwise=True)
 
     def size(self, module: nn.Module, shape: Sequence[int]) -> LayerSize:
         """Return the sizes of a call on (B, ..., F), features second."""

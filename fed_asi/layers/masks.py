@@ -8,12 +8,14 @@ threshold reads as it is: two passes instead of four.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 PLANES = (1, 2, 4, 8, 16, 32, 64, 128)
+AT_ONCE = 1 << 16  # elements; packing fewer plane by plane costs calls that take longer than the passes
 SMALLEST_NORMAL = 1 << 23  # as float32, of its lowest exponent bit; denormals might be flushed to zero
 
 
@@ -45,6 +47,16 @@ def pack(open_: Tensor) -> Tensor:
     if rest:
         open_ = torch.nn.functional.pad(open_, (0, rest))
     return (_planes(open_.dtype, open_.device).mT @ open_.view(8, -1)).view(-1).to(torch.uint8)
+
+
+def pack_open(y: Tensor, is_open: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return `pack(is_open(y))` of y: (n,), of a large one plane after plane, with no second tensor of its size."""
+    if y.numel() <= AT_ONCE or y.dtype not in (torch.float32, torch.float64):
+        return pack(is_open(y))
+    total = y.new_zeros(packed_bytes(y.numel()))
+    for plane, part in zip(PLANES, torch.split(y, len(total)), strict=False):
+        total[: len(part)].add_(is_open(part), alpha=plane)
+    return total.to(torch.uint8)
 
 
 def unpack(packed: Tensor, numel: int, dtype: torch.dtype) -> Tensor:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from fed_asi.memory.arena.offsets import ALIGNMENT
 from fed_asi.memory.arena.planned import Arena, ArenaTensor, arena, inference_arena
-from fed_asi.memory.arena.step import Gradients, Loss, MakeOptimizer
+from fed_asi.memory.arena.step import Gradients, Loss, MakeMover, MakeOptimizer
 from fed_asi.units import format_bytes
 
 
@@ -103,6 +103,7 @@ def device_memory(
     trunk: nn.Module | None = None,
     gradients: Gradients = "held",
     optimizer: MakeOptimizer | None = None,
+    mover: MakeMover | None = None,
     loss: Loss = F.cross_entropy,
     copies: int = 0,
     reserve_bytes: int = 0,
@@ -128,6 +129,7 @@ def device_memory(
         y,
         gradients=gradients,
         optimizer=optimizer,
+        mover=mover,
         loss=loss,
         alignment=alignment,
         of_this_batch=of_this_batch,

@@ -125,6 +125,12 @@ def is_plain_convolution(module: nn.Module) -> bool:
 
 
 def static_tensors(module: nn.Module) -> list[Tensor]:
-    """Return the constants a compressed layer got from calibration (its fixed mean): weights in effect."""
+    """Return the constants a compressed layer got from calibration: weights in effect.
+
+    They are its fixed mean, and which channels it keeps.
+    """
     state = state_of(module)
-    return [] if state is None or state.mean is None else [state.mean]
+    if state is None:
+        return []
+    places = None if state.slice is None else state.slice.index
+    return [tensor for tensor in (state.mean, state.channels, places) if tensor is not None]

@@ -91,7 +91,12 @@ def training_memory(
         activations = _step(model, features, y, loss)
     # Warm factors of the step before were there already when the peak began.
     fresh = activations.saved_bytes - activations.state_bytes
-    gradients = sum(p.nbytes for p in trained)
+    slices = layers.slices_of(model)
+    gradients = sum(
+        slices[name].bytes_of(p) if name in slices else p.nbytes
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    )
     return TrainingMemory(
         weight_bytes=_weights(model),
         trunk_weight_bytes=0 if trunk is None else _weights(trunk),

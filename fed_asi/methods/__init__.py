@@ -11,6 +11,7 @@ from pkgutil import iter_modules
 from fed_asi.methods.asi import ASI
 from fed_asi.methods.base import KINDS, Keeper, LayerInput, Method, register
 from fed_asi.methods.bias_only import BiasOnly
+from fed_asi.methods.channels import Channels
 from fed_asi.methods.family import Family, families, register_family
 from fed_asi.methods.fixed_subspace import FixedSubspace
 from fed_asi.methods.frozen import Frozen
@@ -30,6 +31,7 @@ __all__ = [
     "HOSVD",
     "KINDS",
     "BiasOnly",
+    "Channels",
     "Family",
     "FixedSubspace",
     "Frozen",

@@ -30,14 +30,16 @@ Ranks = tuple[int, ...]
 class Keeper(Protocol):
     """What a method finds at the layer whose input it keeps; `fed_asi.layers.LayerState` is one.
 
-    mean: (C,) the input's fixed mean. factors: one a mode of the input, (d, r), from before; pending: those of the
-    newest micro-batch; found counts how often they were found. seed: the only source of random starts.
+    mean: (C,) the input's fixed mean. channels: (k,) those kept, where a method chooses some. factors: one a mode of
+    the input, (d, r), from before; pending: those of the newest micro-batch; found counts how often they were found.
+    seed: the only source of random starts.
     """
 
     name: str
     seed: int
     micro_batch: int | None
     mean: Tensor | None
+    channels: Tensor | None
     factors: tucker.Factors | None
     pending: tucker.Factors | None
     found: int
@@ -50,7 +52,7 @@ class LayerInput:
     spectra: gives, for each mode (b, C, *S), the eigenvalues of its Gram matrix. pooled: the output only feeds a
     global average pool. head: the layer is the classifier. published: only the papers' grid is wanted; grid: it is
     wanted too. density: how many rank tuples are worth trying. centered: whether forms of the input less its mean
-    are wanted, None for both kinds.
+    are wanted, None for both kinds. channels: how many the input has; 0: not known.
     """
 
     spectra: Callable[[], Sequence[Tensor]]
@@ -60,6 +62,7 @@ class LayerInput:
     density: int = 10
     grid: bool = False
     centered: bool | None = None
+    channels: int = 0
 
     @property
     def centering(self) -> tuple[bool, ...]:
@@ -80,6 +83,8 @@ class Method:
     version: ClassVar[int] = 1
     trains_weight: ClassVar[bool] = True
     trains_bias: ClassVar[bool] = True
+    trains_scale: ClassVar[bool] = True  # a batch norm's gamma with the weight
+    picks_channels: ClassVar[bool] = False  # it is told the energy of every channel, and chooses some
     sized: ClassVar[bool] = True  # its bytes follow from shapes alone, not from the data
     exact: ClassVar[bool] = False  # dW is plain PyTorch's, so that calibration need not try it
     restores: ClassVar[bool] = True  # the kept form gives an input back; else the layer itself is tried
@@ -124,6 +129,21 @@ class Method:
     def unsupported(self, layer: Traits) -> str | None:
         """Return why no layer with these traits can be kept so, and what to do; None where one may be."""
         return None
+
+    def choose(self, energies: Tensor, seed: int) -> Tensor | None:
+        """Return the channels to keep, ascending, by their centred gradient energies: (C,); None for all of them."""
+        return None
+
+    def trained_parameters(self, weight: int, scale: int, channels: int) -> int:
+        """Return how many of a layer's parameters beside its bias train.
+
+        weight: of its weight and its batch norm's gamma. scale: of these, gamma's. channels: of its input.
+        """
+        return weight if self.trains_weight else 0
+
+    def thin_gradient(self, layer: Traits) -> bool:
+        """Return whether dW, of one micro-batch, is sure to come as a product of two thin matrices: never whole."""
+        return layer.pointwise and self.restores
 
     def keep(self, x: Tensor, keeper: Keeper) -> Kept:
         """Return what is kept of x: (N, C, *S); new warm factors become pending. Ranks are in x's order."""

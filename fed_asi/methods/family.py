@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -72,6 +72,9 @@ def _check_type(method: type[Method], key: str, value: Any) -> None:
     try:
         TypeAdapter(kind).validate_python(value, strict=True)
     except ValidationError:
+        if get_origin(kind) is Literal:
+            hint = nearest(str(value), get_args(kind))
+            raise ConfigError(f"method {method.kind!r}: unknown {key} {value!r}; {hint}") from None
         name = getattr(kind, "__name__", str(kind))
         raise ConfigError(f"method {method.kind!r}: {key} must be {name}, not {value!r}") from None
 

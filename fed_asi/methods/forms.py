@@ -88,6 +88,26 @@ def _unpack_nibbles(packed: Tensor, numel: int) -> Tensor:
 
 
 @dataclass(slots=True)
+class SomeChannels(Kept):
+    """Some channels of the input, in a form of their own. channels: (k,), ascending, of so many."""
+
+    inner: Kept = field(default_factory=Kept)
+    channels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    total: int = 0
+
+    def part(self) -> Kept:
+        """Return the channels kept as an input of their own: (N, k, *S)."""
+        self.inner.tensors = self.tensors
+        return self.inner
+
+    def restore(self) -> Tensor:
+        """Return x_hat, zero in the channels that are not kept."""
+        part = self.part().restore()
+        whole = part.new_zeros(part.shape[0], self.total, *part.shape[2:])
+        return whole.index_copy_(1, self.channels, part)
+
+
+@dataclass(slots=True)
 class Form:
     """One Tucker form of m micro-batches side by side: where its tensors are, and its sizes.
 

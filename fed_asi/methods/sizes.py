@@ -51,7 +51,8 @@ class Traits:
 
     modes: of its input, batch included; None where any number from 2 will do. channels: of its input, which stand
     in its own order at `channel_mode`. spatial: whether its input has space. poolable: whether pooling the input
-    before the layer gives what pooling its output gives.
+    before the layer gives what pooling its output gives. pointwise: whether it is one matrix for every pixel or token.
+    groups: of its channels.
     """
 
     modes: int | None
@@ -60,3 +61,5 @@ class Traits:
     spatial: bool = True
     transposed: bool = False
     poolable: bool = False
+    pointwise: bool = False
+    groups: int = 1

@@ -15,12 +15,17 @@ from torch import Tensor
 
 from fed_asi.methods.base import Keeper, Method, Ranks, published_forward
 from fed_asi.methods.forms import TuckerInput
-from fed_asi.methods.sizes import LayerSize
+from fed_asi.methods.sizes import LayerSize, Traits
 
 
 @dataclass(frozen=True, slots=True)
 class TuckerMethod(Method):
     """A method that keeps a core and one factor a mode."""
+
+    def thin_gradient(self, layer: Traits) -> bool:
+        """Return whether the channel mode has a factor of its own; the data may leave it whole where they decide."""
+        joint = layer.groups == 1 and not layer.transposed
+        return joint and bool(self.mode_ranks) and self.mode_ranks[layer.channel_mode] < layer.channels
 
     def found_ranks(self, x: Tensor, keeper: Keeper) -> Ranks:
         """Return the ranks that the data give, one for each mode of x: (N, C, *S)."""

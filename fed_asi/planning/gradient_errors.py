@@ -43,13 +43,14 @@ class _Given:
 class GradientErrors:
     """The errors of one layer's forms, on what was recorded of it.
 
-    mean: (C,), what centred forms subtract. seed: of random starts. bases: the factors that calibration fixed, by
-    the text of the method they are for.
+    mean: (C,), what centred forms subtract. seed: of random starts. channel_energies: (C,), of centred inputs. bases:
+    the factors that calibration fixed, by the text of the method they are for.
     """
 
     item: Record
     mean: Tensor
     seed: int
+    channel_energies: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
     bases: dict[str, Bases] = field(default_factory=dict)
     _gradient: list[Tensor] = field(default_factory=list)
     _inputs: dict[bool, _Given] = field(default_factory=dict)
@@ -83,6 +84,7 @@ class GradientErrors:
             seed=self.seed,
             micro_batch=micro_batch,
             mean=self.mean,
+            channels=method.choose(self.channel_energies, self.seed),
             factors=None if bases is None else factors_of(bases),
         )
 

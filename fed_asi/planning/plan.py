@@ -21,6 +21,7 @@ VERSION = 1
 
 
 FLOOR = "(floor)"
+GRADIENT = "(largest gradient)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,10 @@ class Plan:
     planned_bytes: what the step keeps of one micro-batch, in the sense of `count`. value: the objective,
         larger is better.
     means: the fixed mean per channel of the layers planned with `centered=True`.
-    bases: the factors of layers whose method calibration fixed them for.
-    layer_bytes: bytes by layer; "(floor)" names what no form avoids: masks, pooled features, the loss.
+    bases: the factors of layers whose method calibration fixed them for. energies: centred gradient energy of each
+        input channel of the layers whose method chooses some.
+    layer_bytes: bytes by layer; "(floor)" names what no form avoids: masks, pooled features, the loss;
+        "(largest gradient)" what is whole at one time of the gradients, where they are applied layer by layer.
     """
 
     fingerprint: ModelFingerprint
@@ -46,6 +49,7 @@ class Plan:
     means: dict[str, tuple[float, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     bases: dict[str, Bases] = field(default_factory=dict)
+    energies: dict[str, tuple[float, ...]] = field(default_factory=dict)
     version: int = VERSION
 
     def check(self, model: nn.Module, x: Tensor) -> None:
@@ -83,6 +87,7 @@ class Plan:
                 means={name: tuple(float(m) for m in mean) for name, mean in data["means"].items()},
                 notes=tuple(data["notes"]),
                 bases={name: from_rows(rows) for name, rows in data.get("bases", {}).items()},
+                energies={name: tuple(map(float, one)) for name, one in data.get("energies", {}).items()},
             )
 
     def save(self, path: Path | str) -> None:
@@ -101,6 +106,8 @@ class Plan:
             size = format_bytes(self.layer_bytes.get(name, 0))
             rows.append((name, method.text(), size, (errors or {}).get(name, "")))
         rows.append(("masks, loss", "", format_bytes(self.layer_bytes.get(FLOOR, 0)), ""))
+        if GRADIENT in self.layer_bytes:
+            rows.append(("largest gradient", "", format_bytes(self.layer_bytes[GRADIENT]), ""))
         head = (
             f"budget {format_bytes(self.budget_bytes)}, planned {format_bytes(self.planned_bytes)} "
             f"({self.count}), micro-batch {self.micro_batch}, {self.objective} {self.value:.4g}"

@@ -72,6 +72,7 @@ class Candidate:
     captured: ||dW_c||^2 - ||dW_kept - dW||^2, with dW_c the gradient of centred inputs (absolute, summable
         across layers).
     epsilon: the HOSVD share of energy that gave these ranks, for the published selection; None otherwise.
+    thin: whether dW comes as a product of thin matrices, which an update at once never makes whole.
     """
 
     method: Method
@@ -80,6 +81,7 @@ class Candidate:
     error: float
     captured: float
     epsilon: float | None = None
+    thin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ class LayerProfile:
     weight_norm: ||dW||_F. bias_energy: ||dbias||^2.
     mean: the input's mean per channel (C,), which centred candidates subtract. element_bytes: of its weight.
     bases: the factors that calibration fixed, by the text of the method they are for.
+    scale_parameters: of the batch norm behind it; weight_parameters has them too. channel_energies: centred_energy by
+    input channel, (C,); empty in profiles from before there were methods that choose channels.
     """
 
     name: str
@@ -106,6 +110,8 @@ class LayerProfile:
     head: bool = False
     element_bytes: int = 4
     bases: dict[str, Bases] = field(default_factory=dict)
+    scale_parameters: int = 0
+    channel_energies: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +204,10 @@ def _layer_to_dict(layer: LayerProfile) -> dict[str, Any]:
         "kind": layer.kind,
         "input_shape": list(layer.input_shape),
         "position": layer.position,
-        "parameters": [layer.weight_parameters, layer.bias_parameters],
+        "parameters": [layer.weight_parameters, layer.bias_parameters, layer.scale_parameters],
         "norms": [layer.weight_norm, layer.centered_energy, layer.bias_energy],
         "mean": [float(f"{m:.6g}") for m in layer.mean],
+        "channel_energies": [float(f"{e:.6g}") for e in layer.channel_energies],
         "head": layer.head,
         "element_bytes": layer.element_bytes,
         "bases": {method: to_rows(bases) for method, bases in layer.bases.items()},
@@ -210,7 +217,7 @@ def _layer_to_dict(layer: LayerProfile) -> dict[str, Any]:
 
 def _row(candidate: Candidate) -> list[Any]:
     c = candidate
-    return [str(c.method), c.saved_bytes, c.published_bytes, c.error, c.captured, c.epsilon]
+    return [str(c.method), c.saved_bytes, c.published_bytes, c.error, c.captured, c.epsilon, c.thin]
 
 
 def _layer_from_dict(data: Mapping[str, Any]) -> LayerProfile:
@@ -230,11 +237,23 @@ def _layer_from_dict(data: Mapping[str, Any]) -> LayerProfile:
         head=bool(data["head"]),
         element_bytes=int(data.get("element_bytes", 4)),
         bases={str(method): from_rows(rows) for method, rows in data.get("bases", {}).items()},
+        channel_energies=tuple(float(e) for e in data.get("channel_energies", ())),
+        scale_parameters=sum(int(count) for count in data["parameters"][2:]),  # none in older profiles
     )
 
 
 def _candidates(rows: Iterable[Sequence[Any]]) -> tuple[Candidate, ...]:
-    return tuple(
-        Candidate(Method.parse(method), int(saved), int(published), float(error), float(captured), epsilon)
-        for method, saved, published, error, captured, epsilon in rows
-    )
+    return tuple(_candidate(*row) for row in rows)
+
+
+def _candidate(
+    method: str,
+    saved: int,
+    published: int,
+    error: float,
+    captured: float,
+    epsilon: float | None,
+    thin: bool = False,  # older profiles do not say: then a gradient is counted whole
+) -> Candidate:
+    found = Method.parse(method)
+    return Candidate(found, int(saved), int(published), float(error), float(captured), epsilon, bool(thin))

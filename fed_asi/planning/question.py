@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from fed_asi.errors import ConfigError, ProfileError, nearest
@@ -17,7 +17,7 @@ OBJECTIVES = ("captured", "perplexity", "relative-error")
 COUNTS = ("saved", "published", "training")
 
 
-UPDATES = ("step", "micro-batch")
+UPDATES = ("step", "micro-batch", "layer")
 
 
 SELECTIONS = ("exact", "published")
@@ -55,7 +55,39 @@ class Question:
     centered: bool | None
     accumulators: bool
     momentum: bool
+    at_once: bool = False
     strategy_copies: int = 0
+    largest_gradient: int | None = None
+
+    def capped(self) -> Iterator[Question]:
+        """Yield this question, for each size that the largest gradient of a layer may have where that is what counts.
+
+        Where a layer's gradient goes as soon as it is applied, the bytes of a plan have the largest one in them: not
+        a sum over layers, but one in each of these questions, whose floor it is.
+        """
+        if not (self.at_once and self.count == "training"):
+            yield self
+            return
+        every = (
+            (one, c) for one in self.profile.layers for b in one.candidates for c in self.candidates(one, b)
+        )
+        for size in sorted({self.gradient_bytes(layer, c) for layer, c in every}):
+            yield replace(self, largest_gradient=size)
+
+    def can_be_met(self, micro_batch: int) -> bool:
+        """Return whether every layer has a form within the largest gradient that is asked for."""
+        return self.largest_gradient is None or all(
+            self.candidates(one, micro_batch) for one in self.profile.layers
+        )
+
+    def gradient_bytes(self, layer: LayerProfile, candidate: Candidate) -> int:
+        """Return the bytes of a layer's gradients that are whole at one time where they are applied at once."""
+        if not candidate.method.trains_weight:
+            return layer.element_bytes * layer.bias_parameters * candidate.method.trains_bias
+        if candidate.thin:
+            scale = layer.scale_parameters if candidate.method.trains_scale else 0
+            return layer.element_bytes * (scale + layer.bias_parameters)
+        return layer.element_bytes * trained_parameters(layer, candidate.method)
 
     def candidates(self, layer: LayerProfile, micro_batch: int) -> list[Candidate]:
         """Return every form this layer may take; the first is the one of fewest bytes."""
@@ -67,7 +99,8 @@ class Question:
                 found.append(Candidate(BiasOnly(), 0, 0, layer.weight_norm, 0.0))
             forms = {c.method for c in layer.candidates[micro_batch] if c.epsilon is None}
             found += [c for c in layer.candidates[micro_batch] if self._admits(layer, c, forms)]
-        return found
+        most = self.largest_gradient
+        return found if most is None else [c for c in found if self.gradient_bytes(layer, c) <= most]
 
     def _admits(self, layer: LayerProfile, candidate: Candidate, forms: Set[Method]) -> bool:
         method = candidate.method
@@ -110,14 +143,22 @@ class Question:
 
     def floor(self, micro_batch: int, first: int) -> int:
         """Return the bytes that no form avoids when layer `first` is the first trained one."""
-        return 0 if self.count == "published" else self.profile.floors[micro_batch][first]
+        return (
+            0
+            if self.count == "published"
+            else self.profile.floors[micro_batch][first] + (self.largest_gradient or 0)
+        )
+
+
+def trained_parameters(layer: LayerProfile, method: Method) -> int:
+    """Return how many numbers of a layer, and of the batch norm behind it, train under a method."""
+    bias = layer.bias_parameters if method.trains_bias else 0
+    return bias + method.trained_parameters(layer.weight_parameters, layer.scale_parameters, len(layer.mean))
 
 
 def _trained_bytes(layer: LayerProfile, candidate: Candidate) -> int:
     """Return the bytes of what a layer trains in this form."""
-    method = candidate.method
-    trained = layer.weight_parameters * method.trains_weight + layer.bias_parameters * method.trains_bias
-    return layer.element_bytes * trained
+    return layer.element_bytes * trained_parameters(layer, candidate.method)
 
 
 @lru_cache(maxsize=4096)
@@ -161,6 +202,7 @@ def ask(profile: Profile, options: Options) -> Question:
         options.centered,
         options.update == "step",
         options.momentum,
+        options.update == "layer",
         options.copies,
     )
 

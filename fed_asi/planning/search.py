@@ -16,7 +16,7 @@ from fed_asi.errors import BudgetError, ConfigError
 from fed_asi.methods import Method
 from fed_asi.methods.family import Asked
 from fed_asi.planning.knapsack import UNLIMITED_BYTES, Choices, Knapsack, Solution, smallest_bytes
-from fed_asi.planning.plan import FLOOR, Plan
+from fed_asi.planning.plan import FLOOR, GRADIENT, Plan
 from fed_asi.planning.profile import LayerProfile, Profile
 from fed_asi.planning.question import Options, Question, admitted_micro_batches, ask
 from fed_asi.units import format_bytes, parse_bytes
@@ -26,6 +26,7 @@ from fed_asi.units import format_bytes, parse_bytes
 class _Problem:
     """The knapsack of one micro-batch and one first trained layer."""
 
+    question: Question
     micro_batch: int
     first: int
     floor: int
@@ -62,8 +63,9 @@ def plan(
     count: what the budget covers: "saved" (all that is alive between forward and backward), "published"
         (the papers' count), "training" (saved, gradients and optimizer state).
     selection: "published" for the papers' epsilon grid, solved exactly.
-    update: "step", or "micro-batch" where weights are updated inside every backward and gradients need no
-        buffers. copies: further ones of each trained parameter that "training" counts, a strategy's.
+    update: "step"; "micro-batch" where weights move after every backward and gradients need no buffers; "layer" where
+        they move within it and the largest layer's gradient that is whole at one time is what counts. copies: further
+        ones of each trained parameter that "training" counts, a strategy's.
     Raises BudgetError when the smallest plan is above the budget; ConfigError, ProfileError for what is
     not known.
     """
@@ -71,31 +73,37 @@ def plan(
     question = ask(profile, options)
     budget_bytes = parse_bytes(budget)
     limit = UNLIMITED_BYTES if budget_bytes is None else budget_bytes
-    problems = list(_problems(question, admitted_micro_batches(profile, micro_batch)))
+    problems = _all_problems(question, admitted_micro_batches(profile, micro_batch))
     best = _search(problems, limit)
     if best is None:
-        raise _below_smallest(question, problems, limit)
-    return _assemble(question, budget_bytes, *best)
+        raise _below_smallest(problems, limit)
+    return _assemble(budget_bytes, *best)
 
 
 def smallest_plan_bytes(profile: Profile, micro_batch: int | None = None, **options: Any) -> int:
     """Return the bytes of the smallest plan; `options` are those of `plan`."""
     question = ask(profile, Options(**options))
-    return min(p.smallest for p in _problems(question, admitted_micro_batches(profile, micro_batch)))
+    return min(p.smallest for p in _all_problems(question, admitted_micro_batches(profile, micro_batch)))
+
+
+def _all_problems(question: Question, micro_batches: Sequence[int]) -> list[_Problem]:
+    return [problem for one in question.capped() for problem in _problems(one, micro_batches)]
 
 
 def _problems(question: Question, micro_batches: Sequence[int]) -> Iterator[_Problem]:
     layers = question.profile.layers
     firsts = [i for i, layer in enumerate(layers) if layer.name in question.allowed or layer.head]
     must = [i for i, layer in enumerate(layers) if layer.name in question.forced or layer.head]
-    for micro_batch in micro_batches:
+    for micro_batch in filter(question.can_be_met, micro_batches):
         choices = [_choices(question, layer, micro_batch) for layer in layers]
         whole = Knapsack(choices)
         frozen = np.cumsum([0.0, *(float(c.values[0]) for c in choices)])
         for first in (i for i in firsts if i <= must[0]):
             floor = question.floor(micro_batch, first)
             smallest = floor + smallest_bytes(choices[first:])
-            yield _Problem(micro_batch, first, floor, float(frozen[first]), whole.tail(first), smallest)
+            yield _Problem(
+                question, micro_batch, first, floor, float(frozen[first]), whole.tail(first), smallest
+            )
 
 
 def _choices(question: Question, layer: LayerProfile, micro_batch: int) -> Choices:
@@ -135,13 +143,16 @@ def _search(problems: Sequence[_Problem], limit: int) -> tuple[_Problem, Solutio
     return best
 
 
-def _assemble(question: Question, budget_bytes: int | None, problem: _Problem, solution: Solution) -> Plan:
+def _assemble(budget_bytes: int | None, problem: _Problem, solution: Solution) -> Plan:
+    question = problem.question
     layers = question.profile.layers[problem.first :]
     picked = [
         (layer, question.candidates(layer, problem.micro_batch)[index])
         for layer, index in zip(layers, solution.chosen, strict=True)
     ]
     trained = [(layer, c) for layer, c in picked if c.method.trains_bias]
+    gradient = {} if question.largest_gradient is None else {GRADIENT: question.largest_gradient}
+    rest = {FLOOR: problem.floor - sum(gradient.values()), **gradient}
     return Plan(
         fingerprint=question.profile.fingerprint,
         budget_bytes=budget_bytes,
@@ -151,8 +162,9 @@ def _assemble(question: Question, budget_bytes: int | None, problem: _Problem, s
         objective=question.objective,
         value=problem.frozen_value + solution.value,
         count=question.count,
-        layer_bytes={layer.name: question.bytes(layer, c) for layer, c in trained} | {FLOOR: problem.floor},
+        layer_bytes={layer.name: question.bytes(layer, c) for layer, c in trained} | rest,
         means={layer.name: layer.mean for layer, c in trained if c.method.centers},
+        energies={layer.name: layer.channel_energies for layer, c in trained if c.method.picks_channels},
         bases={one.name: one.bases[str(c.method)] for one, c in trained if str(c.method) in one.bases},
         notes=tuple(_notes(c.method for _, c in trained)),
     )
@@ -168,12 +180,16 @@ def _notes(methods: Iterator[Method]) -> Iterator[str]:
         )
 
 
-def _below_smallest(question: Question, problems: Sequence[_Problem], limit: int) -> BudgetError:
+def _below_smallest(problems: Sequence[_Problem], limit: int) -> BudgetError:
     problem = min(problems, key=lambda p: p.smallest)
+    question = problem.question
     layers = question.profile.layers[problem.first :]
     smallest = [(layer, question.smallest(layer, problem.micro_batch)) for layer in layers]
     sizes = {layer.name: question.bytes(layer, c) for layer, c in smallest}
-    sizes["masks, pooled features and loss"] = problem.floor
+    largest_gradient = question.largest_gradient or 0
+    sizes["masks, pooled features and loss"] = problem.floor - largest_gradient
+    if largest_gradient:
+        sizes["the largest layer's gradient"] = largest_gradient
     largest = sorted(sizes.items(), key=lambda item: -item[1])[:3]
     named = ", ".join(f"{name} {format_bytes(size)}" for name, size in largest)
     copies = sum(question.strategy_bytes(layer, c) for layer, c in smallest)

@@ -6,8 +6,9 @@ The layers' own code makes and restores every form, so the gradient judged is th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from fed_asi import seeds
@@ -109,6 +110,11 @@ class Study:
         centered = exact - item.weight_gradient(constant_input(mean, item.canonical()))
         energy = float(centered.double().square().sum())
         bias = float(item.bias_gradient.double().square().sum()) if item.bias_parameters else 0.0
+        energies = item.kind.channel_energies(item.module, centered).tolist()
+        known = torch.tensor(
+            [float(f"{e:.6g}") for e in energies], dtype=torch.float64
+        )  # as in a profile's file
+        errors = replace(errors, channel_energies=known)
         return Trial(errors, energy), (float(exact.double().norm()), energy, bias)
 
     def layer(
@@ -123,7 +129,9 @@ class Study:
             input_shape=item.whole_shape,
             position=position,
             weight_parameters=item.weight().numel() + item.scale_parameters,
+            channel_energies=tuple(trial.errors.channel_energies.tolist()),
             bias_parameters=item.bias_parameters,
+            scale_parameters=item.scale_parameters,
             weight_norm=weight_norm,
             centered_energy=energy,
             bias_energy=bias_energy,
@@ -157,8 +165,10 @@ class Study:
             whole = grouped(item.canonical(), min(micro_batch, len(item.x)))
             return spectra(whole) if values is None else values
 
-        published = self.selection == "published"
-        seen = LayerInput(found, item.pooled, head, published, self.density, self.grid, self.centered)
+        published, channels = self.selection == "published", item.kind.traits(item.module).channels
+        seen = LayerInput(
+            found, item.pooled, head, published, self.density, self.grid, self.centered, channels
+        )
         for family in self._in_order(head):
             for method, epsilon in family.propose(seen):
                 yield method.reordered(item.kind.own_order), epsilon
@@ -193,7 +203,8 @@ class Trial:
         measured = None if method.sized else self._measured_bytes(method, count)
         saved, published = measured or counted_bytes(self.item, method, micro_batch)
         error = float(f"{self.errors.of(method, count):.6g}")
-        return Candidate(method, saved, published, error, self.energy - error**2, epsilon)
+        thin = self.item.kind.thin_gradient(self.item.module, method)
+        return Candidate(method, saved, published, error, self.energy - error**2, epsilon, thin)
 
     def runs(self, forms: Forms, micro_batch: int) -> list[Candidate]:
         """Return what those of the forms that the layer can take cost and are worth."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from fed_asi.devices.edge import readable
 from fed_asi.devices.exchange import Exchange
 from fed_asi.devices.job import Job, Twin
+from fed_asi.devices.parts import sent
 from fed_asi.devices.reply import FRESH, Reply, failure, payload_bytes
 from fed_asi.errors import RunError, UpdateError
 from fed_asi.fleets import fleet
@@ -115,19 +116,19 @@ class Rounds:
 
         tensors: the weights, which go with what the strategy adds.
         """
-        sent = {**tensors, **self._exchange.strategy.sent(self._strategy, tensors)}
+        parcel = sent(tensors, self.place.reference) | self._exchange.strategy.sent(self._strategy, tensors)
         asked = []
         for job in jobs:
             fault = self._fault(job.round, job.partition_id)
             if fault is None:
                 asked.append(job)
                 continue
-            down = payload_bytes(sent, job.to_json())  # it was sent what all are sent
+            down = payload_bytes(parcel, job.to_json())  # it was sent what all are sent
             yield replace(failure(job.partition_id, fault.outcome, fault.cause), bytes_down=down)
         if not asked:
             return
         ordered = in_order(asked, self._cost, self.executor.parallel or 1)
-        replies = self.executor.train(ordered, sent, self._exchange.sizes(tensors))
+        replies = self.executor.train(ordered, parcel, self._exchange.sizes(tensors))
         yield from one_reply_a_job(replies, ordered, partial(self._note, jobs[0].round))
 
     def _fault(self, round: int, partition_id: int) -> Fault | None:
@@ -212,9 +213,10 @@ class Rounds:
 
     def _update(self, job: Job, reply: Reply, tensors: dict[str, Tensor]) -> Update:
         """Return the update that a reply means. Raises UpdateError for one that no strategy may see."""
-        trained, beside = self._exchange.read(reply.tensors, reply.trained, tensors)
+        trained, beside = self._exchange.read(reply.tensors, reply.trained, tensors, reply.slices)
         examples, steps = (int(reply.stats.get(key) or 0) for key in ("num_examples", "steps"))
-        update = Update(reply.partition_id, examples, trained, self._weights(reply), steps, beside)
+        weights = self._weights(reply)
+        update = Update(reply.partition_id, examples, trained, weights, steps, beside, reply.slices)
         check_update(update, self.place.reference, reply.trained)
         self._exchange.strategy.check(update, tensors)
         if self._exchange.strategy.counts_steps and not 1 <= steps <= self._most_steps(job):

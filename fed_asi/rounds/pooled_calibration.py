@@ -83,7 +83,9 @@ def _layer(
     weight, centered, bias = _mean(parts, f"{layer.name} energies").tolist()
     channels = pooled[f"{layer.name} channels"] / pooled[IMAGES]
     candidates = {
-        size: undominated(_candidates(forms_of(place, item, size, pooled), parts, f"{layer.name} {size}"))
+        size: undominated(
+            _candidates(item, forms_of(place, item, size, pooled), parts, f"{layer.name} {size}")
+        )
         for size in place.plans.profile.micro_batches
         if any(f"{layer.name} {size}" in part for part in parts)
     }
@@ -91,6 +93,7 @@ def _layer(
         layer,
         weight_norm=weight**0.5,
         centered_energy=centered,
+        channel_energies=tuple(_mean(parts, f"{layer.name} channel energies").tolist()),
         bias_energy=bias,
         mean=tuple(float(f"{m:.6g}") for m in channels.tolist()),
         candidates=candidates,
@@ -104,13 +107,24 @@ def _mean(parts: Sequence[Mapping[str, Tensor]], name: str) -> Tensor:
 
 
 def _candidates(
-    forms: Sequence[tuple[Method, float | None]], parts: Sequence[Mapping[str, Tensor]], name: str
+    item: Record,
+    forms: Sequence[tuple[Method, float | None]],
+    parts: Sequence[Mapping[str, Tensor]],
+    name: str,
 ) -> list[Candidate]:
     rows = torch.stack([part[name].view(-1, COLUMNS) for part in parts if name in part])
     largest = rows[:, :, :2].amax(0).tolist()
     means = _mean(parts, name).view(-1, COLUMNS)[:, 2:].tolist()
     return [
-        Candidate(method, int(saved), int(published), float(f"{square**0.5:.6g}"), captured, epsilon)
+        Candidate(
+            method,
+            int(saved),
+            int(published),
+            float(f"{square**0.5:.6g}"),
+            captured,
+            epsilon,
+            item.kind.thin_gradient(item.module, method),
+        )
         for (method, epsilon), (saved, published), (square, captured) in zip(
             forms, largest, means, strict=True
         )

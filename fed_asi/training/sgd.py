@@ -7,11 +7,14 @@ torch.optim's first use imports its compiler, seconds in every worker process; t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from fed_asi.layers.gradient import WeightGradient
+from fed_asi.layers.slices import Slice
 from fed_asi.strategies.local import Local
 
 
@@ -20,6 +23,8 @@ class Sgd:
 
     parameters: (name, parameter); those that do not require a gradient are left out.
     clip_norm: gradients are scaled down to this 2-norm over all parameters; None leaves them.
+    slices: of the parameters of which only a part trains, by name: gradient, momentum and decay are of that part, and
+        the rest stays to the bit.
     local: what a strategy does otherwise in each step; None: nothing.
     """
 
@@ -30,41 +35,111 @@ class Sgd:
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         clip_norm: float | None = None,
+        slices: Mapping[str, Slice] | None = None,
         local: Local | None = None,
     ) -> None:
         self.parameters = [(name, p) for name, p in parameters if p.requires_grad]
         self.momentum = momentum
         self.weight_decay = weight_decay
         self.clip_norm = clip_norm
+        self.slices = dict(slices or {})
         self.local = local
         self._velocity: dict[str, Tensor] = {}
+        self._held: dict[str, Tensor] = {}
 
     def step_(self, lr: float) -> None:
         """Move every parameter that has a gradient, then drop the gradients."""
         with torch.no_grad():
+            found = self.gradients()
             if self.local is not None:
                 for name, parameter in self.parameters:
-                    if parameter.grad is not None:
-                        self.local.objective_(name, parameter.detach(), parameter.grad)
-            self._clip_()
+                    if name in found:
+                        self.local.objective_(name, self._trained(name, parameter), found[name])
+            self.clip_(list(found.values()))
             for name, parameter in self.parameters:
-                if parameter.grad is not None:
-                    parameter.add_(self._direction(name, parameter, parameter.grad), alpha=-lr)
-                parameter.grad = None
+                if name in found:
+                    self._step_one_(name, parameter, found[name], lr)
+            self.drop_gradients_()
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Return the gradients that are there, by name: of a parameter of which a part trains, that of the part."""
+        found = {}
+        for name, parameter in self.parameters:
+            if name in self._held:
+                found[name] = self._held[name]
+            elif parameter.grad is not None:
+                part = self.slices.get(name)
+                found[name] = parameter.grad if part is None else part.of(parameter.grad)
+        return found
+
+    def drop_gradients_(self) -> None:
+        """Leave every parameter without a gradient."""
+        self._held.clear()
+        for _, parameter in self.parameters:
+            parameter.grad = None
+
+    def hold_(self, name: str, gradient: WeightGradient, parameter: Tensor) -> None:
+        """Add the gradient of a part to those held; nothing of the whole weight's size is made for it."""
+        if name not in self._held:
+            self._held[name] = parameter.new_zeros(self.slices[name].shape_of(parameter))
+        gradient.add_to_(self._held[name], 1.0)
+
+    def move_(self, name: str, parameter: Tensor, gradient: Tensor | WeightGradient, lr: float) -> None:
+        """Move one parameter by its gradient, which need never be whole; decay and momentum as in `step_`."""
+        part = self.slices.get(name)
+        if self.momentum == 0.0:
+            if self.weight_decay != 0.0:
+                _decay_(parameter, part, 1.0 - lr * self.weight_decay)
+            _add_(parameter, gradient, -lr)
+            return
+        velocity = self._velocity_of(name, parameter).mul_(self.momentum)
+        if part is not None and isinstance(gradient, Tensor):  # autograd's own, zero beside the part
+            gradient = part.of(gradient)
+        _add_(velocity, gradient, 1.0)
+        if self.weight_decay != 0.0:
+            velocity.add_(parameter if part is None else part.of(parameter), alpha=self.weight_decay)
+        if part is None:
+            parameter.add_(velocity, alpha=-lr)
+        else:
+            part.add_(parameter, velocity, -lr)
+
+    def clip_(self, gradients: Sequence[Tensor | WeightGradient]) -> None:
+        """Scale these gradients down to the clipping norm, of all of them together."""
+        if self.clip_norm is None or not gradients:
+            return
+        norm = torch.linalg.vector_norm(torch.stack([_norm(gradient) for gradient in gradients]))
+        scale = torch.clamp(self.clip_norm / (norm + 1e-6), max=1.0)
+        for gradient in gradients:
+            if isinstance(gradient, WeightGradient):
+                gradient.multiply_(scale)
+            else:
+                gradient.mul_(scale)
 
     @property
     def state_bytes(self) -> int:
         """Bytes of the momentum buffers."""
         return sum(velocity.nbytes for velocity in self._velocity.values())
 
-    def _clip_(self) -> None:
-        grads = [p.grad for _, p in self.parameters if p.grad is not None]
-        if self.clip_norm is None or not grads:
-            return
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(grad) for grad in grads]))
-        scale = torch.clamp(self.clip_norm / (norm + 1e-6), max=1.0)
-        for grad in grads:
-            grad.mul_(scale)
+    def trained_bytes(self, name: str, parameter: Tensor) -> int:
+        """Return the bytes of what trains of a parameter, which its gradient has too."""
+        return parameter.nbytes if name not in self.slices else self.slices[name].bytes_of(parameter)
+
+    @property
+    def gradient_bytes(self) -> int:
+        """Bytes of the gradients of all that trains."""
+        return sum(self.trained_bytes(name, parameter) for name, parameter in self.parameters)
+
+    def _step_one_(self, name: str, parameter: Tensor, grad: Tensor, lr: float) -> None:
+        part = self.slices.get(name)
+        if part is None:
+            parameter.add_(self._direction(name, parameter, grad), alpha=-lr)
+        else:
+            part.add_(parameter, self._direction(name, part.of(parameter), grad), -lr)
+
+    def _trained(self, name: str, parameter: Tensor) -> Tensor:
+        """Return what trains of a parameter."""
+        part = self.slices.get(name)
+        return parameter.detach() if part is None else part.of(parameter.detach())
 
     def _direction(self, name: str, parameter: Tensor, grad: Tensor) -> Tensor:
         if self.weight_decay != 0.0:
@@ -78,6 +153,34 @@ class Sgd:
         else:
             self._velocity[name] = grad.clone()
         return self._velocity[name]
+
+    def _velocity_of(self, name: str, parameter: Tensor) -> Tensor:
+        """Return a parameter's momentum, of its part where only that trains; zeros at first."""
+        if name not in self._velocity:
+            part = self.slices.get(name)
+            shape = parameter.shape if part is None else part.shape_of(parameter)
+            self._velocity[name] = parameter.new_zeros(shape)
+        return self._velocity[name]
+
+
+def _norm(gradient: Tensor | WeightGradient) -> Tensor:
+    if isinstance(gradient, WeightGradient):
+        return gradient.squared_norm().sqrt()
+    return cast(Tensor, torch.linalg.vector_norm(gradient))
+
+
+def _decay_(parameter: Tensor, part: Slice | None, factor: float) -> None:
+    if part is None:
+        parameter.mul_(factor)
+    else:
+        part.multiply_(parameter, factor)
+
+
+def _add_(target: Tensor, gradient: Tensor | WeightGradient, factor: float) -> None:
+    if isinstance(gradient, WeightGradient):
+        gradient.add_to_(target, factor)
+    else:
+        target.add_(gradient, alpha=factor)
 
 
 def learning_rate(lr: float, final_ratio: float, schedule: str, round: int, rounds: int) -> float:

@@ -7,6 +7,7 @@ each micro-batch by itself within one batched product, so gradients and bytes ar
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +20,7 @@ from fed_asi.compression.compress import check_gradients
 from fed_asi.errors import FedAsiError, OverBudgetError
 from fed_asi.memory.meter import ActivationMeter
 from fed_asi.torch_private import BATCH_NORM, DROPOUT
+from fed_asi.training.at_once import AtOnce, Parts
 from fed_asi.training.sgd import Sgd
 from fed_asi.units import format_bytes
 
@@ -29,6 +31,7 @@ GRADIENTS = 1e-2  # of their norm: float32, and bases found by iteration, which 
 
 
 Covers = Literal["saved", "published", "training"]
+Update = Literal["step", "micro-batch", "layer"]  # when weights move: after each of these
 
 
 class DeadlineError(FedAsiError):
@@ -70,7 +73,7 @@ class Stepper:
         budget_bytes: int | None,
         covers: Covers = "saved",
         side_by_side: bool = True,
-        update: Literal["step", "micro-batch"] = "step",
+        update: Update = "step",
         deadline: float = float("inf"),
         strategy_bytes: int = 0,
     ) -> None:
@@ -79,6 +82,8 @@ class Stepper:
         self.side_by_side, self.update, self.deadline = side_by_side, update, deadline
         self.strategy_bytes = strategy_bytes
         self.largest = Largest()
+        self._at_once = AtOnce(tail, optimizer) if update == "layer" else None
+        self._parts = Parts(tail, optimizer)
         self._meters: dict[tuple[int, int], ActivationMeter] = {}
         self._by_layer: dict[str, int] = {}
 
@@ -90,7 +95,7 @@ class Stepper:
         """
         if time.monotonic() > self.deadline:
             raise DeadlineError(f"past its deadline after {self.largest.steps} steps")
-        if self.update == "micro-batch":
+        if self.update != "step":
             loss = self._moving_each_micro_batch(x, y, lr)
         else:
             loss = self.accumulate(x, y, self.side_by_side)
@@ -109,12 +114,14 @@ class Stepper:
 
     def _forward_backward(self, x: Tensor, y: Tensor, batch: int, micro_batches: int) -> Tensor:
         meter = self._meter(len(y), micro_batches)
-        with meter:
-            loss = F.cross_entropy(self.tail(x.float()), y) * (len(y) / batch)
-        self._hold_against_budget(meter)
-        torch.autograd.backward(loss)
+        with self._parts.taken():
+            with meter:
+                loss = F.cross_entropy(self.tail(x.float()), y) * (len(y) / batch)
+            self._hold_against_budget(meter)
+            torch.autograd.backward(loss)
         if self.largest.steps == 0:
-            check_gradients(self.tail)
+            moved = set() if self._at_once is None else self._at_once.moved
+            check_gradients(self.tail, self._parts.found | moved)
         return loss.detach()
 
     def _meter(self, samples: int, micro_batches: int) -> ActivationMeter:
@@ -151,21 +158,29 @@ class Stepper:
 
     @property
     def accumulator_bytes(self) -> int:
-        """Bytes of the gradients held from one micro-batch to the next; none where each moves the weights."""
-        return 0 if self.update == "micro-batch" else sum(p.nbytes for _, p in self.optimizer.parameters)
+        """Bytes of the gradients held from one micro-batch to the next; none where each moves the weights.
+
+        Where layers move as soon as they can, those of the largest layer that are whole at one time.
+        """
+        if self._at_once is not None:
+            return self._at_once.largest_bytes
+        return 0 if self.update == "micro-batch" else self.optimizer.gradient_bytes
 
     def _training_bytes(self) -> int:
-        momentum = sum(p.nbytes for _, p in self.optimizer.parameters) if self.optimizer.momentum else 0
+        momentum = self.optimizer.gradient_bytes if self.optimizer.momentum else 0
         return self.accumulator_bytes + momentum + self.strategy_bytes
 
     def _moving_each_micro_batch(self, x: Tensor, y: Tensor, lr: float) -> float:
-        """Step after each micro-batch, so that gradients need no accumulators beyond one layer's."""
+        """Step after each micro-batch, or within its backward, so that gradients are not held to the next."""
         total = 0.0
         for rows, _ in _parts(len(y), self.micro_batch, side_by_side=False):
             count = len(y[rows])
             share = count / len(y)
-            total += share * float(self._forward_backward(x[rows].clone(), y[rows].clone(), count, 1))
-            self._move(lr * share)
+            moving = nullcontext() if self._at_once is None else self._at_once.moving(lr * share)
+            with moving:
+                total += share * float(self._forward_backward(x[rows].clone(), y[rows].clone(), count, 1))
+            if self._at_once is None:
+                self._move(lr * share)
         return total
 
     def _move(self, lr: float) -> None:
@@ -211,10 +226,9 @@ def compare(stepper: Stepper, x: Tensor, y: Tensor) -> SideBySideCheck:
     for side_by_side in (True, False):
         stepper.largest = Largest()
         stepper.accumulate(x, y, side_by_side)
-        grads = [p.grad.clone() for _, p in stepper.optimizer.parameters if p.grad is not None]
+        grads = [gradient.clone() for gradient in stepper.optimizer.gradients().values()]
         found.append((stepper.largest.saved_bytes, grads))
-        for _, parameter in stepper.optimizer.parameters:
-            parameter.grad = None
+        stepper.optimizer.drop_gradients_()
     stepper.largest = Largest()
     (bytes_one, ours), (bytes_two, theirs) = found
     difference = sum(float((a - b).double().square().sum()) for a, b in zip(ours, theirs, strict=True))

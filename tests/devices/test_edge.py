@@ -39,6 +39,50 @@ def test_a_good_reply_is_read_as_it_was_said() -> None:
     assert said.model_dump(exclude_unset=True, mode="json") == GOOD
 
 
+PARTS = {**GOOD, "slices": {"a": {"dim": 1, "index": [0, 2, 5]}}}
+
+
+def with_part(**changes: Any) -> str:
+    return json.dumps({**PARTS, "slices": {"a": {**PARTS["slices"]["a"], **changes}}})
+
+
+def test_parts_are_read_as_they_were_said() -> None:
+    said = parsed(TrainSaid, json.dumps(PARTS))
+    assert said.model_dump(exclude_unset=True, mode="json") == PARTS
+    assert parsed(TrainSaid, json.dumps(GOOD)).slices == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (with_part(index=[2, 0]), "slices.a: Value error, its places are not ascending, each once"),
+        (with_part(index=[1, 1]), "slices.a: Value error, its places are not ascending, each once"),
+        (with_part(index=[]), "slices.a.index: Tuple should have at least 1 item"),
+        (with_part(index=[-1]), "slices.a.index.0: Input should be greater than or equal to 0"),
+        (with_part(index=[1 << 20]), "slices.a.index.0: Input should be less than"),
+        (with_part(index=["0"]), "slices.a.index.0: Input should be a valid integer"),
+        (with_part(dim=2), "slices.a.dim: Input should be less than or equal to 1"),
+        (with_part(dims=1), "slices.a.dims: Extra inputs are not permitted"),
+        (json.dumps({**GOOD, "slices": [1]}), "slices: Input should be an object"),
+    ],
+)
+def test_a_part_of_another_form_is_refused_with_its_reason(text: str, why: str) -> None:
+    with pytest.raises(UpdateError) as raised:
+        parsed(TrainSaid, text)
+    assert str(raised.value).startswith(why)
+
+
+@given(hostile.texts(PARTS))
+def test_whatever_is_said_of_parts_is_read_or_refused(text: str) -> None:
+    try:
+        said = parsed(TrainSaid, text)
+    except UpdateError as error:
+        assert len(str(error)) <= edge.TEXT_CHARS + 3  # noqa: PT017 - most texts are read, or refused
+        return
+    for part in said.slices.values():
+        assert list(part.index) == sorted(set(part.index))
+
+
 def test_a_device_may_fill_every_column_but_the_servers() -> None:
     columns = {column.name for column in fields(DeviceRoundRecord)}
     assert set(edge.Trained.model_fields) == columns - edge.SERVERS

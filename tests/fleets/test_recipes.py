@@ -19,6 +19,7 @@ KEPT = {  # kinds that the record must show, beside the classifier's own
     "asi": "asi",
     "asi-published": "asi",
     "bias": "bias",
+    "channels": "channels",
     "checkpointing": "vanilla",
     "fixed-subspace": "fixed",
     "gradient-filter": "filter",

@@ -54,8 +54,8 @@ def test_every_field_has_its_column(one: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ('{"version": 2}', "another version"),
-        ('{"version": 3}', "no job"),
+        ('{"version": 3}', "another version"),
+        ('{"version": 4}', "no job"),
         ("[]", "no job"),
         ("no JSON", "no job"),
     ],

@@ -28,6 +28,8 @@ from runs import job, records, small
 
 ASI = {"name": "asi-published", "layers": 1, "calibration_images": 8}  # whose factors outlive a round
 FEDERATED = {**ASI, "name": "planner", "methods": ["quantized", "vanilla"], "centered": None}
+PARTS = {"name": "planner", "methods": ("channels(pick='round')",), "layers": "any", "centered": None}
+FIXED = {"name": "channels", "layers": 3, "centered": None}
 FEDERATED |= {"calibration": "federated", "calibration_devices": 2}
 
 
@@ -53,7 +55,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
         return prepare(three(rounds=1), folder / "workplace")
 
 
-@pytest.mark.parametrize("method", [ASI, FEDERATED], ids=["warm factors", "federated calibration"])
+@pytest.mark.parametrize(
+    "method",
+    [ASI, FEDERATED, FIXED, PARTS],
+    ids=["warm factors", "federated calibration", "channels", "drawn"],
+)
 def test_loop_and_flower_give_the_same_bits(method: dict[str, Any], tmp_path: Path) -> None:
     config = three(method=method)
     place = prepare(config, tmp_path / "run" / "workplace")

@@ -12,6 +12,7 @@ from fed_asi.methods import (
     HOSVD,
     KINDS,
     BiasOnly,
+    Channels,
     FixedSubspace,
     Frozen,
     GradientFilter,
@@ -33,6 +34,7 @@ ALL = [
     HOSVD(0.5),
     FixedSubspace(),
     GradientFilter(patch=7),
+    Channels(3, bits=8, centered=True, pick="round"),
 ]
 
 

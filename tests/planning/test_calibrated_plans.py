@@ -21,6 +21,8 @@ from fed_asi.planning.calibration import profile
 from fed_asi.planning.plan import Plan
 from fed_asi.planning.profile import Profile
 from fed_asi.planning.search import plan, smallest_plan_bytes
+from fed_asi.training.sgd import Sgd
+from fed_asi.training.steps import Stepper
 from networks import Decoder
 
 
@@ -93,6 +95,22 @@ def test_training_counts_the_gradients_of_every_trained_parameter(
     assert meter.saved_bytes + 4 * trained == chosen.planned_bytes
     assert inside.value >= chosen.value * (1 - 1e-9)  # equal plans may add up in another order
     del loss
+
+
+@pytest.mark.parametrize("layers", [None, "all"])
+def test_training_layer_by_layer_counts_what_the_stepper_does(
+    model: nn.Module, batch: tuple[Tensor, Tensor], made: Profile, layers: str | None
+) -> None:
+    chosen = plan(made, "64 KiB", count="training", update="layer", layers=layers)
+    tail = copy.deepcopy(model).train()
+    compress_(tail, chosen)
+    optimizer = Sgd(tail.named_parameters(), clip_norm=2.0)
+    options = {"micro_batch": chosen.micro_batch, "covers": "training", "update": "layer"}
+    one = Stepper(tail, optimizer, budget_bytes=chosen.planned_bytes, **options)
+    one.step_(*batch, 0.01)
+    assert one.largest.saved_bytes + one.accumulator_bytes == chosen.planned_bytes
+    whole = plan(made, "64 KiB", count="training", layers=layers)
+    assert chosen.value >= whole.value * (1 - 1e-9)
 
 
 def test_published_plans_of_warm_factors_are_the_meters_too(

@@ -222,6 +222,59 @@ def test_training_counts_gradients_and_momentum_unless_updated_inside_the_backwa
     assert inside.planned_bytes == saved.planned_bytes
 
 
+def all_at_once(profile: Profile, budget: int) -> float:
+    """The best captured energy by trying everything, where the largest gradient counts once and only then."""
+    best = -np.inf
+    for b, floors in profile.floors.items():
+        options: list[list[tuple[int | None, float, int]]] = []
+        for item in profile.layers:
+            kept = [
+                (c.saved_bytes, c.captured + item.bias_energy, 4 * ((8 if c.thin else 100) + 4))
+                for c in item.candidates[b]
+                if c.epsilon is None
+            ]
+            frozen = [] if item.head else [(None, 0.0, 0)]
+            options.append([*frozen, (0, item.bias_energy, 4 * 4), *kept])
+        for picks in itertools.product(*options):
+            first = next(i for i, (size, _, _) in enumerate(picks) if size is not None)
+            saved = floors[first] + sum(size or 0 for size, _, _ in picks)
+            if saved + max(gradient for _, _, gradient in picks) <= budget:
+                best = max(best, sum(value for _, value, _ in picks))
+    return best
+
+
+def some_thin(profile: Profile) -> Profile:
+    """Of each layer every other form gives dW as thin matrices, and 8 of its weights are its norm's."""
+    layers = []
+    for item in profile.layers:
+        made = {
+            b: tuple(replace(c, thin=i % 2 == 1) for i, c in enumerate(found))
+            for b, found in item.candidates.items()
+        }
+        layers.append(replace(item, candidates=made, scale_parameters=8))
+    return replace(profile, layers=tuple(layers))
+
+
+@pytest.mark.parametrize("budget", [30, 60, 150, 260, 401, 500, 650, 700, 900, 1200, 4200, 9000, 20_000])
+def test_where_layers_move_at_once_the_largest_gradient_counts_once(profile: Profile, budget: int) -> None:
+    thin = some_thin(profile)
+    found = plan(thin, budget, count="training", update="layer")
+    assert found.planned_bytes <= budget
+    assert found.planned_bytes == sum(found.layer_bytes.values())
+    assert found.value == pytest.approx(all_at_once(thin, budget))
+    assert Plan.from_json(found.to_json()) == found
+    assert "largest gradient" in str(found)
+
+
+def test_the_largest_gradient_is_named_where_nothing_fits(profile: Profile) -> None:
+    at_once = {"count": "training", "update": "layer"}
+    smallest = smallest_plan_bytes(profile, **at_once)
+    assert smallest == 10 + 4 * 4  # the head's biases, in the smallest micro-batch
+    with pytest.raises(BudgetError, match=r"the largest layer's gradient 16 B"):
+        plan(profile, smallest - 1, **at_once)
+    assert plan(profile, None, update="layer").planned_bytes == plan(profile, None).planned_bytes
+
+
 def test_published_count_leaves_out_floor_and_head(profile: Profile) -> None:
     found = plan(profile, None, micro_batch=1, count="published")
     assert found.planned_bytes == 2 * 4096

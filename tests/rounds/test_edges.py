@@ -61,18 +61,19 @@ class Fleet:
             return failure(job.partition_id, "rejected", str(error))
 
 
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workplace, Fleet]:
+@pytest.fixture(scope="module", params=["vanilla", "channels"])
+def fleet(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Workplace, Fleet]:
     folder = tmp_path_factory.mktemp("fleet")
     groups = [{"name": "all", "count": 3, "budget": "unlimited", "batch_size": 8, "micro_batch": 4}]
     images = {"public": 32, "limit": 60, "test_limit": 32}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
         patch.setenv("FED_ASI_PROFILES_DIR", str(tmp_path_factory.getbasetemp() / "profiles"))
-        twins = {"twins": True}
-        config = small(
-            rounds=1, cohort=3, groups=groups, data=images, measure=twins, compute={"side_by_side": False}
-        )
+        settings = {"groups": groups, "data": images, "compute": {"side_by_side": False}}
+        method = {"name": request.param}
+        config = small(rounds=1, cohort=3, method=method, measure={"twins": True}, **settings)
         place = prepare(config, folder / "workplace")
     fleet = Fleet(LoopExecutor(place, folder / "devices"))
     run_with(place, fleet, folder / "honest")

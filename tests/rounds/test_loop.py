@@ -58,10 +58,13 @@ def test_a_run_records_everything_and_can_be_repeated(
     assert records(tmp_path / "one") == records(tmp_path / "two")
 
 
+DRAWN = {"name": "channels", "pick": "round", "layers": 3, "centered": None}
+
+
 @pytest.mark.parametrize(
     "changes",
-    [{"method": WARM}, {**TWINS, "measure": {"twins": True, "groups": "every-round"}}],
-    ids=["warm factors", "twins"],
+    [{"method": WARM}, {**TWINS, "measure": {"twins": True, "groups": "every-round"}}, {"method": DRAWN}],
+    ids=["warm factors", "twins", "channels drawn each round"],
 )
 def test_a_resumed_run_ends_with_the_same_bits(changes: dict[str, Any], tmp_path: Path) -> None:
     config = small(rounds=3, **changes)
@@ -84,7 +87,9 @@ class CutOff:
     def __init__(self, executor: LoopExecutor, in_round: int) -> None:
         self._executor, self._round = executor, in_round
 
-    def train(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor], sizes=None) -> Iterator[Reply]:
+    def train(
+        self, jobs: Sequence[Job], tensors: Mapping[str, Tensor], sizes: object = None
+    ) -> Iterator[Reply]:
         for reply in self._executor.train(jobs, tensors):
             yield reply
             if jobs[0].round == self._round:
@@ -99,7 +104,9 @@ class Spoiled:
     def __init__(self, executor: LoopExecutor) -> None:
         self._executor = executor
 
-    def train(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor], sizes=None) -> Iterator[Reply]:
+    def train(
+        self, jobs: Sequence[Job], tensors: Mapping[str, Tensor], sizes: object = None
+    ) -> Iterator[Reply]:
         by_id = sorted(self._executor.train(jobs, tensors), key=lambda reply: reply.partition_id)
         first, second, third = by_id
         yield replace(third, tensors={name: tensor * float("nan") for name, tensor in third.tensors.items()})

@@ -124,10 +124,8 @@ def test_what_strategies_and_codecs_take_is_recorded(tmp_path: Path) -> None:
     assert found["top-k"]["strategy_bytes"] == 2 * size
     assert found["top-k"]["kept_bytes"] == size
     assert plain["bytes_up"] - found["top-k"]["bytes_up"] > 0.9 * size
-    assert {one["bytes_down"] for one in found.values()} == {
-        plain["bytes_down"],
-        found["scaffold"]["bytes_down"],
-    }
+    assert found["int8"]["bytes_down"] == plain["bytes_down"]
+    assert found["top-k"]["bytes_down"] < plain["bytes_down"]  # of most weights some places alone have moved
 
 
 class Told(Unwatched):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import random
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fed_asi.errors import UpdateError
+from fed_asi.layers.slices import Slice
 from fed_asi.strategies.aggregate import Update, check_update
 from fed_asi.strategies.base import Round
 
@@ -45,6 +47,100 @@ def test_factors_weigh_and_zero_leaves_out() -> None:
     assert torch.equal(average([one, two], REFERENCE)["a"], torch.tensor([2.0, 2.0]))
     silent = Update(2, 9, {"a": torch.tensor([9.0, 9.0])}, factors={"a": 0.0})
     assert torch.equal(average([one, two, silent], REFERENCE)["a"], torch.tensor([2.0, 2.0]))
+
+
+WHOLE = {"w": torch.arange(24.0).reshape(4, 3, 2) - 7.0, "v": torch.ones(2, 2)}
+
+
+@st.composite
+def parts(draw: st.DrawFn) -> list[Update]:
+    """Updates of whole tensors, and of parts of them along either dimension; some do not train a tensor at all."""
+    updates = []
+    for k in range(draw(st.integers(1, 5))):
+        tensors, slices, factors = {}, {}, {}
+        generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+        for name, whole in WHOLE.items():
+            how = draw(st.sampled_from(["not", "whole", "part", "part"]))
+            if how == "not":
+                continue
+            tensors[name] = torch.randn(whole.shape, generator=generator)
+            factors[name] = draw(st.sampled_from([0.0, 0.3, 1.0]))
+            if how == "part":
+                dim = draw(st.integers(0, 1))
+                index = draw(st.sets(st.integers(0, whole.shape[dim] - 1), min_size=1))
+                slices[name] = Slice(dim, torch.tensor(sorted(index)))
+                tensors[name] = slices[name].of(tensors[name])
+        updates.append(Update(k, draw(st.integers(1, 9)), tensors, factors, slices=slices))
+    return updates
+
+
+def by_hand(updates: list[Update], name: str) -> torch.Tensor:
+    """Number by number in plain Python."""
+    whole = WHOLE[name]
+    found = whole.clone()
+    for place in itertools.product(*map(range, whole.shape)):
+        total = weight = 0.0
+        for update in updates:
+            if name not in update.tensors:
+                continue
+            own = list(place)
+            if (part := update.slices.get(name)) is not None:
+                index = part.index.tolist()
+                if own[part.dim] not in index:
+                    continue
+                own[part.dim] = index.index(own[part.dim])
+            share = update.num_examples * update.factors[name]
+            total += float(update.tensors[name][tuple(own)]) * share
+            weight += share
+        if weight:
+            found[place] = total / weight
+    return found
+
+
+@settings(max_examples=80, deadline=None)
+@given(parts(), st.randoms(use_true_random=False))
+def test_parts_are_averaged_place_by_place(updates: list[Update], order: random.Random) -> None:
+    for update in updates:
+        check_update(update, WHOLE, list(update.tensors))
+    found = average(updates, WHOLE)
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, by_hand(updates, name), rtol=1e-6, atol=1e-7)
+    shuffled = list(updates)
+    order.shuffle(shuffled)
+    assert all(torch.equal(found[name], one) for name, one in average(shuffled, WHOLE).items())
+
+
+def test_a_part_of_everything_is_the_whole_to_the_bit() -> None:
+    generator = torch.Generator().manual_seed(3)
+    tensors = [torch.randn(4, 3, 2, generator=generator) for _ in range(3)]
+    everything = {"w": Slice(1, torch.arange(3))}
+    whole = [Update(k, 3 + k, {"w": tensor}) for k, tensor in enumerate(tensors)]
+    part = [Update(k, 3 + k, {"w": tensor}, slices=everything) for k, tensor in enumerate(tensors)]
+    assert torch.equal(average(whole, WHOLE)["w"], average(part, WHOLE)["w"])
+
+
+@pytest.mark.parametrize(
+    ("part", "why"),
+    [
+        (Slice(1, torch.tensor([0, 3])), "not ascending, each once, from 0 to 2"),
+        (Slice(1, torch.tensor([1, 1])), "not ascending"),
+        (Slice(1, torch.tensor([2, 0])), "not ascending"),
+        (Slice(1, torch.tensor([-1, 0])), "not ascending"),
+        (Slice(1, torch.tensor([], dtype=torch.long)), "not ascending"),
+        (Slice(3, torch.tensor([0, 1])), "along dimension 3, and it has 3"),
+        (Slice(0, torch.tensor([0, 1])), "has shape"),
+    ],
+    ids=str,
+)
+def test_parts_that_cannot_be_averaged_are_refused(part: Slice, why: str) -> None:
+    with pytest.raises(UpdateError, match=why):
+        check_update(Update(0, 1, {"w": torch.zeros(4, 2, 2)}, slices={"w": part}), WHOLE, ["w"])
+
+
+def test_a_part_without_its_tensor_is_refused() -> None:
+    update = Update(0, 1, {"w": WHOLE["w"]}, slices={"v": Slice(0, torch.tensor([0]))})
+    with pytest.raises(UpdateError, match="a part of v without its tensor"):
+        check_update(update, WHOLE, ["w"])
 
 
 @settings(max_examples=50, deadline=None)

@@ -148,7 +148,8 @@ def test_past_its_deadline_a_device_stops_before_the_next_step() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, one.tail.parameters(), strict=True))
 
 
-def test_a_trained_layer_without_a_gradient_is_an_error() -> None:
+@pytest.mark.parametrize("update", ["step", "micro-batch", "layer"])
+def test_a_trained_layer_without_a_gradient_is_an_error(update: str) -> None:
     class Skips(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -159,7 +160,7 @@ def test_a_trained_layer_without_a_gradient_is_an_error() -> None:
 
     tail = Skips().train()
     compress_(tail, Vanilla(), seed=0)
-    one = Stepper(tail, Sgd(tail.named_parameters()), micro_batch=2, budget_bytes=None)
+    one = Stepper(tail, Sgd(tail.named_parameters()), micro_batch=2, budget_bytes=None, update=update)
     with pytest.raises(UnsupportedLayerError, match="unused"):
         one.step_(torch.randn(2, 4), torch.tensor([0, 1]), 0.1)
 

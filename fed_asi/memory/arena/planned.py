@@ -12,7 +12,7 @@ from fed_asi.errors import UnsupportedLayerError
 from fed_asi.memory.arena.address import Address, address_of
 from fed_asi.memory.arena.lifetimes import Lifetime, lifetimes, saved_bytes
 from fed_asi.memory.arena.offsets import ALIGNMENT, lower_bound, offsets, top
-from fed_asi.memory.arena.step import Gradients, Loss, MakeOptimizer, record_inference, record_step
+from fed_asi.memory.arena.step import Gradients, Loss, MakeMover, MakeOptimizer, record_inference, record_step
 from fed_asi.memory.arena.trace import Trace
 from fed_asi.units import format_bytes
 
@@ -88,6 +88,7 @@ def arena(
     *,
     gradients: Gradients = "held",
     optimizer: MakeOptimizer | None = None,
+    mover: MakeMover | None = None,
     loss: Loss = F.cross_entropy,
     alignment: int = ALIGNMENT,
     of_this_batch: bool = False,
@@ -97,17 +98,18 @@ def arena(
     model: plain or compressed, in the mode it trains in. x: (b, ...) one micro-batch. y: (b,) its labels.
     gradients: "held" until the update (they are in the arena), "accumulated" over micro-batches (they are static
     memory, outside), or "applied" to the weights as soon as each is there. optimizer: makes what moves the weights,
-    such as `partial(Sgd, momentum=0.9)`; None: the update is left out. alignment: of every offset, in bytes.
-    of_this_batch: accept a step whose operations depend on the data.
+    such as `partial(Sgd, momentum=0.9)`; None: the update is left out. mover: with "applied", makes what moves
+    weights layer by layer within the backward, such as `fed_asi.training.at_once.at_once`.
+    alignment: of every offset, in bytes. of_this_batch: accept a step whose operations depend on the data.
     Trained and frozen weights, means, factors, accumulated gradients and momentum are not in the arena; the result
     counts them beside it. Plans are remembered within the process, by the model's structure and all shapes.
     Raises ConfigError where nothing is trained or the model fails on x, UnsupportedLayerError for a step that
     depends on the data.
     """
-    address = address_of(model, (x, y), gradients, optimizer, loss, alignment)
+    address = address_of(model, (x, y), gradients, optimizer, mover, loss, alignment)
 
     def planned() -> Arena:
-        trace = record_step(model, x, y, gradients=gradients, optimizer=optimizer, loss=loss)
+        trace = record_step(model, x, y, gradients=gradients, optimizer=optimizer, mover=mover, loss=loss)
         return laid_out(trace, alignment)
 
     return _checked(_remembered(address, planned), model, of_this_batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, Protocol
@@ -36,6 +37,16 @@ class Optimizer(Protocol):
 MakeOptimizer = Callable[[Named], Optimizer]
 
 
+class Mover(Protocol):
+    """What moves weights while a backward runs; `fed_asi.training.at_once.AtOnce` is one."""
+
+    def moving(self, lr: float) -> AbstractContextManager[None]:
+        """Move weights in every backward inside the block, whose forward is inside it too."""
+
+
+MakeMover = Callable[[nn.Module], Mover]
+
+
 @dataclass(frozen=True, slots=True)
 class Descent:
     """Gradient descent and nothing else."""
@@ -58,6 +69,7 @@ def record_step(
     *,
     gradients: Gradients = "held",
     optimizer: MakeOptimizer | None = None,
+    mover: MakeMover | None = None,
     loss: Loss = F.cross_entropy,
     with_values: bool = False,
 ) -> Trace:
@@ -65,13 +77,19 @@ def record_step(
 
     model: plain or compressed, in the mode it trains in. x: (b, ...), y: (b,). optimizer: makes what moves the
     weights at the step's end, or with gradients "applied" each as soon as its gradient is there; None: nothing does,
-    and with "applied" gradient descent. The step recorded is the second one, so that momentum and warm factors are
+    and with "applied" gradient descent. mover: with "applied", makes what moves weights where layers find their
+    gradients, in place of an optimizer. The step recorded is the second one, so that momentum and warm factors are
     there. with_values: keep what `replay` needs, a copy of all weights among it.
-    Raises ConfigError where nothing is trained, the model cannot take x, or x is more than a micro-batch.
+    Raises ConfigError where nothing is trained, the model cannot take x, x is more than a micro-batch, or a mover
+    comes with an optimizer or with gradients that are not applied.
     """
     _check_one_micro_batch(model, len(x))
+    if mover is not None and (gradients != "applied" or optimizer is not None):
+        raise ConfigError(
+            'a mover applies gradients itself: it goes with gradients="applied" and without an optimizer'
+        )
     model = copied(model).cpu()
-    step = _Step(model, x.detach().cpu().clone(), y.detach().cpu().clone(), gradients, optimizer, loss)
+    step = _Step(model, x.detach().cpu().clone(), y.detach().cpu().clone(), gradients, optimizer, mover, loss)
     unsized = [name for name, _, state in layers.compressed_layers(model) if _sizes_follow_data(state)]
     step.prepare()
     _attempt(step.run, model, x)
@@ -108,9 +126,11 @@ class _Step:
     y: Tensor
     gradients: Gradients
     optimizer: MakeOptimizer | None
+    mover: MakeMover | None
     loss: Loss
     named: Named = ()
     whole: Optimizer | None = None
+    within: Mover | None = None
     results: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -119,7 +139,9 @@ class _Step:
             raise ConfigError(
                 "nothing of the model is trained, so it has no training step; use tune_last_ first"
             )
-        if self.gradients == "applied":
+        if self.mover is not None:
+            self.within = self.mover(self.model)
+        elif self.gradients == "applied":
             for name, parameter in self.named:
                 one = (self.optimizer or Descent)([(name, parameter)])
                 parameter.register_post_accumulate_grad_hook(partial(_move, one))  # type: ignore[no-untyped-call]
@@ -133,10 +155,11 @@ class _Step:
 
     def run(self, recorder: Recorder | None = None) -> None:
         """Do forward, loss, backward and update."""
-        loss = self.loss(self.model(self.x), self.y)
-        if recorder is not None:
-            recorder.forward_is_over(loss)
-        torch.autograd.backward(loss)
+        with nullcontext() if self.within is None else self.within.moving(RATE):
+            loss = self.loss(self.model(self.x), self.y)
+            if recorder is not None:
+                recorder.forward_is_over(loss)
+            torch.autograd.backward(loss)
         self.results = {"loss": loss.detach()}
         if self.gradients == "accumulated" or self.whole is None:
             found = {f"gradient of {name}": p.grad for name, p in self.named if p.grad is not None}
@@ -199,8 +222,12 @@ def record_inference(model: nn.Module, x: Tensor, *, with_values: bool = False) 
 
 
 def _declare_weights(recorder: Recorder, model: nn.Module) -> None:
+    slices = layers.slices_of(model)
     for name, parameter in model.named_parameters():
-        recorder.declare(parameter, "trained" if parameter.requires_grad else "frozen", name)
+        trained = parameter.requires_grad
+        number = recorder.declare(parameter, "trained" if trained else "frozen", name)
+        if trained and name in slices:
+            recorder.trace.unmoved[number] = parameter.nbytes - slices[name].bytes_of(parameter)
     for name, buffer in model.named_buffers():
         recorder.declare(buffer, "frozen", name)
 

@@ -79,7 +79,8 @@ class Trace:
     sizes: bytes of every storage. roles, labels: of those that were there before the step, what they are and how a
     reader knows them. forward: how many operations came before the backward. held: storages that stay to the end
     though nothing reads them. reads: the layers that took a number out of what the step computed, so that with other
-    data it may go on otherwise. results: what the step gave, by name.
+    data it may go on otherwise. results: what the step gave, by name. unmoved: of trained storages of which only a
+    part moves, the bytes of the rest.
     values, found: where they were asked for, the contents of `roles` before the step, and of `results` after it.
     """
 
@@ -91,12 +92,15 @@ class Trace:
     held: set[int] = field(default_factory=set)
     reads: list[str] = field(default_factory=list)
     results: dict[str, View] = field(default_factory=dict)
+    unmoved: dict[int, int] = field(default_factory=dict)
     values: dict[int, Tensor] = field(default_factory=dict)
     found: dict[str, Tensor] = field(default_factory=dict)
 
     def bytes_of(self, *roles: Role) -> int:
-        """Return the bytes of the storages that have one of these roles."""
-        return sum(self.sizes[storage] for storage, role in self.roles.items() if role in roles)
+        """Return the bytes of the storages that have one of these roles; what does not move of a weight is frozen."""
+        found = sum(self.sizes[storage] for storage, role in self.roles.items() if role in roles)
+        rest = sum(self.unmoved.values())
+        return found - rest * ("trained" in roles) + rest * ("frozen" in roles)
 
     def comes_and_goes(self, storage: int) -> bool:
         """Return whether a storage was made by the step, or is what the step is done on: it lives in the arena."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fed_asi import layers
+from fed_asi.compression.compress import compress_
 from fed_asi.errors import ConfigError
+from fed_asi.memory.arena.proof import proved
 from fed_asi.memory.arena.step import RATE, record_inference, record_step
-from fed_asi.methods import ASI, Vanilla
+from fed_asi.methods import ASI, BiasOnly, Channels, Method, Quantized, Vanilla
+from fed_asi.training.at_once import at_once
 from fed_asi.training.sgd import Sgd
 from tails import tail_of
 
@@ -65,6 +69,45 @@ def test_applied_gradients_leave_nothing_behind() -> None:
     held = record_step(tail.model, tail.x, tail.y, with_values=True)
     names = {f"gradient of {name}" for name, p in tail.model.named_parameters() if p.requires_grad}
     assert names <= held.results.keys()
+
+
+@pytest.mark.parametrize("method", [Vanilla(), Quantized(8), ASI((1, 4, 2, 2)), BiasOnly()], ids=str)
+def test_weights_that_move_within_the_backward_are_recorded_as_they_move(method: Method) -> None:
+    tail = tail_of("tiny", method)
+    mover = partial(at_once, momentum=0.9, clip_norm=0.5)
+    trace = record_step(tail.model, tail.x, tail.y, gradients="applied", mover=mover, with_values=True)
+    net = copy.deepcopy(tail.model)
+    moving = mover(net)
+    for _ in range(2):
+        with moving.moving(RATE):
+            F.cross_entropy(net(tail.x), tail.y).backward()
+        layers.commit_factors_(net)
+    moved = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    assert {*moved, "loss"} == trace.found.keys()
+    assert all(torch.equal(trace.found[name], p) for name, p in moved.items())
+    assert trace.bytes_of("optimizer") == trained_bytes(tail.model)
+    assert trace.bytes_of("gradient") == 0
+    assert trace.reads == []
+    assert proved(trace).equal
+
+
+def test_of_a_weight_of_which_some_channels_move_the_rest_is_read_only() -> None:
+    tail = tail_of("tiny", None)
+    names = [name for name, module in tail.model.named_modules() if isinstance(module, nn.Linear)]
+    energies = {name: torch.ones(tail.model.get_submodule(name).in_features) for name in names}
+    compress_(tail.model, {name: Channels(3) for name in names}, energies=energies)
+    trace = record_step(tail.model, tail.x, tail.y, gradients="applied", mover=at_once)
+    assert trace.bytes_of("trained") == 4 * (10 * 3 + 10)
+    weights = sum(t.nbytes for t in (*tail.model.parameters(), *tail.model.buffers()))
+    assert trace.bytes_of("frozen") == weights - trace.bytes_of("trained")
+    assert trace.bytes_of("trained", "frozen") == weights
+
+
+@pytest.mark.parametrize("settings", [{"gradients": "held"}, {"gradients": "applied", "optimizer": SGD}])
+def test_a_mover_that_could_not_move_is_refused(settings: dict[str, Any]) -> None:
+    tail = tail_of("tiny", Vanilla())
+    with pytest.raises(ConfigError, match='it goes with gradients="applied" and without an optimizer'):
+        record_step(tail.model, tail.x, tail.y, mover=at_once, **settings)
 
 
 def test_the_global_random_state_stays() -> None:

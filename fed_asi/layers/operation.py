@@ -1,0 +1,132 @@
+"""A layer's linear map and its gradients; every kind of layer with a weight has one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from fed_asi.layers.base import LayerState
+from fed_asi.layers.gradient import WeightGradient
+from fed_asi.layers.slices import PartGradient, Slice
+from fed_asi.methods import Method
+from fed_asi.methods.forms import Kept, SomeChannels
+
+AT_ONCE = 1 << 14  # elements of a product of two weights
+
+
+class Operation(ABC):
+    """A layer's linear map of x: (N, C, *S) to z: (N, C', *S'), and its gradients."""
+
+    channel_dim: ClassVar[int] = 1
+
+    @abstractmethod
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return z."""
+
+    @abstractmethod
+    def input_gradient(self, g: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
+        """Return dX: `shape` for g = dz."""
+
+    @abstractmethod
+    def weight_gradient(self, kept: Kept, g: Tensor, weight: Tensor) -> Tensor:
+        """Return dW of the input that `kept` stands for, in weight's shape."""
+
+    def gradient(self, kept: Kept, g: Tensor, weight: Tensor, *, thin: bool, own: bool) -> WeightGradient:
+        """Return the same dW. thin: as a product of two matrices wherever it is one; else where that is quicker.
+
+        own: nobody else reads g.
+        """
+        del thin, own  # of a map that knows no such product
+        return WholeGradient(self, self.weight_gradient(kept, g, weight))
+
+    def of_channels(self, channels: Tensor) -> Operation:
+        """Return the map of these input channels alone; of a depthwise one, to the outputs that they lead to."""
+        del channels  # of a map that is the same for any number of them
+        return self
+
+    def part_gradient(
+        self, kept: SomeChannels, g: Tensor, weight: Tensor, part: Slice, *, thin: bool, own: bool
+    ) -> PartGradient:
+        """Return dW of the channels kept. part: where in the weight they are; thin, own: as for `gradient`."""
+        inner = self.of_channels(kept.channels)
+        if part.dim == 0:
+            g, own = g.index_select(self.channel_dim, part.index), True
+        shape = weight.new_empty(1).expand(part.shape_of(weight))
+        found = inner.gradient(kept.part(), g, shape, thin=thin, own=own)
+        return PartGradient(found, part, kept.channels, weight)
+
+    @abstractmethod
+    def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
+        """Return the weight with every output channel multiplied by scale: (C',)."""
+
+    @abstractmethod
+    def scale_outputs_(self, weight: Tensor, scale: Tensor) -> None:
+        """Multiply every output channel of the weight by scale: (C',), in place."""
+
+    @abstractmethod
+    def row_products(self, gradient: Tensor, weight: Tensor) -> Tensor:
+        """Return <gradient, weight> for each output channel: (C',), without a product as large as they are."""
+
+    @abstractmethod
+    def respond(self, weight: Tensor, mean: Tensor) -> Tensor:
+        """Return what the weight gives for an input that is mean: (C,) everywhere: (C',)."""
+
+    def keep(self, x: Tensor, method: Method, state: LayerState) -> Kept:
+        """Return x in the form `method` keeps."""
+        return method.keep(x, state)
+
+
+@dataclass(slots=True)
+class WholeGradient(WeightGradient):
+    """dW as one tensor of the weight's shape."""
+
+    operation: Operation
+    dw: Tensor
+
+    def products(self, weight: Tensor) -> Tensor:
+        """See WeightGradient."""
+        return self.operation.row_products(self.dw, weight)
+
+    def scale_(self, scale: Tensor) -> None:
+        """See WeightGradient."""
+        self.operation.scale_outputs_(self.dw, scale)
+
+    def multiply_(self, factor: Tensor) -> None:
+        """See WeightGradient."""
+        self.dw.mul_(factor)
+
+    def respond(self, mean: Tensor) -> Tensor:
+        """See WeightGradient."""
+        return self.operation.respond(self.dw, mean)
+
+    def squared_norm(self) -> Tensor:
+        """See WeightGradient."""
+        return cast(Tensor, torch.linalg.vector_norm(self.dw)).square()
+
+    def add_to_(self, target: Tensor, factor: float) -> None:
+        """See WeightGradient."""
+        target.add_(self.dw, alpha=factor)
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """See WeightGradient."""
+        yield slice(0, len(self.dw)), self.dw
+
+    def whole(self) -> Tensor:
+        """See WeightGradient."""
+        return self.dw
+
+
+def row_dots(left: Tensor, right: Tensor) -> Tensor:
+    """Return <left[i], right[i]> for each i: (rows,), of tensors of one shape, some rows at a time.
+
+    So the product takes little memory beside them, and has the bits of one of all rows.
+    """
+    rows = max(1, AT_ONCE // max(1, right[:1].numel()))
+    every = zip(torch.split(left, rows), torch.split(right, rows), strict=True)
+    found = [(one * other).flatten(1).sum(1) for one, other in every]
+    return found[0] if len(found) == 1 else torch.cat(found)

@@ -1,0 +1,183 @@
+"""Weights that move inside the backward pass: a layer's gradient is applied as soon as it is there, and goes.
+
+Nothing is held beyond one layer. Where dW is a product of two thin matrices, it goes into the weight without ever
+being whole. dX of a layer is computed with the weights from before its update, so every gradient of a micro-batch is
+that of the same weights. What differs from one step of all layers is the clipping: by layer, not over all of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from fed_asi.layers.base import compressed_layers, slices_of, state_of
+from fed_asi.layers.compressed import weight_kind_of
+from fed_asi.layers.gradient import Part, WeightGradient
+from fed_asi.training.sgd import Sgd
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Parameters that move together: those of a layer and of the batch norm that is computed with it.
+
+    thin: the weight whose gradient need not be whole, if there is one.
+    """
+
+    parameters: tuple[nn.Parameter, ...]
+    thin: nn.Parameter | None = None
+
+
+class AtOnce:
+    """Moves the trained parameters of a network, layer by layer, while its backward runs; a Sink of its layers.
+
+    optimizer: gives parameters, momentum, weight decay and clipping, which is by layer here.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Sgd) -> None:
+        self._model, self._optimizer = model, optimizer
+        self._names = {id(p): name for name, p in optimizer.parameters}
+        self._groups = list(_groups(model, self._names))
+        self._group_of = {id(p): group for group in self._groups for p in group.parameters}
+        owners = [id(p) for _, p in model.named_parameters(remove_duplicate=False)]
+        self._shared = {one for one, count in Counter(owners).items() if count > 1}
+        self._seen: Counter[int] = Counter()
+        self._lr = 0.0
+        self.moved: set[int] = set()
+
+    @property
+    def largest_bytes(self) -> int:
+        """Bytes of the gradients of the largest layer that are whole at one time, as the newest forward has it."""
+        return max(map(self._gradient_bytes, self._groups), default=0)
+
+    @contextmanager
+    def moving(self, lr: float) -> Iterator[None]:
+        """Move weights at this rate in every backward inside the block, whose forward is inside it too."""
+        self._lr = lr
+        self._seen.clear()
+        states = [state for _, _, state in compressed_layers(self._model)]
+        handles = [_hook(p, self._gathered) for _, p in self._optimizer.parameters]
+        try:
+            for state in states:
+                state.sink = self
+            yield
+        finally:
+            for state in states:
+                state.sink = None
+            for handle in handles:
+                handle.remove()
+
+    def see(self, parameters: Sequence[Tensor]) -> None:
+        """See Sink."""
+        self._seen.update(map(id, parameters))
+
+    def takes(self, parameters: Sequence[Tensor]) -> bool:
+        """Return whether these are parameters of the model, used once: any other use still needs them as they are."""
+        return all(id(p) in self._names for p in parameters) and self._single(parameters)
+
+    def take_(self, parts: Sequence[Part]) -> None:
+        """Move the parameters of one layer."""
+        with torch.no_grad():
+            self._optimizer.clip_([gradient for _, gradient in parts])
+            for parameter, gradient in parts:
+                name = self._names[id(parameter)]
+                self._optimizer.move_(name, parameter, gradient, self._lr)
+                self.moved.add(id(parameter))
+
+    def _gradient_bytes(self, group: Group) -> int:
+        thin = group.thin if self._single(group.parameters) else None
+        whole = [p for p in group.parameters if p is not thin]
+        return sum(self._optimizer.trained_bytes(self._names[id(p)], p) for p in whole)
+
+    def _single(self, parameters: Sequence[Tensor]) -> bool:
+        return all(self._seen[id(p)] <= 1 and id(p) not in self._shared for p in parameters)
+
+    def _gathered(self, parameter: Tensor) -> None:
+        """Move a layer whose gradients autograd has gathered, once all of them are there."""
+        parts = [(p, p.grad) for p in self._group_of[id(parameter)].parameters]
+        if all(gradient is not None for _, gradient in parts):
+            self.take_([(p, gradient) for p, gradient in parts if gradient is not None])
+            for p, _ in parts:
+                p.grad = None
+
+
+def at_once(model: nn.Module, **settings: Any) -> AtOnce:
+    """Return what moves a network's trained parameters within its backward; settings: as of `Sgd`.
+
+    `fed_asi.arena(..., gradients="applied", mover=at_once)` plans the memory of that.
+    """
+    return AtOnce(model, Sgd(model.named_parameters(), slices=slices_of(model), **settings))
+
+
+class Parts:
+    """Holds the gradients of weights of which only a part trains, in the part's size; a Sink of their layers.
+
+    found: ids of the parameters that have had a gradient here.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Sgd) -> None:
+        self._optimizer = optimizer
+        self._names = {id(p): name for name, p in optimizer.parameters if name in optimizer.slices}
+        self._states = [state for _, _, state in compressed_layers(model) if state.slice is not None]
+        self.found: set[int] = set()
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Take these gradients in every backward inside the block, but for layers that have a sink already."""
+        free = [state for state in self._states if state.sink is None]
+        try:
+            for state in free:
+                state.sink = self
+            yield
+        finally:
+            for state in free:
+                state.sink = None
+
+    def see(self, parameters: Sequence[Tensor]) -> None:
+        """See Sink."""
+
+    def takes(self, parameters: Sequence[Tensor]) -> bool:
+        """Return whether one of them is a parameter of which a part trains; a copy of it is autograd's."""
+        return any(id(p) in self._names for p in parameters)
+
+    def take_(self, parts: Sequence[Part]) -> None:
+        """Add the gradients to those that are there."""
+        with torch.no_grad():
+            for parameter, gradient in parts:
+                self.found.add(id(parameter))
+                if isinstance(gradient, WeightGradient):
+                    self._optimizer.hold_(self._names[id(parameter)], gradient, parameter)
+                else:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+
+
+def _groups(model: nn.Module, names: dict[int, str]) -> Iterator[Group]:
+    """Yield the trained parameters in groups; a parameter of two modules is in the first one's."""
+    taken: set[int] = set()
+    for module in model.modules():
+        state = state_of(module)
+        owners = (module, *(state.fused if state is not None else ()))
+        every = [p for owner in owners for p in owner._parameters.values() if p is not None]
+        found = [p for p in every if id(p) in names and id(p) not in taken]
+        taken.update(map(id, found))
+        if found:
+            yield Group(tuple(found), _thin_weight(module, found))
+
+
+def _thin_weight(module: nn.Module, trained: Sequence[nn.Parameter]) -> nn.Parameter | None:
+    """Return the layer's weight, where it is trained and its gradient comes as a product of thin matrices."""
+    state, kind, weight = state_of(module), weight_kind_of(module), module._parameters.get("weight")
+    if state is None or kind is None or weight is None or all(weight is not p for p in trained):
+        return None
+    return weight if kind.thin_gradient(module, state.method) else None
+
+
+def _hook(parameter: Tensor, gathered: Callable[[Tensor], None]) -> RemovableHandle:
+    handle = parameter.register_post_accumulate_grad_hook(gathered)  # type: ignore[no-untyped-call]
+    return cast(RemovableHandle, handle)

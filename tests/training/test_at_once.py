@@ -1,0 +1,240 @@
+"""Weights that move inside the backward, against a step of all of them by plain PyTorch in float64."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from fed_asi.compression.compress import compress_
+from fed_asi.errors import OverBudgetError
+from fed_asi.methods import ASI, BiasOnly, Method, Quantized, Vanilla
+from fed_asi.training.sgd import Sgd
+from fed_asi.training.steps import Stepper, training_mode_
+
+
+class Net(nn.Module):
+    """A 1x1, a depthwise and a dense convolution, fused, with a residual; a norm by itself; a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expand, self.norm1 = nn.Conv2d(4, 40, 1, bias=False), nn.BatchNorm2d(40)
+        self.depth, self.norm2 = nn.Conv2d(40, 40, 3, padding=1, groups=40), nn.BatchNorm2d(40)
+        self.dense, self.act = nn.Conv2d(40, 4, 3, padding=1), nn.ReLU6()
+        self.alone, self.head = nn.BatchNorm2d(4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act(self.norm2(self.depth(self.act(self.norm1(self.expand(x))))))
+        return self.head(self.alone(x + self.dense(y)).mean([2, 3]))
+
+
+def network(net: nn.Module | None = None) -> nn.Module:
+    torch.manual_seed(0)
+    net = (net or Net()).double()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2.0)
+            module.weight.data.normal_()
+    return net.eval()
+
+
+def batch(count: int = 6) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(count, 4, 5, 5, generator=generator).double(), torch.arange(count) % 3
+
+
+def stepper(net: nn.Module, method: Method, micro_batch: int = 6, **options: object) -> Stepper:
+    tail = copy.deepcopy(net).train()
+    sgd = {key: options.pop(key) for key in ("momentum", "weight_decay", "clip_norm") if key in options}
+    compress_(tail, method, seed=0)
+    training_mode_(tail)
+    optimizer = Sgd(tail.named_parameters(), **sgd)
+    options = {"budget_bytes": None, "side_by_side": False, **options}
+    return Stepper(tail, optimizer, micro_batch=micro_batch, **options)
+
+
+class InFloat64(nn.Module):
+    """The stepper feeds float32; the oracle is in float64."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.double())
+
+
+def same(left: nn.Module, right: nn.Module) -> None:
+    for (name, ours), theirs in zip(left.named_parameters(), right.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12, msg=name)
+
+
+METHODS = [Vanilla(), Quantized(8), ASI((2, 3, 3, 3), warm=False)]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+def test_without_clipping_it_is_a_step_of_all_layers(
+    method: Method, momentum: float, weight_decay: float
+) -> None:
+    sgd = {"momentum": momentum, "weight_decay": weight_decay}
+    net = network(InFloat64(Net()))
+    at_once, step = (stepper(net, method, update=update, **sgd) for update in ("layer", "step"))
+    x, y = batch()
+    for _ in range(3):
+        assert at_once.step_(x, y, 0.1) == pytest.approx(step.step_(x, y, 0.1), rel=1e-6)
+        same(at_once.tail, step.tail)
+    assert at_once.optimizer.state_bytes == step.optimizer.state_bytes
+    assert all(p.grad is None for p in at_once.tail.parameters())
+
+
+def test_each_micro_batch_moves_the_weights() -> None:
+    net = network(InFloat64(Net()))
+    at_once, after = (stepper(net, Vanilla(), 4, update=update) for update in ("layer", "micro-batch"))
+    for _ in range(2):
+        at_once.step_(*batch(), 0.1)
+        after.step_(*batch(), 0.1)
+    same(at_once.tail, after.tail)
+
+
+def by_layer(net: nn.Module, groups: list[list[nn.Parameter]], limit: float, lr: float) -> None:
+    for group in groups:
+        norm = torch.stack([p.grad.square().sum() for p in group]).sum().sqrt()
+        for p in group:
+            p.data -= lr * min(1.0, limit / (float(norm) + 1e-6)) * p.grad
+    net.zero_grad()
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_gradients_are_clipped_by_layer(method: Method) -> None:
+    """A layer's weight and bias, with its batch norm's where that is computed with it."""
+    ours = stepper(network(InFloat64(Net())), method, update="layer", clip_norm=0.05)
+    plain = stepper(network(InFloat64(Net())), method, update="step")
+    net = plain.tail.net
+    layers = [[net.expand, net.norm1], [net.depth, net.norm2], [net.dense], [net.alone], [net.head]]
+    for _ in range(2):
+        plain.accumulate(*batch(), side_by_side=False)
+        groups = [[p for layer in group for p in layer.parameters()] for group in layers]
+        by_layer(net, groups, 0.05, 0.1)
+        ours.step_(*batch(), 0.1)
+        same(ours.tail, plain.tail)
+
+
+def test_the_last_biases_and_nothing_of_the_weights() -> None:
+    net = network(InFloat64(Net()))
+    at_once, step = (stepper(net, BiasOnly(), update=update) for update in ("layer", "step"))
+    for one in (at_once, step):
+        one.step_(*batch(), 0.1)
+    same(at_once.tail, step.tail)
+
+
+class Twice(nn.Module):
+    """One layer used twice, another with the first one's weight, and a plain one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.twice, self.tied, self.once = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+        self.other, self.head = nn.Conv2d(4, 4, 1), nn.Linear(4, 3)
+        self.tied.weight = self.other.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.twice(torch.tanh(self.twice(x)))
+        return self.head(self.tied(torch.tanh(self.other(self.once(y)))).mean([2, 3]))
+
+
+def test_what_is_used_more_than_once_moves_when_all_of_its_gradient_is_there() -> None:
+    net = network(InFloat64(Twice()))
+    at_once, step = (stepper(net, Vanilla(), update=update) for update in ("layer", "step"))
+    for _ in range(2):
+        at_once.step_(*batch(), 0.1)
+        step.step_(*batch(), 0.1)
+        same(at_once.tail, step.tail)
+    whole = 8 * (16 + 4)  # of a convolution used twice, whose gradient is whole
+    assert at_once.accumulator_bytes == whole
+
+
+class Largest(TorchDispatchMode):
+    """The largest floating tensor that any operation makes, in elements."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        before = {t.untyped_storage()._cdata for t in tree_leaves([args, kwargs]) if isinstance(t, Tensor)}
+        out = func(*args, **(kwargs or {}))
+        for t in tree_leaves(out):
+            if isinstance(t, Tensor) and t.untyped_storage()._cdata not in before:
+                self.numel = max(self.numel, t.untyped_storage().nbytes() // 4)
+        return out
+
+
+class Wide(nn.Module):
+    """Weights far larger than anything else in the step."""
+
+    def __init__(self, kernel: int) -> None:
+        super().__init__()
+        self.conv, self.norm, self.act = (
+            nn.Conv2d(128, 160, kernel, padding=kernel // 2),
+            nn.BatchNorm2d(160),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(160, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.act(self.norm(self.conv(x))).mean([2, 3]))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "method"),
+    [(1, Vanilla()), (1, Quantized(8)), (1, ASI((1, 4, 2, 2))), (3, ASI((1, 4, 2, 2), warm=False))],
+    ids=str,
+)
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_a_thin_gradient_is_never_whole(kernel: int, method: Method, clip_norm: float | None) -> None:
+    net = network(Wide(kernel)).float()
+    one = stepper(net, {"conv": method, "head": Vanilla()}, 1, update="layer", clip_norm=clip_norm)
+    x = torch.randn(2, 128, 2, 2)
+    weight = one.tail.conv.weight
+    one.step_(x, torch.tensor([0, 1]), 0.01)
+    moving = one._at_once.moving(0.1)  # the forward's own tensors are not at issue
+    with moving:
+        loss = F.cross_entropy(one.tail(x[:1].clone()), torch.tensor([0]))
+        before = weight.detach().clone()
+        with Largest() as largest:
+            loss.backward()
+    assert not torch.equal(weight, before)
+    assert largest.numel <= weight.numel() // 3
+    assert one.accumulator_bytes == 3 * 4 * 160  # bias, gamma and beta of the convolution
+
+
+def test_a_gradient_that_is_whole_is_counted() -> None:
+    one = stepper(network(InFloat64(Net())), Vanilla(), update="layer")
+    net = one.tail.net
+    assert one.accumulator_bytes == net.dense.weight.nbytes + net.dense.bias.nbytes
+    one.step_(*batch(), 0.0)
+    needed = one.largest.saved_bytes + one.accumulator_bytes
+    assert one.accumulator_bytes == net.dense.weight.nbytes + net.dense.bias.nbytes
+    training = {"update": "layer", "covers": "training"}
+    stepper(network(InFloat64(Net())), Vanilla(), **training, budget_bytes=needed).step_(*batch(), 0.1)
+    tight = stepper(network(InFloat64(Net())), Vanilla(), **training, budget_bytes=needed - 1)
+    before = copy.deepcopy(tight.tail)
+    with pytest.raises(OverBudgetError):
+        tight.step_(*batch(), 0.1)
+    same(tight.tail, before)
+
+
+def test_outside_of_its_steps_the_network_has_plain_gradients() -> None:
+    one = stepper(network(InFloat64(Net())), Vanilla(), update="layer")
+    one.step_(*batch(), 0.1)
+    before = copy.deepcopy(one.tail)
+    one.accumulate(*batch(), side_by_side=False)
+    same(one.tail, before)
+    assert all(p.grad is not None for p in one.tail.parameters())
