@@ -46,14 +46,14 @@ def weights_dir() -> Path:
 def own_names() -> Iterator[None]:
     """Whatever a test registers, by any of the registries, is forgotten after it."""
     from fed_asi.data import shards, sources
-    from fed_asi.fleets import over_budget
+    from fed_asi.fleets import hardware, over_budget
     from fed_asi.layers import base as kinds
     from fed_asi.methods import base, family, recipe
     from fed_asi.models import registry
 
     registries: list[dict[Any, Any]] = [
         base.KINDS, family._NAMED, recipe._RECIPES, kinds._KINDS, registry._NETWORKS, sources._SOURCES,
-        shards._SCHEMES, over_budget._POLICIES,
+        shards._SCHEMES, over_budget._POLICIES, hardware._REGISTERED,
     ]  # fmt: skip
     before = [dict(one) for one in registries]
     yield

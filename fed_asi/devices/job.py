@@ -17,7 +17,7 @@ class Job:
 
     resources: what it has in that round. factors_round: start from the warm factors this device kept after
     that round; 0: it kept none. check: hold the first side-by-side step against one micro-batch after another.
-    phase: "train", or a pass of the federated calibration.
+    phase: "train", or a pass of the federated calibration. steps: optimizer steps, fewer than all; None: all.
     """
 
     round: int
@@ -28,10 +28,14 @@ class Job:
     check: bool = False
     deadline_seconds: float = float("inf")
     phase: str = "train"
+    steps: int | None = None
 
     def to_json(self) -> str:
         """Return the job as JSON with its version."""
-        return json.dumps({"version": JOB_VERSION, **asdict(self)}, separators=(",", ":"))
+        content = {"version": JOB_VERSION, **asdict(self)}
+        if self.steps is None:  # all of them, which is what a device does that never heard of this
+            del content["steps"]
+        return json.dumps(content, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Job:

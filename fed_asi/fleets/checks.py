@@ -10,6 +10,7 @@ from fed_asi.data import sources
 from fed_asi.errors import ConfigError, nearest
 from fed_asi.fleets import over_budget, resources, sharding
 from fed_asi.fleets.config import DeviceConfig, GroupConfig, MethodConfig, RunConfig
+from fed_asi.fleets.device_checks import devices_known
 from fed_asi.fleets.problems import unknown_value
 from fed_asi.machine import cpus_here
 from fed_asi.methods import ASI, recipe_names, recipe_of
@@ -35,6 +36,7 @@ def check(config: RunConfig, broken: Collection[str] = (), cpus: int | None = No
         _method,
         _data,
         _known,
+        devices_known,
         _cpus,
     )
     return [problem for one in checks for problem in one(config, broken, available)]

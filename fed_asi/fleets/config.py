@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
 
 from fed_asi.errors import ConfigError
+from fed_asi.fleets.device_keys import DeviceKeys
 from fed_asi.fleets.resources import ResourceKeys
 from fed_asi.fleets.section import MOST_RATE, Bytes, Count, PartitionId, Rate, Section, Whole
 from fed_asi.fleets.sharding import ShardingConfig
@@ -166,7 +167,7 @@ class _Named(Section):  # a base of its own, so that settings are printed with t
     count: Count
 
 
-class GroupConfig(ResourceKeys, _Named):
+class GroupConfig(DeviceKeys, ResourceKeys, _Named):
     """Devices alike: their name, how many, and what each has."""
 
     batch_size: Count = 32
@@ -176,7 +177,7 @@ class _Numbered(Section):  # the same
     partition_id: PartitionId
 
 
-class DeviceConfig(ResourceKeys, _Numbered):
+class DeviceConfig(DeviceKeys, ResourceKeys, _Numbered):
     """One device told apart from its group; what is not given is its group's."""
 
 

@@ -45,6 +45,7 @@ class DeviceRecord:
     batch_size: int
     micro_batch: int | None
     num_examples: int  # of its shard
+    device_name: str | None = None  # its preset, where it has one
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,9 @@ class RoundRecord:
     bytes_up: int = 0  # devices to server
     bytes_down: int = 0
     weights_sha256: str | None = None
+    sim_start_seconds: float | None = None  # on the run's clock, which starts at 0; None: no device has one
+    sim_end_seconds: float | None = None
+    energy_joules: float | None = None  # of all devices that say what they draw
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,18 @@ class DeviceRoundRecord:
     weight_bytes: int | None = None
     transient_bytes: int | None = None
     factors_bytes: int | None = None  # warm factors it keeps for its next round; 0: none
+    download_seconds: float | None = None  # simulated, as are all that follow; None: a device without a clock
+    trunk_seconds: float | None = None  # of the frozen trunk, each image once an epoch
+    step_seconds: float | None = None
+    judging_seconds: float | None = None  # of the images held back, before and after
+    upload_seconds: float | None = None
+    sim_seconds: float | None = None  # all of these
+    download_joules: float | None = None
+    trunk_joules: float | None = None
+    step_joules: float | None = None
+    judging_joules: float | None = None
+    upload_joules: float | None = None
+    energy_joules: float | None = None  # all of these
 
 
 TIMES = frozenset({"host_seconds", "created_at", "ended_at"})  # the only columns a repeated run may change

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from fed_asi.rounds.cohort import sample_cohort
 from fed_asi.rounds.executor import Executor, one_reply_a_job
 from fed_asi.rounds.job_order import Costs, in_order
 from fed_asi.rounds.resuming import Resuming, kept_factors
+from fed_asi.rounds.timing import Timing
 from fed_asi.training.evaluation import evaluate, load_tensors_
 from fed_asi.training.sgd import learning_rate
 from fed_asi.workplace.address import run_fingerprint
@@ -58,6 +60,8 @@ class Rounds:
         self._costs = Costs()
         self._checkpoints, self._states = store.folder / "checkpoints", states
         self._fingerprint = run_fingerprint(self.config)
+        self._timing = Timing.of(place, self.fleet)
+        self._now = 0.0  # on the run's clock, in simulated seconds
 
     def run(self) -> dict[str, Tensor]:
         """Return the last round's tensors. Raises RunError where the disk fails; what is recorded stays."""
@@ -69,10 +73,12 @@ class Rounds:
     def _start(self) -> tuple[int, dict[str, Tensor]]:
         if not self.store.rounds():
             tensors = {name: tensor.clone() for name, tensor in self.place.reference.items()}
-            self._finish_round(RoundRecord(0, 0, 0, None, None), [], tensors, time.perf_counter())
+            begun = self._clocked(RoundRecord(0, 0, 0, None, None), [])
+            self._finish_round(begun, [], tensors, time.perf_counter())
             return 0, tensors
         state = Resuming(self.place, self.store, self._checkpoints, self._states).last_whole()
         self._factors_round |= state.factors_round
+        self._now = max((record.sim_end_seconds or 0.0 for record in self.store.rounds()), default=0.0)
         return state.round, state.tensors
 
     def _round(self, round: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -86,8 +92,9 @@ class Rounds:
         ordered = in_order(jobs, self._cost, self.executor.parallel or 1)
         note = partial(self._note, round)
         for reply in one_reply_a_job(self.executor.train(ordered, tensors), ordered, note):
-            record, update = self._judge(round, reply)
-            self._learn_cost(job_of[reply.partition_id], record)
+            job = job_of[reply.partition_id]
+            record, update = self._judge(job, reply)
+            self._learn_cost(job, record)
             records.append(record)
             notes[reply.partition_id] = reply.notes
             updates.extend([update] if update is not None else [])
@@ -99,6 +106,7 @@ class Rounds:
             for text in notes[partition_id]:
                 self.store.note(text)
         summary = RoundRecord(round, len(jobs), len(updates), None, None, lr=jobs[0].lr)
+        summary = self._clocked(summary, records)
         self._finish_round(summary, records, new, started)
         self._factors_round |= {r.partition_id: kept_factors(r) for r in records if r.outcome == "trained"}
         return new
@@ -146,9 +154,18 @@ class Rounds:
         if lost and self._states is not None:
             raise RunError(f"{lost[0]}; so the round is not recorded")
 
-    def _judge(self, round: int, reply: Reply) -> tuple[DeviceRoundRecord, Update | None]:
+    def _clocked(self, summary: RoundRecord, records: Sequence[DeviceRoundRecord]) -> RoundRecord:
+        """Return a round's record with its place on the run's clock, which moves on to the last reply."""
+        if self._timing is None:
+            return summary
+        start, joules = self._now, [r.energy_joules for r in records if r.energy_joules is not None]
+        self._now = max((start + (record.sim_seconds or 0.0) for record in records), default=start)
+        energy = sum(joules) if joules else None
+        return replace(summary, sim_start_seconds=start, sim_end_seconds=self._now, energy_joules=energy)
+
+    def _judge(self, job: Job, reply: Reply) -> tuple[DeviceRoundRecord, Update | None]:
         """Return the device's record, and its update unless there is none or it must not be averaged."""
-        stats = of_one_round(self.fleet[reply.partition_id].resources_at(round)) | reply.stats
+        stats = of_one_round(job.resources) | reply.stats
         update = None
         if stats["outcome"] == "trained":
             update = Update(
@@ -158,13 +175,15 @@ class Rounds:
                 check_update(update, self.place.reference, reply.trained)
             except UpdateError as error:
                 update, stats["outcome"], stats["cause"] = None, "rejected", readable(str(error))
+        spent = None if self._timing is None else self._timing.after(job, stats)
         record = DeviceRoundRecord(
-            round=round,
+            round=job.round,
             partition_id=reply.partition_id,
             host_seconds=reply.host_seconds,
             bytes_up=reply.bytes_up,
             bytes_down=reply.bytes_down,
             **stats,
+            **({} if spent is None else spent.columns()),
         )
         return record, update
 
@@ -191,14 +210,11 @@ class Rounds:
             place.tail, place.test_features, place.test_labels, place.num_classes, workers=cpus_here()
         )
         checkpoints.save(self._checkpoints, Checkpoint(summary.round, self._fingerprint, tensors))
-        record = RoundRecord(
-            round=summary.round,
-            asked=summary.asked,
-            trained=summary.trained,
+        record = replace(
+            summary,
             loss=found.loss,
             accuracy=found.accuracy,
             worst_class_accuracy=found.worst_class_accuracy,
-            lr=summary.lr,
             host_seconds=time.perf_counter() - started,
             bytes_up=sum(one.bytes_up or 0 for one in records),
             bytes_down=sum(one.bytes_down or 0 for one in records),

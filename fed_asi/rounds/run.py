@@ -62,6 +62,7 @@ def conduct(
             partition_id=d.partition_id,
             group_name=d.group,
             num_examples=len(place.shards[d.partition_id]),
+            device_name=None if d.hardware is None else d.hardware.name or None,
             **asdict(d.resources),
         )
         for d in devices
