@@ -2,23 +2,69 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 
 from fed_asi.errors import ConfigError
-from fed_asi.fleets.config import RunConfig
-from fed_asi.fleets.device_keys import HardwareConfig
+from fed_asi.fleets import fleet
+from fed_asi.fleets.config import DeviceConfig, GroupConfig, RunConfig
+from fed_asi.fleets.device_keys import HardwareConfig, PresenceConfig
 from fed_asi.fleets.device_tables import read_table
 from fed_asi.fleets.drawing import base_of
 from fed_asi.fleets.hardware import CLOCK
+from fed_asi.fleets.presence import Attendance
+from fed_asi.fleets.traces import read_traces
 
 
-def devices_known(config: RunConfig, _broken: Collection[str], _cpus: int) -> Iterator[str]:
-    """Yield presets and tables that are not there, and devices that say a part of what a clock needs."""
-    owners = [(f"groups[{i}]", one) for i, one in enumerate(config.groups)]
-    owners += [(f"devices[{i}]", one) for i, one in enumerate(config.devices)]  # type: ignore[misc]
-    for where, owner in owners:
-        if owner.device is not None:
-            yield from (f"{where}.device{problem}" for problem in _problems(owner.device))
+def devices_known(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
+    """Yield what is wrong with devices: presets, tables, traces; then a fleet whose clock stands or that is empty."""
+    problems = [f"{where}.{one}" for where, owner in _owners(config) for one in _of_owner(owner)]
+    yield from problems
+    if not problems and not any(place.startswith(("groups", "devices", "budgets")) for place in broken):
+        yield from _together(config)
+
+
+def _owners(config: RunConfig) -> Iterator[tuple[str, GroupConfig | DeviceConfig]]:
+    yield from ((f"groups[{i}]", group) for i, group in enumerate(config.groups))
+    yield from ((f"devices[{i}]", device) for i, device in enumerate(config.devices))
+
+
+def _of_owner(owner: GroupConfig | DeviceConfig) -> Iterator[str]:
+    if owner.device is not None:
+        yield from (f"device{problem}" for problem in _problems(owner.device))
+    if owner.presence is not None:
+        yield from (f"presence.{problem}" for problem in _presence(owner.presence))
+
+
+def _presence(presence: PresenceConfig) -> Iterator[str]:
+    if presence.kind == "trace" and presence.trace is None:
+        yield 'trace: missing; kind = "trace" reads its intervals from a file'
+    elif presence.kind != "trace" and presence.trace is not None:
+        yield f'trace: of kind = "trace"; it is "{presence.kind}"'
+    elif presence.trace is not None:
+        try:
+            read_traces(presence.trace)
+        except ConfigError as error:
+            yield from (f"trace: {problem}" for problem in error.problems)
+    if presence.kind == "daily" and presence.from_hour == presence.until_hour:
+        yield f"until_hour: {presence.until_hour:g}, when it comes too, so it is never there; all day is 0 to 24"
+
+
+def _together(config: RunConfig) -> Iterator[str]:
+    """Yield what only the whole fleet shows."""
+    told = [
+        one for _, owner in _owners(config) if (one := owner.presence) is not None and one.kind != "always"
+    ]
+    if not told:
+        return
+    try:
+        devices = fleet.build(config)
+    except ConfigError:  # said elsewhere
+        return
+    if not any(device.hardware is not None and device.hardware.has_clock for device in devices):
+        yield "presence: the run's clock stands still, as no device has one; give them a device, such as a preset"
+    elif Attendance((device.presence for device in devices), config.seed).first(0.0) == math.inf:
+        yield "presence: nobody is ever there; every device drew a row of its trace without intervals"
 
 
 def _problems(device: HardwareConfig) -> Iterator[str]:

@@ -28,11 +28,10 @@ from fed_asi.results.store import RunStore
 from fed_asi.rounds import checkpoints
 from fed_asi.rounds.aggregate import Update, average, check_update
 from fed_asi.rounds.checkpoints import Checkpoint, weights_digest
-from fed_asi.rounds.cohort import sample_cohort
 from fed_asi.rounds.executor import Executor, one_reply_a_job
 from fed_asi.rounds.job_order import Costs, in_order
 from fed_asi.rounds.resuming import Resuming, kept_factors
-from fed_asi.rounds.timing import Timing
+from fed_asi.rounds.round_clock import RoundClock
 from fed_asi.training.evaluation import evaluate, load_tensors_
 from fed_asi.training.sgd import learning_rate
 from fed_asi.workplace.address import run_fingerprint
@@ -60,8 +59,7 @@ class Rounds:
         self._costs = Costs()
         self._checkpoints, self._states = store.folder / "checkpoints", states
         self._fingerprint = run_fingerprint(self.config)
-        self._timing = Timing.of(place, self.fleet)
-        self._now = 0.0  # on the run's clock, in simulated seconds
+        self._clock = RoundClock(place, self.fleet)
 
     def run(self) -> dict[str, Tensor]:
         """Return the last round's tensors. Raises RunError where the disk fails; what is recorded stays."""
@@ -73,12 +71,12 @@ class Rounds:
     def _start(self) -> tuple[int, dict[str, Tensor]]:
         if not self.store.rounds():
             tensors = {name: tensor.clone() for name, tensor in self.place.reference.items()}
-            begun = self._clocked(RoundRecord(0, 0, 0, None, None), [])
+            begun = self._clock.closed(RoundRecord(0, 0, 0, None, None), [])
             self._finish_round(begun, [], tensors, time.perf_counter())
             return 0, tensors
         state = Resuming(self.place, self.store, self._checkpoints, self._states).last_whole()
         self._factors_round |= state.factors_round
-        self._now = max((record.sim_end_seconds or 0.0 for record in self.store.rounds()), default=0.0)
+        self._clock.set(self.store.rounds())
         return state.round, state.tensors
 
     def _round(self, round: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -106,7 +104,7 @@ class Rounds:
             for text in notes[partition_id]:
                 self.store.note(text)
         summary = RoundRecord(round, len(jobs), len(updates), None, None, lr=jobs[0].lr)
-        summary = self._clocked(summary, records)
+        summary = self._clock.closed(summary, records)
         self._finish_round(summary, records, new, started)
         self._factors_round |= {r.partition_id: kept_factors(r) for r in records if r.outcome == "trained"}
         return new
@@ -115,7 +113,7 @@ class Rounds:
         """Return what each device of a round's cohort is asked, by partition id."""
         train = self.config.train
         lr = learning_rate(train.lr, train.final_lr_ratio, train.lr_schedule, round, self.config.rounds)
-        cohort = sample_cohort(self.config.seed, round, self.fleet.partition_ids, self.config.cohort)
+        cohort = self._clock.cohort(round)
         jobs = []
         for partition_id in cohort:
             jobs.append(
@@ -154,15 +152,6 @@ class Rounds:
         if lost and self._states is not None:
             raise RunError(f"{lost[0]}; so the round is not recorded")
 
-    def _clocked(self, summary: RoundRecord, records: Sequence[DeviceRoundRecord]) -> RoundRecord:
-        """Return a round's record with its place on the run's clock, which moves on to the last reply."""
-        if self._timing is None:
-            return summary
-        start, joules = self._now, [r.energy_joules for r in records if r.energy_joules is not None]
-        self._now = max((start + (record.sim_seconds or 0.0) for record in records), default=start)
-        energy = sum(joules) if joules else None
-        return replace(summary, sim_start_seconds=start, sim_end_seconds=self._now, energy_joules=energy)
-
     def _judge(self, job: Job, reply: Reply) -> tuple[DeviceRoundRecord, Update | None]:
         """Return the device's record, and its update unless there is none or it must not be averaged."""
         stats = of_one_round(job.resources) | reply.stats
@@ -175,7 +164,8 @@ class Rounds:
                 check_update(update, self.place.reference, reply.trained)
             except UpdateError as error:
                 update, stats["outcome"], stats["cause"] = None, "rejected", readable(str(error))
-        spent = None if self._timing is None else self._timing.after(job, stats)
+        timing = self._clock.timing
+        spent = None if timing is None else timing.after(job, stats)
         record = DeviceRoundRecord(
             round=job.round,
             partition_id=reply.partition_id,

@@ -107,6 +107,9 @@ def kept_factors(row: DeviceRoundRecord) -> int:
 
 
 def _asked_after(round: int, config: RunConfig) -> set[int]:
+    """Return whom later rounds ask; everyone where that depends on who will be there."""
     devices = range(config.num_devices)
+    if any(one.presence is not None for one in (*config.groups, *config.devices)):
+        return set(devices)
     later = range(round + 1, config.rounds + 1)
     return {one for number in later for one in sample_cohort(config.seed, number, devices, config.cohort)}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
+
+import pytest
 
 from fed_asi.fleets import fleet
 from fed_asi.fleets.file import load_config
@@ -55,3 +58,46 @@ def test_memory_alone_is_no_half_of_a_clock(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
     path.write_text(GOOD + 'device = {ram = "320 KiB", flash = "1 MiB"}\n')
     assert not fleet.build(load_config(path, cpus=4))[3].hardware.has_clock
+
+
+PI = 'device = "raspberry-pi-5"\n'
+
+
+@pytest.mark.parametrize(
+    ("presence", "said"),
+    [
+        ('{kind = "trace"}', "groups[1].presence.trace: missing"),
+        ('{kind = "trace", trace = "none.csv"}', "groups[1].presence.trace: "),
+        ('{kind = "trace", trace = "unsorted.csv"}', "intervals must be sorted and apart"),
+        ('{kind = "trace", trace = "nobody.csv"}', "nobody is ever there"),
+        ('{kind = "daily", trace = "unsorted.csv"}', 'of kind = "trace"; it is "daily"'),
+        ('{kind = "daily", from_hour = 3.0, until_hour = 3.0}', "it is never there"),
+        ('{kind = "random", share = 0.0}', "groups[1].presence.share: must be"),
+    ],
+)
+def test_presence_that_cannot_be(tmp_path: Path, presence: str, said: str) -> None:
+    (tmp_path / "unsorted.csv").write_text("a,5,10\na,7,12\n")
+    (tmp_path / "nobody.csv").write_text("device,start,end\n")
+    path = tmp_path / "a.toml"
+    path.write_text(GOOD + PI + f"presence = {presence}\n")
+    assert said in "\n".join(problems_of(path))
+
+
+def test_presence_without_any_clock_stands_still(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(GOOD + 'presence = "daily"\n')
+    (problem,) = problems_of(path)
+    assert problem.startswith("presence: the run's clock stands still")
+
+
+def test_a_fleet_in_which_nobody_is_ever_there(tmp_path: Path) -> None:
+    empty = {i: {"active": [], "inactive": [], "finish_time": 10} for i in range(10**4)}
+    (tmp_path / "trace").write_bytes(
+        pickle.dumps({**empty, -1: {"active": [1], "inactive": [2], "finish_time": 10}})
+    )
+    path = tmp_path / "a.toml"
+    one = '[[groups]]\nname = "one"\ncount = 1\nbudget = 5000\ndevice = "rp2040"\n'
+    one += 'presence = {kind = "trace", trace = "trace"}\n'
+    path.write_text('name = "small"\nrounds = 4\ncohort = 1\n' + one)
+    (problem,) = problems_of(path)
+    assert problem.startswith("presence: nobody is ever there; every device drew a row")
