@@ -32,7 +32,7 @@ def small(**changes: Any) -> RunConfig:
         ],
     }
     for key, value in changes.items():
-        settings[key] = {**settings[key], **value} if isinstance(value, dict) else value
+        settings[key] = {**settings.get(key, {}), **value} if isinstance(value, dict) else value
     return RunConfig.model_validate(settings)
 
 

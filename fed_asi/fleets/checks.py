@@ -9,6 +9,7 @@ from fed_asi import models
 from fed_asi.data import sources
 from fed_asi.errors import ConfigError, nearest
 from fed_asi.fleets import over_budget, resources, sharding
+from fed_asi.fleets.clock_checks import clock_fits
 from fed_asi.fleets.config import DeviceConfig, GroupConfig, MethodConfig, RunConfig
 from fed_asi.fleets.device_checks import devices_known
 from fed_asi.fleets.problems import unknown_value
@@ -37,6 +38,7 @@ def check(config: RunConfig, broken: Collection[str] = (), cpus: int | None = No
         _data,
         _known,
         devices_known,
+        clock_fits,
         _cpus,
     )
     return [problem for one in checks for problem in one(config, broken, available)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
@@ -63,6 +64,16 @@ class Spent:
         """Return the columns of a device's round."""
         parts = {one.name: getattr(self, one.name) for one in fields(self)}
         return {**parts, "sim_seconds": self.sim_seconds, "energy_joules": self.energy_joules}
+
+    def lasts(self, joules: float) -> float:
+        """Return after how many seconds so many joules are spent; infinity where all of it takes no more."""
+        total, seconds = 0.0, 0.0
+        for part in PARTS:
+            taken, needs = getattr(self, f"{part}_seconds"), getattr(self, f"{part}_joules") or 0.0
+            if needs > 0.0 and total + needs > joules:
+                return seconds + float(taken) * max(0.0, joules - total) / float(needs)
+            total, seconds = total + needs, seconds + taken
+        return math.inf
 
     def until(self, seconds: float) -> Spent:
         """Return what is spent when the device stops after so many seconds, in the middle of a part or of none."""

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
 
 from fed_asi.errors import ConfigError
+from fed_asi.fleets.clock_keys import ClockConfig
 from fed_asi.fleets.device_keys import DeviceKeys
 from fed_asi.fleets.resources import ResourceKeys
 from fed_asi.fleets.section import MOST_RATE, Bytes, Count, PartitionId, Rate, Section, Whole
@@ -196,6 +197,7 @@ class RunConfig(Section):
     train: TrainConfig = TrainConfig()
     pretrain: PretrainConfig = PretrainConfig()
     aggregate: AggregateConfig = AggregateConfig()
+    clock: ClockConfig = ClockConfig()
     compute: ComputeConfig = ComputeConfig()
     groups: Annotated[tuple[GroupConfig, ...], Field(strict=False)]
     devices: Annotated[tuple[DeviceConfig, ...], Field(strict=False)] = ()

@@ -81,5 +81,7 @@ def _problems(device: HardwareConfig) -> Iterator[str]:
         yield from (f".preset: {problem}" for problem in error.problems)
         return
     lacks = [key for key in base.missing if key not in given]
+    if base.battery_joules is not None and None in (base.compute_watts or base.mac_joules, base.radio_watts):
+        yield ".battery_joules: nothing draws from it; say compute_watts and radio_watts too"
     if lacks and len(lacks) < len(CLOCK):
         yield f": {', '.join(lacks)} missing, without which it has no clock; add them, or name a preset"

@@ -11,7 +11,18 @@ SCHEMA_VERSION = 1
 FILE_NAME = "run.sqlite"
 
 
-Outcome = Literal["trained", "out-of-memory", "excluded", "failed", "timeout", "rejected", "killed"]
+Outcome = Literal[
+    "trained",
+    "out-of-memory",
+    "excluded",
+    "failed",
+    "timeout",
+    "rejected",
+    "killed",
+    "late",
+    "left",
+    "absent",
+]  # the last three by the run's clock alone
 
 
 Status = Literal["running", "finished", "interrupted", "failed"]

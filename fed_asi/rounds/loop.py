@@ -7,10 +7,11 @@ averaged and what is recorded is decided here, from seeds and partition ids alon
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -29,6 +30,7 @@ from fed_asi.rounds import checkpoints
 from fed_asi.rounds.aggregate import Update, average, check_update
 from fed_asi.rounds.checkpoints import Checkpoint, weights_digest
 from fed_asi.rounds.executor import Executor, one_reply_a_job
+from fed_asi.rounds.fates import Fate
 from fed_asi.rounds.job_order import Costs, in_order
 from fed_asi.rounds.resuming import Resuming, kept_factors
 from fed_asi.rounds.round_clock import RoundClock
@@ -71,12 +73,13 @@ class Rounds:
     def _start(self) -> tuple[int, dict[str, Tensor]]:
         if not self.store.rounds():
             tensors = {name: tensor.clone() for name, tensor in self.place.reference.items()}
-            begun = self._clock.closed(RoundRecord(0, 0, 0, None, None), [])
+            begun = self._clock.closed(RoundRecord(0, 0, 0, None, None), [], 0.0)
+            self._clock.check(self._job(1, device.partition_id) for device in self.fleet)
             self._finish_round(begun, [], tensors, time.perf_counter())
             return 0, tensors
         state = Resuming(self.place, self.store, self._checkpoints, self._states).last_whole()
         self._factors_round |= state.factors_round
-        self._clock.set(self.store.rounds())
+        self._clock.set(self.store.rounds(), self.store.device_rounds())
         return state.round, state.tensors
 
     def _round(self, round: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -86,17 +89,19 @@ class Rounds:
         records: list[DeviceRoundRecord] = []
         updates: list[Update] = []
         notes: dict[int, tuple[str, ...]] = {}
-        job_of = {job.partition_id: job for job in jobs}
-        ordered = in_order(jobs, self._cost, self.executor.parallel or 1)
-        note = partial(self._note, round)
-        for reply in one_reply_a_job(self.executor.train(ordered, tensors), ordered, note):
-            job = job_of[reply.partition_id]
-            record, update = self._judge(job, reply)
-            self._learn_cost(job, record)
-            records.append(record)
-            notes[reply.partition_id] = reply.notes
-            updates.extend([update] if update is not None else [])
-            self.watcher.device_done(record)
+        waiting, out = self._by_reply(self._clock.fates(jobs))
+        wanted = len(waiting) if self._clock.wanted is None else self._clock.wanted
+        while waiting and len(updates) < wanted:  # once, unless more are asked than are wanted
+            wave = [found.job for found in waiting[: wanted - len(updates)]]
+            waiting = waiting[len(wave) :]
+            for record, update, texts in self._replies(round, wave, tensors):
+                records.append(record)
+                notes[record.partition_id] = texts
+                updates.extend([update] if update is not None else [])
+        end = self._clock.end(records, out)
+        for found in (*out, *waiting):
+            records.append(self._clock.left_out(found, end, len(updates)))
+            self.watcher.device_done(records[-1])
         self._refuse_fresh([text for texts in notes.values() for text in texts])
         new = average(updates, tensors)
         records.sort(key=lambda record: record.partition_id)
@@ -104,30 +109,48 @@ class Rounds:
             for text in notes[partition_id]:
                 self.store.note(text)
         summary = RoundRecord(round, len(jobs), len(updates), None, None, lr=jobs[0].lr)
-        summary = self._clock.closed(summary, records)
+        summary = self._clock.closed(summary, records, end)
         self._finish_round(summary, records, new, started)
         self._factors_round |= {r.partition_id: kept_factors(r) for r in records if r.outcome == "trained"}
         return new
 
+    def _by_reply(self, fates: Sequence[Fate]) -> tuple[list[Fate], list[Fate]]:
+        """Return whose reply will come, in the order it comes, and whose will not."""
+        coming = [found for found in fates if found.outcome is None]
+        coming.sort(key=lambda found: (found.ends, found.job.partition_id))
+        return coming, [found for found in fates if found.outcome is not None]
+
+    def _replies(
+        self, round: int, jobs: Sequence[Job], tensors: dict[str, Tensor]
+    ) -> Iterator[tuple[DeviceRoundRecord, Update | None, tuple[str, ...]]]:
+        """Yield each device's record, its update unless there is none, and its notes, in whatever order they come."""
+        job_of = {job.partition_id: job for job in jobs}
+        ordered = in_order(jobs, self._cost, self.executor.parallel or 1)
+        note = partial(self._note, round)
+        for reply in one_reply_a_job(self.executor.train(ordered, tensors), ordered, note):
+            job = job_of[reply.partition_id]
+            record, update = self._judge(job, reply)
+            self._learn_cost(job, record)
+            self.watcher.device_done(record)
+            yield record, update, reply.notes
+
     def jobs(self, round: int) -> list[Job]:
         """Return what each device of a round's cohort is asked, by partition id."""
-        train = self.config.train
-        lr = learning_rate(train.lr, train.final_lr_ratio, train.lr_schedule, round, self.config.rounds)
         cohort = self._clock.cohort(round)
-        jobs = []
-        for partition_id in cohort:
-            jobs.append(
-                Job(
-                    round=round,
-                    partition_id=partition_id,
-                    resources=self.fleet[partition_id].resources_at(round),
-                    lr=lr,
-                    factors_round=self._factors_round.get(partition_id, 0),
-                    check=round == 1 and partition_id == cohort[0] and self.config.compute.side_by_side,
-                    deadline_seconds=self.config.compute.deadline_seconds,
-                )
-            )
-        return jobs
+        first = cohort[0] if round == 1 and self.config.compute.side_by_side else None
+        return [self._job(round, one, check=one == first) for one in cohort]
+
+    def _job(self, round: int, partition_id: int, *, check: bool = False) -> Job:
+        train = self.config.train
+        return Job(
+            round=round,
+            partition_id=partition_id,
+            resources=self.fleet[partition_id].resources_at(round),
+            lr=learning_rate(train.lr, train.final_lr_ratio, train.lr_schedule, round, self.config.rounds),
+            factors_round=self._factors_round.get(partition_id, 0),
+            check=check,
+            deadline_seconds=self.config.compute.deadline_seconds,
+        )
 
     def _cost(self, job: Job) -> float:
         """Return how long the job will take, as far as those before it tell.
@@ -164,8 +187,9 @@ class Rounds:
                 check_update(update, self.place.reference, reply.trained)
             except UpdateError as error:
                 update, stats["outcome"], stats["cause"] = None, "rejected", readable(str(error))
-        timing = self._clock.timing
-        spent = None if timing is None else timing.after(job, stats)
+        found = self._by_the_clock(job, stats)
+        if found.outcome is not None and stats["outcome"] == "trained":  # it took longer than its first plan
+            update, stats["outcome"], stats["cause"] = None, found.outcome, found.cause
         record = DeviceRoundRecord(
             round=job.round,
             partition_id=reply.partition_id,
@@ -173,9 +197,13 @@ class Rounds:
             bytes_up=reply.bytes_up,
             bytes_down=reply.bytes_down,
             **stats,
-            **({} if spent is None else spent.columns()),
+            **({} if found.spent is None else found.spent.columns()),
         )
         return record, update
+
+    def _by_the_clock(self, job: Job, stats: dict[str, Any]) -> Fate:
+        timing = self._clock.timing
+        return self._clock.fate(job, None if timing is None else timing.after(job, stats))
 
     def _weights(self, reply: Reply) -> dict[str, float]:
         settings = self.config.aggregate
