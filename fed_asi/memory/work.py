@@ -123,7 +123,8 @@ class Layer:
     def forward(self, batch: int, method: Method | None) -> Work:
         """Return the forward pass of so many images. method: None where no gradient comes through."""
         size = self.sized(batch, method)
-        done = self._product(size, size.forward_macs, 1 + (_NORM_CALLS if self.normed else 0))
+        passes = 1 if method is None else self._layouts(size)  # without a gradient a weight lies ready, laid out once
+        done = self._product(size, size.forward_macs, 1 + (_NORM_CALLS if self.normed else 0), passes)
         return self._scaled(done, _SCALING)
 
     def keeping(self, batch: int, method: Method) -> Work:
@@ -186,8 +187,11 @@ class Layer:
         moved = FLOAT_BYTES * passes * self.weight if self.normed else 0
         return done._replace(moved_bytes=done.moved_bytes + moved)
 
-    def _product(self, size: LayerSize, macs: int, calls: int) -> Work:
-        passes = _LAYOUTS if size.taps > 1 else 1
+    def _layouts(self, size: LayerSize) -> int:
+        return _LAYOUTS if size.taps > 1 else 1
+
+    def _product(self, size: LayerSize, macs: int, calls: int, passes: int | None = None) -> Work:
+        passes = self._layouts(size) if passes is None else passes
         moved = FLOAT_BYTES * (prod(size.dims) + prod(size.out) + passes * self.weight)
         if size.groups > 1:
             return Work(0, macs, 0, moved, calls)
