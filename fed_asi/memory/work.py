@@ -123,7 +123,9 @@ class Layer:
     def forward(self, batch: int, method: Method | None) -> Work:
         """Return the forward pass of so many images. method: None where no gradient comes through."""
         size = self.sized(batch, method)
-        passes = 1 if method is None else self._layouts(size)  # without a gradient a weight lies ready, laid out once
+        passes = (
+            1 if method is None else self._layouts(size)
+        )  # without a gradient a weight lies ready, laid out once
         done = self._product(size, size.forward_macs, 1 + (_NORM_CALLS if self.normed else 0), passes)
         return self._scaled(done, _SCALING)
 

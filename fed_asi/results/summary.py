@@ -71,6 +71,17 @@ class Summary:
         return evaluated[-1] if evaluated else None
 
     @property
+    def sim_seconds(self) -> float | None:
+        """How long the run took on its clock, in simulated seconds; None without one."""
+        return max((end for one in self.rounds if (end := one.sim_end_seconds) is not None), default=None)
+
+    @property
+    def energy_joules(self) -> float | None:
+        """What all devices that say what they draw have spent; None where none does."""
+        known = [one.energy_joules for one in self.rounds if one.energy_joules is not None]
+        return sum(known) if known else None
+
+    @property
     def first(self) -> RoundRecord | None:
         """The model before any training, or the first round that evaluated it."""
         return next((record for record in self.rounds if record.accuracy is not None), None)

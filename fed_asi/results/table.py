@@ -65,11 +65,20 @@ def cells(group: GroupResult) -> list[str]:
 def lines(summary: Summary) -> list[str]:
     """Return what the table cannot hold: the fleet's accuracy, who was left out and why, what is missing."""
     said = [*summary.missing, _accuracy(summary)]
+    said += _clock(summary)
     said += _left_out(summary)
     said += [f"note: {note}" for note in summary.notes]
     if summary.standing != "finished":
         said.append(f"the run is {summary.standing}")
     return said
+
+
+def _clock(summary: Summary) -> list[str]:
+    """Return what the run took on its clock, where it has one that ran."""
+    if not summary.sim_seconds:
+        return []
+    energy = "" if summary.energy_joules is None else f", {summary.energy_joules / 1e3:,.3g} kJ"
+    return [f"on the run's clock: {summary.sim_seconds / 3600:,.3g} h{energy}"]
 
 
 def _left_out(summary: Summary) -> list[str]:

@@ -11,6 +11,8 @@ import pytest
 from fed_asi.errors import ConfigError, RunError
 from fed_asi.fleets import fleet
 from fed_asi.results.store import RunStore
+from fed_asi.results.summary import summarise
+from fed_asi.results.table import lines
 from fed_asi.rounds.cohort import sample_cohort
 from fed_asi.rounds.round_clock import RoundClock
 from fed_asi.rounds.run import run_loop
@@ -128,6 +130,16 @@ def test_a_deadline_leaves_out_who_is_late_and_ends_the_round(tmp_path: Path) ->
     assert rounds[1].sim_end_seconds == pytest.approx(2 * deadline)
 
 
+def test_a_run_says_its_totals(tmp_path: Path) -> None:
+    run_loop(small(groups=MIXED, cohort=6, rounds=2), tmp_path / "run")
+    rounds, rows = ended(tmp_path / "run")
+    with RunStore.read(tmp_path / "run") as store:
+        found = summarise(store)
+    assert found.sim_seconds == rounds[-1].sim_end_seconds
+    assert found.energy_joules == pytest.approx(sum(row.energy_joules for row in rows))
+    assert any(line.startswith("on the run's clock: ") and line.endswith(" kJ") for line in lines(found))
+
+
 def test_of_more_that_are_asked_the_first_count(tmp_path: Path) -> None:
     taken = seconds_of(tmp_path / "free")
     run_loop(small(groups=MIXED, cohort=3, rounds=1, clock={"ask": 6}), tmp_path / "run")
@@ -228,6 +240,8 @@ def test_what_the_clock_decides_goes_on_after_a_kill_with_the_same_bits(tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("ignore")  # Flower's own imports warn
 def test_what_the_clock_decides_is_the_same_on_flower(tmp_path: Path) -> None:
     from fed_asi.flower.simulation import run_flower
 
