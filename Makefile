@@ -6,13 +6,18 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test slow compose-test lint types fast clean
+.PHONY: help demo results test slow compose-test lint types fast clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.installed  ## a small fleet on real images: the result table and a report, in under two minutes
 	$(BIN)/fed-asi run experiments/fleets/demo.toml
+
+results: $(VENV)/.installed  ## a page of docs/results from its study: make results NAME=demo_budgets [DATA_DIR=... WEIGHTS_DIR=...]
+	@test -n "$(NAME)" || { echo "make: say which study: make results NAME=demo_budgets (experiments/studies/)"; exit 2; }
+	$(BIN)/fed-asi study experiments/studies/$(NAME).toml --results docs/results/$(NAME) \
+	  $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") $(if $(WEIGHTS_DIR),--weights-dir "$(WEIGHTS_DIR)")
 
 test: lint types fast  ## lint, types and the fast tests
 

@@ -50,6 +50,6 @@ def job(resources: Resources = PLENTY, **changes: Any) -> Job:
 def records(folder: Path) -> tuple[Sequence[dict[str, Any]], str | None]:
     """Return every record of a run but its times, and its weights' hash."""
     with RunStore.read(folder) as store:
-        rows = [*store.rounds(), *store.device_rounds()]
+        rows = [*store.rounds(), *store.device_rounds(), *store.group_rounds()]
         kept = [{k: getattr(row, k) for k in row.__dataclass_fields__ if k not in TIMES} for row in rows]
         return kept, store.run().weights_sha256

@@ -31,6 +31,7 @@ ROOMS = [
     "devices",  # what one device does
     "rounds",  # the loop
     "flower",  # Flower and Ray
+    "studies",  # many runs as one comparison
     "commands", "__main__",
 ]  # fmt: skip
 LEVEL = {room: level for level, room in enumerate(ROOMS)}
@@ -55,6 +56,17 @@ LATE: dict[tuple[str, str], str] = {
     ("fed_asi.commands.run", "fed_asi.results.report"): "speed: the same",
     ("fed_asi.commands.run", "fed_asi.results.store"): "speed: the same",
     ("fed_asi.commands.run", "fed_asi.rounds.run"): "speed: the same",
+    ("fed_asi.commands.study", "fed_asi.results.lock"): "speed: the same",
+    ("fed_asi.commands.study", "fed_asi.studies.agenda"): "speed: the same",
+    (
+        "fed_asi.commands.study",
+        "fed_asi.studies.cluster",
+    ): "optional: a study on this machine needs neither Flower nor Ray",
+    ("fed_asi.commands.study", "fed_asi.studies.ledger"): "speed: the same",
+    ("fed_asi.commands.study", "fed_asi.studies.report"): "speed: the same",
+    ("fed_asi.commands.study", "fed_asi.studies.runner"): "speed: the same",
+    ("fed_asi.commands.study", "fed_asi.studies.study_file"): "speed: the same",
+    ("fed_asi.commands.study", "fed_asi.studies.workers"): "speed: the same",
     (
         "fed_asi.data.downloaded",
         "fed_asi.models.torchvision_shim",
@@ -68,6 +80,7 @@ LATE: dict[tuple[str, str], str] = {
     ("fed_asi.flower.ray_private", "flwr"): "environment: the same",
     ("fed_asi.flower.ray_private", "ray"): "environment: the same",
     ("fed_asi.flower.ray_start", "ray"): "environment: Ray reads it when it is imported",
+    ("fed_asi.flower.ray_tasks", "ray"): "environment: the same",
     (
         "fed_asi.flower.simulation",
         "fed_asi.flower.client",
@@ -83,6 +96,7 @@ LATE: dict[tuple[str, str], str] = {
     ("fed_asi.models.torchvision_shim", "torchvision"): "speed: the same",
     ("fed_asi.models.weights", "fed_asi.models.torchvision_shim"): "speed: the same",
     ("fed_asi.planning.figure", "matplotlib"): "speed: where a plan is drawn",
+    ("fed_asi.results.estimate", "scipy"): "speed: where there are devices enough for an interval",
     ("fed_asi.results.report", "fed_asi.results.figures"): "speed: matplotlib, where a page is written",
     ("fed_asi.results.report", "fed_asi.results.page"): "speed: the same",
 }
@@ -148,6 +162,8 @@ HELD = {
     "fed_asi.planning.trials": "planning/test_calibration.py",
     "fed_asi.workplace.features": "workplace/test_place.py",
     "fed_asi.workplace.profiling": "workplace/test_prepare.py",
+    "fed_asi.studies.cells": "studies/test_grid.py",
+    "fed_asi.studies.keys": "studies/test_grid.py",
 }
 
 

@@ -29,6 +29,8 @@ from fed_asi.results.progress import Terminal
 from fed_asi.results.schema import DeviceRoundRecord, RoundRecord
 from fed_asi.results.store import RunStore
 from fed_asi.results.summary import Summary, summarise
+from fed_asi.studies.board import Board
+from fed_asi.studies.one_run import Said
 from fed_asi.texts import clipped, visible
 from hostile_names import HOSTILE, RECORDED
 from made_run import make
@@ -113,11 +115,31 @@ def watched_live(_run: Path) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", shown.file.getvalue())  # how the bars move
 
 
+def studied(_run: Path) -> str:
+    shown = console()
+    with Board(shown, lambda: RECORDED[0]) as board:
+        for name in RECORDED:
+            board.begun(name, f"run {name}")
+            board.ended(name, f"cause {name}")
+    return shown.file.getvalue()
+
+
+def studied_live(_run: Path) -> str:
+    shown = Console(file=io.StringIO(), width=2000, height=500, force_terminal=True, color_system=None)
+    with Board(shown, lambda: RECORDED[0]) as board:
+        for name in RECORDED:
+            board.begun(name, name)
+            board.said(name, Said(name))
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", shown.file.getvalue())
+
+
 PLACES: dict[str, Callable[[Path], str]] = {
     "the report": printed,
     "the page": paged,
     "what a run says where there is no terminal": watched,
     "bars in a terminal": watched_live,
+    "what a study says where there is no terminal": studied,
+    "a study's table in a terminal": studied_live,
 }
 
 
@@ -177,8 +199,8 @@ def test_figures_show_every_group_and_compute_no_formula(run: Path) -> None:
 def test_figures_of_hostile_names_are_drawn(run: Path, recwarn: pytest.WarningsRecorder) -> None:
     summary = summary_of(run)
     few = replace(summary, groups=summary.groups[:8])
-    assert all(png.startswith(b"\x89PNG") for png in figures.draw([few, few]).values())
-    assert all(png.startswith(b"\x89PNG") for png in figures.draw([few]).values())
+    for drawn in (figures.draw([few, few]), figures.draw([few])):
+        assert all(picture.png.startswith(b"\x89PNG") for picture in drawn.values())
     assert not recwarn.list
 
 
@@ -218,7 +240,13 @@ def test_records_take_every_text_as_a_value(run: Path) -> None:
 
 
 PRINTS = {"commands/console.py"}
-SHOWS = {"results/rich_text.py", "results/table.py", "results/progress.py", "results/report.py"}
+SHOWS = {
+    "results/rich_text.py",
+    "results/table.py",
+    "results/progress.py",
+    "results/report.py",
+    "studies/board.py",
+}
 
 
 def test_only_the_places_above_print() -> None:

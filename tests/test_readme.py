@@ -57,17 +57,22 @@ def test_the_commands_in_their_order(tmp_path: Path, cifar10_dir: Path, weights_
     shorter += ["--set", "data.test_limit=200", "--set", "data.public=160", "--backend", "loop"]
     shorter += ["--set", "method.calibration_images=32"]
     environment = os.environ | {"FED_ASI_WEIGHTS_DIR": str(weights_dir), "FED_ASI_DATA_DIR": str(cifar10_dir)}
+    study = "experiments/studies/demo_budgets.toml"  # of the clone, where a reader types these lines
+    places = {"folder-with-cifar10.npz": str(cifar10_dir), study: str(ROOT / study)}
     runs = 0
     for words in (w for w in commands() if w[0] == "fed-asi"):
-        given = [str(cifar10_dir) if word == "folder-with-cifar10.npz" else word for word in words[1:]]
+        given = [places.get(word, word) for word in words[1:]]
         if words[1] == "compare" and runs == 1:  # it compares two runs, so make the second
             _fed_asi(["run", "mine.toml", *shorter], tmp_path, environment)
         if words[1] == "run":
             given += shorter
             runs += 1
+        if words[1] == "study":
+            given += ["--only", "*seed-0", "--jobs", "1"]
         _fed_asi(given, tmp_path, environment)
     assert (tmp_path / "runs/mine/run.sqlite").exists()
     assert (tmp_path / "runs/mine-2/run.sqlite").exists()
+    assert (tmp_path / "runs/demo_budgets/study.json").exists()
 
 
 def _fed_asi(arguments: list[str], folder: Path, environment: dict[str, str]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -39,3 +41,13 @@ def show(text: str) -> None:
 def say(text: str) -> None:
     """Print a line for the user beside the output proper."""
     print(visible(text), file=sys.stderr)
+
+
+def stop_on_signals() -> None:
+    """Let SIGTERM and Ctrl-C raise KeyboardInterrupt, also where a shell started us in the background."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt

@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 
-from fed_asi.commands.console import LOST, STOPPED, console, say, show
+from fed_asi.commands.console import LOST, STOPPED, console, say, show, stop_on_signals
 from fed_asi.errors import ConfigError, FedAsiError, RunError
 from fed_asi.texts import resume_line, visible
 
@@ -39,8 +38,7 @@ def main(given: argparse.Namespace) -> int:
     from fed_asi.results.store import RunStore
 
     config, folder = _resumed(given) if given.resume else _begun(given)
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGINT, _interrupt)  # also where a shell started us in the background
+    stop_on_signals()
     say(f"run: {folder}")
     try:
         with Terminal(Console(stderr=True)) as watcher:
@@ -128,7 +126,3 @@ def _failed(error: FedAsiError, folder: Path, kept: bool) -> int:
     say(f"fed-asi: {error}")
     say(f"what was recorded is kept; go on with: {resume_line(folder)}")
     return LOST
-
-
-def _interrupt(_signal: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt

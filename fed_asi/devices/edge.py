@@ -61,8 +61,18 @@ def readable(text: str) -> str:
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Number = Annotated[float, Field(ge=-HUGE, le=HUGE, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Cosine = Annotated[float, Field(ge=-1.0, le=1.0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(ge=0.0, le=HUGE, allow_inf_nan=False)]
 Text = Annotated[str, AfterValidator(readable)]
 Name = Annotated[str, Field(min_length=1, max_length=NAME_CHARS)]
+
+
+# Columns whose numbers mean something within these bounds alone.
+WITHIN = {
+    **dict.fromkeys(("accuracy_before", "accuracy_after", "twin_accuracy_after", "gradient_captured"), Share),
+    "twin_cosine": Cosine,
+    "twin_norm_ratio": Positive,
+}
 
 
 class Form(BaseModel):
@@ -96,7 +106,7 @@ def _bounded(hint: Any, name: str) -> Any:
         bounded = [_bounded(one, name) for one in get_args(hint)]
         return Union[tuple(bounded)]  # noqa: UP007 - made of a list
     if hint is float:
-        return Share if name.startswith("accuracy") else Number
+        return WITHIN.get(name, Number)
     if get_origin(hint) is dict:
         return Annotated[dict[Name, Annotated[list[Count], Field(max_length=16)]], Field(max_length=NAMES)]
     return {int: Count, str: Text}.get(hint, hint)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from fed_asi.errors import FedAsiError, first_line
 from fed_asi.fleets.resources import Resources
 
-JOB_VERSION = 2
+JOB_VERSION = 3
+
+
+Twin = Literal["unlimited", "plain"]  # without the device's limits; by plain training of what it trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +21,8 @@ class Job:
 
     resources: what it has in that round. factors_round: start from the warm factors this device kept after
     that round; 0: it kept none. check: hold the first side-by-side step against one micro-batch after another.
-    phase: "train", or a pass of the federated calibration. steps: optimizer steps, fewer than all; None: all.
+    phase: "train", or a pass of the federated calibration. twin: how to train once more, and say how that went.
+    steps: optimizer steps, fewer than all; None: all.
     """
 
     round: int
@@ -28,14 +33,21 @@ class Job:
     check: bool = False
     deadline_seconds: float = float("inf")
     phase: str = "train"
+    twin: Twin | None = None
     steps: int | None = None
 
+    @property
+    def patience_seconds(self) -> float:
+        """How long to wait for the reply: a twin has as long again as its device."""
+        return self.deadline_seconds * (1 if self.twin is None else 2)
+
     def to_json(self) -> str:
-        """Return the job as JSON with its version."""
-        content = {"version": JOB_VERSION, **asdict(self)}
-        if self.steps is None:  # all of them, which is what a device does that never heard of this
-            del content["steps"]
-        return json.dumps(content, separators=(",", ":"))
+        """Return the job as JSON with its version; a twin, and fewer steps, are named only where there are any."""
+        content = asdict(self)
+        for key in ("twin", "steps"):
+            if content[key] is None:
+                del content[key]  # so that a run without them sends no byte for them
+        return json.dumps({"version": JOB_VERSION, **content}, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Job:

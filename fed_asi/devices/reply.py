@@ -14,6 +14,7 @@ from fed_asi.devices import edge
 from fed_asi.devices.calibration import sums_for
 from fed_asi.devices.edge import CalibrationSaid, Said, TrainSaid
 from fed_asi.devices.job import Job
+from fed_asi.devices.twin import with_twin
 from fed_asi.devices.warm_factors import WarmFactors
 from fed_asi.devices.work import train_locally
 from fed_asi.errors import RunError, first_line
@@ -139,6 +140,8 @@ def answer(
             sums = sums_for(place, job.partition_id, job.phase, tensors)
             return Reply(job.partition_id, {"outcome": "calibrated"}, sums, tuple(sorted(sums))), {}
         result = train_locally(place, job, tensors, factors)
+        if job.twin is not None:
+            result = with_twin(place, job, tensors, factors, result)
         reply = Reply(
             job.partition_id,
             result.stats,

@@ -7,7 +7,7 @@ function serves the plain loop, Ray workers and real devices, which is why their
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -41,20 +41,28 @@ class LocalResult:
     weights: dict[str, float] = field(default_factory=dict)  # share of the gradient captured, by tensor
     notes: tuple[str, ...] = ()
     host_seconds: float = 0.0
+    plan: Plan | None = None  # that it trained under
 
 
 def train_locally(
-    place: Workplace, job: Job, tensors: Mapping[str, Tensor], factors: WarmFactors | None = None
+    place: Workplace,
+    job: Job,
+    tensors: Mapping[str, Tensor],
+    factors: WarmFactors | None = None,
+    plan: Plan | None = None,
 ) -> LocalResult:
     """Return the update of one device, or why there is none ("out-of-memory", "excluded", "timeout").
 
     tensors: the global ones by name. factors: the device's warm factors, cut or padded to the plan's ranks.
-    The place's tail is used and given back as it was, whatever happens.
+    plan: to train by; None: the first of the device's own that fits.
+    The place's tail is used and given back as it was, without gradients, whatever happens.
     """
     started = time.perf_counter()
     stats = of_one_round(job.resources)
     try:
-        result = _first_within_budget(_Device(place, job, tensors, factors, started), stats)
+        device = _Device(place, job, tensors, factors, started)
+        attempts = device.plans.attempts(job.resources) if plan is None else [Attempt(plan)]
+        result = _first_within_budget(device, attempts, stats)
     except BudgetError as error:
         result = LocalResult({**stats, "outcome": "excluded", "cause": str(error)})
     except OverBudgetError as error:
@@ -63,6 +71,8 @@ def train_locally(
         result = LocalResult({**stats, "outcome": "timeout", "cause": str(error)})
     finally:
         uncompress_(place.tail)
+        for parameter in place.tail.parameters():
+            parameter.grad = None  # of a step that was not ended, and would be added to the next device's
     return replace(result, host_seconds=time.perf_counter() - started)
 
 
@@ -81,10 +91,10 @@ class _Device:
         return plans_for(self.place, self.job.partition_id)
 
 
-def _first_within_budget(device: _Device, stats: dict[str, Any]) -> LocalResult:
+def _first_within_budget(device: _Device, attempts: Iterable[Attempt], stats: dict[str, Any]) -> LocalResult:
     """Return the result of the first plan that keeps its promise; the last plan's error when none does."""
     refused: OverBudgetError | None = None
-    for attempt in device.plans.attempts(device.job.resources):
+    for attempt in attempts:
         try:
             return _train(device, attempt, stats)
         except OverBudgetError as error:
@@ -100,7 +110,7 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
     """Return the update of a device that trained under this plan. Raises as `Stepper.step_` does."""
     place, job, plan = device.place, device.job, attempt.plan
     settings, tail = place.config.train, place.tail
-    stats |= {"policy": attempt.policy, **described(plan)}
+    stats |= {"policy": attempt.policy, **described(plan), "gradient_captured": device.plans.share(plan)}
     shard = place.shard(job.partition_id)
     load_tensors_(tail, device.tensors)
     stats |= _judged(place, shard, "before")
@@ -131,7 +141,7 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
     stats |= {"outcome": "trained", "num_examples": images, **_measured(stepper, optimizer)}
     stats["factors_bytes"] = factors_bytes(factors)
     stats |= _judged(place, shard, "after")
-    return LocalResult(stats, tensors, factors, device.plans.captured(plan), notes)
+    return LocalResult(stats, tensors, factors, device.plans.captured(plan), notes, plan=plan)
 
 
 def _running(place: Workplace, plan: Plan) -> nn.Module:

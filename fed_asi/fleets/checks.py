@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from fed_asi import models
 from fed_asi.data import sources
 from fed_asi.errors import ConfigError, nearest
-from fed_asi.fleets import over_budget, resources, sharding
+from fed_asi.fleets import faults, over_budget, resources, sharding
 from fed_asi.fleets.clock_checks import clock_fits
 from fed_asi.fleets.config import DeviceConfig, GroupConfig, MethodConfig, RunConfig
 from fed_asi.fleets.device_checks import devices_known
@@ -36,6 +36,7 @@ def check(config: RunConfig, broken: Collection[str] = (), cpus: int | None = No
         _schedules,
         _method,
         _data,
+        _faults,
         _known,
         devices_known,
         clock_fits,
@@ -179,6 +180,10 @@ def _data(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[st
         yield f'data.public: 1 image, but model.weights = "public" trains on them first, and {_NO_VARIANCE}'
     if trains and config.pretrain.batch_size < 2 and not _is_broken(broken, "pretrain"):
         yield f"pretrain.batch_size: 1, but {_NO_VARIANCE}; use 2 or more"
+
+
+def _faults(config: RunConfig, _broken: Collection[str], _cpus: int) -> Iterator[str]:
+    yield from (f"faults: {problem}" for problem in faults.problems(config.faults))
 
 
 def _known(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Validat
 from fed_asi.errors import ConfigError
 from fed_asi.fleets.clock_keys import ClockConfig
 from fed_asi.fleets.device_keys import DeviceKeys
+from fed_asi.fleets.faults import FaultsConfig
 from fed_asi.fleets.resources import ResourceKeys
 from fed_asi.fleets.section import MOST_RATE, Bytes, Count, PartitionId, Rate, Section, Whole
 from fed_asi.fleets.sharding import ShardingConfig
@@ -40,10 +41,17 @@ def _off(value: Any) -> Any:
     return None if value == "off" else value  # TOML has no null
 
 
-def _folder_name(name: str) -> str:
+def folder_name(name: str) -> str:
+    """Return the name of a run or study. Raises ValueError, which says why, for what cannot name a folder."""
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is None:
         raise ValueError(f"{shown(name)} becomes a folder's name: use letters, digits, '.', '_' and '-'")
     return name
+
+
+def _twins(value: Any) -> Any:
+    if isinstance(value, bool) or value == "plain":
+        return value
+    raise ValueError(f'must be true, false or "plain", not {shown(value)}')
 
 
 class ModelConfig(Section):
@@ -142,6 +150,18 @@ class AggregateConfig(Section):
     min_fidelity: Annotated[float, Field(ge=0, le=1)] = 0.0  # tensors captured less than this are left out
 
 
+class MeasureConfig(Section):
+    """What is measured beside the run, at the cost of computing alone.
+
+    Two runs that differ here alone end with the same weights, to the bit. twins: every device that is asked trains
+    once more, without its budget; "plain": without its method, too (devices/twin.py). groups: when the shared model is
+    judged on the held-out images of each group: before the first round and after the last, or after every round.
+    """
+
+    twins: Annotated[bool | Literal["plain"], BeforeValidator(_twins)] = False
+    groups: Literal["ends", "every-round", "never"] = "ends"
+
+
 class ComputeConfig(Section):
     """What the simulation may use of this machine.
 
@@ -186,7 +206,7 @@ class RunConfig(Section):
     """Everything that decides a run's result."""
 
     version: Literal[1] = CONFIG_VERSION
-    name: Annotated[str, AfterValidator(_folder_name)]
+    name: Annotated[str, AfterValidator(folder_name)]
     seed: Whole = 0
     rounds: Count = 5
     cohort: Count  # devices asked in a round
@@ -198,6 +218,8 @@ class RunConfig(Section):
     pretrain: PretrainConfig = PretrainConfig()
     aggregate: AggregateConfig = AggregateConfig()
     clock: ClockConfig = ClockConfig()
+    measure: MeasureConfig = MeasureConfig()
+    faults: FaultsConfig = FaultsConfig()
     compute: ComputeConfig = ComputeConfig()
     groups: Annotated[tuple[GroupConfig, ...], Field(strict=False)]
     devices: Annotated[tuple[DeviceConfig, ...], Field(strict=False)] = ()

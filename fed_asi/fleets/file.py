@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +30,44 @@ def load_config(
     Files that it names are absolute paths from here on.
     Raises ConfigError with all problems of the file, its CSV and the overrides together.
     """
-    raw = _read_toml(Path(path))
+    raw = read_toml(Path(path))
     problems = [problem for text in overrides if (problem := override_(raw, text))]
-    problems += _hidden_name(raw, overrides)
-    problems += add_csv_(raw, Path(path).parent, _budgets_set(overrides))
-    place_(raw, Path(path).parent, data_dir)
-    config, broken, found = validate(raw)
-    problems += found
+    keys = [text.partition("=")[0].strip() for text in overrides]
+    return config_of(raw, Path(path).parent, keys, problems, cpus=cpus, data_dir=data_dir)
+
+
+def config_of(
+    raw: dict[str, Any],
+    folder: Path,
+    keys: Collection[str] = (),
+    problems: Sequence[str] = (),
+    *,
+    said: str = "--set ",
+    cpus: int | None = None,
+    data_dir: Path | None = None,
+) -> RunConfig:
+    """Return the settings that a fleet file's content asks for; the content is used up.
+
+    folder: the file's. keys: those of its values that something else has set, and `said` is how that is named.
+    problems: found so far. cpus, data_dir: as in `load_config`.
+    Raises ConfigError with all problems.
+    """
+    found = [*problems, *_hidden_name(raw, keys, said)]
+    found += add_csv_(
+        raw, folder, {key.removeprefix("budgets.") for key in keys if key.startswith("budgets.")}
+    )
+    place_(raw, folder, data_dir)
+    config, broken, wrong = validate(raw)
+    found += wrong
     if config is not None:
-        problems += check(config, broken, cpus)
-    if problems or config is None:
-        raise ConfigError(problems)
+        found += check(config, broken, cpus)
+    if found or config is None:
+        raise ConfigError(found)
     return config
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return a TOML file's content. Raises ConfigError, one line, where there is none."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -62,20 +85,13 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not TOML: {(str(error).splitlines() or [''])[0]}") from None
 
 
-def _hidden_name(raw: Mapping[str, Any], overrides: Sequence[str]) -> Iterator[str]:
-    """Yield the problem of a method name on the command line that the file's own `methods` would hide."""
-    keys = [text.partition("=")[0].strip() for text in overrides]
+def _hidden_name(raw: Mapping[str, Any], keys: Collection[str], said: str) -> Iterator[str]:
+    """Yield the problem of a method name that is set where the file's own `methods` would hide it."""
     method = raw.get("method")
     if "method.name" in keys and "method.methods" not in keys and isinstance(method, dict):
         forms = method.get("methods")
         if forms is not None:
             yield (
-                f"--set method.name: the file's method.methods = {forms} decides the forms, whatever the name; "
+                f"{said}method.name: the file's method.methods = {forms} decides the forms, whatever the name; "
                 "set method.methods too"
             )
-
-
-def _budgets_set(overrides: Sequence[str]) -> set[str]:
-    """Return the keys of [budgets] that the command line sets."""
-    keys = [text.partition("=")[0].strip() for text in overrides]
-    return {key.removeprefix("budgets.") for key in keys if key.startswith("budgets.")}

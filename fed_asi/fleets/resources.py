@@ -2,7 +2,8 @@
 
 To add a resource, touch these places and no other:
 1. `Resources`: the field, its unit the last word of its name, None (its default) where a device has no limit.
-   A key of another name is its metadata, as `budget` is that of budget_bytes.
+   A key of another name is its metadata, as `budget` is that of budget_bytes; so is that it is a limit, which a
+   device's twin goes without.
 2. `ResourceKeys`: the key, with the type that checks its value; None, its default, is the group's.
    `problems` says what it must be to the other keys.
 3. `BudgetChange`, only where a schedule changes it from round to round.
@@ -34,7 +35,7 @@ class Resources:
     micro_batch: examples held at once; None: the planner chooses.
     """
 
-    budget_bytes: int | None = field(metadata={"key": "budget"})
+    budget_bytes: int | None = field(metadata={"key": "budget", "limit": True})
     batch_size: int
     micro_batch: int | None = None
 
@@ -92,6 +93,12 @@ def schedule_of(keys: ResourceKeys, resources: Resources) -> tuple[tuple[int, Re
 def _changed(resources: Resources, change: BudgetChange) -> Resources:
     new = {one.name: getattr(change, key_of(one)) for one in _scheduled()}
     return replace(resources, **new)
+
+
+def unlimited(resources: Resources) -> Resources:
+    """Return the same device without any of its limits; what it was told to do, such as a pinned micro-batch, stays."""
+    none: dict[str, Any] = {one.name: None for one in fields(Resources) if one.metadata.get("limit")}
+    return replace(resources, **none)
 
 
 def of_one_round(resources: Resources) -> dict[str, Any]:

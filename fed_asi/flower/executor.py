@@ -35,7 +35,8 @@ class FlowerExecutor:
     """Sends jobs through a Flower grid.
 
     expected: devices of the fleet. states: where this machine's workers leave word of a hanging device; None where
-    devices are on machines of their own. note: gets a line on each node that is not what it should be.
+    devices are on machines of their own. note: gets a line on each node that is not what it should be, and on each
+    device that lost its twin.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class FlowerExecutor:
         note: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self._run, self._waiting, self._states = run, waiting, states
-        self._mail = Mail(grid, waiting)
+        self._mail, self._note = Mail(grid, waiting), note
         self._nodes = Nodes(self._mail, expected, waiting, note)
 
     @property
@@ -106,18 +107,28 @@ class FlowerExecutor:
     def _sent_again(self, found: Message | str, job: Job, packed: ArrayRecord, flight: _Flight) -> bool:
         """Send a job again whose worker process was gone before it came to it; return whether it was sent.
 
-        Ray starts a worker anew within seconds, and until then refuses what is sent to it.
+        Ray starts a worker anew within seconds, and until then refuses what is sent to it. A job with a twin whose
+        process ended at work is sent again without: it may have ended in the twin, which must cost the device nothing.
         """
-        if self._states is None or isinstance(found, str) or not found.has_error():
+        if isinstance(found, str) or not found.has_error():
             return False
-        tries = flight.tries.get(job.partition_id, 0)
-        if not is_gone(str(found.error.reason or "")) or tries >= self._waiting.tries:
+        reason, tries = str(found.error.reason or ""), flight.tries.get(job.partition_id, 0)
+        if self._never_began(reason, job) and tries < self._waiting.tries:
+            flight.tries[job.partition_id] = tries + 1
+            self._waiting.pause(self._waiting.restart_seconds)
+            return self._send(job, packed, flight)
+        if job.twin is None:
             return False
-        if word_left(self._states, job) is not None:
+        outcome, cause = meaning(found.error.code, reason)
+        if outcome not in {"killed", "timeout"}:
             return False
-        flight.tries[job.partition_id] = tries + 1
-        self._waiting.pause(self._waiting.restart_seconds)
-        return self._send(job, packed, flight)
+        self._note(
+            f"device {job.partition_id} is asked again without its twin, as its process ended: {cause}"
+        )
+        return self._send(replace(job, twin=None), packed, flight)
+
+    def _never_began(self, reason: str, job: Job) -> bool:
+        return self._states is not None and is_gone(reason) and word_left(self._states, job) is None
 
     def _read(self, found: Message | str, job: Job, limit: int) -> Reply:
         """Return the reply a device sent; whatever is none is "rejected", and the reason named."""
@@ -143,5 +154,7 @@ class FlowerExecutor:
 
     def _round_seconds(self, jobs: Sequence[Job]) -> float:
         waves = -(-len(jobs) // (self._waiting.parallel or max(1, len(jobs))))
-        longest = max((job.deadline_seconds for job in jobs), default=0.0)
+        longest = max((job.patience_seconds for job in jobs), default=0.0)
+        if any(job.twin is not None for job in jobs):  # whose devices may be asked again
+            longest += max(job.deadline_seconds for job in jobs)
         return self._waiting.start_seconds + waves * (longest + self._waiting.grace_seconds)

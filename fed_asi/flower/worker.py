@@ -97,7 +97,7 @@ def at_work(run: RunAddress, job: Job) -> Iterator[None]:
     if begun is not None:
         begun.parent.mkdir(parents=True, exist_ok=True)
         begun.touch()
-    timer = threading.Timer(_patience(job.deadline_seconds), _end, (begun,))
+    timer = threading.Timer(_patience(job.patience_seconds), _end, (begun,))
     timer.daemon = True
     timer.start()
     try:
@@ -128,8 +128,8 @@ def clear_word(folder: Path, job: Job) -> None:
         begun_file(folder, job).unlink(missing_ok=True)
 
 
-def _patience(deadline_seconds: float) -> float:
-    return min(deadline_seconds * (1.0 + GRACE_SHARE) + GRACE_SECONDS, threading.TIMEOUT_MAX)
+def _patience(seconds: float) -> float:
+    return min(seconds * (1.0 + GRACE_SHARE) + GRACE_SECONDS, threading.TIMEOUT_MAX)
 
 
 def _end(begun: Path | None) -> None:

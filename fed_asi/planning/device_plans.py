@@ -14,6 +14,7 @@ from fed_asi.methods import Family, Vanilla
 from fed_asi.planning import search
 from fed_asi.planning.plan import Plan
 from fed_asi.planning.profile import Profile
+from fed_asi.planning.rivals import captured_share
 
 CHECKPOINTED = "planned bytes are those of keeping everything; checkpointing keeps less and computes it again"
 
@@ -54,7 +55,7 @@ class DevicePlans:
         """
         steps: set[Hashable] = set()
         for attempt in self._fitting(resources):
-            step = _step(attempt.plan)
+            step = step_of(attempt.plan)
             if step not in steps:
                 steps.add(step)
                 yield attempt
@@ -80,6 +81,10 @@ class DevicePlans:
             captured = found[0].captured / layer.centered_energy if found else 0.0
             shares[f"{layer.name}.weight"] = min(1.0, max(0.0, captured))
         return shares
+
+    def share(self, plan: Plan) -> float:
+        """Return the share of the profile's centred gradient energy that the plan captures, all layers together."""
+        return min(1.0, max(0.0, captured_share(plan, self._profile)))
 
     def _fitting(self, resources: Resources) -> Iterator[Attempt]:
         """Yield the device's own plan, then those of the policy; what has no plan is left out."""
@@ -149,8 +154,8 @@ class DevicePlans:
         return replace(self._profile, floors=kept)
 
 
-def _step(plan: Plan) -> Hashable:
-    """Return what a step keeps, and so its bytes, depend on."""
+def step_of(plan: Plan) -> Hashable:
+    """Return what a step and its bytes depend on; of one profile, two plans with the same are the same training."""
     return plan.micro_batch, frozenset(plan.methods.items())
 
 

@@ -9,7 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from fed_asi.results.schema import TIMES, DeviceRecord, DeviceRoundRecord, RoundRecord
+from fed_asi.results.schema import TIMES, DeviceRecord, DeviceRoundRecord, GroupRoundRecord, RoundRecord
 from fed_asi.results.store import RunStore
 from fed_asi.results.summary import Summary, summarise
 from fed_asi.units import format_bytes
@@ -72,7 +72,7 @@ def _rounds(summary: Summary) -> int:
 
 
 def _settings(a: RunStore, b: RunStore) -> Iterator[str]:
-    first, second = (dict(_flat(json.loads(store.run().config))) for store in (a, b))
+    first, second = (dict(flat(json.loads(store.run().config))) for store in (a, b))
     for key in sorted(first.keys() | second.keys()):
         if first.get(key) != second.get(key):
             yield f"setting {key}: {first.get(key)!r} and {second.get(key)!r}"
@@ -82,19 +82,20 @@ def _settings(a: RunStore, b: RunStore) -> Iterator[str]:
             yield f"version of {key}: {versions[0].get(key)} and {versions[1].get(key)}"
 
 
-def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested settings, each with its key, such as groups[0].budget."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from _flat(inner, f"{path}.{key}" if path else key)
+            yield from flat(inner, f"{path}.{key}" if path else key)
     elif isinstance(value, list) and value and isinstance(value[0], dict):
         for index, inner in enumerate(value):
-            yield from _flat(inner, f"{path}[{index}]")
+            yield from flat(inner, f"{path}[{index}]")
     else:
         yield path, value
 
 
 def _differences(a: RunStore, b: RunStore) -> Iterator[str]:
-    """Yield every cell that differs: devices first, then rounds, then device-rounds."""
+    """Yield every cell that differs: devices first, then rounds, device-rounds and group-rounds."""
     for left, right in (
         *zip_longest(a.devices(), b.devices()),
         *zip_longest(a.rounds(), b.rounds()),
@@ -102,9 +103,11 @@ def _differences(a: RunStore, b: RunStore) -> Iterator[str]:
         yield from _cells(left, right)
     for left, right in zip_longest(a.device_rounds(), b.device_rounds()):
         yield from _cells(left, right)
+    for left, right in zip_longest(a.group_rounds(), b.group_rounds()):
+        yield from _cells(left, right)
 
 
-Row = DeviceRecord | RoundRecord | DeviceRoundRecord
+Row = DeviceRecord | RoundRecord | DeviceRoundRecord | GroupRoundRecord
 
 
 def _cells(left: Row | None, right: Row | None) -> Iterator[str]:
@@ -124,4 +127,6 @@ def _place(row: Row) -> str:
         return f"device {row.partition_id}"
     if isinstance(row, RoundRecord):
         return f"round {row.round}"
+    if isinstance(row, GroupRoundRecord):
+        return f"round {row.round}, group {row.group_name}"
     return f"round {row.round}, device {row.partition_id}"

@@ -7,19 +7,20 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 
 from fed_asi.results import table
+from fed_asi.results.figures import Picture
 from fed_asi.results.summary import Summary
 from fed_asi.texts import visible
 
 STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, sans-serif; color: #22303c; background: #f4f6f8; margin: 0; }
-main { max-width: 1080px; margin: 0 auto; padding: 24px; }
+main { max-width: 1180px; margin: 0 auto; padding: 24px; }
 section { background: #fff; border-radius: 10px; padding: 20px 24px; margin: 0 0 20px; }
 section, .number { box-shadow: 0 1px 3px #0001; }
 h1 { font-size: 26px; margin: 8px 0 2px; } h2 { font-size: 18px; margin: 0 0 12px; }
 p.under { color: #5b6b79; margin: 0 0 18px; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 6px 8px; border-bottom: 1px solid #edf0f3; white-space: nowrap; }
+table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: 6px; border-bottom: 1px solid #edf0f3; white-space: nowrap; }
 th { font-weight: 600; color: #5b6b79; border-bottom: 2px solid #d8dfe5; }
 th:first-child, td:first-child, th:last-child, td:last-child { text-align: left; }
 td:last-child { white-space: normal; }
@@ -27,9 +28,11 @@ td:last-child { white-space: normal; }
 .numbers { display: flex; flex-wrap: wrap; gap: 14px; margin: 0 0 20px; }
 .number { background: #fff; border-radius: 10px; padding: 12px 18px; }
 .number b { display: block; font-size: 24px; } .number span { color: #5b6b79; font-size: 13px; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 18px; }
-figure { margin: 0; } figure:first-child:nth-last-child(3) { grid-column: 1 / -1; }
- figcaption { font-weight: 600; margin: 0 0 4px; } img { width: 100%; height: auto; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); gap: 18px; }
+figure { margin: 0; min-width: 0; } .pair { grid-column: 1 / -1; } .pair div { overflow-x: auto; }
+.pair img { min-width: 680px; }
+figcaption { font-weight: 600; margin: 0 0 4px; } p.says { color: #5b6b79; font-size: 13px; margin: 6px 0 0; }
+img { width: 100%; height: auto; }
 ul { margin: 0; padding-left: 20px; } .bad { color: #c0392b; }
 pre { background: #f4f6f8; padding: 12px; border-radius: 8px; overflow-x: auto; font-size: 13px; }
 """
@@ -40,7 +43,7 @@ def escape(text: str) -> str:
     return html.escape(visible(text))
 
 
-def render(summaries: Sequence[Summary], drawn: Sequence[Mapping[str, bytes]]) -> str:
+def render(summaries: Sequence[Summary], drawn: Sequence[Mapping[str, Picture]]) -> str:
     """Return the page. drawn: the figures of each run; of several runs, first those of all together."""
     together, each = (drawn[:1], drawn[1:]) if len(summaries) > 1 else ([], drawn)
     title = " and ".join(summary.name for summary in summaries)
@@ -55,13 +58,14 @@ def render(summaries: Sequence[Summary], drawn: Sequence[Mapping[str, bytes]]) -
     )
 
 
-def _run(summary: Summary, figures: Mapping[str, bytes]) -> Iterable[str]:
+def _run(summary: Summary, figures: Mapping[str, Picture]) -> Iterable[str]:
     run = summary.run
     yield f"<h1>{escape(summary.name)}</h1>\n"
     yield f'<p class="under">{escape(_under(summary))}</p>\n'
     yield _list("Missing", summary.missing, ' class="bad"')
     yield f'<div class="numbers">{"".join(_number(*pair) for pair in _numbers(summary))}</div>\n'
-    yield f'<section><h2>What each budget bought</h2><div class="wide">{_table(summary)}</div></section>\n'
+    yield f'<section><h2>What each budget bought</h2><div class="wide">{_table(summary)}</div>'
+    yield f"{''.join(_said(text) for text in table.reading(summary))}</section>\n"
     yield _figures("Figures", figures)
     yield from _lists(summary)
     yield f"<section><h2>Versions</h2><p>{escape(_versions(summary))}</p></section>\n"
@@ -92,21 +96,31 @@ def _number(value: str, meaning: str) -> str:
 
 
 def _table(summary: Summary) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in table.COLUMNS)
+    columns = table.columns(summary)
+    head = "".join(f"<th>{escape(column.title)}</th>" for column in columns)
     rows = (
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in table.cells(group)) + "</tr>"
+        "<tr>" + "".join(f"<td>{escape(column.cell(group))}</td>" for column in columns) + "</tr>"
         for group in summary.groups
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
-def _figures(title: str, figures: Mapping[str, bytes]) -> str:
+def _figures(title: str, figures: Mapping[str, Picture]) -> str:
     shown = (
-        f"<figure><figcaption>{escape(caption)}</figcaption>"
-        f'<img alt="{escape(caption)}" src="data:image/png;base64,{base64.b64encode(png).decode()}"></figure>'
-        for caption, png in figures.items()
+        f"<figure{_pair(picture)}><figcaption>{escape(caption)}</figcaption><div>"
+        f'<img alt="{escape(caption)}" src="data:image/png;base64,{base64.b64encode(picture.png).decode()}"></div>'
+        f"{_said(picture.says)}</figure>"
+        for caption, picture in figures.items()
     )
     return f'<section><h2>{escape(title)}</h2><div class="figures">{"".join(shown)}</div></section>\n'
+
+
+def _pair(picture: Picture) -> str:
+    return ' class="pair"' if picture.pair else ""
+
+
+def _said(text: str) -> str:
+    return f'<p class="says">{escape(text)}</p>' if text else ""
 
 
 def _lists(summary: Summary) -> Iterable[str]:

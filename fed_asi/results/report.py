@@ -35,10 +35,10 @@ def write(folders: Sequence[str | Path], page: str | Path | None = None) -> Path
     drawn = [figures.draw(summaries)] if len(summaries) > 1 else []
     drawn += [figures.draw([summary]) for summary in summaries]
     write_text(page, render(summaries, drawn))
-    for caption, png in drawn[0].items():
+    for caption, drawing in drawn[0].items():
         picture = page.parent / f"{caption.lower().replace(' ', '-')}.png"
         with writing(picture):
-            picture.write_bytes(png)
+            picture.write_bytes(drawing.png)
     return page
 
 

@@ -110,6 +110,16 @@ class DeviceRoundRecord:
     weight_bytes: int | None = None
     transient_bytes: int | None = None
     factors_bytes: int | None = None  # warm factors it keeps for its next round; 0: none
+    gradient_captured: float | None = (
+        None  # share of the profile's gradient energy that its plan captures, 0 to 1
+    )
+    twin_measured_bytes: int | None = (
+        None  # of its twin: the same device without its limits, of which nothing is used
+    )
+    twin_loss_after: float | None = None
+    twin_accuracy_after: float | None = None
+    twin_cosine: float | None = None  # between the two updates, -1 to 1; None where either is none
+    twin_norm_ratio: float | None = None  # the norm of its update, in norms of its twin's
     download_seconds: float | None = None  # simulated, as are all that follow; None: a device without a clock
     trunk_seconds: float | None = None  # of the frozen trunk, each image once an epoch
     step_seconds: float | None = None
@@ -122,6 +132,20 @@ class DeviceRoundRecord:
     judging_joules: float | None = None
     upload_joules: float | None = None
     energy_joules: float | None = None  # all of these
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRoundRecord:
+    """How good the shared model is on all held-out images of one group's devices, after a round; 0 to 1."""
+
+    round: int  # round 0 is the model before any training
+    group_name: str
+    devices: int  # those that hold images back
+    num_examples: int  # of all of them
+    loss: float | None = None
+    accuracy: float | None = None  # over images
+    device_accuracy: float | None = None  # the mean over devices, each counted once
+    device_accuracy_error: float | None = None  # its standard error; None for a group of one device
 
 
 TIMES = frozenset({"host_seconds", "created_at", "ended_at"})  # the only columns a repeated run may change

@@ -10,14 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from fed_asi.errors import RunError
-from fed_asi.results.schema import DeviceRecord, DeviceRoundRecord, RoundRecord, RunRecord
+from fed_asi.results.schema import (
+    DeviceRecord,
+    DeviceRoundRecord,
+    GroupRoundRecord,
+    RoundRecord,
+    RunRecord,
+)
 
 TABLES: dict[str, tuple[type, str]] = {
     "run": (RunRecord, ""),
     "devices": (DeviceRecord, "PRIMARY KEY (partition_id)"),
     "rounds": (RoundRecord, "PRIMARY KEY (round)"),
     "device_rounds": (DeviceRoundRecord, "PRIMARY KEY (round, partition_id)"),
+    "group_rounds": (GroupRoundRecord, "PRIMARY KEY (round, group_name)"),
 }
+
+
+ADDED = frozenset({"group_rounds"})  # since version 1 began: files without them are whole
 
 
 _SQL_TYPES = {"int": "INTEGER", "float": "REAL"}
@@ -55,8 +65,10 @@ def cell(name: str, value: Any) -> Any:
 def add_columns(connection: sqlite3.Connection, table: str, file: Path) -> None:
     """Give a table of an older file the columns it lacks, with their defaults, so that it can be written on.
 
-    Raises RunError where a column is lacking that has no default.
+    A table added since is made. Raises RunError where a column is lacking that has no default.
     """
+    if _is_older_than(connection, table):
+        create(connection, table)
     for column in _lacking(connection, table):
         added = f"{column.name} {_sql_type(column)} DEFAULT {_default(column, file)}"
         connection.execute(f"ALTER TABLE {table} ADD COLUMN {added}")
@@ -65,14 +77,24 @@ def add_columns(connection: sqlite3.Connection, table: str, file: Path) -> None:
 def stand_in(connection: sqlite3.Connection, table: str, file: Path) -> None:
     """Put a view that has the lacking columns before a table of an older file, which stays as it is.
 
-    Raises RunError where a column is lacking that has no default.
+    In place of a table added since stands an empty view. Raises RunError where a column is lacking that has no default.
     """
+    if _is_older_than(connection, table):
+        columns = ", ".join(f"NULL AS {one.name}" for one in fields(TABLES[table][0]))
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute(f"CREATE TEMP VIEW {table} AS SELECT {columns} WHERE 0")
+        return
     lacking = _lacking(connection, table)
     if lacking:
         made = [f"{_default(column, file)} AS {column.name}" for column in lacking]
         columns = ", ".join([*_there(connection, table), *made])
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute(f"CREATE TEMP VIEW {table} AS SELECT {columns} FROM main.{table}")
+
+
+def _is_older_than(connection: sqlite3.Connection, table: str) -> bool:
+    """Return whether the file is from before this table was added."""
+    return table in ADDED and not _there(connection, table)
 
 
 def _sql_type(column: Field[Any]) -> str:

@@ -1,8 +1,9 @@
 """A run's records: one SQLite file that can be read while the run goes on.
 
-Tables: run (one row), notes, devices, rounds, device_rounds. A row's columns are the fields of the dataclass
-of the same name (schema.py); dicts are JSON. A round and all its devices are written in one transaction, so a
-reader or a resumed run never sees half a round. A file of before a column was added has its default in every row.
+Tables: run (one row), notes, devices, rounds, device_rounds, group_rounds. A row's columns are the fields of the
+dataclass of the same name (schema.py); dicts are JSON. A round and all that comes with it are written in one
+transaction, so a reader or a resumed run never sees half a round. A file of before a column was added has its default
+in every row, and one of before a table was added has no row of it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,14 +25,18 @@ from fed_asi.results.schema import (
     SCHEMA_VERSION,
     DeviceRecord,
     DeviceRoundRecord,
+    GroupRoundRecord,
     RoundRecord,
     RunRecord,
     Status,
 )
-from fed_asi.results.sql_tables import TABLES, add_columns, cell, create, insert, stand_in
+from fed_asi.results.sql_tables import ADDED, TABLES, add_columns, cell, create, insert, stand_in
 from fed_asi.results.sqlite_file import connect, connect_to_read, plainly
 
-_Record = TypeVar("_Record", RunRecord, DeviceRecord, RoundRecord, DeviceRoundRecord)
+_Record = TypeVar("_Record", RunRecord, DeviceRecord, RoundRecord, DeviceRoundRecord, GroupRoundRecord)
+
+
+WITHIN_A_ROUND = ("device_rounds", "group_rounds")  # tables of what comes with a round, and goes with it
 
 
 class RunStore:
@@ -107,12 +113,19 @@ class RunStore:
         with plainly(self.folder), self._connection as connection:
             insert(connection, "devices", devices)
 
-    def add_round(self, round_record: RoundRecord, devices: Sequence[DeviceRoundRecord] = ()) -> None:
-        """Record a round and every device it asked, all or nothing; a round recorded before is replaced."""
+    def add_round(
+        self,
+        round_record: RoundRecord,
+        devices: Sequence[DeviceRoundRecord] = (),
+        groups: Sequence[GroupRoundRecord] = (),
+    ) -> None:
+        """Record a round, every device it asked and how its groups fare, all or nothing; one of before is replaced."""
         with plainly(self.folder), self._connection as connection:
-            connection.execute("DELETE FROM device_rounds WHERE round = ?", (round_record.round,))
+            for table in WITHIN_A_ROUND:
+                connection.execute(f"DELETE FROM {table} WHERE round = ?", (round_record.round,))
             insert(connection, "rounds", [round_record])
             insert(connection, "device_rounds", devices)
+            insert(connection, "group_rounds", groups)
 
     def note(self, text: str) -> None:
         """Record one line a reader of the report should know, such as where the weights came from."""
@@ -157,6 +170,10 @@ class RunStore:
         order = f"{which} ORDER BY round, partition_id"
         yield from self._rows(DeviceRoundRecord, "device_rounds", order, () if round is None else (round,))
 
+    def group_rounds(self) -> list[GroupRoundRecord]:
+        """Return how each group's devices fare with the shared model, by round and group."""
+        return list(self._rows(GroupRoundRecord, "group_rounds", "ORDER BY round, group_name"))
+
     def select(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of an SQL query of one's own."""
         with plainly(self.folder):
@@ -165,7 +182,7 @@ class RunStore:
     def forget_after(self, round: int) -> None:
         """Remove the records of every later round: they are to be done again."""
         with plainly(self.folder), self._connection as connection:
-            for table in ("rounds", "device_rounds"):
+            for table in ("rounds", *WITHIN_A_ROUND):
                 connection.execute(f"DELETE FROM {table} WHERE round > ?", (round,))
 
     def missing(self) -> list[str]:
@@ -236,10 +253,23 @@ def _existing(folder: str | Path) -> Path:
     return folder
 
 
+def is_begun(folder: str | Path) -> bool:
+    """Return whether a folder has a run's records, be they damaged; a process killed early leaves a file without."""
+    path = Path(folder) / FILE_NAME
+    if not path.is_file():
+        return False
+    try:
+        with closing(connect_to_read(path)) as connection:
+            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error:
+        return True
+    return bool(tables)
+
+
 def _checked(connection: sqlite3.Connection, folder: Path) -> sqlite3.Connection:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if not tables >= {*TABLES, "notes"}:
+    if not tables >= {*TABLES, "notes"} - ADDED:
         raise RunError(
             f"{folder / FILE_NAME} holds no run: it stopped before its first line, or is another file"
         )

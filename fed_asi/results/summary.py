@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from fed_asi.fleets.config import RunConfig
+from fed_asi.results.estimate import Estimate, estimate
 from fed_asi.results.lock import is_locked
-from fed_asi.results.schema import RoundRecord, RunRecord
+from fed_asi.results.schema import GroupRoundRecord, RoundRecord, RunRecord
 from fed_asi.results.store import RunStore
 from fed_asi.texts import resume_line
 
@@ -29,11 +31,20 @@ class DeviceResult:
     trained_layers: int | None
     accuracy_before: float | None  # on its own held-out images, 0 to 1
     accuracy_after: float | None
+    gain: float | None  # of that accuracy in a round, and what follows: the mean over its trained rounds
+    gradient_captured: float | None
+    paired: int  # rounds that have a twin; what follows is the mean over these
+    twin_difference: float | None  # the accuracy it ends a round with, minus its twin's
+    twin_cosine: float | None  # of the rounds in which both trained
+    twin_measured_bytes: int | None  # the largest
 
 
 @dataclass(frozen=True, slots=True)
 class GroupResult:
-    """The devices of one group; bytes are the largest of any device, accuracies the mean over devices."""
+    """The devices of one group; bytes are the largest of any device, accuracies the mean over devices.
+
+    Each device counts once in an estimate, however often it was asked and whatever its budget was.
+    """
 
     name: str
     devices: int
@@ -48,6 +59,11 @@ class GroupResult:
     accuracy_before: float | None
     accuracy_after: float | None
     left_out: dict[str, int]  # outcome other than "trained" -> device-rounds
+    gain: Estimate | None
+    gradient_captured: Estimate | None
+    twin_difference: Estimate | None
+    twin_cosine: Estimate | None
+    shared: tuple[GroupRoundRecord, ...]  # the shared model on its held-out images, by round
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +98,13 @@ class Summary:
         return sum(known) if known else None
 
     @property
+    def twins(self) -> str | None:
+        """What the devices' twins went without, as `measure.twins` has it: "unlimited", "plain"; None: no twins."""
+        if not any(one.paired for one in self.devices):
+            return None
+        return "plain" if RunConfig.from_json(self.run.config).measure.twins == "plain" else "unlimited"
+
+    @property
     def first(self) -> RoundRecord | None:
         """The model before any training, or the first round that evaluated it."""
         return next((record for record in self.rounds if record.accuracy is not None), None)
@@ -90,10 +113,18 @@ class Summary:
 _DEVICES = """
 SELECT devices.partition_id, group_name, told.budget_bytes, told.asked, told.trained,
        planned_bytes, measured_bytes, published_bytes,
-       last.micro_batch, last.trained_layers, last.accuracy_before, last.accuracy_after
+       last.micro_batch, last.trained_layers, last.accuracy_before, last.accuracy_after,
+       gain, captured, paired, twin_difference, twin_cosine, twin_measured_bytes
 FROM (SELECT partition_id, budget_bytes, count(*) AS asked, sum(outcome = 'trained') AS trained,
              max(planned_bytes) AS planned_bytes, max(measured_bytes) AS measured_bytes,
-             max(published_bytes) AS published_bytes
+             max(published_bytes) AS published_bytes,
+             avg(CASE WHEN outcome = 'trained' THEN accuracy_after - accuracy_before END) AS gain,
+             avg(CASE WHEN outcome = 'trained' THEN gradient_captured END) AS captured,
+             count(CASE WHEN outcome IN {paired} THEN twin_accuracy_after END) AS paired,
+             avg(CASE WHEN outcome = 'trained' THEN accuracy_after WHEN outcome IN {paired} THEN accuracy_before END
+                 - twin_accuracy_after) AS twin_difference,
+             avg(CASE WHEN outcome = 'trained' THEN twin_cosine END) AS twin_cosine,
+             max(twin_measured_bytes) AS twin_measured_bytes
       FROM device_rounds GROUP BY partition_id, budget_bytes) AS told
 JOIN devices USING (partition_id)
 LEFT JOIN (SELECT partition_id, budget_bytes, max(round), micro_batch, trained_layers,
@@ -101,7 +132,8 @@ LEFT JOIN (SELECT partition_id, budget_bytes, max(round), micro_batch, trained_l
            FROM device_rounds WHERE outcome = 'trained' GROUP BY partition_id, budget_bytes) AS last
      ON last.partition_id = told.partition_id AND last.budget_bytes IS told.budget_bytes
 ORDER BY devices.partition_id, told.budget_bytes IS NULL, told.budget_bytes
-"""  # with a lone max(), SQLite takes the other columns from the row that has it
+""".replace("{paired}", "('trained', 'excluded', 'out-of-memory')")  # ends that a budget brings about
+# With a lone max(), SQLite takes the other columns from the row that has it.
 
 
 _LEFT_OUT = """
@@ -123,8 +155,14 @@ def summarise(store: RunStore) -> Summary:
     for group, outcome, count in store.select(_LEFT_OUT):
         left_out.setdefault(group, {})[outcome] = count
     sizes = Counter(record.group_name for record in store.devices())
+    shared: dict[str, list[GroupRoundRecord]] = {}
+    for record in store.group_rounds():
+        shared.setdefault(record.group_name, []).append(record)
+    of_group: dict[str, list[DeviceResult]] = {}
+    for one in devices:
+        of_group.setdefault(one.group, []).append(one)
     groups = tuple(
-        _group(name, size, [one for one in devices if one.group == name], left_out.get(name, {}))
+        _group(name, size, of_group.get(name, ()), left_out.get(name, {}), shared.get(name, ()))
         for name, size in sizes.items()
     )
     return Summary(
@@ -149,7 +187,13 @@ def _standing(store: RunStore) -> str:
     return f"{run.status}: {run.cause}" if run.cause else run.status
 
 
-def _group(name: str, size: int, devices: Sequence[DeviceResult], left_out: dict[str, int]) -> GroupResult:
+def _group(
+    name: str,
+    size: int,
+    devices: Sequence[DeviceResult],
+    left_out: dict[str, int],
+    shared: Sequence[GroupRoundRecord],
+) -> GroupResult:
     budgets = {one.budget_bytes for one in devices}
     return GroupResult(
         name=name,
@@ -165,7 +209,22 @@ def _group(name: str, size: int, devices: Sequence[DeviceResult], left_out: dict
         accuracy_before=_mean(one.accuracy_before for one in devices),
         accuracy_after=_mean(one.accuracy_after for one in devices),
         left_out=left_out,
+        gain=_over_devices(devices, "gain"),
+        gradient_captured=_over_devices(devices, "gradient_captured"),
+        twin_difference=_over_devices(devices, "twin_difference"),
+        twin_cosine=_over_devices(devices, "twin_cosine"),
+        shared=tuple(shared),
     )
+
+
+def _over_devices(devices: Sequence[DeviceResult], name: str) -> Estimate | None:
+    """Return the mean of a number over devices, of each of which it is first the mean over its budgets."""
+    each: dict[int, list[float]] = {}
+    for one in devices:
+        value = getattr(one, name)
+        if value is not None:
+            each.setdefault(one.partition_id, []).append(value)
+    return estimate(fmean(values) for values in each.values())
 
 
 def _largest(values: Iterable[int | None]) -> int | None:

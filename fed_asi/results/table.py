@@ -2,103 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from fed_asi.results.estimate import Estimate
 from fed_asi.results.rich_text import plain
 from fed_asi.results.summary import GroupResult, Summary
+from fed_asi.texts import visible
 from fed_asi.units import format_bytes
 
-COLUMNS = (
-    "group",
-    "devices",
-    "budget",
-    "planned",
-    "measured",
-    "papers' count",
-    "micro-batch",
-    "layers",
-    "local accuracy",
-    "took part",
-)
 
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its title and a group's text. spare: the higher, the sooner it makes room for others; 0: never."""
 
-OPTIONAL = {"papers' count", "micro-batch", "planned"}
+    title: str
+    cell: Callable[[GroupResult], str]
+    spare: int = 0
+    right: bool = True
 
-
-WIDE = 110
-
-
-def table(summary: Summary, width: int = 120) -> RenderableType:
-    """Return the result as rich text: a row a budget group, then the whole fleet in words.
-
-    width: in characters; a narrow one leaves out the columns one can do without.
-    """
-    made = Table(title=plain(f"{summary.name}: what each budget bought"), title_justify="left")
-    shown = [i for i, column in enumerate(COLUMNS) if width >= WIDE or column not in OPTIONAL]
-    for i in shown:
-        made.add_column(COLUMNS[i], justify="left" if COLUMNS[i] in {"group", "took part"} else "right")
-    for group in summary.groups:
-        row = cells(group)
-        made.add_row(*(plain(row[i]) for i in shown))
-    return Group(made, *(plain(line) for line in lines(summary)))
-
-
-def cells(group: GroupResult) -> list[str]:
-    """Return one group's row as text, in the order of COLUMNS."""
-    return [
-        group.name,
-        str(group.devices),
-        span_bytes(group.budgets),
-        _size(group.planned_bytes),
-        _size(group.measured_bytes),
-        _size(group.published_bytes),
-        _span(group.micro_batches),
-        _span(group.trained_layers),
-        _change(group.accuracy_before, group.accuracy_after),
-        _participation(group),
-    ]
-
-
-def lines(summary: Summary) -> list[str]:
-    """Return what the table cannot hold: the fleet's accuracy, who was left out and why, what is missing."""
-    said = [*summary.missing, _accuracy(summary)]
-    said += _clock(summary)
-    said += _left_out(summary)
-    said += [f"note: {note}" for note in summary.notes]
-    if summary.standing != "finished":
-        said.append(f"the run is {summary.standing}")
-    return said
-
-
-def _clock(summary: Summary) -> list[str]:
-    """Return what the run took on its clock, where it has one that ran."""
-    if not summary.sim_seconds:
-        return []
-    energy = "" if summary.energy_joules is None else f", {summary.energy_joules / 1e3:,.3g} kJ"
-    return [f"on the run's clock: {summary.sim_seconds / 3600:,.3g} h{energy}"]
-
-
-def _left_out(summary: Summary) -> list[str]:
-    """Return a line an outcome other than "trained", with its most frequent cause."""
-    lines: dict[str, str] = {}
-    for outcome, cause, _ in summary.causes:
-        times = sum(group.left_out.get(outcome, 0) for group in summary.groups)
-        lines.setdefault(outcome, f"{times} × {outcome}, as in: {cause}" if cause else f"{times} × {outcome}")
-    return list(lines.values())
-
-
-def _accuracy(summary: Summary) -> str:
-    first, final = summary.first, summary.final
-    if first is None or final is None or final.accuracy is None or first.accuracy is None:
-        return "no evaluation yet"
-    text = f"server's test images: accuracy {100 * first.accuracy:.1f} % → {100 * final.accuracy:.1f} %"
-    if final.worst_class_accuracy is not None:
-        text += f", worst class {100 * final.worst_class_accuracy:.1f} %"
-    seconds = sum(record.host_seconds for record in summary.rounds)
-    return f"{text}, after {final.round} rounds in {seconds:.0f} s"
+    def width(self, groups: Sequence[GroupResult]) -> int:
+        """Return how many characters it takes, with what is around it."""
+        return max(cell_len(text) for text in (self.title, *(visible(self.cell(g)) for g in groups))) + 3
 
 
 def span_bytes(budgets: Sequence[int | None]) -> str:
@@ -125,6 +54,139 @@ def _change(before: float | None, after: float | None) -> str:
     return f"{100 * before:.1f} → {100 * after:.1f} %"
 
 
+def _share(found: Estimate | None) -> str:
+    return "-" if found is None else f"{100 * found.mean:.1f} %"
+
+
+def _points(found: Estimate | None) -> str:
+    """Return a mean of differences in points, with its interval or, without one, how few devices it is of."""
+    if found is None:
+        return "-"
+    mean = f"{100 * found.mean:+.2f}"
+    return f"{mean} ({found.count})" if found.half is None else f"{mean} ± {100 * found.half:.2f}"
+
+
+def _shared(group: GroupResult) -> str:
+    """Return the shared model's accuracy on the group's held-out images: the first known, and the last."""
+    known = [one.accuracy for one in group.shared if one.accuracy is not None]
+    if len(known) < 2:
+        return f"{100 * known[0]:.1f} %" if known else "-"
+    return _change(known[0], known[-1])
+
+
 def _participation(group: GroupResult) -> str:
     text = f"{group.trained} of {group.asked}"
     return text + "".join(f", {count} {outcome}" for outcome, count in group.left_out.items())
+
+
+FIRST = (
+    Column("group", lambda g: g.name, right=False),
+    Column("devices", lambda g: str(g.devices)),
+    Column("budget", lambda g: span_bytes(g.budgets)),
+    Column("planned", lambda g: _size(g.planned_bytes), 3),
+    Column("measured", lambda g: _size(g.measured_bytes)),
+)
+CAPTURED = Column("captured", lambda g: _share(g.gradient_captured), 4)
+LOCAL = Column("local accuracy", lambda g: _change(g.accuracy_before, g.accuracy_after))
+TWIN = Column("against its twin", lambda g: _points(g.twin_difference))
+COSINE = Column("cosine", lambda g: "-" if g.twin_cosine is None else f"{g.twin_cosine.mean:.3f}", 1)
+SHARED = Column("shared model", _shared, 2)
+HOW = (
+    Column("layers", lambda g: _span(g.trained_layers)),
+    Column("micro-batch", lambda g: _span(g.micro_batches), 5),
+    Column("papers' count", lambda g: _size(g.published_bytes), 6),
+)
+PART = Column("took part", _participation, right=False)
+
+
+def columns(summary: Summary) -> list[Column]:
+    """Return the columns of a run's table: those that every run has, and those that this one can fill."""
+    found = [*FIRST]
+    found += [CAPTURED] if any(g.gradient_captured for g in summary.groups) else []
+    found += [TWIN, COSINE] if summary.twins else []
+    found += [LOCAL]
+    found += [SHARED] if any(g.shared for g in summary.groups) else []
+    return [*found, *HOW, PART]
+
+
+def table(summary: Summary, width: int = 120) -> RenderableType:
+    """Return the result as rich text: a row a budget group, then the whole fleet in words.
+
+    width: in characters; a narrow one leaves out the columns one can do without.
+    """
+    made = Table(title=plain(f"{summary.name}: what each budget bought"), title_justify="left")
+    shown = fitting(columns(summary), summary.groups, width)
+    for one in shown:
+        made.add_column(one.title, justify="right" if one.right else "left")
+    for group in summary.groups:
+        made.add_row(*(plain(one.cell(group)) for one in shown))
+    return Group(made, *(plain(line) for line in lines(summary)))
+
+
+def fitting(every: Sequence[Column], groups: Sequence[GroupResult], width: int) -> list[Column]:
+    """Return the columns that fit in so many characters, and those that no table goes without."""
+    shown = list(every)
+    while sum(one.width(groups) for one in shown) + 1 > width:
+        spare = max(shown, key=lambda one: one.spare)
+        if not spare.spare:
+            break
+        shown.remove(spare)
+    return shown
+
+
+def lines(summary: Summary) -> list[str]:
+    """Return what the table cannot hold: the fleet's accuracy, who was left out and why, what is missing."""
+    said = [*summary.missing, _accuracy(summary)]
+    said += _clock(summary)
+    said += _left_out(summary)
+    said += reading(summary)
+    said += [f"note: {note}" for note in summary.notes]
+    if summary.standing != "finished":
+        said.append(f"the run is {summary.standing}")
+    return said
+
+
+def _clock(summary: Summary) -> list[str]:
+    """Return what the run took on its clock, where it has one that ran."""
+    if not summary.sim_seconds:
+        return []
+    energy = "" if summary.energy_joules is None else f", {summary.energy_joules / 1e3:,.3g} kJ"
+    return [f"on the run's clock: {summary.sim_seconds / 3600:,.3g} h{energy}"]
+
+
+def reading(summary: Summary) -> list[str]:
+    """Return how to read the table, where a column could be taken for what it is not."""
+    if summary.twins is not None:
+        how = (
+            "plain training of the same layers" if summary.twins == "plain" else "the same without its budget"
+        )
+        return [
+            f"against its twin: accuracy of a device minus that of {how}, in points, the mean over devices ± half of "
+            "its 95 % interval"
+        ]
+    trained = [group for group in summary.groups if group.trained]
+    if len(trained) > 1:
+        return [
+            "groups hold different images: what a budget costs is not in this table, measure.twins = true puts it in"
+        ]
+    return []
+
+
+def _left_out(summary: Summary) -> list[str]:
+    """Return a line an outcome other than "trained", with its most frequent cause."""
+    lines: dict[str, str] = {}
+    for outcome, cause, _ in summary.causes:
+        times = sum(group.left_out.get(outcome, 0) for group in summary.groups)
+        lines.setdefault(outcome, f"{times} × {outcome}, as in: {cause}" if cause else f"{times} × {outcome}")
+    return list(lines.values())
+
+
+def _accuracy(summary: Summary) -> str:
+    first, final = summary.first, summary.final
+    if first is None or final is None or final.accuracy is None or first.accuracy is None:
+        return "no evaluation yet"
+    text = f"server's test images: accuracy {100 * first.accuracy:.1f} % → {100 * final.accuracy:.1f} %"
+    if final.worst_class_accuracy is not None:
+        text += f", worst class {100 * final.worst_class_accuracy:.1f} %"
+    seconds = sum(record.host_seconds for record in summary.rounds)
+    return f"{text}, after {final.round} rounds in {seconds:.0f} s"

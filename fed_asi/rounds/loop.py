@@ -7,7 +7,7 @@ averaged and what is recorded is decided here, from seeds and partition ids alon
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,8 @@ from typing import Any
 from torch import Tensor
 
 from fed_asi.devices.edge import readable
-from fed_asi.devices.job import Job
-from fed_asi.devices.reply import FRESH, Reply
+from fed_asi.devices.job import Job, Twin
+from fed_asi.devices.reply import FRESH, Reply, failure, payload_bytes
 from fed_asi.errors import RunError, UpdateError
 from fed_asi.fleets import fleet
 from fed_asi.fleets.fleet import Fleet
@@ -31,6 +31,8 @@ from fed_asi.rounds.aggregate import Update, average, check_update
 from fed_asi.rounds.checkpoints import Checkpoint, weights_digest
 from fed_asi.rounds.executor import Executor, one_reply_a_job
 from fed_asi.rounds.fates import Fate
+from fed_asi.rounds.faults import Fault, fault_of
+from fed_asi.rounds.group_judging import judge_groups
 from fed_asi.rounds.job_order import Costs, in_order
 from fed_asi.rounds.resuming import Resuming, kept_factors
 from fed_asi.rounds.round_clock import RoundClock
@@ -38,6 +40,8 @@ from fed_asi.training.evaluation import evaluate, load_tensors_
 from fed_asi.training.sgd import learning_rate
 from fed_asi.workplace.address import run_fingerprint
 from fed_asi.workplace.place import Workplace
+
+TWINS: dict[bool | str, Twin | None] = {False: None, True: "unlimited", "plain": "plain"}
 
 
 class Rounds:
@@ -94,7 +98,7 @@ class Rounds:
         while waiting and len(updates) < wanted:  # once, unless more are asked than are wanted
             wave = [found.job for found in waiting[: wanted - len(updates)]]
             waiting = waiting[len(wave) :]
-            for record, update, texts in self._replies(round, wave, tensors):
+            for record, update, texts in self._judged(wave, tensors):
                 records.append(record)
                 notes[record.partition_id] = texts
                 updates.extend([update] if update is not None else [])
@@ -120,24 +124,42 @@ class Rounds:
         coming.sort(key=lambda found: (found.ends, found.job.partition_id))
         return coming, [found for found in fates if found.outcome is not None]
 
-    def _replies(
-        self, round: int, jobs: Sequence[Job], tensors: dict[str, Tensor]
+    def _judged(
+        self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]
     ) -> Iterator[tuple[DeviceRoundRecord, Update | None, tuple[str, ...]]]:
         """Yield each device's record, its update unless there is none, and its notes, in whatever order they come."""
         job_of = {job.partition_id: job for job in jobs}
-        ordered = in_order(jobs, self._cost, self.executor.parallel or 1)
-        note = partial(self._note, round)
-        for reply in one_reply_a_job(self.executor.train(ordered, tensors), ordered, note):
+        for reply in self._replies(jobs, tensors):
             job = job_of[reply.partition_id]
             record, update = self._judge(job, reply)
             self._learn_cost(job, record)
             self.watcher.device_done(record)
             yield record, update, reply.notes
 
+    def _replies(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> Iterator[Reply]:
+        """Yield one reply a job; a device that [faults] strikes is not asked to compute what nobody would use."""
+        asked = []
+        for job in jobs:
+            fault = self._fault(job.round, job.partition_id)
+            if fault is None:
+                asked.append(job)
+                continue
+            down = payload_bytes(tensors, job.to_json())  # it was sent what all are sent
+            yield replace(failure(job.partition_id, fault.outcome, fault.cause), bytes_down=down)
+        if not asked:
+            return
+        ordered = in_order(asked, self._cost, self.executor.parallel or 1)
+        note = partial(self._note, jobs[0].round)
+        yield from one_reply_a_job(self.executor.train(ordered, tensors), ordered, note)
+
+    def _fault(self, round: int, partition_id: int) -> Fault | None:
+        return fault_of(self.config.faults, self.config.seed, round, partition_id)
+
     def jobs(self, round: int) -> list[Job]:
         """Return what each device of a round's cohort is asked, by partition id."""
         cohort = self._clock.cohort(round)
-        first = cohort[0] if round == 1 and self.config.compute.side_by_side else None
+        checks = round == 1 and self.config.compute.side_by_side
+        first = next((one for one in cohort if checks and self._fault(round, one) is None), None)
         return [self._job(round, one, check=one == first) for one in cohort]
 
     def _job(self, round: int, partition_id: int, *, check: bool = False) -> Job:
@@ -150,6 +172,7 @@ class Rounds:
             factors_round=self._factors_round.get(partition_id, 0),
             check=check,
             deadline_seconds=self.config.compute.deadline_seconds,
+            twin=TWINS[self.config.measure.twins],
         )
 
     def _cost(self, job: Job) -> float:
@@ -227,6 +250,7 @@ class Rounds:
         found = evaluate(
             place.tail, place.test_features, place.test_labels, place.num_classes, workers=cpus_here()
         )
+        groups = judge_groups(place, self.fleet, summary.round) if self._judges_groups(summary.round) else ()
         checkpoints.save(self._checkpoints, Checkpoint(summary.round, self._fingerprint, tensors))
         record = replace(
             summary,
@@ -238,5 +262,9 @@ class Rounds:
             bytes_down=sum(one.bytes_down or 0 for one in records),
             weights_sha256=weights_digest(tensors),
         )
-        self.store.add_round(record, records)
+        self.store.add_round(record, records, groups)
         self.watcher.round_done(record)
+
+    def _judges_groups(self, round: int) -> bool:
+        when = self.config.measure.groups
+        return when == "every-round" or (when == "ends" and round in {0, self.config.rounds})

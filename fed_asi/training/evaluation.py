@@ -6,12 +6,20 @@ import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 BATCH = 64  # fixed, because the batch decides the last bits
+
+
+class Inputs(Protocol):
+    """What a model is fed, in slices: a tensor (N, ...), or what reads one slice after another."""
+
+    def __getitem__(self, rows: slice, /) -> Tensor:
+        """Return the inputs of these rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +48,22 @@ def load_tensors_(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             own[name].copy_(tensor)
 
 
-def evaluate(model: nn.Module, x: Tensor, y: Tensor, num_classes: int, *, workers: int = 1) -> Evaluation:
-    """Return loss and accuracy of a model, in eval mode and as it is, over all of x.
+def evaluate(model: nn.Module, x: Inputs, y: Tensor, num_classes: int, *, workers: int = 1) -> Evaluation:
+    """Return loss and accuracy of a model over all of x, whole and by class; see `judge`."""
+    loss, right = judge(model, x, y, workers=workers)
+    hits, seen = (torch.bincount(classes, minlength=num_classes).double() for classes in (y[right], y))
+    per_class = tuple(float(r / s) if s > 0 else float("nan") for r, s in zip(hits, seen, strict=True))
+    return Evaluation(loss, float(hits.sum() / len(y)), per_class, len(y))
+
+
+def judge(model: nn.Module, x: Inputs, y: Tensor, *, workers: int = 1) -> tuple[float, Tensor]:
+    """Return the mean loss of a model, in eval mode and as it is, and which images it gets right: (N,) bool.
 
     x: (N, ...) inputs or trunk features, float32 or float16. y: (N,) classes. Needs N >= 1.
     workers: batches computed at once, each by one thread where torch has one, with the same bits as one by one.
     """
     model.eval()
-    right = torch.zeros(num_classes, dtype=torch.float64)
-    seen = torch.bincount(y, minlength=num_classes).double()
-    loss = 0.0
+    loss, right = 0.0, []
     starts = range(0, len(y), BATCH)
 
     def judged(start: int) -> tuple[float, Tensor]:
@@ -60,16 +74,15 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, num_classes: int, *, worker
         # In the batches' order, which decides the sums' last bits.
         for lost, hits in pool.map(judged, starts) if at_once > 1 else map(judged, starts):
             loss += lost
-            right += torch.bincount(hits, minlength=num_classes).double()
-    per_class = tuple(float(r / s) if s > 0 else float("nan") for r, s in zip(right, seen, strict=True))
-    return Evaluation(loss / len(y), float(right.sum() / len(y)), per_class, len(y))
+            right.append(hits)
+    return loss / len(y), torch.cat(right)
 
 
 def _judged(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, Tensor]:
-    """Return a batch's summed loss, and the classes of the images it gets right."""
+    """Return a batch's summed loss, and which images it gets right."""
     with torch.inference_mode():
         inputs = x.float()
         if inputs.dim() == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)  # half the time of channels first
         logits = model(inputs)
-        return float(F.cross_entropy(logits, y, reduction="sum").double()), y[logits.argmax(1) == y]
+        return float(F.cross_entropy(logits, y, reduction="sum").double()), logits.argmax(1) == y

@@ -6,9 +6,11 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fed_asi import seeds
 from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.faults import FaultsConfig
 
 WORKPLACE_DIR = "FED_ASI_WORKPLACE_DIR"
 
@@ -35,6 +37,16 @@ def address_of(folder: Path, config: RunConfig) -> RunAddress:
 
 def run_fingerprint(config: RunConfig) -> str:
     """Return what tells runs apart whose weights may differ: all settings but where and how fast they run."""
-    free = {"backend", "workers", "cpus_per_client", "ray_address", "deadline_seconds", "features_limit"}
-    content = config.model_dump(mode="json", exclude={"name": True, "budgets_csv": True, "compute": free})
+    free: dict[str, Any] = {"name": True, "budgets_csv": True, "measure": True}
+    if config.faults == FaultsConfig():
+        free["faults"] = True  # as in runs from before there were any
+    free["compute"] = {
+        "backend",
+        "workers",
+        "cpus_per_client",
+        "ray_address",
+        "deadline_seconds",
+        "features_limit",
+    }
+    content = config.model_dump(mode="json", exclude=free)
     return f"{seeds.derive(0, json.dumps(content, sort_keys=True)):016x}"

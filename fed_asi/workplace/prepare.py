@@ -61,7 +61,7 @@ def prepare(
             watcher.stage(f"data: {config.data.source}")
             source = data.load(config.data.source, data_dir)
             splits = split_images(config, source)
-            model = _model(config, source.num_classes, weights_dir)
+            model = build_model(config, source.num_classes, weights_dir)
             shards = check_start(config, splits, model, source.num_classes)
             if found is not None:
                 found()
@@ -138,7 +138,8 @@ def _profile_and_features(
     return _Made(trained, profile, all_features(config, trunk, splits, store, watcher))
 
 
-def _model(config: RunConfig, num_classes: int, weights_dir: Path | None) -> nn.Module:
+def build_model(config: RunConfig, num_classes: int, weights_dir: Path | None) -> nn.Module:
+    """Return the run's network with the weights it begins with, before any pretraining."""
     settings = config.model
     weights = None if settings.weights in {"public", "none"} else settings.weights
     return models.build(

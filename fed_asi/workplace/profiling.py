@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -11,6 +12,7 @@ from torch import Tensor, fx, nn
 from fed_asi import models
 from fed_asi.compression import cut
 from fed_asi.compression.tune import layers_named, tune_last_
+from fed_asi.data.features import trunk_fingerprint
 from fed_asi.data.images import Images, to_batch
 from fed_asi.errors import BudgetError, ConfigError
 from fed_asi.fleets import fleet, over_budget
@@ -21,6 +23,7 @@ from fed_asi.methods import Family, Vanilla
 from fed_asi.planning import calibration
 from fed_asi.planning.device_plans import DevicePlans, choose_layers, micro_batches_needed
 from fed_asi.planning.profile import Profile
+from fed_asi.workplace.kept_profiles import kept_profile, tensor_fingerprint
 
 
 def is_cut(config: RunConfig) -> bool:
@@ -104,15 +107,20 @@ def profile_of(
     needs = {device.resources for device in fleet.build(config)}
     # A device of a federated calibration may have fewer images than a micro-batch.
     smaller = over_budget.goes_smaller(config.method.over_budget) or config.method.calibration != "server"
-    made = calibration.profile(
-        tail,
-        features.clone(),
-        public[1][:count],
-        trained=trained,
-        micro_batches=[b for b in micro_batches_needed(needs, smaller=smaller) if b <= len(features)],
-        methods=config.method.families or (Family(Vanilla),),
-        selection="published" if config.method.grid == "published" else "candidates",
-        seed=config.seed,
-    )
+    x, y = features.clone(), public[1][:count]
+    micro_batches = sorted(b for b in micro_batches_needed(needs, smaller=smaller) if b <= len(features))
+    methods = config.method.families or (Family(Vanilla),)
+    asked: dict[str, Any] = {
+        "trained": list(trained),
+        "micro_batches": micro_batches,
+        "selection": "published" if config.method.grid == "published" else "candidates",
+        "seed": config.seed,
+    }
+    about = asked | {
+        "tail": trunk_fingerprint(tail),
+        "images": [tensor_fingerprint(x), tensor_fingerprint(y)],
+        "methods": [f"{one.method.__module__}.{one.method.__qualname__} {one}" for one in methods],
+    }
+    made = kept_profile(about, lambda: calibration.profile(tail, x, y, methods=methods, **asked))
     check_plans(config, made)
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -28,23 +29,43 @@ def check_start(config: RunConfig, splits: Splits, model: nn.Module, num_classes
 
     model: as built, before any training; it is run on one image. Raises ConfigError with all problems at once.
     """
-    problems: list[str] = []
+    made: list[Shards] = []
+    _all_of(
+        lambda: made.append(check_images(config, splits)),
+        lambda: check_network(config, model, num_classes),
+    )
+    return made[0]
 
-    def check(one: Callable[[], object]) -> None:
+
+def check_images(config: RunConfig, splits: Splits) -> Shards:
+    """Return the devices' shards once images and settings are known to suit each other.
+
+    Raises ConfigError with all problems at once.
+    """
+    made: list[Shards] = []
+
+    def micro_batches() -> None:
+        if problems := list(_unheld_micro_batches(config, splits, made)):
+            raise ConfigError(problems)
+
+    _all_of(
+        lambda: made.append(shards_of(config, splits)),
+        micro_batches,
+        *(partial(_check_files, images) for images in (splits.public[0], splits.train[0], splits.test[0])),
+    )
+    return made[0]
+
+
+def _all_of(*checks: Callable[[], object]) -> None:
+    """Do every check. Raises ConfigError with the problems of all."""
+    problems: list[str] = []
+    for check in checks:
         try:
-            one()
+            check()
         except FedAsiError as error:
             problems.extend(error.problems if isinstance(error, ConfigError) else [str(error)])
-
-    made: list[Shards] = []
-    check(lambda: made.append(shards_of(config, splits)))
-    problems += _unheld_micro_batches(config, splits, made)
-    for images in (splits.public[0], splits.train[0], splits.test[0]):
-        check(lambda images=images: _check_files(images))  # type: ignore[misc]
-    check(lambda: _check_network(config, model, num_classes))
     if problems:
         raise ConfigError(problems)
-    return made[0]
 
 
 def shards_of(config: RunConfig, splits: Splits) -> Shards:
@@ -63,8 +84,8 @@ def _check_files(images: Images) -> None:
         images.check()
 
 
-def _check_network(config: RunConfig, model: nn.Module, num_classes: int) -> None:
-    """Raise an error where the network cannot be run, cut or trained as it is asked for."""
+def check_network(config: RunConfig, model: nn.Module, num_classes: int) -> None:
+    """Raise an error where the network cannot be run, cut or trained as it is asked for; seeds decide nothing of it."""
     resolution = config.model.resolution
     models.check_takes(model, config.model.name, num_classes, resolution)
     trained = trained_names(model, config)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fed_asi.commands import run
+from fed_asi.results.figures import Picture
 from fed_asi.results.store import RunStore
 
 FLEET = """
@@ -35,7 +36,8 @@ def fleet_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages without drawing: figures have tests of their own, and take a second a page."""
-    monkeypatch.setattr("fed_asi.results.figures.draw", lambda _summaries: {"Accuracy over rounds": b"png"})
+    drawn = {"Accuracy over rounds": Picture(b"png")}
+    monkeypatch.setattr("fed_asi.results.figures.draw", lambda _summaries: drawn)
 
 
 @pytest.fixture

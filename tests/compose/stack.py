@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
+import urllib.request
 import uuid
 from pathlib import Path
 
@@ -114,6 +115,23 @@ class Stack:
                 )
             time.sleep(1.0)
         return text
+
+    def wait_for_page(self, timeout: float = 120) -> str:
+        """Wait until the page answers a browser's request; return its address.
+
+        Neither its log nor its port says so: the log may be that of its last start, and the engine takes connections
+        to the port before the page listens, and resets them.
+        """
+        url, until = f"http://127.0.0.1:{self.port}/", time.monotonic() + timeout
+        while True:
+            try:
+                with urllib.request.urlopen(url, timeout=10) as answer:
+                    answer.read()
+                return url
+            except OSError as error:
+                if time.monotonic() > until:
+                    raise AssertionError(f"the page has not answered within {timeout} s: {error}") from error
+            time.sleep(0.5)
 
     def wait_for_runner(self, timeout: float = 500) -> int:
         """Wait for the runner to end; return its exit code."""

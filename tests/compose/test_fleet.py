@@ -91,11 +91,10 @@ class TestWithinItsLimits:
         if browser is None:
             pytest.skip("skipped: no Chromium")
         stack.compose("up", "--detach", "page")
-        stack.wait_for_log("page", "the report is at", 60)
+        url = stack.wait_for_page()
         with tempfile.TemporaryDirectory() as profile:
             common = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
             common += [f"--user-data-dir={profile}", "--window-size=1200,1600", "--virtual-time-budget=5000"]
-            url = f"http://127.0.0.1:{stack.port}/"
             picture = tmp_path / "page.png"
             page = subprocess.run(
                 [*common, "--dump-dom", url], capture_output=True, text=True, timeout=120, check=True

@@ -17,7 +17,13 @@ from fed_asi.results.schema import DeviceRoundRecord
 
 GOOD = {
     "version": 1,
-    "stats": {"outcome": "trained", "num_examples": 3, "ranks": {"conv": [1, 2]}, "loss_after": 0.5},
+    "stats": {
+        "outcome": "trained",
+        "num_examples": 3,
+        "ranks": {"conv": [1, 2]},
+        "loss_after": 0.5,
+        "twin_cosine": -0.5,
+    },
     "trained": ["a", "b"],
     "weights": {"a": 0.5},
     "notes": ["well"],
@@ -55,6 +61,18 @@ def test_a_device_may_fill_every_column_but_the_servers() -> None:
         (with_stats(loss_after=float("nan")), "stats.loss_after: Input should be a finite number"),
         (with_stats(loss_after=-1e301), "stats.loss_after: Input should be greater than"),
         (with_stats(accuracy_after=1.5), "stats.accuracy_after: Input should be less than or equal to 1"),
+        (with_stats(twin_accuracy_after=-0.1), "stats.twin_accuracy_after: Input should be greater than or"),
+        (with_stats(twin_cosine=1.01), "stats.twin_cosine: Input should be less than or equal to 1"),
+        (
+            with_stats(twin_norm_ratio=-1.0),
+            "stats.twin_norm_ratio: Input should be greater than or equal to 0",
+        ),
+        (with_stats(twin_norm_ratio=float("inf")), "stats.twin_norm_ratio: Input should be"),
+        (
+            with_stats(gradient_captured=2.0),
+            "stats.gradient_captured: Input should be less than or equal to 1",
+        ),
+        (with_stats(twin_measured_bytes=-1), "stats.twin_measured_bytes: Input should be greater than or"),
         (with_stats(ranks={"conv": [1, "2"]}), "stats.ranks.conv.1: Input should be a valid integer"),
         (with_stats(ranks={"conv": [1] * 17}), "stats.ranks.conv: List should have at most 16 items"),
         (json.dumps({**GOOD, "version": 2}), "it is of another version than 1: use the same fed_asi"),

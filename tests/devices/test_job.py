@@ -17,6 +17,13 @@ def test_a_job_survives_the_wire() -> None:
     assert Job.from_json(job().to_json()) == job()  # no deadline is infinite
 
 
+def test_a_twin_is_named_where_there_is_one_and_has_as_long_again() -> None:
+    sent = job(twin="plain", deadline_seconds=2.5)
+    assert Job.from_json(sent.to_json()) == sent
+    assert (sent.patience_seconds, job(deadline_seconds=2.5).patience_seconds) == (5.0, 2.5)
+    assert "twin" not in job().to_json()
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "7", '"job"', "{", "[" * 10**5, json.dumps({"version": JOB_VERSION, "colour": "red"})]
 )

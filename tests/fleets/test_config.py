@@ -76,6 +76,8 @@ def test_json_of_something_else_is_named(text):
         ("data.public=0", "data.public: 0 images, but model.weights"),
         ("model.name=mcunt", "model.name: unknown network 'mcunt'; did you mean mcunet"),
         ("data.source=cifar11", "data.source: unknown 'cifar11'; did you mean cifar10"),
+        ("measure.twins=plan", "measure.twins: must be true, false or \"plain\", not 'plan'"),
+        ("measure.groups=end", "measure.groups: unknown 'end'; did you mean ends?"),
         ("nothing", "--set 'nothing': write key=value"),
         ("name.x=1", "--set 'name.x=1': name is not a table"),
         ("groups.huge.count=1", "--set 'groups.huge.count=1': there is no groups.huge"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fed_asi.fleets.file import load_config
+from fed_asi.fleets.overrides import drop_, put_
 from fleet_file import GOOD, problems_of
 
 
@@ -35,3 +36,22 @@ def test_overrides(write, change, read):
 )
 def test_what_cannot_be_set_is_named(write, change, expected):
     assert problems_of(write(GOOD), change) == [expected]
+
+
+def test_every_entry_of_a_list_may_be_meant_at_once():
+    raw = {"groups": [{"name": "a"}, {"name": "b", "budget": 1}], "train": {"lr": 1}}
+    assert put_(raw, "groups.*.budget", 2) is None
+    assert [group["budget"] for group in raw["groups"]] == [2, 2]
+    assert put_(raw, "devices.*.budget", 2) is None  # a table of that name, which the file's checks refuse
+    assert put_({"groups": []}, "groups.*.budget", 2) == "there is no groups.*"
+    assert put_(raw, "train.lr.x", 2) == "train.lr is not a table"
+
+
+def test_a_key_is_taken_out_or_said_not_to_be_there():
+    raw = {"groups": [{"name": "a"}, {"name": "b", "budget": 1}], "train": {"lr": 1}}
+    assert drop_(raw, "groups.*.budget") is None
+    assert drop_(raw, "train.lr") is None
+    assert raw == {"groups": [{"name": "a"}, {"name": "b"}], "train": {}}
+    assert drop_(raw, "train.lr") == "there is no train.lr"
+    assert drop_(raw, "trian.lr") == "there is no trian"
+    assert raw == {"groups": [{"name": "a"}, {"name": "b"}], "train": {}}

@@ -54,8 +54,8 @@ def test_every_field_has_its_column(one: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ('{"version": 1}', "another version"),
-        ('{"version": 2}', "no job"),
+        ('{"version": 2}', "another version"),
+        ('{"version": 3}', "no job"),
         ("[]", "no job"),
         ("no JSON", "no job"),
     ],
@@ -95,6 +95,13 @@ def test_a_schedule_changes_the_budget_alone_and_in_order() -> None:
         (2, replace(GROUP, budget_bytes=30)),
         (5, Resources(None, 8, 4)),
     )
+
+
+def test_a_device_without_limits_keeps_what_is_none() -> None:
+    assert resources.unlimited(GROUP) == Resources(None, 8, 4)
+    limits = {one.name for one in fields(Resources) if one.metadata.get("limit")}
+    told = {"batch_size", "micro_batch"}  # how to train, not what there is
+    assert limits == {one.name for one in fields(Resources)} - told, "say of each new resource which it is"
 
 
 def test_a_micro_batch_beyond_its_batch_is_named() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,23 @@ def test_loop_and_flower_give_the_same_bits(method: dict[str, Any], tmp_path: Pa
     run_in_memory(config, place, tmp_path / "flower", MemoryGrid.of(3, seed=3))
     assert records(tmp_path / "flower") == records(tmp_path / "loop")
     assert {row["outcome"] for row in records(tmp_path / "loop")[0] if "outcome" in row} == {"trained"}
+
+
+@pytest.mark.parametrize("kind", [True, "plain"])
+def test_loop_and_flower_give_the_same_twins(kind: Any, tmp_path: Path) -> None:
+    groups = [
+        {"name": "tight", "count": 1, "budget": "2 KiB", "batch_size": 8, "micro_batch": 4},
+        {"name": "roomy", "count": 2, "budget": "unlimited", "batch_size": 8, "micro_batch": 4},
+    ]
+    config = three(method=ASI, measure={"twins": kind}).model_copy(
+        update={"groups": small(groups=groups).groups}
+    )
+    place = prepare(config, tmp_path / "run" / "workplace")
+    with recording(config, tmp_path / "loop", resume=False) as store:
+        conduct(place, store, LoopExecutor(place, tmp_path / "loop" / "devices"), Unwatched())
+    run_in_memory(config, place, tmp_path / "flower", MemoryGrid.of(3, seed=3))
+    assert records(tmp_path / "flower") == records(tmp_path / "loop")
+    assert None not in {row["twin_cosine"] for row in records(tmp_path / "loop")[0] if "twin_cosine" in row}
 
 
 def one_round(
@@ -159,6 +177,43 @@ def test_a_worker_that_never_comes_back_is_given_up(place: Workplace, tmp_path: 
     grid.instead[grid.node_of(2)] = dies = Dies(grid, place, None)
     assert one_round(place, grid, tmp_path, tries=4)[2].outcome == "killed"
     assert dies.died == 5
+
+
+@pytest.mark.parametrize("word", ["", "late"])
+def test_a_device_whose_process_ends_in_its_twin_is_asked_again_without(
+    word: str, place: Workplace, tmp_path: Path
+) -> None:
+    twins = place.config.model_copy(
+        update={"measure": place.config.measure.model_copy(update={"twins": True})}
+    )
+    beside = replace(place, config=twins)
+    grid = MemoryGrid.of(3)
+    grid.instead[grid.node_of(2)] = dies = Dies(grid, place, word, times=1)
+    rows = one_round(beside, grid, tmp_path)
+    assert dies.died == 1
+    assert {row.outcome for row in rows.values()} == {"trained"}
+    assert [row.twin_cosine for row in rows.values()] == [1.0, 1.0, None]
+    with RunStore.read(tmp_path / "run") as store:
+        assert [note for note in store.notes() if "twin" in note] == [
+            "device 2 is asked again without its twin, as its process ended: "
+            "its worker process died; another takes its place"
+        ]
+    alone = one_round(place, MemoryGrid.of(3), tmp_path / "alone")
+    assert rows[2].loss_after == alone[2].loss_after
+
+
+def test_a_deployed_device_whose_process_ends_with_a_twin_is_asked_twice(
+    place: Workplace, tmp_path: Path
+) -> None:
+    twins = place.config.model_copy(
+        update={"measure": place.config.measure.model_copy(update={"twins": True})}
+    )
+    grid = MemoryGrid.of(3)
+    killed = replying(lambda m: Message(Error(8, "killed: out of memory: the kernel"), reply_to=m), grid)
+    grid.instead[grid.node_of(2)] = killed
+    rows = one_round(replace(place, config=twins), grid, tmp_path)
+    assert ended(rows[2]) == ("killed", "killed: out of memory: the kernel")
+    assert grid.sent.count((grid.node_of(2), "train")) == 2
 
 
 def replying(answer: Callable[[Message], Message | None], grid: MemoryGrid) -> Callable[..., Message | None]:

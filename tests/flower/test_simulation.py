@@ -58,6 +58,34 @@ def test_loop_and_any_number_of_workers_give_the_same_bits(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+def test_twins_are_the_same_on_every_back_end_and_change_no_weight(tmp_path: Path) -> None:
+    groups = [
+        {"name": "starved", "count": 1, "budget": "200 B", "batch_size": 16, "micro_batch": 4},
+        {"name": "tight", "count": 3, "budget": "2 KiB", "batch_size": 16, "micro_batch": 4},
+        {"name": "roomy", "count": 2, "budget": "unlimited", "batch_size": 16, "micro_batch": 4},
+    ]
+    run_loop(small(method=ASI, groups=groups, cohort=5), tmp_path / "alone")
+    twins = {"twins": True, "groups": "every-round"}
+    run_loop(small(method=ASI, groups=groups, cohort=5, measure=twins), tmp_path / "loop")
+    expected = records(tmp_path / "loop")
+    assert expected[1] == records(tmp_path / "alone")[1]
+    for name, count in (("on-1", 1), ("on-2", 2)):
+        compute = {"backend": "flower", "workers": count}
+        flower(tmp_path / name, method=ASI, groups=groups, cohort=5, measure=twins, compute=compute)
+        assert records(tmp_path / name) == expected
+
+
+@pytest.mark.slow
+def test_devices_lost_on_purpose_are_the_same_ones(tmp_path: Path) -> None:
+    faults = {"lost": 0.3, "late": 0.1, "over_budget": 0.1}
+    run_loop(small(faults=faults, rounds=3), tmp_path / "loop")
+    flower(tmp_path / "flower", faults=faults, rounds=3, compute={"backend": "flower", "workers": 2})
+    rows, _ = expected = records(tmp_path / "loop")
+    assert records(tmp_path / "flower") == expected
+    assert {"killed", "trained"} <= {row["outcome"] for row in rows if "outcome" in row}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("whose", ["device", "federated"])
 def test_calibration_where_the_images_are_gives_the_same_bits(whose: str, tmp_path: Path) -> None:
     method = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from statistics import fmean
 
 import pytest
 from matplotlib.axes import Axes
@@ -14,8 +13,8 @@ from fed_asi.results.store import RunStore
 from fed_asi.results.summary import Summary, summarise
 from made_run import make
 
-MEMORY, ROUNDS, BUDGETS = (
-    "Accuracy against per-device activation memory",
+MAIN, ROUNDS, BUDGETS = (
+    "What the bytes capture and what devices gain",
     "Accuracy over rounds",
     "Measured bytes against budget",
 )
@@ -56,18 +55,16 @@ def labels(axes: Axes) -> list[str]:
 def test_pictures_are_png_and_the_same_run_gives_the_same_bytes(summary):
     first, again = draw([summary, summary]), draw([summary, summary])
     assert list(first) == [ROUNDS, "Accuracy against activation memory"]
-    assert all(png.startswith(b"\x89PNG") for png in first.values())
+    assert all(picture.png.startswith(b"\x89PNG") for picture in first.values())
     assert first == again
 
 
-def test_memory_has_a_dot_a_device_and_the_mean_of_each_group(summary, axes):
-    assert list(axes) == [MEMORY, ROUNDS, BUDGETS]
-    medium = [d for d in summary.devices if d.group == "medium"]
-    mean = (fmean(d.measured_bytes for d in medium), fmean(d.accuracy_after for d in medium))
-    assert dots(axes[MEMORY], "medium (mean)") == [pytest.approx(mean)]
-    assert labels(axes[MEMORY]) == ["medium (mean)", "roomy (mean)", "the shared model, server's test"]
-    (shared,) = axes[MEMORY].lines
-    assert set(shared.get_ydata()) == {summary.final.accuracy}
+def test_one_run_has_its_main_figure_and_two_more_that_say_what_they_show(summary, axes):
+    assert list(axes) == [MAIN, ROUNDS, BUDGETS]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda *_args, **_how: None)
+        drawn = draw([summary])
+    assert drawn[MAIN].says.endswith("measure.twins = true shows that.")
 
 
 def test_rounds_have_the_whole_and_the_worst_class(summary, axes):

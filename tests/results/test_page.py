@@ -8,12 +8,16 @@ from dataclasses import replace
 import pytest
 
 from fed_asi.fleets.config import GroupConfig
+from fed_asi.results.figures import Picture
 from fed_asi.results.page import render
 from fed_asi.results.store import RunStore
 from fed_asi.results.summary import Summary, summarise
 from made_run import make
 
-FIGURES = {"Accuracy over rounds": b"first picture", "Measured bytes against budget": b"second"}
+FIGURES = {
+    "Accuracy over rounds": Picture(b"first picture", "what <it> says"),
+    "Measured bytes against budget": Picture(b"second"),
+}
 
 
 def summary_of(folder) -> Summary:
@@ -32,6 +36,7 @@ def test_page_holds_everything_itself(summary):
     assert 'src="data:image/png;base64,Zmlyc3QgcGljdHVyZQ=="' in html
     assert not re.search(r"(src|href)=\"(?!data:)", html)
     assert "<script" not in html
+    assert html.count('<p class="says">what &lt;it&gt; says</p>') == 1
     for expected in (
         "Resolved configuration",
         "&quot;rounds&quot;: 4",
@@ -50,6 +55,11 @@ def test_what_is_missing_and_who_was_left_out_have_sections_only_where_there_are
     html = render([replace(summary, causes=(), notes=())], [FIGURES])
     for title in ("Missing", "Left out, and why", "Notes"):
         assert f"<h2>{title}</h2>" not in html
+
+
+def test_the_table_is_followed_by_how_to_read_it(summary):
+    html = render([summary], [FIGURES])
+    assert re.search(r"</table></div><p class=\"says\">groups hold different images: .*</p></section>", html)
 
 
 def test_several_runs_are_shown_together_and_each(summary):

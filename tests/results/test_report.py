@@ -34,9 +34,9 @@ def test_a_page_and_its_figures_are_written_beside_the_records(run):
     assert html.count("<img") == 3
     assert not re.search(r"(src|href)=\"(?!data:)", html)
     assert sorted(path.name for path in run.glob("*.png")) == [
-        "accuracy-against-per-device-activation-memory.png",
         "accuracy-over-rounds.png",
         "measured-bytes-against-budget.png",
+        "what-the-bytes-capture-and-what-devices-gain.png",
     ]
 
 

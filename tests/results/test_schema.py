@@ -12,6 +12,7 @@ from fed_asi.results.schema import (
     TIMES,
     DeviceRecord,
     DeviceRoundRecord,
+    GroupRoundRecord,
     RoundRecord,
     RunRecord,
 )
@@ -25,7 +26,9 @@ COLUMNS = {
     DeviceRoundRecord: """round partition_id outcome cause policy method budget_bytes planned_bytes measured_bytes
         published_bytes micro_batch ranks trained_layers num_examples steps loss_before loss_after accuracy_before
         accuracy_after host_seconds bytes_up bytes_down accumulator_bytes optimizer_bytes weight_bytes
-        transient_bytes factors_bytes""",
+        transient_bytes factors_bytes gradient_captured twin_measured_bytes twin_loss_after twin_accuracy_after
+        twin_cosine twin_norm_ratio""",
+    GroupRoundRecord: "round group_name devices num_examples loss accuracy device_accuracy device_accuracy_error",
 }
 
 

@@ -14,7 +14,7 @@ from fed_asi.errors import RunError
 from fed_asi.fleets.config import GroupConfig, RunConfig
 from fed_asi.results import sql_tables, table
 from fed_asi.results.lock import RunLock, is_locked, new_folder
-from fed_asi.results.schema import FILE_NAME, DeviceRecord, DeviceRoundRecord, RoundRecord
+from fed_asi.results.schema import FILE_NAME, DeviceRecord, DeviceRoundRecord, GroupRoundRecord, RoundRecord
 from fed_asi.results.store import RunStore
 from fed_asi.results.summary import summarise
 
@@ -223,6 +223,34 @@ def test_a_run_of_before_a_column_goes_on(older):
     with RunStore.read(older) as reader:
         assert [record.bytes_up for record in reader.rounds()] == [0, 5]
         assert [row.ranks for row in reader.device_rounds()] == [{}, {}, {"conv": [1, 2]}, {"conv": [1, 2]}]
+
+
+GROUPS = [GroupRoundRecord(1, "a", 3, 12, 0.5, 0.75, 0.7, 0.1), GroupRoundRecord(1, "b", 1, 4, 0.5, 0.5, 0.5)]
+
+
+def test_groups_of_a_round_come_and_go_with_it(store):
+    store.add_round(asked(1), devices(1), GROUPS)
+    with RunStore.read(store.folder) as reader:
+        assert reader.group_rounds() == GROUPS
+    store.add_round(asked(1), devices(1), GROUPS[:1])
+    assert store.group_rounds() == GROUPS[:1]
+    store.forget_after(0)
+    assert store.group_rounds() == []
+
+
+def test_a_run_of_before_groups_were_judged_is_read_and_goes_on(older):
+    connection = sqlite3.connect(older / FILE_NAME)
+    connection.execute("DROP TABLE group_rounds")
+    connection.close()
+    before = (older / FILE_NAME).read_bytes()
+    with RunStore.read(older) as reader:
+        assert reader.group_rounds() == []
+        assert summarise(reader).groups[0].asked == 2
+    assert (older / FILE_NAME).read_bytes() == before
+    with RunStore.open(older) as again:
+        again.add_round(asked(2), devices(2), GROUPS[:1])
+    with RunStore.read(older) as reader:
+        assert reader.group_rounds() == GROUPS[:1]
 
 
 def test_a_column_of_a_newer_program_is_left_alone(store):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fed_asi.fleets.config import GroupConfig
@@ -10,6 +12,7 @@ from fed_asi.results.schema import DeviceRoundRecord, RoundRecord
 from fed_asi.results.store import RunStore
 from fed_asi.results.summary import Summary, summarise
 from made_run import make
+from made_twins import with_groups, with_twins
 
 
 def summary_of(folder) -> Summary:
@@ -55,6 +58,50 @@ def test_accuracies_are_of_each_devices_last_trained_round(tmp_path):
     assert group.accuracy_before == pytest.approx((0.5 + last.accuracy_before) / 2)
     assert group.measured_bytes == 9900
     assert group.left_out == {"out-of-memory": 1}
+
+
+def test_what_a_budget_costs_is_the_mean_over_rounds_then_over_devices(tmp_path):
+    folder = with_twins(make(tmp_path / "made"), lambda row: 0.01 * (row.partition_id + row.round))
+    summary = summary_of(folder)
+    tight, medium, roomy = summary.groups
+    assert [d.paired for d in summary.devices] == [4] * 8
+    assert [d.twin_difference for d in summary.devices] == [
+        pytest.approx(-0.01 * (i + 2.5))
+        for i in range(8)  # rounds 1 to 4
+    ]
+    assert medium.twin_difference.mean == pytest.approx(-0.05)
+    assert (medium.twin_difference.count, tight.twin_difference.count) == (4, 1)
+    assert roomy.twin_cosine.mean == pytest.approx(1 - 0.03 * 8.5)
+    assert tight.twin_cosine is None  # it never trained
+    assert tight.twin_difference.mean == pytest.approx(-0.025)
+    assert medium.gain.mean == pytest.approx(0.05)
+    assert summary.twins == "unlimited"
+
+
+def test_only_ends_that_a_budget_brings_about_are_held_against_it(tmp_path):
+    folder = with_twins(make(tmp_path / "x", groups=(GroupConfig(name="a", count=3, budget=9000),), rounds=1))
+    with RunStore.open(folder) as store:
+        rows = list(store.device_rounds(1))
+        ends = ("rejected", "out-of-memory", "killed")
+        changed = [replace(row, outcome=end, cause="why") for row, end in zip(rows, ends, strict=True)]
+        store.add_round(store.rounds()[-1], changed)
+        found = summarise(store)
+    assert [d.paired for d in found.devices] == [0, 1, 0]
+    late = rows[1]
+    assert found.devices[1].twin_difference == pytest.approx(late.accuracy_before - late.twin_accuracy_after)
+
+
+def test_a_device_of_two_budgets_counts_once_in_its_group(tmp_path):
+    change = (BudgetChange(round=3, budget=5000),)
+    groups = (GroupConfig(name="a", count=3, budget=9000, schedule=change),)
+    (group,) = summary_of(with_twins(make(tmp_path / "x", groups=groups))).groups
+    assert group.twin_difference.count == 3
+    assert group.twin_difference.mean == pytest.approx(-0.02)
+
+
+def test_the_shared_model_of_a_group_is_there_by_round(tmp_path):
+    (group, *_) = summary_of(with_groups(make(tmp_path / "x"))).groups
+    assert [(one.round, one.accuracy) for one in group.shared] == [(0, 0.125), (4, 0.75)]
 
 
 def test_a_schedule_shows_every_budget_in_force(tmp_path):

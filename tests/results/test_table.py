@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 
 import pytest
 from rich.console import Console
@@ -13,6 +14,7 @@ from fed_asi.results import table
 from fed_asi.results.store import RunStore
 from fed_asi.results.summary import Summary, summarise
 from made_run import make
+from made_twins import with_groups, with_twins
 
 
 def summary_of(folder) -> Summary:
@@ -46,15 +48,60 @@ def test_table_says_what_was_bought_and_who_was_left_out(summary):
 
 def test_a_narrow_terminal_leaves_out_what_one_can_do_without(summary):
     wide, narrow = text_of(summary), text_of(summary, width=80)
-    for column in table.OPTIONAL:
-        assert column in wide
-        assert column not in narrow
+    optional = [column for column in table.columns(summary) if column.spare]
+    assert len(optional) == 3
+    for column in optional:
+        assert column.title in wide
+        assert column.title not in narrow
     assert max(map(len, narrow.splitlines())) <= 80
 
 
-def test_every_column_has_a_cell(summary):
-    assert [len(table.cells(group)) for group in summary.groups] == [len(table.COLUMNS)] * 3
-    tight = dict(zip(table.COLUMNS, table.cells(summary.groups[0]), strict=True))
+def test_what_one_can_do_without_most_goes_first(tmp_path):
+    found = summary_of(with_groups(with_twins(make(tmp_path / "made"))))
+    every = table.columns(found)
+    shown = [{c.title for c in table.fitting(every, found.groups, width)} for width in range(200, 60, -1)]
+    gone = [column for more, fewer in pairwise(shown) for column in more - fewer]
+    assert gone == [
+        *("papers' count", "micro-batch", "captured", "planned", "shared model", "cosine"),
+    ]
+    for width in (60, 100, 120, 200):
+        whole = text_of(found, width).splitlines()
+        assert max(map(len, whole)) <= width
+
+
+def cells(summary: Summary, group: int) -> dict[str, str]:
+    return {column.title: column.cell(summary.groups[group]) for column in table.columns(summary)}
+
+
+def test_twins_and_judged_groups_have_columns_where_there_are_any(summary, tmp_path):
+    found = summary_of(with_groups(with_twins(make(tmp_path / "made"))))
+    new = [column.title for column in table.columns(found)]
+    assert [title for title in new if title not in cells(summary, 1)] == [
+        *("captured", "against its twin", "cosine", "shared model"),
+    ]
+    medium = cells(found, 1)  # devices 1 to 4 lose 2, 3, 1 and 2 points
+    assert medium["against its twin"] == "-2.00 ± 1.30"
+    assert medium["cosine"] == "0.940"
+    assert medium["captured"] == "96.0 %"
+    assert medium["shared model"] == "12.5 → 75.0 %"
+    tight = cells(found, 0)
+    assert tight["against its twin"] == "-1.00 (1)"
+    assert (tight["cosine"], tight["captured"]) == ("-", "-")
+
+
+def test_how_to_read_the_table_is_said_below_it(summary, tmp_path):
+    assert table.reading(summary) == [
+        "groups hold different images: what a budget costs is not in this table, measure.twins = true puts it in"
+    ]
+    assert table.reading(summary_of(with_twins(make(tmp_path / "made"))))[0].startswith(
+        "against its twin: accuracy of a device minus that of the same without its budget, in points"
+    )
+    one = (GroupConfig(name="a", count=1, budget=9000),)
+    assert table.reading(summary_of(make(tmp_path / "one", groups=one))) == []
+
+
+def test_a_device_that_was_left_out_has_nothing_but_its_budget(summary):
+    tight = cells(summary, 0)
     assert tight["budget"] == "2.0 KiB"
     assert [
         tight[name] for name in ("planned", "measured", "papers' count", "micro-batch", "local accuracy")

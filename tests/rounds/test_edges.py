@@ -68,7 +68,10 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workplace, Fleet]:
     images = {"public": 32, "limit": 60, "test_limit": 32}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
-        config = small(rounds=1, cohort=3, groups=groups, data=images, compute={"side_by_side": False})
+        twins = {"twins": True}
+        config = small(
+            rounds=1, cohort=3, groups=groups, data=images, measure=twins, compute={"side_by_side": False}
+        )
         place = prepare(config, folder / "workplace")
     fleet = Fleet(LoopExecutor(place, folder / "devices"))
     run_with(place, fleet, folder / "honest")

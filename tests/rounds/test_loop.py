@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +26,18 @@ from runs import records, small
 WARM = {"name": "asi-published", "layers": 1, "calibration_images": 8}  # whose factors outlive a round
 
 
+TWINS = {
+    "groups": [
+        {"name": "starved", "count": 1, "budget": "200 B", "batch_size": 16, "micro_batch": 4},
+        {"name": "tight", "count": 3, "budget": "2 KiB", "batch_size": 16, "micro_batch": 4},
+        {"name": "roomy", "count": 2, "budget": "unlimited", "batch_size": 16, "micro_batch": 4},
+    ],
+    "cohort": 5,
+    "data": {"public": 32, "limit": 120},
+    "method": WARM,
+}
+
+
 @pytest.fixture(autouse=True)
 def _features(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
@@ -41,8 +54,13 @@ def test_a_run_records_everything_and_can_be_repeated(tmp_path: Path) -> None:
     assert records(tmp_path / "one") == records(tmp_path / "two")
 
 
-def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
-    config = small(rounds=3, method=WARM)
+@pytest.mark.parametrize(
+    "changes",
+    [{"method": WARM}, {**TWINS, "measure": {"twins": True, "groups": "every-round"}}],
+    ids=["warm factors", "twins"],
+)
+def test_a_resumed_run_ends_with_the_same_bits(changes: dict[str, Any], tmp_path: Path) -> None:
+    config = small(rounds=3, **changes)
     run_loop(config, tmp_path / "whole")
     with recording(config, tmp_path / "cut", resume=False) as store:
         place = prepare(config, workplace_folder(tmp_path / "cut"))
@@ -112,6 +130,27 @@ def test_every_device_asked_is_accounted_for(tmp_path: Path) -> None:
             "round 2: a reply of device 99 is left aside: it was not asked",
             f"round 2: a reply of device {once_more} is left aside: it has answered already",
         ]
+
+
+@pytest.mark.parametrize("kind", [True, "plain"])
+def test_a_run_with_twins_is_the_run_without_to_the_bit(kind: Any, tmp_path: Path) -> None:
+    run_loop(small(**TWINS), tmp_path / "alone")
+    run_loop(small(**TWINS, measure={"twins": kind}), tmp_path / "beside")
+    (alone, weights), (beside, same_weights) = records(tmp_path / "alone"), records(tmp_path / "beside")
+    assert weights == same_weights
+    outcomes = set()
+    for left, right in zip(alone, beside, strict=True):
+        outcomes.add(left.get("outcome"))
+        own = {name for name in left if not name.startswith(("twin_", "bytes_"))}
+        before = {"loss_before", "accuracy_before"} if left.get("outcome") == "excluded" else set()
+        assert {name: left[name] for name in own - before} == {name: right[name] for name in own - before}
+        assert before <= {name for name in own if right[name] is not None}
+        if "outcome" in left:
+            assert left["twin_accuracy_after"] is None
+            assert right["twin_accuracy_after"] is not None
+            assert (right["twin_cosine"] is not None) == (right["outcome"] == "trained")
+    assert outcomes == {None, "trained", "excluded"}
+    assert run_fingerprint(small()) == run_fingerprint(small(measure={"twins": kind, "groups": "never"}))
 
 
 def test_resuming_a_run_of_other_settings_is_refused(tmp_path: Path) -> None:

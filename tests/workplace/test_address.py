@@ -44,3 +44,8 @@ def test_where_and_how_fast_it_runs_makes_no_other_run(changes: dict[str, Any]):
 )
 def test_whatever_may_change_the_weights_makes_another_run(changes: dict[str, Any]):
     assert run_fingerprint(small(**changes)) != run_fingerprint(small())
+
+
+def test_runs_from_before_there_were_faults_are_still_the_same_runs():
+    assert run_fingerprint(small()) == "72b2ab508ba9d6e7"  # as computed before the section was added
+    assert run_fingerprint(small(faults={"lost": 0.1})) != run_fingerprint(small())

@@ -1,0 +1,145 @@
+"""`fed-asi study`: many runs as one comparison, from a study file; the same line again goes on where it stopped."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from fed_asi.commands.console import LOST, OK, STOPPED, say, show, stop_on_signals
+from fed_asi.errors import ConfigError, FedAsiError, RunError
+from fed_asi.texts import command_line, visible
+
+if TYPE_CHECKING:
+    from fed_asi.studies.agenda import Agenda
+    from fed_asi.studies.cells import StudyRuns
+    from fed_asi.studies.workers import Workers
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("study", type=Path, metavar="STUDY.toml", help="the study file (docs/study.md)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where studies are kept; default: runs")
+    parser.add_argument(
+        "--only", metavar="PATTERN", help="runs whose variant or folder is like it: 'asi*', '*seed-0'"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="check everything, list the runs, start none")
+    parser.add_argument("--jobs", type=int, metavar="N", help="runs at once; default: one a CPU")
+    parser.add_argument("--yes", action="store_true", help="also where it takes very long")
+    parser.add_argument("--retry", action="store_true", help="do runs again that failed")
+    parser.add_argument("--report", action="store_true", help="only write the report, of the runs there are")
+    parser.add_argument(
+        "--results", type=Path, metavar="FOLDER", help="where the report goes; default: the study's folder"
+    )
+    parser.add_argument("--data-dir", type=Path, help="the data's folder; default: FED_ASI_DATA_DIR")
+    parser.add_argument("--weights-dir", type=Path, help="the weights' folder; default: FED_ASI_WEIGHTS_DIR")
+    parser.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="of a running Ray cluster whose nodes all see --out under this path",
+    )
+
+
+def main(given: argparse.Namespace) -> int:
+    """Do the runs that are left, write the report, and return the exit code: 1 where there are gaps."""
+    from fed_asi.studies.study_file import load_study
+
+    if given.jobs is not None and given.jobs < 1:
+        raise ConfigError(f"--jobs: {given.jobs} runs at once; at least 1")
+    study = load_study(given.study)
+    folder = (given.out or Path(os.environ.get("FED_ASI_RUNS_DIR", "runs"))) / study.name
+    from fed_asi.studies.agenda import Limits, agenda, recorded
+
+    if given.report:
+        return _report(recorded(study, folder, given.data_dir), given.results or folder)
+    limits = Limits(given.only, given.jobs, given.yes, given.retry, given.ray_address is not None)
+    found = agenda(study, folder, limits, given.data_dir, given.weights_dir)
+    for line in found.lines():
+        say(line)
+    if given.dry_run:
+        for line in found.listed():
+            show(visible(line))
+        return OK
+    return _done(found, given)
+
+
+def _done(found: Agenda, given: argparse.Namespace) -> int:
+    from fed_asi.results.lock import RunLock
+    from fed_asi.studies.ledger import study_runs
+
+    folder = found.ledger.folder
+    stop_on_signals()
+    _make(folder)
+    lock = RunLock.take(folder)
+    try:
+        found.ledger.write()
+        if found.left:
+            _run(found, given)
+    except KeyboardInterrupt:
+        say(f"stopped; go on with: {_again(given)}")
+        return STOPPED
+    except RunError as error:
+        say(f"fed-asi: {error}")
+        say(f"go on with: {_again(given)}")
+        return LOST
+    finally:
+        lock.release()
+    code = _report(study_runs(folder), given.results or folder)
+    for line in found.gap_lines():
+        say(line)
+    return LOST if found.gap_lines() else code
+
+
+def _run(found: Agenda, given: argparse.Namespace) -> None:
+    """Do the runs that are left, here or on a cluster."""
+    from fed_asi.studies.runner import Runner
+
+    runner = Runner(
+        found.ledger, found.left, found.clock, found.jobs, given.data_dir, given.weights_dir, found.finished
+    )
+    runner.run(_workers(found, given), Console(stderr=True))
+    found.ledger.write()
+
+
+def _workers(found: Agenda, given: argparse.Namespace) -> Workers:
+    if given.ray_address is not None:
+        from fed_asi.studies.cluster import ClusterWorkers
+
+        return ClusterWorkers(given.ray_address, given.jobs)
+    from fed_asi.studies.workers import LocalWorkers
+
+    return LocalWorkers(min(found.jobs, len(found.left)))
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make {folder}: {error.strerror}") from None
+
+
+def _again(given: argparse.Namespace) -> str:
+    """Return the line that goes on with a study, for people to copy."""
+    words: list[object] = ["fed-asi", "study", given.study]
+    for name in ("out", "jobs", "only", "data_dir", "weights_dir", "ray_address", "results"):
+        value = getattr(given, name)
+        words += [f"--{name.replace('_', '-')}", value] if value is not None else []
+    return command_line([*words, *(["--yes"] if given.yes else [])])
+
+
+def _report(runs: StudyRuns, folder: Path) -> int:
+    """Write the report of the runs there are, and say where it is."""
+    from fed_asi.studies.report import write_report
+
+    if all(cell.gap is not None for cell in runs.cells):
+        say(f"no run of {runs.name} is finished: there is nothing to report yet")
+        return LOST
+    try:
+        show(f"report: {visible(write_report(runs, folder))}")
+    except FedAsiError as error:
+        say(f"fed-asi: the runs are done, but not their report: {error}")
+        return LOST
+    return OK

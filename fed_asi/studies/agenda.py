@@ -1,0 +1,203 @@
+"""What a study has to do: every run checked and found as it stands, what is left, and how long that will take."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from fed_asi.errors import ConfigError
+from fed_asi.fleets.config import RunConfig
+from fed_asi.machine import cpus_here
+from fed_asi.studies.before import check_starts
+from fed_asi.studies.cells import StudyRuns
+from fed_asi.studies.estimate import ASSUMED_SECONDS, MANY_HOURS, MANY_RUNS, Clock, bytes_of, duration
+from fed_asi.studies.grid import PlannedRun, count, expand
+from fed_asi.studies.ledger import FILE_NAME, RUNS, Ledger, strangers
+from fed_asi.studies.standing import Standing, stand
+from fed_asi.studies.study_file import Study
+from fed_asi.units import format_bytes, shown
+
+LISTED = 5  # names in a line
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the user says beside the study file. only: a pattern of variants or folders. jobs: None: one a CPU."""
+
+    only: str | None = None
+    jobs: int | None = None
+    yes: bool = False
+    retry: bool = False
+    cluster: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Agenda:
+    """The runs of a study. left: in this order. lasting: those that failed before and are not done again."""
+
+    ledger: Ledger
+    standings: Sequence[Standing]
+    left: Sequence[Standing]
+    lasting: Sequence[Standing]
+    clock: Clock
+    jobs: int
+    bytes_left: int | None
+    everywhere: bool = False  # on a cluster, on as many CPUs as it has
+
+    @property
+    def finished(self) -> int:
+        """How many runs are done."""
+        return sum(one.state == "finished" for one in self.standings)
+
+    def lines(self) -> Iterator[str]:
+        """Yield what the user is told before the first run."""
+        folder = self.ledger.folder
+        total, left = len(self.standings), len(self.left)
+        yield f"study: {folder}, {_runs(total)}: {self.finished} done, {left} to do{self._how_long()}"
+        stopped = [one.run.label for one in self.left if one.state == "unfinished"]
+        if stopped:
+            yield f"goes on with {_runs(len(stopped))} that stopped half-way: {_some(stopped)}"
+        for one in self.lasting:
+            cause = self.ledger.gaps[one.run.cell.folder.name].cause
+            yield f"a gap from before, not done again without --retry: {one.run.label}: {cause}"
+        others = list(strangers(folder, [one.run for one in self.standings]))
+        if others:
+            yield f"left alone, as no runs of this study, in {folder / RUNS}: {_some(others)}"
+        free = _free(folder)
+        if self.bytes_left is not None and free is not None and self.bytes_left > free:
+            need, room = format_bytes(self.bytes_left), format_bytes(free)
+            yield f"the disk may become full: about {need} to come, {room} are free"
+
+    def _how_long(self) -> str:
+        if not self.left:
+            return ""
+        seconds = self.clock.left_seconds(_shares(self.left), self.jobs)
+        disk = "" if self.bytes_left is None else f", about {format_bytes(self.bytes_left)} of disk"
+        time = "how long is unknown until one has ended" if seconds is None else f"about {duration(seconds)}"
+        where = ", one on every CPU of the cluster" if self.everywhere else f" by {self.jobs} at once, {time}"
+        return f"{where}{disk}"
+
+    def listed(self) -> Iterator[str]:
+        """Yield a line a run: its folder, how it stands, its variant and seed."""
+        left = {one.run.cell.folder for one in self.left}
+        for one in self.standings:
+            state = one.state if one.state == "finished" or one.run.cell.folder in left else "left out"
+            yield f"{state:10} {one.run.cell.folder}  {one.run.label}"
+
+    def gap_lines(self) -> list[str]:
+        """Return a line on every gap there is now, after one that counts them."""
+        gaps = self.ledger.gaps
+        labels = {one.run.cell.folder.name: one.run.label for one in self.standings}
+        lines = [f"  {labels[name]}: {gap.cause}" for name, gap in gaps.items()]
+        stopped = sum(not gap.lasting for gap in gaps.values())
+        how = "the same line again goes on with them" if stopped == len(gaps) else "--retry does them again"
+        return [f"{len(gaps)} {'gap' if len(gaps) == 1 else 'gaps'}; {how}", *lines] if gaps else []
+
+
+def agenda(
+    study: Study, folder: Path, limits: Limits, data_dir: Path | None = None, weights_dir: Path | None = None
+) -> Agenda:
+    """Return what a study has to do, once every run is known to be able to begin.
+
+    folder: the study's own. Raises ConfigError with every problem that can be known before the first run.
+    """
+    if count(study) > MANY_RUNS and not limits.yes:
+        _ask(study, folder, limits)
+    runs = expand(study, folder / RUNS, data_dir=data_dir)
+    standings, problems = stand(runs)
+    chosen = [one for one in standings if _is_chosen(one.run, limits.only)]
+    if limits.only is not None and runs and not any(_is_chosen(run, limits.only) for run in runs):
+        names = [run.label for run in runs]
+        problems.append(f"--only: no run is like {shown(limits.only)}; there are {_some(names)}")
+    ledger = _ledger(study, folder, standings)
+    failed = {name for name, gap in ledger.gaps.items() if gap.lasting and not limits.retry}
+    left = [one for one in chosen if one.state != "finished" and one.run.cell.folder.name not in failed]
+    lasting = [one for one in chosen if one.run.cell.folder.name in failed]
+    try:
+        network_bytes = check_starts([one.run for one in left if one.state == "new"], data_dir, weights_dir)
+    except ConfigError as error:
+        problems += error.problems
+        network_bytes = 0
+    clock, jobs = Clock(standings), _jobs(limits, runs[0].config)
+    seconds = clock.left_seconds(_shares(left), jobs)
+    if seconds is not None and seconds > 3600 * MANY_HOURS and not limits.yes:
+        problems.append(f"{_runs(len(left))} take about {duration(seconds)}; say --yes to do them")
+    if problems:
+        raise ConfigError(problems)
+    for one in left:
+        ledger.gaps.pop(one.run.cell.folder.name, None)
+    bytes_left = _bytes_left(standings, left, network_bytes)
+    everywhere = limits.cluster and limits.jobs is None
+    return Agenda(ledger, standings, left, lasting, clock, jobs, bytes_left, everywhere)
+
+
+def recorded(study: Study, folder: Path, data_dir: Path | None = None) -> StudyRuns:
+    """Return a study as it stands in its folder, by its file of now: a new title, baseline or target counts.
+
+    Raises ConfigError for a study file with mistakes, RunError where nothing of it has been run.
+    """
+    ledger = Ledger(folder, study, expand(study, folder / RUNS, data_dir=data_dir))
+    ledger.read_gaps()
+    return ledger.as_it_stands()
+
+
+def _ledger(study: Study, folder: Path, standings: Sequence[Standing]) -> Ledger:
+    """Return the study's ledger with the gaps of the runs before, but those that have been finished since."""
+    ledger = Ledger(folder, study, [one.run for one in standings])
+    if (folder / FILE_NAME).exists():
+        ledger.read_gaps()
+    open_ones = {one.run.cell.folder.name for one in standings if one.state != "finished"}
+    ledger.gaps = {name: gap for name, gap in ledger.gaps.items() if name in open_ones}
+    return ledger
+
+
+def _is_chosen(run: PlannedRun, only: str | None) -> bool:
+    names = (run.cell.variant, run.label, run.cell.folder.name)
+    return only is None or any(fnmatchcase(name.lower(), only.lower()) for name in names)
+
+
+def _jobs(limits: Limits, config: RunConfig) -> int:
+    return limits.jobs or max(1, cpus_here() // config.compute.threads)
+
+
+def _shares(left: Sequence[Standing]) -> list[tuple[str, float]]:
+    return [(one.run.cell.variant, 1.0 - one.share) for one in left]
+
+
+def _bytes_left(standings: Sequence[Standing], left: Sequence[Standing], network_bytes: int) -> int | None:
+    """Return what the runs that are left will keep on disk: as those that are done, else some times their network."""
+    done = [bytes_of(one.run.cell.folder) for one in standings if one.state == "finished"][:LISTED]
+    each = (
+        sum(done) / len(done) if done else 3 * network_bytes
+    )  # before the first round, and after the last two
+    new = sum(one.state == "new" for one in left)
+    return round(each * new) if each else None
+
+
+def _ask(study: Study, folder: Path, limits: Limits) -> None:
+    """Raise ConfigError that says how long a very large grid would take, and how much disk."""
+    there = (folder / RUNS).iterdir() if (folder / RUNS).is_dir() else iter(())
+    sizes = [bytes_of(one) for _, one in zip(range(LISTED), there, strict=False)]
+    total, jobs = count(study), limits.jobs or cpus_here()
+    hours = duration(total * ASSUMED_SECONDS / jobs)
+    disk = format_bytes(total * max(sizes)) if sizes else f"{format_bytes(total * 1024**2)} at 1 MiB a run"
+    raise ConfigError(
+        f"the grid has {total:,} runs: {hours} by {jobs} at once if a run takes {ASSUMED_SECONDS:.0f} s, and {disk} "
+        "of disk; say --yes to do them, or take values out of the grid"
+    )
+
+
+def _free(folder: Path) -> int | None:
+    there = next((one for one in (folder, *folder.resolve().parents) if one.exists()), None)
+    return None if there is None else shutil.disk_usage(there).free
+
+
+def _runs(number: int) -> str:
+    return f"{number:,} run" if number == 1 else f"{number:,} runs"
+
+
+def _some(names: Sequence[str]) -> str:
+    return "; ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
