@@ -17,10 +17,11 @@ SHARED = Path(os.environ.get("FED_ASI_SHARED", Path(__file__).parents[2] / "shar
 torch.set_num_threads(1)
 
 # No test asserts on seconds: in a fresh clone the first text that hypothesis draws takes two of them.
-settings.register_profile(
-    "any machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("any machine")
+QUIET = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+# What passed on one machine passes on the next: the same examples every time. New ones are looked for by hand.
+settings.register_profile("same everywhere", settings(), derandomize=True, database=None, **QUIET)
+settings.register_profile("explore", settings(), **QUIET)  # pytest --hypothesis-profile explore
+settings.load_profile("same everywhere")
 
 
 def _folder(name: str, needed: str) -> Path:

@@ -60,8 +60,8 @@ def test_nothing_cites_a_page_that_is_not_in_the_repository() -> None:
             assert cited <= pages, path
 
 
-def test_the_readme_names_every_room_once() -> None:
-    text = (ROOT / "README.md").read_text()
+def test_every_room_is_named_once_where_contributors_look() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
     rooms = sorted(path.parent.name for path in (ROOT / "fed_asi").glob("*/__init__.py"))
     for room in rooms:
         assert len(re.findall(rf"^\| .*`{room}/`.* \|", text, flags=re.M)) == 1, room

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 from collections.abc import Callable
@@ -115,11 +116,9 @@ def _failed(error: FedAsiError, folder: Path, kept: bool) -> int:
     """Print why a run stopped. Where it had not begun its rounds, its folder goes, and its name is free."""
     from fed_asi.results.store import RunStore
 
-    try:
-        with RunStore.read(folder) as store:
-            kept = kept or bool(store.rounds())
-    except RunError:
-        pass  # not even its records could be made
+    # Where not even its records could be made, none of its rounds can be read.
+    with contextlib.suppress(RunError), RunStore.read(folder) as store:
+        kept = kept or bool(store.rounds())
     if not kept:
         shutil.rmtree(folder, ignore_errors=True)
         raise error

@@ -1,4 +1,4 @@
-"""What is used of Flower's simulation engine that Flower does not promise (PARTS); nothing else of it is private.
+"""The private parts of Flower's simulation engine that we use: PARTS lists them all.
 
 The engine looks for waiting messages node by node ten times a second, and each of its workers waits up to a second
 at the end: with many devices that is most of a short run. Both are made quicker where the engine is as it was.

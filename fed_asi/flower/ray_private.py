@@ -1,4 +1,4 @@
-"""What is used of Ray that Ray does not promise (PARTS), and of Flower's Ray actor; nothing else of it is private.
+"""The private parts of Ray, and of Flower's Ray actor, that we use: PARTS lists them all.
 
 Flower 1.41 puts an actor whose process died back into its pool, where every later message to it fails: a run
 loses its workers one by one and says nothing. Ray can start such an actor anew; Flower does not ask it to.
