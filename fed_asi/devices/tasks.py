@@ -41,27 +41,36 @@ class Tasks:
 
     def task(self, plan: Plan, resources: Resources, images: Images, steps: int | None = None) -> Task:
         """Return what a device does. steps: only so many of them; None: all its epochs."""
-        batches = self.batches(resources, images)[:steps]
+        batches = self.batches(resources, images, steps)
         micro = plan.micro_batch
         return Task(
             self.down_bytes,
-            total(self._passed(size, micro) for size in batches),
-            total(self._stepped(plan, size) for size in batches),
+            total(self._passed(size, micro).times(count) for size, count in batches.items()),
+            total(self._stepped(plan, size).times(count) for size, count in batches.items()),
             self.judged(micro, images),
             self.up_bytes(plan),
         )
 
     def first_step(self, plan: Plan, resources: Resources, images: Images) -> Task:
         """Return what a device does that finds, in its first step, that a plan keeps more than it has."""
-        size = self.batches(resources, images)[0]
+        size = min(resources.batch_size, images.train)
         held = self.judged(plan.micro_batch, Images(0, images.held))
         return Task(0, self._passed(size, plan.micro_batch), self._stepped(plan, size), held, 0)
 
-    def batches(self, resources: Resources, images: Images) -> list[int]:
-        """Return the images of each optimizer step of a round, in order."""
+    def steps(self, resources: Resources, images: Images) -> int:
+        """Return the optimizer steps of a round."""
+        return -(-images.train // resources.batch_size) * self.config.train.epochs
+
+    def batches(self, resources: Resources, images: Images, steps: int | None = None) -> dict[int, int]:
+        """Return how many optimizer steps see so many images: the full ones, and each epoch's smaller last one.
+
+        steps: the first of them alone; None: all.
+        """
         full, rest = divmod(images.train, resources.batch_size)
-        epoch = [resources.batch_size] * full + [rest] * (rest > 0)
-        return epoch * self.config.train.epochs
+        an_epoch = full + (rest > 0)
+        epochs, begun = divmod(self.steps(resources, images) if steps is None else steps, max(1, an_epoch))
+        found = {resources.batch_size: epochs * full + begun, rest: epochs * (rest > 0)}
+        return {size: count for size, count in found.items() if size and count}
 
     def up_bytes(self, plan: Plan) -> int:
         """Return the bytes of the tensors that a device sends back."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator
 
+import numpy as np
+
 from fed_asi.errors import ConfigError
 from fed_asi.fleets import fleet
+from fed_asi.fleets.attendance import Attendance
 from fed_asi.fleets.config import DeviceConfig, GroupConfig, RunConfig
 from fed_asi.fleets.device_keys import HardwareConfig, PresenceConfig
-from fed_asi.fleets.device_tables import read_table
+from fed_asi.fleets.device_tables import Row, read_table
 from fed_asi.fleets.drawing import base_of
 from fed_asi.fleets.hardware import CLOCK
-from fed_asi.fleets.presence import Attendance
 from fed_asi.fleets.traces import read_traces
 
 
@@ -63,15 +65,18 @@ def _together(config: RunConfig) -> Iterator[str]:
         return
     if not any(device.hardware is not None and device.hardware.has_clock for device in devices):
         yield "presence: the run's clock stands still, as no device has one; give them a device, such as a preset"
-    elif Attendance((device.presence for device in devices), config.seed).first(0.0) == math.inf:
+    elif (
+        Attendance((device.presence for device in devices), config.seed).first(np.zeros(len(devices)))
+        == math.inf
+    ):
         yield "presence: nobody is ever there; every device drew a row of its trace without intervals"
 
 
 def _problems(device: HardwareConfig) -> Iterator[str]:
-    given: set[str] = set()
+    rows: tuple[Row, ...] = ()
     try:
         if device.table is not None:
-            given = {key for row in read_table(device.table) for key in row.numbers}
+            rows = read_table(device.table)
     except ConfigError as error:
         yield from (f".table: {problem}" for problem in error.problems)
         return
@@ -80,8 +85,13 @@ def _problems(device: HardwareConfig) -> Iterator[str]:
     except ConfigError as error:
         yield from (f".preset: {problem}" for problem in error.problems)
         return
-    lacks = [key for key in base.missing if key not in given]
     if base.battery_joules is not None and None in (base.compute_watts or base.mac_joules, base.radio_watts):
         yield ".battery_joules: nothing draws from it; say compute_watts and radio_watts too"
-    if lacks and len(lacks) < len(CLOCK):
-        yield f": {', '.join(lacks)} missing, without which it has no clock; add them, or name a preset"
+    lacks = [[key for key in base.missing if key not in row.numbers] for row in rows or (Row({}),)]
+    if all(len(one) == len(CLOCK) for one in lacks):
+        return  # it says nothing of a clock
+    for number, one in enumerate(lacks, start=1):
+        if one:
+            where = f".table: its device {number} lacks " if rows else ": lacks "
+            yield f"{where}{', '.join(one)}, without which it has no clock; add them, or name a preset"
+            return

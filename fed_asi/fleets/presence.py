@@ -7,7 +7,7 @@ takes no more memory than an hour.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,10 +23,11 @@ HORIZON = 1e9  # seconds; what does not happen until then never does
 _AT_ONCE = 4096  # periods looked at together
 Ids = NDArray[np.int64]
 There = NDArray[np.bool_]
+Times = NDArray[np.float64]
 
 
 class Rule(Protocol):
-    """When devices with one description are there. ids: partition ids. leaves, comes: infinity for never."""
+    """When devices with one description are there. ids: partition ids. leaves, first: infinity for never."""
 
     def present(self, ids: Ids, at: float) -> There:
         """Return which are there."""
@@ -34,8 +35,8 @@ class Rule(Protocol):
     def leaves(self, partition_id: int, at: float) -> float:
         """Return until when a device that is there stays."""
 
-    def comes(self, partition_id: int, at: float) -> float:
-        """Return from when on a device is there, `at` or later."""
+    def first(self, ids: Ids, at: Times) -> float:
+        """Return from when on the first of some devices is there. at: of each, not before then."""
 
 
 def uniform(seed: int, ids: Any, periods: Any) -> NDArray[np.float64]:
@@ -67,9 +68,9 @@ class Always:
         """Return infinity."""
         return math.inf
 
-    def comes(self, partition_id: int, at: float) -> float:  # noqa: ARG002 - the same
-        """Return now."""
-        return at
+    def first(self, ids: Ids, at: Times) -> float:  # noqa: ARG002 - the same
+        """Return the first of these times."""
+        return float(at.min(initial=math.inf))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +90,41 @@ class AtRandom:
         """Return the beginning of the next period whose draw does not hold."""
         if self.share >= 1.0:
             return math.inf
-        return self.period * _first(
-            lambda k: ~self._draws(partition_id, k), math.floor(at / self.period) + 1, self.period
-        )
+        ids, start = np.array([partition_id]), math.floor(at / self.period) + 1
+        return self.period * _next(lambda k: ~self._draws(ids, k), start, self.period)
 
-    def comes(self, partition_id: int, at: float) -> float:
-        """Return the beginning of the next period whose draw holds, or now."""
-        found = _first(lambda k: self._draws(partition_id, k), math.floor(at / self.period), self.period)
-        return max(at, self.period * found)
+    def first(self, ids: Ids, at: Times) -> float:
+        """Return the beginning of the next period in which one of the draws holds, or now."""
+        periods = np.floor(at / self.period).astype(np.int64)
+        return _soonest(ids, periods, at, self._draws, lambda _ids, k, at: np.maximum(at, self.period * k))
 
-    def _draws(self, partition_id: int, periods: NDArray[np.int64]) -> There:
-        there: There = uniform(self.seed, np.array([partition_id]), periods) < self.share
+    def _draws(self, ids: Ids, periods: NDArray[np.int64]) -> There:
+        there: There = uniform(self.seed, ids, periods) < self.share
         return there
 
 
-def _first(holds: Callable[[NDArray[np.int64]], There], start: int, period: float) -> float:
+def _soonest(
+    ids: Ids,
+    periods: NDArray[np.int64],
+    at: Times,
+    holds: Callable[[Ids, NDArray[np.int64]], There],
+    begins: Callable[[Ids, NDArray[np.int64], Times], Times],
+) -> float:
+    """Return when the first of some devices comes; infinity beyond the horizon.
+
+    periods: the first of each that may hold; who cannot be sooner than another that was found is looked at no more.
+    """
+    best = math.inf
+    while len(ids):
+        there = holds(ids, periods)
+        best = min(best, float(begins(ids, periods, at)[there].min(initial=math.inf)))
+        ids, periods, at = ids[~there], periods[~there] + 1, at[~there]
+        sooner = begins(ids, periods, at) < min(best, HORIZON)
+        ids, periods, at = ids[sooner], periods[sooner], at[sooner]
+    return best
+
+
+def _next(holds: Callable[[NDArray[np.int64]], There], start: int, period: float) -> float:
     """Return the first period from `start` on for which something holds; infinity beyond the horizon."""
     while start * period < HORIZON:
         found = np.flatnonzero(holds(np.arange(start, start + _AT_ONCE)))
@@ -125,7 +146,7 @@ class Daily:
 
     def present(self, ids: Ids, at: float) -> There:
         """Return whose hours these are, on a day on which it comes."""
-        since = at + self._zone(ids) * HOUR - self.begins
+        since = at + self._shift(ids)
         day = np.floor(since / DAY)
         there: There = (since - day * DAY < self.lasts) & self._comes_on(ids, day)
         return there
@@ -137,20 +158,27 @@ class Daily:
             return day * DAY + self.lasts - shift
         if self.share >= 1.0:
             return math.inf
-        return _first(lambda k: ~self._comes_on(np.array([partition_id]), k), day + 1, DAY) * DAY - shift
+        return _next(lambda k: ~self._comes_on(np.array([partition_id]), k), day + 1, DAY) * DAY - shift
 
-    def comes(self, partition_id: int, at: float) -> float:
-        """Return the beginning of its next hours, or now."""
-        shift, day = self._day(partition_id, at)
-        if at + shift - day * DAY >= self.lasts:
-            day += 1
-        found = _first(lambda k: self._comes_on(np.array([partition_id]), k), day, DAY)
-        return max(at, found * DAY - shift)
+    def first(self, ids: Ids, at: Times) -> float:
+        """Return the beginning of the next of their hours, or now."""
+        own = at + self._shift(ids)
+        days = np.floor(own / DAY).astype(np.int64)
+        days += own - days * DAY >= self.lasts
+        return _soonest(ids, days, at, self._comes_on, self._begins)
+
+    def _begins(self, ids: Ids, days: NDArray[np.int64], at: Times) -> Times:
+        return np.maximum(at, days * DAY - self._shift(ids))
 
     def _day(self, partition_id: int, at: float) -> tuple[float, int]:
-        """Return what turns the run's time into its own, which begins with its hours, and the day that it is there."""
-        shift = float(self._zone(np.array([partition_id]))[0]) * HOUR - self.begins
+        """Return what turns the run's time into its own, and the day that it is there."""
+        shift = float(self._shift(np.array([partition_id]))[0])
         return shift, math.floor((at + shift) / DAY)
+
+    def _shift(self, ids: Ids) -> Times:
+        """Return what turns the run's time into a device's own, whose days begin with its hours."""
+        shift: Times = self._zone(ids) * HOUR - self.begins
+        return shift
 
     def _zone(self, ids: Ids) -> NDArray[np.float64]:
         drawn = (uniform(self.seed ^ 1, ids, 0) * len(self.zones)).astype(np.int64)
@@ -175,14 +203,11 @@ class Traced:
 
     def leaves(self, partition_id: int, at: float) -> float:
         """Return the end of its interval."""
-        return self.traces.leaves(self._row(partition_id), at)
+        return self.traces.leaves(int(self._rows(np.array([partition_id]))[0]), at)
 
-    def comes(self, partition_id: int, at: float) -> float:
-        """Return the beginning of its next interval, or now."""
-        return self.traces.comes(self._row(partition_id), at)
-
-    def _row(self, partition_id: int) -> int:
-        return int(self._rows(np.array([partition_id]))[0])
+    def first(self, ids: Ids, at: Times) -> float:
+        """Return the beginning of the next of their intervals, or now."""
+        return float(self.traces.comes(self._rows(ids), at).min(initial=math.inf))
 
     def _rows(self, ids: Ids) -> NDArray[np.int64]:
         rows: NDArray[np.int64] = (uniform(self.seed, ids, 0) * len(self.traces)).astype(np.int64)
@@ -200,50 +225,3 @@ def rule_of(config: PresenceConfig | None, seed: int) -> Rule:
         lasts = (config.until_hour - config.from_hour) % 24 or 24.0
         return Daily(own, config.share, config.from_hour * HOUR, lasts * HOUR, np.array(config.zones))
     return Traced(own, read_traces(config.trace or ""))
-
-
-class Attendance:
-    """When the devices of a fleet are there, each by its own description. descriptions: by partition id, from 0."""
-
-    def __init__(self, descriptions: Iterable[PresenceConfig | None], seed: int) -> None:
-        self._rules: list[tuple[Rule, Ids]] = []
-        members: dict[int, tuple[PresenceConfig | None, list[int]]] = {}
-        for partition_id, one in enumerate(descriptions):
-            members.setdefault(id(one), (one, []))[1].append(partition_id)
-        known: dict[PresenceConfig | None, Rule] = {}
-        count = sum(len(ids) for _, ids in members.values())
-        self._rule_at = np.zeros(count, dtype=np.int64)
-        for one, ids in members.values():
-            if one not in known:
-                known[one] = rule_of(one, seed)
-            self._rule_at[ids] = len(self._rules)
-            self._rules.append((known[one], np.array(ids, dtype=np.int64)))
-
-    @property
-    def always(self) -> bool:
-        """Whether everyone is there at any time."""
-        return all(isinstance(rule, Always) for rule, _ in self._rules)
-
-    def present(self, at: float) -> There:
-        """Return who is there, by partition id."""
-        there = np.zeros(len(self._rule_at), dtype=bool)
-        for rule, ids in self._rules:
-            there[ids] = rule.present(ids, at)
-        return there
-
-    def leaves(self, partition_id: int, at: float) -> float:
-        """Return until when a device that is there stays; infinity: for ever."""
-        return self._rule(partition_id).leaves(partition_id, at)
-
-    def comes(self, partition_id: int, at: float) -> float:
-        """Return from when on a device is there, `at` or later; infinity: never."""
-        return self._rule(partition_id).comes(partition_id, at)
-
-    def first(self, at: float) -> float:
-        """Return from when on anybody is there, `at` or later; infinity: never."""
-        if self.present(at).any():
-            return at
-        return min((self.comes(one, at) for one in range(len(self._rule_at))), default=math.inf)
-
-    def _rule(self, partition_id: int) -> Rule:
-        return self._rules[int(self._rule_at[partition_id])][0]

@@ -48,13 +48,19 @@ class One:
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """Many devices' intervals in flat arrays, of the size of the file whatever the time. offsets: (rows + 1,)."""
+    """Many devices' intervals in flat arrays, of the size of the file whatever the time. offsets: (rows + 1,).
+
+    start_keys, end_keys: the times set apart by row, `span` seconds each, so that all are looked through at once.
+    """
 
     starts: Array
     ends: Array
     offsets: NDArray[np.int64]
     periods: Array
     origins: Array
+    span: float
+    start_keys: Array
+    end_keys: Array
 
     def __len__(self) -> int:
         return len(self.periods)
@@ -62,24 +68,22 @@ class Traces:
     @classmethod
     def of(cls, rows: Sequence[One]) -> Traces:
         """Return the arrays of these devices."""
-        flat = [interval for row in rows for interval in row.intervals]
-        counts = [0, *(len(row.intervals) for row in rows)]
-        return cls(
-            np.array([start for start, _ in flat], dtype=np.float64),
-            np.array([end for _, end in flat], dtype=np.float64),
-            np.cumsum(counts, dtype=np.int64),
-            np.array([row.period for row in rows], dtype=np.float64),
-            np.array([row.origin for row in rows], dtype=np.float64),
-        )
+        counts = [len(row.intervals) for row in rows]
+        times = np.array([interval for row in rows for interval in row.intervals], dtype=np.float64)
+        starts, ends = times.reshape(-1, 2).T.copy()
+        periods = np.array([row.period for row in rows], dtype=np.float64)
+        origins = np.array([row.origin for row in rows], dtype=np.float64)
+        span = float(periods.max(initial=0.0)) + 1.0
+        apart = np.repeat(np.arange(len(rows)), counts) * span
+        offsets = np.cumsum([0, *counts], dtype=np.int64)
+        return cls(starts, ends, offsets, periods, origins, span, starts + apart, ends + apart)
 
     def present(self, rows: NDArray[np.int64], at: float) -> NDArray[np.bool_]:
         """Return which of these rows are there at a time."""
         if len(self.starts) == 0:
             return np.zeros(len(rows), dtype=bool)
-        local = np.mod(at - self.origins[rows], self.periods[rows])
-        span = float(self.periods.max()) + 1.0
-        keys = self.starts + np.repeat(np.arange(len(self)), np.diff(self.offsets)) * span
-        last = np.searchsorted(keys, local + rows * span, side="right") - 1
+        local = self._since(rows, at)
+        last = np.searchsorted(self.start_keys, local + rows * self.span, side="right") - 1
         inside = last >= self.offsets[rows]
         there: NDArray[np.bool_] = inside & (local < self.ends[np.maximum(last, 0)])
         return there
@@ -95,16 +99,25 @@ class Traces:
                 return math.inf if whole else begun + end + (found[0][1] if goes_on else 0.0)
         return at
 
-    def comes(self, row: int, at: float) -> float:
-        """Return from when on a row is there, now or later; never: infinity."""
-        begun, local = self._local(row, at)
-        found = self._intervals(row)
-        if not found:
-            return math.inf
-        for start, end in found:
-            if local < end:
-                return max(at, begun + start)
-        return float(begun + self.periods[row] + found[0][0])
+    def comes(self, rows: NDArray[np.int64], at: Array) -> Array:
+        """Return from when on each row is there; never: infinity. at: of each, not before then."""
+        found = np.full(len(rows), math.inf)
+        some = np.flatnonzero(np.diff(self.offsets)[rows] > 0)
+        rows, at = rows[some], at[some]
+        local, begins = self._since(rows, at), self.offsets[rows]
+        place = np.searchsorted(self.end_keys, local + rows * self.span, side="right")
+        over = place >= self.offsets[rows + 1]
+        found[some] = np.where(
+            over,
+            at - local + self.periods[rows] + self.starts[begins],
+            np.maximum(at, at - local + self.starts[np.where(over, begins, place)]),
+        )
+        return found
+
+    def _since(self, rows: NDArray[np.int64], at: float | Array) -> Array:
+        """Return the time since the present cycle of each row began."""
+        since: Array = np.mod(at - self.origins[rows], self.periods[rows])
+        return since
 
     def _local(self, row: int, at: float) -> tuple[float, float]:
         """Return when the present cycle of a row began, and the time since then."""

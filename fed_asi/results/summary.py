@@ -143,9 +143,13 @@ WHERE outcome != 'trained' GROUP BY group_name, outcome ORDER BY group_name, out
 
 
 _CAUSES = """
-SELECT outcome, coalesce(cause, ''), count(*) FROM device_rounds WHERE outcome != 'trained'
-GROUP BY outcome, cause ORDER BY count(*) DESC, outcome, cause LIMIT 20
+SELECT outcome, said, times FROM (
+    SELECT outcome, coalesce(cause, '') AS said, count(*) AS times,
+           row_number() OVER (PARTITION BY outcome ORDER BY count(*) DESC, cause) AS place
+    FROM device_rounds WHERE outcome != 'trained' GROUP BY outcome, cause)
+WHERE place <= 5 ORDER BY times DESC, outcome, said
 """
+# Of each outcome a few: causes by the clock say seconds, so each of them is another, and none may hide the rest.
 
 
 def summarise(store: RunStore) -> Summary:

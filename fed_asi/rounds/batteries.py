@@ -39,19 +39,24 @@ class Batteries:
         """Return whose battery holds enough to be asked."""
         if not self.any:
             return np.ones(len(self._whole), dtype=bool)
-        finite = np.isfinite(self._whole)
-        held = np.where(finite, self._held + self._charge * (at - self._since), math.inf)
-        enough: NDArray[np.bool_] = held >= np.where(finite, LEAST * self._whole, 0.0)
+        enough: NDArray[np.bool_] = self._at(at) >= np.where(
+            np.isfinite(self._whole), LEAST * self._whole, 0.0
+        )
         return enough
 
-    def ready(self, partition_id: int, at: float) -> float:
-        """Return from when on a device's battery holds enough, `at` or later; infinity: never."""
-        whole = float(self._whole[partition_id])
-        lacks = LEAST * whole - self.held(partition_id, at) if math.isfinite(whole) else 0.0
-        if lacks <= 0.0:
-            return at
-        charge = float(self._charge[partition_id])
-        return at + lacks / charge if charge > 0.0 else math.inf
+    def ready(self, at: float) -> NDArray[np.float64]:
+        """Return from when on each device's battery holds enough, `at` or later; infinity: never."""
+        if not self.any:
+            return np.full(len(self._whole), at)
+        lacks = LEAST * np.where(np.isfinite(self._whole), self._whole, 0.0) - self._at(at)
+        wait = np.divide(lacks, self._charge, out=np.full(len(lacks), math.inf), where=self._charge > 0.0)
+        ready: NDArray[np.float64] = np.where(lacks <= 0.0, at, at + wait)
+        return ready
+
+    def _at(self, at: float) -> NDArray[np.float64]:
+        """Return what every battery holds."""
+        held: NDArray[np.float64] = np.minimum(self._whole, self._held + self._charge * (at - self._since))
+        return held
 
     def take_(self, start: float, records: Iterable[DeviceRoundRecord]) -> None:
         """Take what the devices of a round have spent. start: of the round."""

@@ -16,13 +16,16 @@ from fed_asi.fleets.clock import Spent
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a device's round may take. start, leaves: on the run's clock. deadline, battery: seconds, joules."""
+    """What a device's round may take. start, leaves: on the run's clock. deadline, battery: seconds, joules.
+
+    absent: why it cannot be asked anything when the round begins; None: it can.
+    """
 
     start: float
     deadline: float = math.inf
     leaves: float = math.inf
     battery: float = math.inf
-    there: bool = True
+    absent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +47,22 @@ def fate(job: Job, spent: Spent | None, limits: Limits) -> Fate:
     """Return what becomes of a job that would take `spent` from its start to its reply."""
     if spent is None:
         return Fate(job, None, limits.start)
-    if not limits.there:
+    if limits.absent is not None:
         after = limits.deadline if math.isfinite(limits.deadline) else 0.0
-        return Fate(
-            job, spent.until(0.0), limits.start + after, "absent", "it was not there when the round began"
-        )
+        return Fate(job, spent.until(0.0), limits.start + after, "absent", limits.absent)
     whole = spent.sim_seconds
     stays, empty = limits.leaves - limits.start, spent.lasts(limits.battery)
     gone = min(stays, empty)
     if whole <= gone and whole <= limits.deadline:
         return Fate(job, spent, limits.start + whole)
     if limits.deadline <= gone:
-        why = f"it needs {whole:.1f} s, and the round ends after {limits.deadline:.1f} s"
+        why = f"it needs {_seconds(whole)}, and the round ends after {_seconds(limits.deadline)}"
         return Fate(job, spent.until(limits.deadline), limits.start + limits.deadline, "late", why)
     early = gone < spent.download_seconds
     why = "its battery was empty" if empty <= stays else "it left"
-    why = f"{why} after {gone:.1f} s of {whole:.1f} s" + (", before it had the model" if early else "")
+    why = f"{why} after {_seconds(gone)} of {_seconds(whole)}" + (
+        ", before it had the model" if early else ""
+    )
     return Fate(job, spent.until(gone), limits.start + gone, "absent" if early else "left", why)
 
 
@@ -69,5 +72,10 @@ def cut_off(found: Fate, start: float, end: float, replies: int) -> Fate:
         return found
     if found.outcome == "absent":
         return Fate(found.job, found.spent, end, "absent", found.cause)
-    why = f"the round ended after {end - start:.1f} s with {replies} replies"
+    why = f"the round ended after {_seconds(end - start)} with {replies} replies"
     return Fate(found.job, found.spent.until(end - start), end, "late", why)
+
+
+def _seconds(seconds: float) -> str:
+    """Return seconds for people: three digits of what is short, tenths of what is long."""
+    return f"{seconds:.1f} s" if seconds >= 10 else f"{seconds:.3g} s"

@@ -28,6 +28,7 @@ from fed_asi.results.schema import DeviceRoundRecord, RoundRecord
 from fed_asi.results.store import RunStore
 from fed_asi.rounds import checkpoints
 from fed_asi.rounds.aggregate import Update, average, check_update
+from fed_asi.rounds.answers import Answer, by_reply, counted, had_model, still_to_ask
 from fed_asi.rounds.checkpoints import Checkpoint, weights_digest
 from fed_asi.rounds.executor import Executor, one_reply_a_job
 from fed_asi.rounds.fates import Fate
@@ -66,6 +67,7 @@ class Rounds:
         self._checkpoints, self._states = store.folder / "checkpoints", states
         self._fingerprint = run_fingerprint(self.config)
         self._clock = RoundClock(place, self.fleet)
+        self._to_check = False  # whether the next device that computes holds its first step against another
 
     def run(self) -> dict[str, Tensor]:
         """Return the last round's tensors. Raises RunError where the disk fails; what is recorded stays."""
@@ -79,6 +81,8 @@ class Rounds:
             tensors = {name: tensor.clone() for name, tensor in self.place.reference.items()}
             begun = self._clock.closed(RoundRecord(0, 0, 0, None, None), [], 0.0)
             self._clock.check(self._job(1, device.partition_id) for device in self.fleet)
+            for text in self._clock.notes():
+                self.store.note(text)
             self._finish_round(begun, [], tensors, time.perf_counter())
             return 0, tensors
         state = Resuming(self.place, self.store, self._checkpoints, self._states).last_whole()
@@ -90,51 +94,58 @@ class Rounds:
         started = time.perf_counter()
         jobs = self.jobs(round)
         self.watcher.round_started(round, self.config.rounds, len(jobs))
-        records: list[DeviceRoundRecord] = []
-        updates: list[Update] = []
-        notes: dict[int, tuple[str, ...]] = {}
-        waiting, out = self._by_reply(self._clock.fates(jobs))
-        wanted = len(waiting) if self._clock.wanted is None else self._clock.wanted
-        while waiting and len(updates) < wanted:  # once, unless more are asked than are wanted
-            wave = [found.job for found in waiting[: wanted - len(updates)]]
-            waiting = waiting[len(wave) :]
-            for record, update, texts in self._judged(wave, tensors):
-                records.append(record)
-                notes[record.partition_id] = texts
-                updates.extend([update] if update is not None else [])
-        end = self._clock.end(records, out)
-        for found in (*out, *waiting):
-            records.append(self._clock.left_out(found, end, len(updates)))
-            self.watcher.device_done(records[-1])
-        self._refuse_fresh([text for texts in notes.values() for text in texts])
-        new = average(updates, tensors)
+        answers, left_out = self._answers(jobs, tensors)
+        counts = counted(answers, self._clock.wanted)
+        end = self._clock.end(answers, left_out)
+        records = [self._clock.cut_off(one, end, len(counts), counts=one in counts) for one in answers]
+        records += self._left_out(left_out, end, len(counts), tensors)
         records.sort(key=lambda record: record.partition_id)
-        for partition_id in sorted(notes):
-            for text in notes[partition_id]:
-                self.store.note(text)
-        summary = RoundRecord(round, len(jobs), len(updates), None, None, lr=jobs[0].lr)
-        summary = self._clock.closed(summary, records, end)
-        self._finish_round(summary, records, new, started)
+        self._note_all(answers)
+        new = average([one.update for one in counts if one.update is not None], tensors)
+        summary = RoundRecord(round, len(jobs), len(counts), None, None, lr=jobs[0].lr)
+        self._finish_round(self._clock.closed(summary, records, end), records, new, started)
         self._factors_round |= {r.partition_id: kept_factors(r) for r in records if r.outcome == "trained"}
         return new
 
-    def _by_reply(self, fates: Sequence[Fate]) -> tuple[list[Fate], list[Fate]]:
-        """Return whose reply will come, in the order it comes, and whose will not."""
-        coming = [found for found in fates if found.outcome is None]
-        coming.sort(key=lambda found: (found.ends, found.job.partition_id))
-        return coming, [found for found in fates if found.outcome is not None]
+    def _answers(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> tuple[list[Answer], list[Fate]]:
+        """Return the replies to a round, and the fates of those from whom none came."""
+        self._to_check = jobs[0].round == 1 and self.config.compute.side_by_side
+        waiting, gone = by_reply(self._clock.fates(jobs))
+        answers: list[Answer] = []
+        while wave := still_to_ask(waiting, answers, self._clock.wanted):  # once, unless more are asked
+            waiting = waiting[len(wave) :]
+            answers += self._judged([found.job for found in wave], tensors)
+        return answers, [*gone, *waiting]
 
-    def _judged(
-        self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]
-    ) -> Iterator[tuple[DeviceRoundRecord, Update | None, tuple[str, ...]]]:
-        """Yield each device's record, its update unless there is none, and its notes, in whatever order they come."""
+    def _left_out(
+        self, fates: Sequence[Fate], end: float, replies: int, tensors: Mapping[str, Tensor]
+    ) -> Iterator[DeviceRoundRecord]:
+        """Yield the records of those from whom no reply came; whoever had the model was sent what all are sent."""
+        for found in fates:
+            record = self._clock.left_out(found, end, replies)
+            sent = payload_bytes(tensors, found.job.to_json()) if had_model(record) else 0
+            record = replace(record, bytes_up=0, bytes_down=sent)
+            self.watcher.device_done(record)
+            yield record
+
+    def _note_all(self, answers: Sequence[Answer]) -> None:
+        """Record what devices said, by partition id. Raises RunError as `_refuse_fresh` does."""
+        texts = [
+            text for one in sorted(answers, key=lambda one: one.record.partition_id) for text in one.notes
+        ]
+        self._refuse_fresh(texts)
+        for text in texts:
+            self.store.note(text)
+
+    def _judged(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> Iterator[Answer]:
+        """Yield each device's answer, in whatever order they come."""
         job_of = {job.partition_id: job for job in jobs}
         for reply in self._replies(jobs, tensors):
             job = job_of[reply.partition_id]
-            record, update = self._judge(job, reply)
-            self._learn_cost(job, record)
-            self.watcher.device_done(record)
-            yield record, update, reply.notes
+            answer = self._judge(job, reply)
+            self._learn_cost(job, answer.record)
+            self.watcher.device_done(answer.record)
+            yield answer
 
     def _replies(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> Iterator[Reply]:
         """Yield one reply a job; a device that [faults] strikes is not asked to compute what nobody would use."""
@@ -148,6 +159,8 @@ class Rounds:
             yield replace(failure(job.partition_id, fault.outcome, fault.cause), bytes_down=down)
         if not asked:
             return
+        if self._to_check:
+            asked[0], self._to_check = replace(asked[0], check=True), False
         ordered = in_order(asked, self._cost, self.executor.parallel or 1)
         note = partial(self._note, jobs[0].round)
         yield from one_reply_a_job(self.executor.train(ordered, tensors), ordered, note)
@@ -157,12 +170,9 @@ class Rounds:
 
     def jobs(self, round: int) -> list[Job]:
         """Return what each device of a round's cohort is asked, by partition id."""
-        cohort = self._clock.cohort(round)
-        checks = round == 1 and self.config.compute.side_by_side
-        first = next((one for one in cohort if checks and self._fault(round, one) is None), None)
-        return [self._job(round, one, check=one == first) for one in cohort]
+        return [self._job(round, one) for one in self._clock.cohort(round)]
 
-    def _job(self, round: int, partition_id: int, *, check: bool = False) -> Job:
+    def _job(self, round: int, partition_id: int) -> Job:
         train = self.config.train
         return Job(
             round=round,
@@ -170,7 +180,6 @@ class Rounds:
             resources=self.fleet[partition_id].resources_at(round),
             lr=learning_rate(train.lr, train.final_lr_ratio, train.lr_schedule, round, self.config.rounds),
             factors_round=self._factors_round.get(partition_id, 0),
-            check=check,
             deadline_seconds=self.config.compute.deadline_seconds,
             twin=TWINS[self.config.measure.twins],
         )
@@ -198,8 +207,8 @@ class Rounds:
         if lost and self._states is not None:
             raise RunError(f"{lost[0]}; so the round is not recorded")
 
-    def _judge(self, job: Job, reply: Reply) -> tuple[DeviceRoundRecord, Update | None]:
-        """Return the device's record, and its update unless there is none or it must not be averaged."""
+    def _judge(self, job: Job, reply: Reply) -> Answer:
+        """Return the device's answer, without an update where there is none or it must not be averaged."""
         stats = of_one_round(job.resources) | reply.stats
         update = None
         if stats["outcome"] == "trained":
@@ -222,7 +231,7 @@ class Rounds:
             **stats,
             **({} if found.spent is None else found.spent.columns()),
         )
-        return record, update
+        return Answer(record, update, found, reply.notes)
 
     def _by_the_clock(self, job: Job, stats: dict[str, Any]) -> Fate:
         timing = self._clock.timing

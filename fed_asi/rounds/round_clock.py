@@ -8,13 +8,14 @@ from dataclasses import replace
 
 from fed_asi.devices.job import Job
 from fed_asi.errors import ConfigError, RunError
+from fed_asi.fleets.attendance import Attendance
 from fed_asi.fleets.clock import Spent
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.fleet import Fleet
-from fed_asi.fleets.presence import Attendance
 from fed_asi.fleets.resources import of_one_round
 from fed_asi.results.schema import DeviceRoundRecord, RoundRecord
-from fed_asi.rounds.batteries import Batteries
+from fed_asi.rounds.answers import Answer, counted, cut_at
+from fed_asi.rounds.batteries import LEAST, Batteries
 from fed_asi.rounds.cohort import sample_cohort
 from fed_asi.rounds.fates import Fate, Limits, cut_off, fate
 from fed_asi.rounds.timing import AT_ONCE, Timing
@@ -63,17 +64,15 @@ class RoundClock:
         """Move on to when anybody is there."""
         first, touch = self.now, 0.0
         while not (self._attendance.present(first) & self._batteries.enough(first)).any():
-            first, touch = max(first + touch, self._first(first)), _TOUCH
+            first, touch = max(first + touch, self._attendance.first(self._batteries.ready(first))), _TOUCH
             if first == math.inf:
                 why = f"nobody is there after {self.now:.0f} simulated seconds, and nobody comes any more"
                 raise RunError(f"{why}: give batteries charge_watts, or devices another presence")
         self.now = first
 
-    def _first(self, at: float) -> float:
-        ready = ((one, self._batteries.ready(one, at)) for one in self._fleet.partition_ids)
-        return min(
-            (self._attendance.comes(one, when) for one, when in ready if when < math.inf), default=math.inf
-        )
+    def notes(self) -> list[str]:
+        """Return what a reader of the run's times should know."""
+        return [] if self.timing is None else self.timing.notes()
 
     def fates(self, jobs: Sequence[Job]) -> list[Fate]:
         """Return what becomes of each job by its device's own plan; where work is cut to fit, of the cut job."""
@@ -84,15 +83,18 @@ class RoundClock:
         one = job.partition_id
         if self._keys.among == "present" and self._attendance.always and not self._batteries.any:
             return fate(job, spent, Limits(self.now, self._deadline))
-        there = self._keys.among == "present" or self._is_there(one)
-        leaves = self._attendance.leaves(one, self.now) if there else self.now
-        return fate(
-            job, spent, Limits(self.now, self._deadline, leaves, self._batteries.held(one, self.now), there)
-        )
+        absent = None if self._keys.among == "present" else self._absent(one)
+        leaves = self._attendance.leaves(one, self.now) if absent is None else self.now
+        held = self._batteries.held(one, self.now)
+        return fate(job, spent, Limits(self.now, self._deadline, leaves, held, absent))
 
-    def _is_there(self, partition_id: int) -> bool:
-        there = self._attendance.comes(partition_id, self.now) <= self.now
-        return there and self._batteries.ready(partition_id, self.now) <= self.now
+    def _absent(self, partition_id: int) -> str | None:
+        """Return why a device that is asked now does not hear it; None: it does."""
+        if not self._attendance.is_there(partition_id, self.now):
+            return "it was not there when the round began"
+        if not self._batteries.enough(self.now)[partition_id]:
+            return f"its battery held less than {LEAST:.0%} when the round began"
+        return None
 
     @property
     def _deadline(self) -> float:
@@ -112,7 +114,7 @@ class RoundClock:
         timing = self.timing
         if timing is None:
             return 1
-        low, high = 1, len(timing.tasks.batches(job.resources, timing.images(job.partition_id)))
+        low, high = 1, timing.tasks.steps(job.resources, timing.images(job.partition_id))
         while low < high:
             middle = (low + high + 1) // 2
             spent = timing.ahead(replace(job, steps=middle))
@@ -145,13 +147,16 @@ class RoundClock:
         """How many devices that train end a round; None: it waits for all it asked."""
         return None if self._keys.ask is None else self._config.cohort
 
-    def end(self, records: Sequence[DeviceRoundRecord], others: Sequence[Fate]) -> float:
-        """Return when a round ends. records: of those who replied. others: who have not."""
-        ends = [self.now + (r.sim_seconds or 0.0) for r in records if r.outcome == "trained"]
-        if self.wanted is not None and len(ends) >= self.wanted:
-            return max(ends)
-        every = [self.now + (record.sim_seconds or 0.0) for record in records]
-        return max([*every, *(other.ends for other in others)], default=self.now)
+    def end(self, answers: Sequence[Answer], others: Sequence[Fate]) -> float:
+        """Return when a round ends. others: of those from whom no reply came."""
+        counts = counted(answers, self.wanted)
+        if self.wanted is not None and len(counts) >= self.wanted:
+            return max(one.fate.ends for one in counts)
+        return max([one.fate.ends for one in answers] + [other.ends for other in others], default=self.now)
+
+    def cut_off(self, answer: Answer, end: float, replies: int, *, counts: bool) -> DeviceRoundRecord:
+        """Return the record of a device that replied, as the clock has it when the round has ended."""
+        return cut_at(answer, self.now, end, replies, counts=counts)
 
     def left_out(self, found: Fate, end: float, replies: int) -> DeviceRoundRecord:
         """Return the record of a device from which no reply came, as the clock has it."""

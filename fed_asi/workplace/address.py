@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fed_asi import seeds
+from fed_asi.fleets.clock_keys import ClockConfig
 from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.device_keys import DeviceKeys
 from fed_asi.fleets.faults import FaultsConfig
 
 WORKPLACE_DIR = "FED_ASI_WORKPLACE_DIR"
@@ -40,6 +42,8 @@ def run_fingerprint(config: RunConfig) -> str:
     free: dict[str, Any] = {"name": True, "budgets_csv": True, "measure": True}
     if config.faults == FaultsConfig():
         free["faults"] = True  # as in runs from before there were any
+    if config.clock == ClockConfig():
+        free["clock"] = True  # the same
     free["compute"] = {
         "backend",
         "workers",
@@ -49,4 +53,8 @@ def run_fingerprint(config: RunConfig) -> str:
         "features_limit",
     }
     content = config.model_dump(mode="json", exclude=free)
+    for owner in (*content["groups"], *content["devices"]):
+        for key in DeviceKeys.model_fields:
+            if owner[key] is None:
+                del owner[key]  # the same
     return f"{seeds.derive(0, json.dumps(content, sort_keys=True)):016x}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
 from torch import fx, nn
@@ -24,16 +26,16 @@ def tasks(**train: object) -> Tasks:
 
 
 @pytest.mark.parametrize(
-    ("images", "epochs", "expected"), [(40, 1, [16, 16, 8]), (32, 2, [16] * 4), (5, 2, [5, 5]), (1, 1, [1])]
+    ("images", "epochs", "expected"),
+    [(40, 1, [16, 16, 8]), (40, 3, [16, 16, 8] * 3), (32, 2, [16] * 4), (5, 2, [5, 5]), (1, 1, [1])],
 )
 def test_the_steps_of_a_round(images: int, epochs: int, expected: list[int]) -> None:
-    made = Tasks(
-        small().model_copy(update={"train": small().train.model_copy(update={"epochs": epochs})}),
-        TRUNK,
-        TAIL,
-        0,
-    )
-    assert made.batches(Resources(None, 16), Images(images, 0)) == expected
+    made = tasks(epochs=epochs)
+    asked = Resources(None, 16), Images(images, 0)
+    assert made.steps(*asked) == len(expected)
+    assert made.batches(*asked) == Counter(expected)
+    for steps in range(len(expected) + 1):
+        assert made.batches(*asked, steps) == Counter(expected[:steps])
 
 
 def test_a_round_is_every_image_in_micro_batches_then_a_step_a_batch() -> None:
@@ -61,12 +63,7 @@ def test_fewer_steps_are_less_work_and_the_same_messages() -> None:
 
 def test_an_update_after_each_micro_batch_is_one_step_each() -> None:
     resources, images = Resources(None, 16), Images(16, 0)
-    each = Tasks(
-        small().model_copy(update={"train": small().train.model_copy(update={"update": "micro-batch"})}),
-        TRUNK,
-        TAIL,
-        0,
-    )
+    each = tasks(update="micro-batch")
     once = tasks().task(PLAN, resources, images).step
     update = TAIL.update(PLAN.methods)
     assert total([once, update.times(3)]) == each.task(PLAN, resources, images).step

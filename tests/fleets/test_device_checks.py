@@ -48,10 +48,22 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     )
     said = "\n".join(problems_of(path))
     assert "groups[1].device.preset: unknown device 'stm32f747'; did you mean stm32f746" in said
-    assert "groups[2].device: depthwise_per_second, " in said
+    assert "groups[2].device: lacks depthwise_per_second, " in said
     assert "groups[3].device.bytes_per_second: must be above 0" in said
     assert "groups[4].device.table: " in said
     assert "cannot be read" in said
+
+
+def test_a_row_of_a_table_without_a_clock_is_named(tmp_path: Path) -> None:
+    rates = (
+        "depthwise_per_second = 1e8, elements_per_second = 1e8, bytes_per_second = 1e8, call_seconds = 0, "
+    )
+    link = "down_bits_per_second = 1e6, up_bits_per_second = 1e6, latency_seconds = 0"
+    (tmp_path / "rows.csv").write_text("dense_per_second,idle_watts\n1e9,1\n,1\n")
+    path = tmp_path / "a.toml"
+    path.write_text(GOOD + f'device = {{table = "rows.csv", {rates}{link}}}\n')
+    (problem,) = problems_of(path)
+    assert problem.startswith("groups[1].device.table: its device 2 lacks dense_per_second, without which")
 
 
 def test_memory_alone_is_no_half_of_a_clock(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fed_asi.fleets.device_keys import PresenceConfig
-from fed_asi.fleets.presence import DAY, HOUR, Attendance, rule_of, uniform
+from fed_asi.fleets.presence import DAY, HOUR, rule_of, uniform
 
 TRACE = "device,start,end\na,0,100\na,300,500\nb,50,500\nc,200,300\n"
 DESCRIPTIONS: dict[str, dict[str, Any]] = {
@@ -45,7 +44,7 @@ def test_leaving_and_coming_are_where_presence_changes(
     """The oracle is `present` itself, asked at many moments."""
     rule, ids, at = rule_of(config(name, trace), seed), np.array([one]), eighths / 8
     there = bool(rule.present(ids, at)[0])
-    comes = rule.comes(one, at)
+    comes = rule.first(ids, np.array([at]))
     assert (comes == at) == there
     if there:
         leaves = rule.leaves(one, at)
@@ -90,29 +89,17 @@ def test_a_night_is_where_the_device_is() -> None:
         False,
     ]
     assert east.leaves(0, 14 * HOUR) == 22 * HOUR
-    assert east.comes(0, 3 * HOUR) == 14 * HOUR
+    assert east.first(ids, np.array([3 * HOUR])) == 14 * HOUR
 
 
-def test_each_device_by_its_own_description(trace: str) -> None:
-    night = PresenceConfig(kind="daily")
-    fleet = Attendance([None, night, night, config("traced", trace)], 1)
-    assert fleet.present(12 * HOUR)[:3].tolist() == [True, False, False]
-    assert fleet.present(23 * HOUR)[:3].tolist() == [True, True, True]
-    assert (fleet.always, Attendance([None, None], 1).always) == (False, True)
-    alone = Attendance([night], 1)
-    assert alone.first(12 * HOUR) == 22 * HOUR
-    assert alone.first(23 * HOUR) == 23 * HOUR
-
-
-def test_a_week_of_a_hundred_thousand_takes_no_more_memory_than_its_first_hour() -> None:
-    kinds = [PresenceConfig(kind="random", share=0.4), PresenceConfig(kind="daily", zones=(-5.0, 1.0, 8.0))]
-    fleet = Attendance([kinds[one % 2] for one in range(100_000)], 3)
-    tracemalloc.start()
-    fleet.present(0.0)
-    first = tracemalloc.get_traced_memory()[1]
-    for hour in range(0, 7 * 24, 4):
-        fleet.present(hour * HOUR)
-    held, most = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert most < 1.1 * first
-    assert held < 1 << 20
+@pytest.mark.parametrize("name", DESCRIPTIONS)
+@given(
+    seed=st.integers(0, 2**62),
+    eighths=st.lists(st.integers(0, int(8 * 20 * DAY)), min_size=1, max_size=30),
+)
+def test_the_first_of_many_is_the_first_of_each(trace: str, name: str, seed: int, eighths: list[int]) -> None:
+    rule, at = rule_of(config(name, trace), seed), np.array(eighths) / 8
+    ids = np.arange(len(at)) * 7
+    each = [rule.first(ids[i : i + 1], at[i : i + 1]) for i in range(len(at))]
+    assert rule.first(ids, at) == min(each)
+    assert rule.first(ids[:0], at[:0]) == math.inf

@@ -29,13 +29,9 @@ def test_intervals_of_ones_own_begin_again(tmp_path: Path) -> None:
     path = written(tmp_path, "a.csv", "device,start,end\nx,0,10\nx,10,20\nx,50,60\ny,70,100\n")
     assert there(path, 0, 0, 15, 20, 55, 99, 100, 215) == [True, True, False, True, False, True, True]
     traces = read_traces(path)
-    assert (traces.leaves(0, 5), traces.leaves(0, 105), traces.comes(0, 30), traces.comes(1, 205)) == (
-        20,
-        120,
-        50,
-        270,
-    )
-    assert traces.comes(0, 70) == 100
+    assert (traces.leaves(0, 5), traces.leaves(0, 105)) == (20, 120)
+    rows, at = np.array([0, 1, 0, 0, 1]), np.array([30.0, 205, 70, 55, 0])
+    assert traces.comes(rows, at).tolist() == [50, 270, 100, 55, 70]
 
 
 def test_fedscales_availability(tmp_path: Path) -> None:
@@ -67,7 +63,7 @@ def test_flashs_states(tmp_path: Path) -> None:
     path = written(tmp_path, "state_traces.json", json.dumps({"uid": entry}))
     hours = (10.5, 11, 11.9, 12.1, 12.6, 13.1, 35.5)
     assert there(path, 0, *(3600 * hour for hour in hours)) == [False, True, True, False, True, False, True]
-    assert read_traces(path).comes(0, 0.0) == 11 * 3600 - 24 * 3600 + 24 * 3600
+    assert read_traces(path).comes(np.array([0]), np.array([0.0])).tolist() == [11 * 3600]
 
 
 def test_one_that_is_always_there_never_leaves(tmp_path: Path) -> None:

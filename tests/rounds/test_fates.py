@@ -27,7 +27,7 @@ JOB = job()
             Limits(100.0, leaves=105.0),
             "absent",
             105.0,
-            "it left after 5.0 s of 80.0 s, before it had the model",
+            "it left after 5 s of 80.0 s, before it had the model",
         ),
         (
             Limits(100.0, deadline=40.0, leaves=150.0),
@@ -40,10 +40,10 @@ JOB = job()
             Limits(100.0, battery=0.5),
             "absent",
             105.0,
-            "its battery was empty after 5.0 s of 80.0 s, before it had the model",
+            "its battery was empty after 5 s of 80.0 s, before it had the model",
         ),
         (Limits(100.0, battery=15.0), None, 180.0, None),
-        (Limits(100.0, deadline=60.0, there=False), "absent", 160.0, "it was not there when the round began"),
+        (Limits(100.0, deadline=60.0, absent="asleep"), "absent", 160.0, "asleep"),
     ],
 )
 def test_by_hand(limits: Limits, outcome: str | None, ends: float, cause: str | None) -> None:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
+from fed_asi.devices.job import Job
+from fed_asi.devices.reply import Reply
 from fed_asi.errors import ConfigError, RunError
 from fed_asi.fleets import fleet
+from fed_asi.results.progress import Unwatched
 from fed_asi.results.store import RunStore
 from fed_asi.results.summary import summarise
 from fed_asi.results.table import lines
 from fed_asi.rounds.cohort import sample_cohort
+from fed_asi.rounds.executor import LoopExecutor
+from fed_asi.rounds.loop import Rounds
 from fed_asi.rounds.round_clock import RoundClock
-from fed_asi.rounds.run import run_loop
+from fed_asi.rounds.run import recording, run_loop
 from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.prepare import prepare
 from runs import records, small
@@ -78,7 +86,7 @@ def test_a_fleet_that_has_gone_ends_the_run_by_name(
 ) -> None:
     found = clock(place, NIGHT)
     found.now = 12 * HOUR
-    monkeypatch.setattr(found, "_first", lambda _at: float("inf"))
+    monkeypatch.setattr(found._attendance, "first", lambda _at: float("inf"))
     with pytest.raises(RunError, match="nobody comes any more"):
         found.cohort(1)
 
@@ -92,12 +100,50 @@ def test_without_presence_whom_a_round_asks_is_what_it_was(place: Workplace) -> 
 def test_a_run_by_night_goes_on_after_a_kill_with_the_same_bits(tmp_path: Path) -> None:
     config = small(groups=groups(NIGHT, {**ALWAYS, "presence": {"kind": "random", "share": 0.5}}), rounds=3)
     run_loop(config, tmp_path / "whole")
-    run_loop(config, tmp_path / "cut")
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     with RunStore.open(tmp_path / "cut") as store:
         store.forget_after(2)
     (tmp_path / "cut" / "checkpoints" / "round-0003.pt").unlink(missing_ok=True)
     run_loop(config, tmp_path / "cut", resume=True)
     assert records(tmp_path / "whole") == records(tmp_path / "cut")
+
+
+class Noting(LoopExecutor):
+    """Notes what is asked of devices."""
+
+    asked: list[Job]
+
+    def train(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> Iterator[Reply]:
+        self.asked = [*getattr(self, "asked", []), *jobs]
+        yield from super().train(jobs, tensors)
+
+
+def test_the_first_who_computes_checks_its_step_whoever_is_late(place: Workplace, tmp_path: Path) -> None:
+    """Devices 0 to 2 are asleep, so the first to compute is 3."""
+    asleep = {"device": "stm32f746", "presence": {"kind": "daily", "from_hour": 9.0, "until_hour": 17.0}}
+    clock = {"deadline_seconds": 100.0, "among": "all"}
+    config = small(groups=groups(asleep, ALWAYS), cohort=6, rounds=1, clock=clock)
+    with RunStore.create(tmp_path / "run", config) as store:
+        own = replace(place, config=config)
+        executor = Noting(own, tmp_path / "devices")
+        Rounds(own, store, executor, Unwatched()).run()
+    assert {job.partition_id: job.check for job in executor.asked} == {3: True, 4: False, 5: False}
+
+
+def test_a_run_goes_on_with_the_trace_it_began_with_alone(tmp_path: Path) -> None:
+    trace = tmp_path / "a.csv"
+    trace.write_text("x,0,100\n")
+    told = {"presence": {"kind": "trace", "trace": str(trace)}, **ALWAYS}
+    with recording(small(groups=groups(told)), tmp_path / "run", resume=False):
+        pass
+    with recording(small(groups=groups(told)), tmp_path / "run", resume=True):
+        pass
+    trace.write_text("x,0,100\ny,50,60\n")
+    with (
+        pytest.raises(RunError, match="was begun with other devices"),
+        recording(small(groups=groups(told)), tmp_path / "run", resume=True),
+    ):
+        pass
 
 
 MIXED = groups({"device": "raspberry-pi-5"}, {"device": {"preset": "stm32f746", "spread": 0.3}})
@@ -109,14 +155,25 @@ def ended(folder: Path) -> tuple[list[Any], list[Any]]:
         return store.rounds()[1:], list(store.device_rounds())
 
 
-def seconds_of(folder: Path) -> dict[int, float]:
-    """Return what each device's round takes when nothing is decided."""
-    run_loop(small(groups=MIXED, cohort=6, rounds=1), folder)
-    return {row.partition_id: row.sim_seconds for row in ended(folder)[1]}
+@pytest.fixture(scope="module")
+def free(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two rounds in which nothing is decided."""
+    folder = tmp_path_factory.mktemp("free") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
+        run_loop(small(groups=MIXED, cohort=6, rounds=2), folder)
+    return folder
 
 
-def test_a_deadline_leaves_out_who_is_late_and_ends_the_round(tmp_path: Path) -> None:
-    taken = seconds_of(tmp_path / "free")
+@pytest.fixture(scope="module")
+def taken(free: Path) -> dict[int, float]:
+    """What each device's round takes then, in seconds."""
+    return {row.partition_id: row.sim_seconds for row in ended(free)[1]}
+
+
+def test_a_deadline_leaves_out_who_is_late_and_ends_the_round(
+    tmp_path: Path, taken: dict[int, float], free: Path
+) -> None:
     deadline = sorted(taken.values())[3] + 1e-3
     run_loop(small(groups=MIXED, cohort=6, rounds=2, clock={"deadline_seconds": deadline}), tmp_path / "run")
     rounds, rows = ended(tmp_path / "run")
@@ -126,22 +183,26 @@ def test_a_deadline_leaves_out_who_is_late_and_ends_the_round(tmp_path: Path) ->
         assert row.sim_seconds == pytest.approx(min(taken[row.partition_id], deadline))
         assert ("the round ends after" in (row.cause or "")) == late
         assert (row.host_seconds is None) == late  # nothing was computed for nobody
+        assert (row.bytes_up == 0) == late
+    down = {(row.round, row.partition_id): row.bytes_down for row in ended(free)[1]}
+    assert {(row.round, row.partition_id): row.bytes_down for row in rows}.keys() == down.keys()
+    assert all(
+        row.bytes_down in set(down.values()) for row in rows
+    )  # all had the model, whoever was late too
     assert [record.trained for record in rounds] == [4, 4]
     assert rounds[1].sim_end_seconds == pytest.approx(2 * deadline)
 
 
-def test_a_run_says_its_totals(tmp_path: Path) -> None:
-    run_loop(small(groups=MIXED, cohort=6, rounds=2), tmp_path / "run")
-    rounds, rows = ended(tmp_path / "run")
-    with RunStore.read(tmp_path / "run") as store:
+def test_a_run_says_its_totals(free: Path) -> None:
+    rounds, rows = ended(free)
+    with RunStore.read(free) as store:
         found = summarise(store)
     assert found.sim_seconds == rounds[-1].sim_end_seconds
     assert found.energy_joules == pytest.approx(sum(row.energy_joules for row in rows))
     assert any(line.startswith("on the run's clock: ") and line.endswith(" kJ") for line in lines(found))
 
 
-def test_of_more_that_are_asked_the_first_count(tmp_path: Path) -> None:
-    taken = seconds_of(tmp_path / "free")
+def test_of_more_that_are_asked_the_first_count(tmp_path: Path, taken: dict[int, float]) -> None:
     run_loop(small(groups=MIXED, cohort=3, rounds=1, clock={"ask": 6}), tmp_path / "run")
     (record,), rows = ended(tmp_path / "run")
     first = sorted(taken, key=lambda one: taken[one])[:3]
@@ -231,8 +292,8 @@ DECIDED: dict[str, Any] = {
 
 
 def test_what_the_clock_decides_goes_on_after_a_kill_with_the_same_bits(tmp_path: Path) -> None:
-    for name in ("whole", "cut"):
-        run_loop(small(**DECIDED), tmp_path / name)
+    run_loop(small(**DECIDED), tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     with RunStore.open(tmp_path / "cut") as store:
         store.forget_after(4)
     run_loop(small(**DECIDED), tmp_path / "cut", resume=True)

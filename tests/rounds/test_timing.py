@@ -133,3 +133,15 @@ def test_fewer_steps_take_less_time(place: Workplace) -> None:
 
 def test_a_fleet_without_clocks_has_no_timing(place: Workplace) -> None:
     assert Timing.of(place, fleet.build(small())) is None
+
+
+def test_what_nobody_counts_is_noted(place: Workplace) -> None:
+    timing = Timing.of(place, fleet.build(place.config))
+    assert timing is not None
+    assert timing.notes() == []
+    trunk = replace(timing.tasks.trunk, uncounted=("attention.a", "attention.b"))
+    tail = replace(timing.tasks.tail, uncounted=("c", "d"))
+    short = replace(timing, tasks=replace(timing.tasks, trunk=trunk, tail=tail))
+    assert short.notes() == [
+        "the clock does not count the products of attention.a, attention.b, c and 1 more"
+    ]
