@@ -20,7 +20,7 @@ from fed_asi.fleets.traces import Traces, read_traces
 
 HOUR, DAY = 3600.0, 86400.0
 HORIZON = 1e9  # seconds; what does not happen until then never does
-_AT_ONCE = 4096  # periods looked at together
+_FIRST, _AT_ONCE = 16, 4096  # periods looked at together: at first, and at most
 Ids = NDArray[np.int64]
 There = NDArray[np.bool_]
 Times = NDArray[np.float64]
@@ -126,11 +126,12 @@ def _soonest(
 
 def _next(holds: Callable[[NDArray[np.int64]], There], start: int, period: float) -> float:
     """Return the first period from `start` on for which something holds; infinity beyond the horizon."""
+    count = _FIRST
     while start * period < HORIZON:
-        found = np.flatnonzero(holds(np.arange(start, start + _AT_ONCE)))
+        found = np.flatnonzero(holds(np.arange(start, start + count)))
         if len(found):
             return float(start + int(found[0]))
-        start += _AT_ONCE
+        start, count = start + count, min(2 * count, _AT_ONCE)
     return math.inf
 
 

@@ -5,8 +5,8 @@ Both are pure functions of plan, hardware and shard, and both are the server's o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fed_asi.devices.calibration import plans_for
@@ -35,6 +35,7 @@ class Timing:
     place: Workplace
     fleet: Fleet
     tasks: Tasks
+    _images: dict[int, Images] = field(default_factory=dict)
 
     @classmethod
     def of(cls, place: Workplace, fleet: Fleet) -> Timing | None:
@@ -83,14 +84,17 @@ class Timing:
 
     def _done(self, job: Job, stats: Mapping[str, Any]) -> Task:
         """Return what was really done: the refused plans' first steps, then all of the plan that was kept."""
-        attempts = list(self._attempts(job))
-        first = [self._first_step(job, attempt) for attempt in attempts]
-        if stats["outcome"] == "out-of-memory":
-            return _together(first, replace(NOTHING, down_bytes=self.tasks.down_bytes))
-        used = next((i for i, attempt in enumerate(attempts) if _is_of(attempt, stats)), 0)
-        return _together(first[:used], self._task(job, attempts[used]))
+        refused, first = list[Task](), None
+        for attempt in self._attempts(job):  # what comes after the plan that was kept is not planned for this
+            if stats["outcome"] != "out-of-memory" and _is_of(attempt, stats):
+                return _together(refused, self._task(job, attempt))
+            refused.append(self._first_step(job, attempt))
+            first = first or attempt
+        if stats["outcome"] == "out-of-memory" or first is None:
+            return _together(refused, replace(NOTHING, down_bytes=self.tasks.down_bytes))
+        return self._task(job, first)  # killed, say: its own plan, as was foretold
 
-    def _attempts(self, job: Job) -> Any:
+    def _attempts(self, job: Job) -> Iterator[Attempt]:
         return plans_for(self.place, job.partition_id).attempts(job.resources)
 
     def _task(self, job: Job, attempt: Attempt) -> Task:
@@ -101,8 +105,10 @@ class Timing:
 
     def images(self, partition_id: int) -> Images:
         """Return how many images a device trains on, and how many it holds back."""
-        shard = self.place.shard(partition_id)
-        return Images(len(shard.train), len(shard.holdout))
+        if partition_id not in self._images:
+            shard = self.place.shard(partition_id)
+            self._images[partition_id] = Images(len(shard.train), len(shard.holdout))
+        return self._images[partition_id]
 
 
 def _is_of(attempt: Attempt, stats: Mapping[str, Any]) -> bool:
