@@ -12,6 +12,7 @@ from fed_asi.results.estimate import Estimate, estimate
 from fed_asi.results.lock import is_locked
 from fed_asi.results.schema import GroupRoundRecord, RoundRecord, RunRecord
 from fed_asi.results.store import RunStore
+from fed_asi.results.timeline import Timeline, timeline_of
 from fed_asi.texts import resume_line
 
 
@@ -79,6 +80,7 @@ class Summary:
     causes: tuple[tuple[str, str, int], ...]  # (outcome, cause, device-rounds), most frequent first
     notes: tuple[str, ...]
     missing: tuple[str, ...]
+    timeline: Timeline | None = None  # of a run with a clock
 
     @property
     def final(self) -> RoundRecord | None:
@@ -179,6 +181,7 @@ def summarise(store: RunStore) -> Summary:
         tuple(store.select(_CAUSES)),
         tuple(store.notes()),
         tuple(store.missing()),
+        timeline_of(store),
     )
 
 
