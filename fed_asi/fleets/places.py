@@ -9,7 +9,7 @@ from typing import Any
 from fed_asi.data import sources
 from fed_asi.data.sources import is_file
 from fed_asi.fleets import hardware
-from fed_asi.fleets.config import WEIGHTS
+from fed_asi.fleets.config import WEIGHTS, RunConfig
 
 
 def place_(raw: dict[str, Any], folder: Path, data_dir: Path | None) -> None:
@@ -39,6 +39,18 @@ def _place_device_(owner: dict[str, Any], folder: Path) -> None:
         name = table.get(key) if isinstance(table, dict) else None
         if isinstance(table, dict) and isinstance(name, str) and (key != "preset" or hardware.is_file(name)):
             table[key] = _absolute(folder, name)
+
+
+def device_files(config: RunConfig) -> list[str]:
+    """Return the files that devices are described by, each once: presets, tables and traces of presence."""
+    found: list[str | None] = []
+    for owner in (*config.groups, *config.devices):
+        if owner.device is not None:
+            named = owner.device.preset
+            found += [owner.device.table, named if named and hardware.is_file(named) else None]
+        if owner.presence is not None:
+            found.append(owner.presence.trace)
+    return list(dict.fromkeys(one for one in found if one is not None))
 
 
 def _source(name: str, folder: Path, data_dir: Path | None) -> str:
