@@ -212,9 +212,8 @@ def _beside(path: Path, fleet_file: Path, folder: Path) -> str:
     """Return a device's file as the runner sees it, beside the fleet file. Raises ConfigError where it is not."""
     inside = relative(path, fleet_file.parent)
     if inside.startswith(".."):
-        raise ConfigError(
-            f"{visible(str(path))} is not in the fleet file's folder, which is all the runner's container sees"
-        )
+        why = "the runner's container sees no more than the fleet file's folder"
+        raise ConfigError(f"{visible(str(path))}: {why}; put it there")
     return mount(path, f"/fleet/{inside.removeprefix('./')}", folder)
 
 
