@@ -11,7 +11,6 @@ from fed_asi.fleets.section import Section
 from fed_asi.units import parse_bytes
 
 Hour = Annotated[float, Field(ge=0, le=24)]
-Seconds = Annotated[float, Field(gt=0, le=1e9)]
 
 
 def _number(key: str) -> Any:
@@ -55,8 +54,8 @@ class PresenceConfig(Section):
     """
 
     kind: Literal["always", "random", "daily", "trace"] = "always"
-    share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    period_seconds: Seconds = 3600.0  # "random"
+    share: Annotated[float, Field(ge=1e-4, le=1)] = 1.0  # with less, nobody's time to come would be found
+    period_seconds: Annotated[float, Field(ge=1, le=1e9)] = 3600.0  # "random"
     from_hour: Hour = 22.0  # "daily", by the device's own clock
     until_hour: Hour = 6.0
     zones: Annotated[

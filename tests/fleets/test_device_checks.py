@@ -112,4 +112,4 @@ def test_a_fleet_in_which_nobody_is_ever_there(tmp_path: Path) -> None:
     one += 'presence = {kind = "trace", trace = "trace"}\n'
     path.write_text('name = "small"\nrounds = 4\ncohort = 1\n' + one)
     (problem,) = problems_of(path)
-    assert problem.startswith("presence: nobody is ever there; every device drew a row")
+    assert problem.startswith("presence: nobody is ever there: by this seed no device drew a time")
