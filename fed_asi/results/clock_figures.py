@@ -11,24 +11,27 @@ from matplotlib.figure import Figure
 from fed_asi.results.drawing import BAD, line, panels, percent_axis, shades, shown
 from fed_asi.results.summary import Summary
 from fed_asi.results.timeline import Timeline
+from fed_asi.units import energy_unit, time_unit
 
 OVER_TIME = "Accuracy over simulated time and energy"
-SAYS = "Hours and joules are counted from each device's plan and rates (docs/clock.md); joules are those of the fleet."
+SAYS = "Time and energy are counted from each device's plan and rates (docs/clock.md); joules are those of the fleet."
 DOWNLOAD, COMPUTE, UPLOAD, WAITING = "#7fb7be", "#2a6f97", "#e9a23b", "#e3e8ec"
 
 
 def accuracy_over_clock(figure: Figure, summaries: Sequence[Summary]) -> None:
-    """Draw accuracy over hours, and over joules where any device says what it draws."""
-    powered = any(one.energy_joules is not None for one in summaries)
-    axes = panels(figure, 2 if powered else 1)
+    """Draw accuracy over time, and over energy where any device says what it draws."""
+    joules = [one.energy_joules for one in summaries if one.energy_joules is not None]
+    time_name, second = time_unit(max(one.sim_seconds or 0.0 for one in summaries))
+    energy_name, joule = energy_unit(max(joules, default=0.0))
+    axes = panels(figure, 2 if joules else 1)
     for color, summary in zip(shades(len(summaries)), summaries, strict=True):
         label = "server's test images" if len(summaries) == 1 else shown(summary.name)
-        hours = [(r.sim_end_seconds or 0.0) / 3600 for r in summary.rounds]
-        joules = accumulate((r.energy_joules or 0.0) / 1e3 for r in summary.rounds)
-        accuracies = [r.accuracy for r in summary.rounds]
-        for one, values in zip(axes, (hours, joules), strict=False):
-            line(one, list(zip(values, accuracies, strict=True)), color=color, label=label)
-    for one, title in zip(axes, ("simulated hours", "kJ of all devices"), strict=False):
+        times = [(r.sim_end_seconds or 0.0) / second for r in summary.rounds]
+        spent = list(accumulate((r.energy_joules or 0.0) / joule for r in summary.rounds))
+        for one, values in zip(axes, (times, spent), strict=False):
+            known = list(zip(values, [r.accuracy for r in summary.rounds], strict=True))
+            line(one, known, color=color, label=label)
+    for one, title in zip(axes, (f"simulated {time_name}", f"{energy_name} of all devices"), strict=False):
         percent_axis(one)
         one.set_xlabel(title)
     axes[0].set_ylabel("accuracy on the server's test images")

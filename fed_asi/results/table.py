@@ -13,7 +13,7 @@ from fed_asi.results.estimate import Estimate
 from fed_asi.results.rich_text import plain
 from fed_asi.results.summary import GroupResult, Summary
 from fed_asi.texts import visible
-from fed_asi.units import format_bytes
+from fed_asi.units import format_bytes, format_joules, format_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +150,10 @@ def _clock(summary: Summary) -> list[str]:
     """Return what the run took on its clock, where it has one that ran."""
     if not summary.sim_seconds:
         return []
-    energy = "" if summary.energy_joules is None else f", {summary.energy_joules / 1e3:,.3g} kJ"
-    return [f"on the run's clock: {summary.sim_seconds / 3600:,.3g} h{energy}"]
+    energy = (
+        "" if summary.energy_joules is None else f", {format_joules(summary.energy_joules)} of all devices"
+    )
+    return [f"on the run's clock: {format_seconds(summary.sim_seconds)}{energy}"]
 
 
 def reading(summary: Summary) -> list[str]:

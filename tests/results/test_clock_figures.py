@@ -30,6 +30,7 @@ def test_accuracy_over_hours_and_joules(clocked: Summary) -> None:
     assert list(hours.lines[0].get_ydata()) == [one.accuracy for one in clocked.rounds]
     total = sum(one.energy_joules or 0.0 for one in clocked.rounds)
     assert energy.lines[0].get_xdata()[-1] == pytest.approx(total / 1e3)
+    assert (hours.get_xlabel(), energy.get_xlabel()) == ("simulated hours", "kJ of all devices")
 
 
 def test_without_power_there_are_hours_alone(clocked: Summary) -> None:

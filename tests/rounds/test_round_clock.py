@@ -199,7 +199,10 @@ def test_a_run_says_its_totals(free: Path) -> None:
         found = summarise(store)
     assert found.sim_seconds == rounds[-1].sim_end_seconds
     assert found.energy_joules == pytest.approx(sum(row.energy_joules for row in rows))
-    assert any(line.startswith("on the run's clock: ") and line.endswith(" kJ") for line in lines(found))
+    assert any(
+        line.startswith("on the run's clock: ") and line.endswith(" J of all devices")
+        for line in lines(found)
+    )
 
 
 def test_of_more_that_are_asked_the_first_count(tmp_path: Path, taken: dict[int, float]) -> None:
