@@ -25,8 +25,8 @@ RANKS = (8, 8, 3, 3)
 FORMS = {"published": ASI(RANKS, order="published"), "ours": ASI(RANKS)}
 
 
-def ratios(name: str, layers: int, batch: int, device: hardware.Hardware) -> list[float]:
-    """Return plain training's seconds over those of each form, trunk left out, then with it."""
+def told(name: str, layers: int, batch: int, device: hardware.Hardware) -> list[float]:
+    """Return plain training's seconds over those of each form, trunk left out, then with it; then its ms an image."""
     model = models.build(name, 10, None, 224).eval()
     body = [n for n, module in model.named_modules() if isinstance(module, nn.Conv2d)][-layers:]
     image = torch.zeros(1, 3, 224, 224)
@@ -41,7 +41,8 @@ def ratios(name: str, layers: int, batch: int, device: hardware.Hardware) -> lis
 
     plain, trunk_seconds = seconds(Vanilla()), seconds_of(before.forward(batch), device)
     times = [seconds(form) for form in FORMS.values()]
-    return [plain / one for one in times] + [(plain + trunk_seconds) / (one + trunk_seconds) for one in times]
+    ratios = [plain / one for one in times] + [(plain + trunk_seconds) / (one + trunk_seconds) for one in times]
+    return [*ratios, 1e3 * (plain + trunk_seconds) / batch]
 
 
 def _within(method: Method, dims: tuple[int, ...]) -> Method:
@@ -52,15 +53,15 @@ def _within(method: Method, dims: tuple[int, ...]) -> Method:
 
 def main() -> None:
     device = hardware.preset(sys.argv[1] if len(sys.argv) > 1 else "raspberry-pi-5").hardware
-    print(
-        "| network | layers | batch | published | ours | published, with the trunk | ours, with the trunk |"
-    )
-    print("|---|---|---|---|---|---|---|")
+    forms = "published | ours | published, with the trunk | ours, with the trunk"
+    print(f"| network | layers | batch | {forms} | ms an image, plain, with the trunk |")
+    print("|---|---|---|---|---|---|---|---|")
     for name in ("mcunet", "mobilenet_v2", "resnet18", "resnet34"):
         for layers in (2, 4):
             for batch in (1, 16, 128):
-                shown = " | ".join(f"{ratio:.2f}" for ratio in ratios(name, layers, batch, device))
-                print(f"| {name} | {layers} | {batch} | {shown} |")
+                *ratios, ms = told(name, layers, batch, device)
+                shown = " | ".join(f"{ratio:.2f}" for ratio in ratios)
+                print(f"| {name} | {layers} | {batch} | {shown} | {ms:.3g} |")
 
 
 if __name__ == "__main__":
