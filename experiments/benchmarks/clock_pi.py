@@ -41,7 +41,9 @@ def told(name: str, layers: int, batch: int, device: hardware.Hardware) -> list[
 
     plain, trunk_seconds = seconds(Vanilla()), seconds_of(before.forward(batch), device)
     times = [seconds(form) for form in FORMS.values()]
-    ratios = [plain / one for one in times] + [(plain + trunk_seconds) / (one + trunk_seconds) for one in times]
+    ratios = [plain / one for one in times] + [
+        (plain + trunk_seconds) / (one + trunk_seconds) for one in times
+    ]
     return [*ratios, 1e3 * (plain + trunk_seconds) / batch]
 
 

@@ -10,7 +10,9 @@ import hashlib
 import json
 from dataclasses import asdict
 
+from fed_asi.fleets.device_keys import PresenceConfig
 from fed_asi.fleets.fleet import Fleet
+from fed_asi.fleets.hardware import Hardware
 from fed_asi.fleets.traces import Traces, read_traces
 
 
@@ -21,15 +23,20 @@ def device_digest(fleet: Fleet) -> str | None:
     """
     if not any(device.hardware or device.presence for device in fleet):
         return None
-    digest, files = hashlib.sha256(), dict[str, str]()
+    digest, known = hashlib.sha256(), dict[tuple[Hardware | None, PresenceConfig | None], bytes]()
     for device in fleet:
-        hardware = None if device.hardware is None else asdict(device.hardware)
-        presence = None if device.presence is None else device.presence.model_dump(mode="json")
-        if presence is not None and (path := presence.pop("trace")) is not None:
-            files[path] = files.get(path) or _of_traces(read_traces(path))
-            presence["trace"] = files[path]
-        digest.update(json.dumps([hardware, presence], sort_keys=True).encode())
+        key = device.hardware, device.presence
+        if key not in known:
+            known[key] = _told(*key)
+        digest.update(known[key])
     return digest.hexdigest()[:16]
+
+
+def _told(hardware: Hardware | None, presence: PresenceConfig | None) -> bytes:
+    own = None if presence is None else presence.model_dump(mode="json")
+    if own is not None and own["trace"] is not None:
+        own["trace"] = _of_traces(read_traces(own["trace"]))
+    return json.dumps([None if hardware is None else asdict(hardware), own], sort_keys=True).encode()
 
 
 def _of_traces(traces: Traces) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -27,9 +28,19 @@ def draw(config: HardwareConfig, seed: int, partition_id: int) -> Hardware:
 
     Raises ConfigError for an unknown preset and an unreadable table.
     """
-    found = base_of(config)
-    if config.table is None and config.spread == 0.0:
-        return found
+    (found,) = draw_all(config, seed, [partition_id])
+    return found
+
+
+def draw_all(config: HardwareConfig, seed: int, partition_ids: Iterable[int]) -> Iterator[Hardware]:
+    """Yield the hardware of several devices with one description, as `draw` does."""
+    base = base_of(config)
+    alike = config.table is None and config.spread == 0.0
+    for one in partition_ids:
+        yield base if alike else _of_one(base, config, seed, one)
+
+
+def _of_one(found: Hardware, config: HardwareConfig, seed: int, partition_id: int) -> Hardware:
     rng = seeds.rng(seed, "device", partition_id)
     if config.table is not None:
         rows = read_table(config.table)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fed_asi.errors import ConfigError
 from fed_asi.fleets.config import DeviceConfig, GroupConfig, RunConfig
 from fed_asi.fleets.device_keys import PresenceConfig
-from fed_asi.fleets.drawing import draw
+from fed_asi.fleets.drawing import draw, draw_all
 from fed_asi.fleets.hardware import Hardware
 from fed_asi.fleets.resources import Resources, resources_of, schedule_of
 
@@ -89,8 +90,9 @@ def build(config: RunConfig) -> Fleet:
 def _of_group(group: GroupConfig, first: int, seed: int) -> Iterator[Device]:
     resources = resources_of(group)
     schedule = schedule_of(group, resources)
-    for partition_id in range(first, first + group.count):
-        hardware = None if group.device is None else draw(group.device, seed, partition_id)
+    ids = range(first, first + group.count)
+    drawn = itertools.repeat(None) if group.device is None else draw_all(group.device, seed, ids)
+    for partition_id, hardware in zip(ids, drawn, strict=False):
         yield Device(partition_id, group.name, resources, schedule, hardware, group.presence)
 
 

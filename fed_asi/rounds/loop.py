@@ -97,7 +97,7 @@ class Rounds:
         answers, left_out = self._answers(jobs, tensors)
         counts = counted(answers, self._clock.wanted)
         end = self._clock.end(answers, left_out)
-        records = [self._clock.cut_off(one, end, len(counts), counts=one in counts) for one in answers]
+        records = self._clock.recorded(answers, counts, end)
         records += self._left_out(left_out, end, len(counts), tensors)
         records.sort(key=lambda record: record.partition_id)
         self._note_all(answers)

@@ -154,9 +154,18 @@ class RoundClock:
             return max(one.fate.ends for one in counts)
         return max([one.fate.ends for one in answers] + [other.ends for other in others], default=self.now)
 
-    def cut_off(self, answer: Answer, end: float, replies: int, *, counts: bool) -> DeviceRoundRecord:
-        """Return the record of a device that replied, as the clock has it when the round has ended."""
-        return cut_at(answer, self.now, end, replies, counts=counts)
+    def recorded(
+        self, answers: Sequence[Answer], counts: Sequence[Answer], end: float
+    ) -> list[DeviceRoundRecord]:
+        """Return the records of those who replied, as the clock has them when the round has ended.
+
+        counts: the answers whose updates are averaged.
+        """
+        chosen = {one.record.partition_id for one in counts}
+        return [
+            cut_at(one, self.now, end, len(counts), counts=one.record.partition_id in chosen)
+            for one in answers
+        ]
 
     def left_out(self, found: Fate, end: float, replies: int) -> DeviceRoundRecord:
         """Return the record of a device from which no reply came, as the clock has it."""
