@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from fed_asi.compression.tune import tune_ as tune_
     from fed_asi.compression.tune import tune_last_ as tune_last_
     from fed_asi.errors import FedAsiError as FedAsiError
+    from fed_asi.memory.arena.planned import arena as arena
     from fed_asi.memory.costs import cost as cost
+    from fed_asi.memory.device import device_memory as device_memory
     from fed_asi.memory.meter import ActivationMeter as ActivationMeter
     from fed_asi.methods import ASI as ASI
     from fed_asi.methods import HOSVD as HOSVD
@@ -41,8 +43,10 @@ _HOME = {
     "FedAsiError": "errors",
     "Plan": "planning.plan",
     "Profile": "planning.profile",
+    "arena": "memory.arena.planned",
     "compress_": "compression.compress",
     "cost": "memory.costs",
+    "device_memory": "memory.device",
     "plan": "planning.search",
     "profile": "planning.calibration",
     "tune_": "compression.tune",

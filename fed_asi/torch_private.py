@@ -7,7 +7,7 @@ reads them, and they are used where a module's own tensors are meant.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import torch
@@ -17,6 +17,7 @@ from torch.autograd.function import BackwardCFunction
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fed_asi.errors import TorchMovedError
 
@@ -33,6 +34,9 @@ BATCH_NORM = _BatchNorm  # what all batch norms derive from
 DROPOUT = _DropoutNd  # what all dropouts derive from
 
 ConvNd = _ConvNd  # what all convolutions derive from, for type checkers
+
+
+DispatchMode = TorchDispatchMode  # a block in which every operation below autograd is seen, backward included
 
 
 def allocations(profiler: Any) -> Iterator[Allocation]:
@@ -82,6 +86,21 @@ def storage_id(storage: torch.UntypedStorage) -> int:
 def changes_of(tensor: Tensor) -> int:
     """Return how often a tensor was changed in place so far, views of it included."""
     return tensor._version
+
+
+def written_arguments(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """Return the arguments that an operation of torch.ops writes into, as its schema says."""
+    named = zip(operation._schema.arguments, args, strict=False)
+    values = {argument.name: value for argument, value in named} | dict(kwargs)
+    return [values[a.name] for a in operation._schema.arguments if a.is_write and a.name in values]
+
+
+def arguments_of(operation: Any) -> tuple[list[str], list[str]]:
+    """Return ("name: type" of arguments that an operation of torch.ops reads alone, names of those it writes into)."""
+    arguments = operation._schema.arguments
+    return [f"{a.name}: {a.type}" for a in arguments if not a.is_write], [
+        a.name for a in arguments if a.is_write
+    ]
 
 
 def sparse_parts(tensor: Tensor) -> list[Tensor]:

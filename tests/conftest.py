@@ -46,15 +46,18 @@ def weights_dir() -> Path:
 @pytest.fixture
 def own_names() -> Iterator[None]:
     """Whatever a test registers, by any of the registries, is forgotten after it."""
+    from fed_asi.codecs import base as codecs
     from fed_asi.data import shards, sources
     from fed_asi.fleets import hardware, over_budget
     from fed_asi.layers import base as kinds
     from fed_asi.methods import base, family, recipe
     from fed_asi.models import registry
+    from fed_asi.strategies import base as strategies
 
     registries: list[dict[Any, Any]] = [
         base.KINDS, family._NAMED, recipe._RECIPES, kinds._KINDS, registry._NETWORKS, sources._SOURCES,
-        shards._SCHEMES, over_budget._POLICIES, hardware._REGISTERED,
+        shards._SCHEMES, over_budget._POLICIES, strategies._STRATEGIES, codecs._CODECS,
+         hardware._REGISTERED,
     ]  # fmt: skip
     before = [dict(one) for one in registries]
     yield

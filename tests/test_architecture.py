@@ -23,6 +23,7 @@ ROOMS = [
     "memory",  # what a step keeps and costs
     "compression",  # a network made to keep less
     "models", "data",  # what is trained, on what
+    "strategies", "codecs",  # what becomes of updates, and how they are written
     "fleets",  # what a fleet file says
     "results",  # records, and how they are read
     "planning",  # from a calibration batch to a plan
@@ -104,6 +105,10 @@ LATE: dict[tuple[str, str], str] = {
 # Modules without a test file of their own, and the one in tests/ that holds them.
 HELD = {
     "fed_asi.__main__": "commands/test_main.py",
+    "fed_asi.codecs.float16": "codecs/test_base.py",
+    "fed_asi.codecs.int8": "codecs/test_base.py",
+    "fed_asi.codecs.plain": "codecs/test_base.py",
+    "fed_asi.codecs.top_k": "codecs/test_base.py",
     "fed_asi.commands.compose_file": "commands/test_compose.py",
     "fed_asi.commands.plan": "planning/test_tables.py",
     "fed_asi.compression.asked": "compression/test_compress.py",
@@ -124,6 +129,8 @@ HELD = {
     "fed_asi.layers.masks": "layers/test_activation.py",
     "fed_asi.layers.tucker_gradient": "layers/test_conformance.py",
     "fed_asi.layers.weightless": "compression/test_compress.py",
+    "fed_asi.memory.arena.proof": "memory/arena/test_replay.py",
+    "fed_asi.memory.arena.trace": "memory/arena/test_recorder.py",
     "fed_asi.memory.holders": "memory/test_meter.py",
     "fed_asi.memory.inner_hooks": "memory/test_meter.py",
     "fed_asi.memory.storages": "memory/test_meter.py",
@@ -160,6 +167,19 @@ HELD = {
     "fed_asi.planning.recording": "planning/test_calibration.py",
     "fed_asi.planning.rivals": "planning/test_tables.py",
     "fed_asi.planning.trials": "planning/test_calibration.py",
+    "fed_asi.strategies.adaptive": "strategies/test_against_flower.py",
+    "fed_asi.strategies.by_coordinate": "strategies/test_robust.py",
+    "fed_asi.strategies.fedadagrad": "strategies/test_against_flower.py",
+    "fed_asi.strategies.fedadam": "strategies/test_against_flower.py",
+    "fed_asi.strategies.fedavg": "strategies/test_base.py",
+    "fed_asi.strategies.fedavgm": "strategies/test_against_flower.py",
+    "fed_asi.strategies.fedprox": "strategies/test_local.py",
+    "fed_asi.strategies.fedyogi": "strategies/test_against_flower.py",
+    "fed_asi.strategies.krum": "strategies/test_robust.py",
+    "fed_asi.strategies.median": "strategies/test_robust.py",
+    "fed_asi.strategies.norm_bound": "strategies/test_robust.py",
+    "fed_asi.strategies.server_optimizer": "strategies/test_against_flower.py",
+    "fed_asi.strategies.trimmed_mean": "strategies/test_robust.py",
     "fed_asi.workplace.features": "workplace/test_place.py",
     "fed_asi.workplace.profiling": "workplace/test_prepare.py",
     "fed_asi.studies.cells": "studies/test_grid.py",

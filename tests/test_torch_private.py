@@ -60,6 +60,29 @@ def test_what_has_its_home_here_is_reached_into_nowhere_else() -> None:
         assert not attributes(path) & kept, path
 
 
+def test_a_dispatch_mode_sees_the_backward() -> None:
+    class Seen(torch_private.DispatchMode):
+        def __torch_dispatch__(
+            self, func: object, types: object, args: object = (), kwargs: object = None
+        ) -> object:
+            names.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    names: list[str] = []
+    w = torch.ones(2, requires_grad=True)
+    with Seen():
+        torch.mul(w, 3).sum().backward()
+    assert names.count("aten.mul.Tensor") == 2
+
+
+def test_operations_say_what_they_write_into() -> None:
+    aten, a, b = torch.ops.aten, torch.ones(2, 2), torch.ones(2, 2)
+    assert torch_private.written_arguments(aten.add_.Tensor, (a, b), {}) == [a]
+    assert torch_private.written_arguments(aten.mm.out, (a, a), {"out": b}) == [b]
+    assert torch_private.written_arguments(aten.mm.default, (a, b), {}) == []
+    assert torch_private.arguments_of(aten.mm.out) == (["self: Tensor", "mat2: Tensor"], ["out"])
+
+
 def test_the_profiler_tells_allocations_in_their_order() -> None:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         a = torch.zeros(1000)

@@ -13,6 +13,7 @@ from torch import Tensor
 from fed_asi.devices import edge
 from fed_asi.devices.calibration import sums_for
 from fed_asi.devices.edge import CalibrationSaid, Said, TrainSaid
+from fed_asi.devices.exchange import Exchange
 from fed_asi.devices.job import Job
 from fed_asi.devices.twin import with_twin
 from fed_asi.devices.warm_factors import WarmFactors
@@ -117,13 +118,16 @@ def do_job(place: Workplace, job: Job, tensors: Mapping[str, Tensor], state: Sta
         factors = state.factors(job)
     except RunError as error:
         factors = None
-        notes.append(f"device {job.partition_id} {FRESH}: {error}")
+        follows = Exchange.of(place.config).when_lost
+        notes.append(f"device {job.partition_id} {FRESH}: {error}" + (f"; {follows}" if follows else ""))
     reply, kept = answer(place, job, tensors, factors)
     try:
         state.keep(job, kept)
     except RunError as error:
         notes.append(f"device {job.partition_id} could not keep its warm factors: {error}")
-        reply = replace(reply, stats={**reply.stats, "factors_bytes": 0})  # its next round starts afresh
+        reply = replace(
+            reply, stats={**reply.stats, "factors_bytes": 0, "kept_bytes": 0}
+        )  # its next round starts afresh
     return replace(reply, notes=(*reply.notes, *notes))
 
 
@@ -145,7 +149,7 @@ def answer(
         reply = Reply(
             job.partition_id,
             result.stats,
-            result.tensors,
+            result.sent,
             tuple(sorted(result.tensors)),
             result.weights,
             result.notes,

@@ -8,7 +8,9 @@ be quick (features computed once, micro-batches side by side), is not what a dev
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 
+from fed_asi.devices.exchange import Exchange
 from fed_asi.fleets.clock import Task
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.resources import Resources
@@ -35,9 +37,13 @@ class Tasks:
     trunk: Network
     tail: Network
     down_bytes: int
+    exchange: Exchange = field(init=False)
     _trunk: dict[int, Work] = field(default_factory=dict)
     _judging: dict[int, Work] = field(default_factory=dict)
     _steps: dict[tuple[_Methods, int], Work] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.exchange = Exchange.of(self.config)
 
     def task(self, plan: Plan, resources: Resources, images: Images, steps: int | None = None) -> Task:
         """Return what a device does. steps: only so many of them; None: all its epochs."""
@@ -73,8 +79,14 @@ class Tasks:
         return {size: count for size, count in found.items() if size and count}
 
     def up_bytes(self, plan: Plan) -> int:
-        """Return the bytes of the tensors that a device sends back."""
-        return FLOAT_BYTES * self.tail.trained_elements(plan.methods)
+        """Return the bytes of the tensors that a device sends back, as its codec writes them and its strategy adds."""
+        codec, extras = self.exchange.codec, len(self.exchange.strategy.extras)
+        total_bytes = 0
+        for shape in self.tail.trained_shapes(plan.methods):
+            whole = FLOAT_BYTES * prod(shape)
+            written = whole if codec.whole else sum(one.nbytes for one in codec.pieces(shape).values())
+            total_bytes += written + extras * whole
+        return total_bytes
 
     def judged(self, micro_batch: int, images: Images) -> Work:
         """Return the work of judging the images held back, before training and after it."""

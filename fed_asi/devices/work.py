@@ -18,12 +18,15 @@ from fed_asi import layers, seeds
 from fed_asi.compression.compress import compress_, uncompress_
 from fed_asi.compression.gradient_checkpointing import Checkpointed
 from fed_asi.devices.calibration import plans_for
+from fed_asi.devices.exchange import Exchange, Upload
 from fed_asi.devices.job import Job
+from fed_asi.devices.kept import ByKind, Kept
 from fed_asi.devices.warm_factors import WarmFactors, factors_bytes
 from fed_asi.errors import BudgetError, OverBudgetError
 from fed_asi.fleets.resources import of_one_round
 from fed_asi.planning.device_plans import Attempt, DevicePlans
 from fed_asi.planning.plan import Plan
+from fed_asi.strategies.local import AtDevice
 from fed_asi.training.evaluation import evaluate, load_tensors_
 from fed_asi.training.sgd import Sgd
 from fed_asi.training.steps import DeadlineError, Stepper, compare, training_mode_
@@ -33,7 +36,10 @@ from fed_asi.workplace.place import Shard, Workplace
 
 @dataclass(frozen=True, slots=True)
 class LocalResult:
-    """What a device hands in. stats: columns of device_rounds. tensors: what it trained. factors: to keep."""
+    """What a device hands in. stats: columns of device_rounds. tensors: what it trained. sent: the same on the wire.
+
+    factors: to keep, with what strategy and codec keep.
+    """
 
     stats: dict[str, Any]
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -41,6 +47,7 @@ class LocalResult:
     weights: dict[str, float] = field(default_factory=dict)  # share of the gradient captured, by tensor
     notes: tuple[str, ...] = ()
     host_seconds: float = 0.0
+    sent: dict[str, Tensor] = field(default_factory=dict)
     plan: Plan | None = None  # that it trained under
 
 
@@ -53,14 +60,15 @@ def train_locally(
 ) -> LocalResult:
     """Return the update of one device, or why there is none ("out-of-memory", "excluded", "timeout").
 
-    tensors: the global ones by name. factors: the device's warm factors, cut or padded to the plan's ranks.
+    tensors: the global ones by name, and what the strategy sends beside them. factors: the state it kept: warm
+    factors, cut or padded to the plan's ranks, and what strategy and codec keep.
     plan: to train by; None: the first of the device's own that fits.
     The place's tail is used and given back as it was, without gradients, whatever happens.
     """
     started = time.perf_counter()
     stats = of_one_round(job.resources)
     try:
-        device = _Device(place, job, tensors, factors, started)
+        device = _Device.of(place, job, tensors, factors, started)
         attempts = device.plans.attempts(job.resources) if plan is None else [Attempt(plan)]
         result = _first_within_budget(device, attempts, stats)
     except BudgetError as error:
@@ -83,8 +91,31 @@ class _Device:
     place: Workplace
     job: Job
     tensors: Mapping[str, Tensor]
-    factors: WarmFactors | None
+    beside: ByKind  # what the strategy sent
+    kept: Kept
+    exchange: Exchange
     started: float
+
+    @classmethod
+    def of(
+        cls,
+        place: Workplace,
+        job: Job,
+        tensors: Mapping[str, Tensor],
+        state: WarmFactors | None,
+        started: float,
+    ) -> _Device:
+        """Return the device that a job reached, with the state it kept."""
+        exchange = Exchange.of(place.config)
+        weights, beside = exchange.split(tensors)
+        return cls(place, job, weights, beside, Kept.of(state or {}), exchange, started)
+
+    def upload(self, names: Iterable[str]) -> Upload:
+        """Return its strategy and codec in this round, over what it trains."""
+        start = {name: self.tensors[name] for name in names}
+        by_kind = self.kept.by_kind
+        lost = self.job.factors_round > 0 and not by_kind
+        return Upload(self.exchange, AtDevice(start, self.job.lr, self.beside, by_kind, lost))
 
     @property
     def plans(self) -> DevicePlans:
@@ -122,6 +153,8 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
         weight_decay=settings.weight_decay,
         clip_norm=settings.clip_norm,
     )
+    upload = device.upload(name for name, _ in optimizer.parameters)
+    optimizer.local = upload.local
     stepper = Stepper(
         running,
         optimizer,
@@ -132,16 +165,18 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
         side_by_side=place.config.compute.side_by_side and all(m.sized for m in plan.methods.values()),
         update=settings.update,
         deadline=time.monotonic() + job.deadline_seconds,
+        strategy_bytes=upload.held_bytes,
     )
     notes = _checked(device, stepper, shard) if job.check and stepper.side_by_side else ()
     images = _epochs_(device, stepper, shard)
     tensors = {name: parameter.detach().clone() for name, parameter in optimizer.parameters}
-    factors = layers.factors(tail)
+    sent, by_kind = upload.finish(tensors, stepper.largest.steps)
+    kept = Kept(layers.factors(tail), by_kind)
     uncompress_(tail)
     stats |= {"outcome": "trained", "num_examples": images, **_measured(stepper, optimizer)}
-    stats["factors_bytes"] = factors_bytes(factors)
+    stats |= {"factors_bytes": factors_bytes(kept.factors), "kept_bytes": kept.nbytes}
     stats |= _judged(place, shard, "after")
-    return LocalResult(stats, tensors, factors, device.plans.captured(plan), notes, plan=plan)
+    return LocalResult(stats, tensors, kept.state, device.plans.captured(plan), notes, sent=sent, plan=plan)
 
 
 def _running(place: Workplace, plan: Plan) -> nn.Module:
@@ -172,6 +207,7 @@ def _measured(stepper: Stepper, optimizer: Sgd) -> dict[str, Any]:
         "steps": largest.steps,
         "accumulator_bytes": stepper.accumulator_bytes,
         "optimizer_bytes": optimizer.state_bytes,
+        "strategy_bytes": stepper.strategy_bytes,
         "weight_bytes": sum(p.nbytes for p in stepper.tail.parameters()),
     }
 
@@ -180,9 +216,8 @@ def _compress_(device: _Device, plan: Plan) -> None:
     place, job = device.place, device.job
     seed = seeds.derive(place.config.seed, "layers", job.round, job.partition_id)
     compress_(place.tail, plan, seed=seed, micro_batch=plan.micro_batch)
-    if device.factors is not None:
-        warm = {name for name, method in plan.methods.items() if method.warm_start}
-        layers.load_factors_(place.tail, {n: f for n, f in device.factors.items() if n in warm})
+    warm = {name for name, method in plan.methods.items() if method.warm_start}
+    layers.load_factors_(place.tail, {n: f for n, f in device.kept.factors.items() if n in warm})
     training_mode_(place.tail)
 
 

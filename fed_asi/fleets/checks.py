@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from fed_asi import models
 from fed_asi.data import sources
 from fed_asi.errors import ConfigError, nearest
-from fed_asi.fleets import faults, over_budget, resources, sharding
+from fed_asi.fleets import aggregate, faults, over_budget, resources, sharding
 from fed_asi.fleets.clock_checks import clock_fits
 from fed_asi.fleets.config import DeviceConfig, GroupConfig, MethodConfig, RunConfig
 from fed_asi.fleets.device_checks import devices_known
@@ -16,6 +16,7 @@ from fed_asi.fleets.problems import unknown_value
 from fed_asi.machine import cpus_here
 from fed_asi.methods import ASI, recipe_names, recipe_of
 from fed_asi.methods.family import family_names
+from fed_asi.strategies import Conditions
 
 _NO_VARIANCE = "batch norm has no variance of one image"
 Check = Callable[[RunConfig, Collection[str], int], Iterator[str]]
@@ -38,6 +39,7 @@ def check(config: RunConfig, broken: Collection[str] = (), cpus: int | None = No
         _data,
         _faults,
         _known,
+        _aggregate,
         devices_known,
         clock_fits,
         _cpus,
@@ -201,6 +203,17 @@ def _known(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[s
         yield unknown_value("method.over_budget", policy, over_budget.names())
     if not _stands_in("sharding.scheme", broken):
         yield from sharding.problems(config.sharding)
+
+
+def _aggregate(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
+    run = None
+    if not any(_stands_in(place, broken) for place in ("cohort", "train.momentum", "train.update")):
+        train = config.train
+        run = Conditions(config.cohort, train.momentum, train.update, config.aggregate.weighted)
+    if not _stands_in("aggregate.strategy", broken):
+        yield from aggregate.problems(config.aggregate, run)
+    if not _stands_in("upload.codec", broken):
+        yield from aggregate.upload_problems(config.upload)
 
 
 def _cpus(config: RunConfig, broken: Collection[str], available: int) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
 
 from fed_asi.errors import ConfigError
+from fed_asi.fleets.aggregate import AggregateConfig, UploadConfig
 from fed_asi.fleets.clock_keys import ClockConfig
 from fed_asi.fleets.device_keys import DeviceKeys
 from fed_asi.fleets.faults import FaultsConfig
@@ -143,13 +144,6 @@ class PretrainConfig(Section):
     batch_size: Count = 32
 
 
-class AggregateConfig(Section):
-    """How updates are weighted against each other, tensor by tensor."""
-
-    weights: Literal["examples", "captured"] = "examples"  # captured: examples times gradient captured
-    min_fidelity: Annotated[float, Field(ge=0, le=1)] = 0.0  # tensors captured less than this are left out
-
-
 class MeasureConfig(Section):
     """What is measured beside the run, at the cost of computing alone.
 
@@ -217,6 +211,7 @@ class RunConfig(Section):
     train: TrainConfig = TrainConfig()
     pretrain: PretrainConfig = PretrainConfig()
     aggregate: AggregateConfig = AggregateConfig()
+    upload: UploadConfig = UploadConfig()
     clock: ClockConfig = ClockConfig()
     measure: MeasureConfig = MeasureConfig()
     faults: FaultsConfig = FaultsConfig()

@@ -21,6 +21,7 @@ from fed_asi.layers.compressed import WeightKind, weight_kind_of
 from fed_asi.methods import Frozen, LayerSize, Method
 
 FLOAT_BYTES = 4
+Shape = tuple[int, ...]
 _VIEWS = (
     "Identity",
     "Flatten",
@@ -106,7 +107,7 @@ class Part:
 class Layer:
     """A call of a layer with a weight, by its sizes for one image.
 
-    name: qualified. after: as of `Part`. weights, biases: elements that train where the whole layer or its bias
+    name: qualified. after: as of `Part`. weights, biases: shapes of what trains where the whole layer or its bias
     does, a batch norm behind it included; normed: whether there is one.
     """
 
@@ -116,8 +117,8 @@ class Layer:
     kind: WeightKind
     pooled: bool
     weight: int
-    weights: int
-    biases: int
+    weights: tuple[Shape, ...]
+    biases: tuple[Shape, ...]
     normed: bool
 
     def forward(self, batch: int, method: Method | None) -> Work:
@@ -160,11 +161,10 @@ class Layer:
             done.append(Work(0, 0, numel, FLOAT_BYTES * numel, _BIAS_CALLS))
         return total(done)
 
-    def trained(self, method: Method) -> int:
-        """Return how many elements of the layer and its norm train."""
-        return (
-            self.weights + self.biases if method.trains_weight else self.biases if method.trains_bias else 0
-        )
+    def trained(self, method: Method) -> tuple[Shape, ...]:
+        """Return the shapes of what of the layer and its norm trains."""
+        weights = self.weights if method.trains_weight else ()
+        return weights + (self.biases if method.trains_weight or method.trains_bias else ())
 
     def sized(self, batch: int, method: Method | None) -> LayerSize:
         """Return the sizes for so many images; of the input's spatial mean where pooling first is exact.
@@ -245,8 +245,12 @@ class Network:
 
     def trained_elements(self, methods: Mapping[str, Method]) -> int:
         """Return how many elements of weights and biases train; what several calls share counts once."""
+        return sum(prod(shape) for shape in self.trained_shapes(methods))
+
+    def trained_shapes(self, methods: Mapping[str, Method]) -> list[Shape]:
+        """Return the shapes of the tensors that train; what several calls share counts once."""
         known = {layer.name: layer for layer in self.layers}
-        return sum(known[name].trained(method) for name, method in methods.items() if name in known)
+        return [shape for name, m in methods.items() if name in known for shape in known[name].trained(m)]
 
 
 def _of_layer(layer: Layer, batch: int, method: Method, gradient: bool, twice: bool) -> list[Work]:
@@ -312,15 +316,15 @@ class _Noting(fx.Interpreter):
     ) -> Layer:
         norm = next((one for user in n.users if (one := self._norm(user)) is not None), None)
         owners = [module] if norm is None else [module, norm]
-        numel = {
-            key: sum(p.numel() for one in owners if (p := one._parameters.get(key)) is not None)
+        shapes = {
+            key: tuple(tuple(p.shape) for one in owners if (p := one._parameters.get(key)) is not None)
             for key in ("weight", "bias")
         }
         weight = module._parameters.get("weight")
         size = kind.size(module, shape)
         return Layer(
             str(n.target), before, size, kind, self._is_pooled(n, module, kind),
-            0 if weight is None else weight.numel(), numel["weight"], numel["bias"], norm is not None,
+            0 if weight is None else weight.numel(), shapes["weight"], shapes["bias"], norm is not None,
         )  # fmt: skip
 
     def _is_pooled(self, n: fx.Node, module: nn.Module, kind: WeightKind) -> bool:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from fed_asi.errors import BudgetError
 from fed_asi.fleets import over_budget
-from fed_asi.fleets.config import MethodConfig, TrainConfig
+from fed_asi.fleets.aggregate import held_copies
+from fed_asi.fleets.config import MethodConfig, RunConfig, TrainConfig
 from fed_asi.fleets.resources import Resources
 from fed_asi.methods import Family, Vanilla
 from fed_asi.planning import search
@@ -27,11 +28,19 @@ class Attempt:
     policy: str | None = None
 
 
-class DevicePlans:
-    """Plans from one profile for one run's method; answers are kept, because many devices are alike."""
+def plans_of(config: RunConfig, profile: Profile) -> DevicePlans:
+    """Return a run's plans from a profile."""
+    return DevicePlans(profile, config.method, config.train, held_copies(config.aggregate, config.upload))
 
-    def __init__(self, profile: Profile, method: MethodConfig, train: TrainConfig) -> None:
-        self._profile, self._method, self._train = profile, method, train
+
+class DevicePlans:
+    """Plans from one profile for one run's method; answers are kept, because many devices are alike.
+
+    copies: of each trained parameter, that the run's strategy and codec have beside the step.
+    """
+
+    def __init__(self, profile: Profile, method: MethodConfig, train: TrainConfig, copies: int = 0) -> None:
+        self._profile, self._method, self._train, self._copies = profile, method, train, copies
         self._known: dict[tuple[Resources, int | None, str], Plan | BudgetError] = {}
 
     @property
@@ -41,7 +50,19 @@ class DevicePlans:
 
     def replanned(self, profile: Profile) -> DevicePlans:
         """Return plans by the same settings from another profile."""
-        return DevicePlans(profile, self._method, self._train)
+        return DevicePlans(profile, self._method, self._train, self._copies)
+
+    def too_small_for_copies(self, resources: Resources) -> BudgetError | None:
+        """Return why nothing fits a budget into which something would, were it not for strategy and codec."""
+        if self._copies == 0 or self._method.covers != "training":
+            return None
+        try:
+            next(self.attempts(resources))
+        except BudgetError as error:
+            with contextlib.suppress(BudgetError):
+                next(DevicePlans(self._profile, self._method, self._train).attempts(resources))
+                return error
+        return None
 
     def first(self, resources: Resources) -> Plan:
         """Return the device's own plan. Raises BudgetError below the smallest plan."""
@@ -134,6 +155,7 @@ class DevicePlans:
             centered=method.may_center,
             update=self._train.update,
             momentum=self._train.momentum > 0,
+            copies=self._copies,
         )
 
     def _layers(self, count: int | None) -> str | None:

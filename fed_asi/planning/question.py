@@ -38,6 +38,7 @@ class Options:
     centered: bool | None = True
     update: str = "step"
     momentum: bool = False
+    copies: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class Question:
     centered: bool | None
     accumulators: bool
     momentum: bool
+    strategy_copies: int = 0
 
     def candidates(self, layer: LayerProfile, micro_batch: int) -> list[Candidate]:
         """Return every form this layer may take; the first is the one of fewest bytes."""
@@ -94,14 +96,28 @@ class Question:
             return candidate.published_bytes
         if self.count == "saved":
             return candidate.saved_bytes
-        method = candidate.method
-        trained = layer.weight_parameters * method.trains_weight + layer.bias_parameters * method.trains_bias
         copies = int(self.accumulators) + int(self.momentum)
-        return candidate.saved_bytes + layer.element_bytes * trained * copies
+        own = candidate.saved_bytes + _trained_bytes(layer, candidate) * copies
+        return own + self.strategy_bytes(layer, candidate)
+
+    def strategy_bytes(self, layer: LayerProfile, candidate: Candidate) -> int:
+        """Return what of `bytes` is the strategy's and the codec's: their copies of what is trained."""
+        return _trained_bytes(layer, candidate) * self.strategy_copies if self.count == "training" else 0
+
+    def smallest(self, layer: LayerProfile, micro_batch: int) -> Candidate:
+        """Return the form of a layer that costs least."""
+        return min(self.candidates(layer, micro_batch), key=lambda candidate: self.bytes(layer, candidate))
 
     def floor(self, micro_batch: int, first: int) -> int:
         """Return the bytes that no form avoids when layer `first` is the first trained one."""
         return 0 if self.count == "published" else self.profile.floors[micro_batch][first]
+
+
+def _trained_bytes(layer: LayerProfile, candidate: Candidate) -> int:
+    """Return the bytes of what a layer trains in this form."""
+    method = candidate.method
+    trained = layer.weight_parameters * method.trains_weight + layer.bias_parameters * method.trains_bias
+    return layer.element_bytes * trained
 
 
 @lru_cache(maxsize=4096)
@@ -144,6 +160,7 @@ def ask(profile: Profile, options: Options) -> Question:
         options.centered,
         options.update == "step",
         options.momentum,
+        options.copies,
     )
 
 

@@ -47,6 +47,7 @@ def plan(
     centered: bool | None = True,
     update: str = "step",
     momentum: bool = False,
+    copies: int = 0,
 ) -> Plan:
     """Return the plan of highest objective whose bytes are within the budget; exact.
 
@@ -62,11 +63,11 @@ def plan(
         (the papers' count), "training" (saved, gradients and optimizer state).
     selection: "published" for the papers' epsilon grid, solved exactly.
     update: "step", or "micro-batch" where weights are updated inside every backward and gradients need no
-        buffers.
+        buffers. copies: further ones of each trained parameter that "training" counts, a strategy's.
     Raises BudgetError when the smallest plan is above the budget; ConfigError, ProfileError for what is
     not known.
     """
-    options = Options(methods, objective, layers, count, selection, centered, update, momentum)
+    options = Options(methods, objective, layers, count, selection, centered, update, momentum, copies)
     question = ask(profile, options)
     budget_bytes = parse_bytes(budget)
     limit = UNLIMITED_BYTES if budget_bytes is None else budget_bytes
@@ -169,15 +170,16 @@ def _notes(methods: Iterator[Method]) -> Iterator[str]:
 
 def _below_smallest(question: Question, problems: Sequence[_Problem], limit: int) -> BudgetError:
     problem = min(problems, key=lambda p: p.smallest)
-    sizes = {
-        layer.name: min(question.bytes(layer, c) for c in question.candidates(layer, problem.micro_batch))
-        for layer in question.profile.layers[problem.first :]
-    }
+    layers = question.profile.layers[problem.first :]
+    smallest = [(layer, question.smallest(layer, problem.micro_batch)) for layer in layers]
+    sizes = {layer.name: question.bytes(layer, c) for layer, c in smallest}
     sizes["masks, pooled features and loss"] = problem.floor
     largest = sorted(sizes.items(), key=lambda item: -item[1])[:3]
     named = ", ".join(f"{name} {format_bytes(size)}" for name, size in largest)
+    copies = sum(question.strategy_bytes(layer, c) for layer, c in smallest)
+    held = f" {format_bytes(copies)} of it are what strategy and codec hold." if copies else ""
     return BudgetError(
         f"budget {format_bytes(limit)} is below the smallest plan, {format_bytes(problem.smallest)} "
-        f"(every layer in its smallest form, micro-batch {problem.micro_batch}). Largest: {named}. "
+        f"(every layer in its smallest form, micro-batch {problem.micro_batch}). Largest: {named}.{held} "
         "Raise the budget, lower the micro-batch, or train fewer layers."
     )

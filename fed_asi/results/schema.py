@@ -120,6 +120,10 @@ class DeviceRoundRecord:
     twin_accuracy_after: float | None = None
     twin_cosine: float | None = None  # between the two updates, -1 to 1; None where either is none
     twin_norm_ratio: float | None = None  # the norm of its update, in norms of its twin's
+    strategy_bytes: int | None = None  # copies that strategy and codec hold beside the step
+    kept_bytes: int | None = (
+        None  # all it keeps for its next round: warm factors, control variates, what is unsent
+    )
     download_seconds: float | None = None  # simulated, as are all that follow; None: a device without a clock
     trunk_seconds: float | None = None  # of the frozen trunk, each image once an epoch
     step_seconds: float | None = None

@@ -37,7 +37,8 @@ class DeviceResult:
     paired: int  # rounds that have a twin; what follows is the mean over these
     twin_difference: float | None  # the accuracy it ends a round with, minus its twin's
     twin_cosine: float | None  # of the rounds in which both trained
-    twin_measured_bytes: int | None  # the largest
+    twin_measured_bytes: int | None  # the largest, as is what follows
+    strategy_bytes: int | None  # that strategy and codec hold beside the step
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ _DEVICES = """
 SELECT devices.partition_id, group_name, told.budget_bytes, told.asked, told.trained,
        planned_bytes, measured_bytes, published_bytes,
        last.micro_batch, last.trained_layers, last.accuracy_before, last.accuracy_after,
-       gain, captured, paired, twin_difference, twin_cosine, twin_measured_bytes
+       gain, captured, paired, twin_difference, twin_cosine, twin_measured_bytes, strategy_bytes
 FROM (SELECT partition_id, budget_bytes, count(*) AS asked, sum(outcome = 'trained') AS trained,
              max(planned_bytes) AS planned_bytes, max(measured_bytes) AS measured_bytes,
              max(published_bytes) AS published_bytes,
@@ -126,7 +127,7 @@ FROM (SELECT partition_id, budget_bytes, count(*) AS asked, sum(outcome = 'train
              avg(CASE WHEN outcome = 'trained' THEN accuracy_after WHEN outcome IN {paired} THEN accuracy_before END
                  - twin_accuracy_after) AS twin_difference,
              avg(CASE WHEN outcome = 'trained' THEN twin_cosine END) AS twin_cosine,
-             max(twin_measured_bytes) AS twin_measured_bytes
+             max(twin_measured_bytes) AS twin_measured_bytes, max(strategy_bytes) AS strategy_bytes
       FROM device_rounds GROUP BY partition_id, budget_bytes) AS told
 JOIN devices USING (partition_id)
 LEFT JOIN (SELECT partition_id, budget_bytes, max(round), micro_batch, trained_layers,

@@ -9,6 +9,8 @@ from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from fed_asi.fleets.aggregate import AggregateConfig, UploadConfig
+from fed_asi.fleets.config import RunConfig
 from fed_asi.results.estimate import Estimate
 from fed_asi.results.rich_text import plain
 from fed_asi.results.summary import GroupResult, Summary
@@ -136,7 +138,7 @@ def fitting(every: Sequence[Column], groups: Sequence[GroupResult], width: int) 
 
 def lines(summary: Summary) -> list[str]:
     """Return what the table cannot hold: the fleet's accuracy, who was left out and why, what is missing."""
-    said = [*summary.missing, _accuracy(summary)]
+    said = [*summary.missing, _accuracy(summary), *_exchanged(summary)]
     said += _clock(summary)
     said += _left_out(summary)
     said += reading(summary)
@@ -181,6 +183,20 @@ def _left_out(summary: Summary) -> list[str]:
         times = sum(group.left_out.get(outcome, 0) for group in summary.groups)
         lines.setdefault(outcome, f"{times} × {outcome}, as in: {cause}" if cause else f"{times} × {outcome}")
     return list(lines.values())
+
+
+def _exchanged(summary: Summary) -> list[str]:
+    """Return what strategy and codec took of devices and network, where a run chose any."""
+    config = RunConfig.from_json(summary.run.config)
+    strategy, codec = config.aggregate.strategy, config.upload.codec
+    if (strategy, codec) == (AggregateConfig().strategy, UploadConfig().codec):
+        return []
+    held = max((one.strategy_bytes or 0 for one in summary.devices), default=0)
+    up, down = (sum(getattr(one, name) for one in summary.rounds) for name in ("bytes_up", "bytes_down"))
+    return [
+        f'strategy "{strategy}", codec "{codec}": a device holds up to '
+        f"{format_bytes(held)} for them beside its step; {format_bytes(up)} went up, {format_bytes(down)} down"
+    ]
 
 
 def _accuracy(summary: Summary) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fed_asi.results.schema import DeviceRoundRecord
-from fed_asi.rounds.aggregate import Update
 from fed_asi.rounds.fates import Fate, cut_off
+from fed_asi.strategies import Update
 
 
 @dataclass(frozen=True, slots=True, eq=False)

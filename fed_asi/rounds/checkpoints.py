@@ -1,4 +1,4 @@
-"""What a run needs to go on after a kill: the weights after each round, and each device's warm factors.
+"""What a run needs to go on after a kill: weights and the strategy's state after each round, and what devices keep.
 
 Files are written beside their place, synced, then renamed into it: a reader sees the whole old file or the
 whole new one. A round is recorded (records.py) after its checkpoint, so a recorded round always has one.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -23,11 +23,15 @@ KEPT_CHECKPOINTS = 2
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The global trained tensors after `round` (0: before the first), of the run with this fingerprint."""
+    """The global trained tensors after `round` (0: before the first), of the run with this fingerprint.
+
+    strategy: the strategy's state then.
+    """
 
     round: int
     fingerprint: str
     tensors: dict[str, Tensor]
+    strategy: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
@@ -36,7 +40,9 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     folder: checkpoints/ of a run. Raises RunError where it cannot be written.
     """
     tensors = {name: tensor.detach().clone() for name, tensor in checkpoint.tensors.items()}
+    strategy = {name: tensor.detach().clone() for name, tensor in checkpoint.strategy.items()}
     content = {"round": checkpoint.round, "fingerprint": checkpoint.fingerprint, "tensors": tensors}
+    content |= {"strategy": strategy} if strategy else {}
     write_file(round_file(folder, checkpoint.round), pack(content))
     for old in sorted(folder.glob("round-*.pt"))[:-KEPT_CHECKPOINTS]:
         if old != round_file(folder, checkpoint.round):
@@ -51,7 +57,8 @@ def load(folder: Path, round: int, fingerprint: str) -> Checkpoint:
     content = unpack(round_file(folder, round))
     if content["fingerprint"] != fingerprint:
         raise RunError(f"{round_file(folder, round)} belongs to a run with other settings")
-    return Checkpoint(int(content["round"]), fingerprint, dict(content["tensors"]))
+    strategy = dict(content.get("strategy", {}))
+    return Checkpoint(int(content["round"]), fingerprint, dict(content["tensors"]), strategy)
 
 
 def weights_digest(tensors: Mapping[str, Tensor]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from fed_asi.devices.edge import readable
+from fed_asi.devices.exchange import Exchange
 from fed_asi.devices.job import Job, Twin
 from fed_asi.devices.reply import FRESH, Reply, failure, payload_bytes
 from fed_asi.errors import RunError, UpdateError
@@ -27,7 +28,6 @@ from fed_asi.results.progress import Watcher
 from fed_asi.results.schema import DeviceRoundRecord, RoundRecord
 from fed_asi.results.store import RunStore
 from fed_asi.rounds import checkpoints
-from fed_asi.rounds.aggregate import Update, average, check_update
 from fed_asi.rounds.answers import Answer, by_reply, counted, had_model, still_to_ask
 from fed_asi.rounds.checkpoints import Checkpoint, weights_digest
 from fed_asi.rounds.executor import Executor, one_reply_a_job
@@ -37,6 +37,7 @@ from fed_asi.rounds.group_judging import judge_groups
 from fed_asi.rounds.job_order import Costs, in_order
 from fed_asi.rounds.resuming import Resuming, kept_factors
 from fed_asi.rounds.round_clock import RoundClock
+from fed_asi.strategies import Round, State, Update, check_update
 from fed_asi.training.evaluation import evaluate, load_tensors_
 from fed_asi.training.sgd import learning_rate
 from fed_asi.workplace.address import run_fingerprint
@@ -68,6 +69,8 @@ class Rounds:
         self._fingerprint = run_fingerprint(self.config)
         self._clock = RoundClock(place, self.fleet)
         self._to_check = False  # whether the next device that computes holds its first step against another
+        self._exchange = Exchange.of(self.config)
+        self._strategy: State = {}
 
     def run(self) -> dict[str, Tensor]:
         """Return the last round's tensors. Raises RunError where the disk fails; what is recorded stays."""
@@ -88,6 +91,7 @@ class Rounds:
         state = Resuming(self.place, self.store, self._checkpoints, self._states).last_whole()
         self._factors_round |= state.factors_round
         self._clock.set(self.store.rounds(), self.store.device_rounds())
+        self._strategy = state.strategy
         return state.round, state.tensors
 
     def _round(self, round: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -101,7 +105,7 @@ class Rounds:
         records += self._left_out(left_out, end, len(counts), tensors)
         records.sort(key=lambda record: record.partition_id)
         self._note_all(answers)
-        new = average([one.update for one in counts if one.update is not None], tensors)
+        new = self._combine(round, tensors, [one.update for one in counts if one.update is not None])
         summary = RoundRecord(round, len(jobs), len(counts), None, None, lr=jobs[0].lr)
         self._finish_round(self._clock.closed(summary, records, end), records, new, started)
         self._factors_round |= {r.partition_id: kept_factors(r) for r in records if r.outcome == "trained"}
@@ -121,10 +125,11 @@ class Rounds:
         self, fates: Sequence[Fate], end: float, replies: int, tensors: Mapping[str, Tensor]
     ) -> Iterator[DeviceRoundRecord]:
         """Yield the records of those from whom no reply came; whoever had the model was sent what all are sent."""
+        sent = self._sent(tensors)
         for found in fates:
             record = self._clock.left_out(found, end, replies)
-            sent = payload_bytes(tensors, found.job.to_json()) if had_model(record) else 0
-            record = replace(record, bytes_up=0, bytes_down=sent)
+            down = payload_bytes(sent, found.job.to_json()) if had_model(record) else 0
+            record = replace(record, bytes_up=0, bytes_down=down)
             self.watcher.device_done(record)
             yield record
 
@@ -142,31 +147,44 @@ class Rounds:
         job_of = {job.partition_id: job for job in jobs}
         for reply in self._replies(jobs, tensors):
             job = job_of[reply.partition_id]
-            answer = self._judge(job, reply)
+            answer = self._judge(job, reply, tensors)
             self._learn_cost(job, answer.record)
             self.watcher.device_done(answer.record)
             yield answer
 
     def _replies(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> Iterator[Reply]:
         """Yield one reply a job; a device that [faults] strikes is not asked to compute what nobody would use."""
-        asked = []
+        sent, asked = self._sent(tensors), []
         for job in jobs:
             fault = self._fault(job.round, job.partition_id)
             if fault is None:
                 asked.append(job)
                 continue
-            down = payload_bytes(tensors, job.to_json())  # it was sent what all are sent
+            down = payload_bytes(sent, job.to_json())  # it was sent what all are sent
             yield replace(failure(job.partition_id, fault.outcome, fault.cause), bytes_down=down)
         if not asked:
             return
         if self._to_check:
             asked[0], self._to_check = replace(asked[0], check=True), False
         ordered = in_order(asked, self._cost, self.executor.parallel or 1)
-        note = partial(self._note, jobs[0].round)
-        yield from one_reply_a_job(self.executor.train(ordered, tensors), ordered, note)
+        replies = self.executor.train(ordered, sent, self._exchange.sizes(tensors))
+        yield from one_reply_a_job(replies, ordered, partial(self._note, jobs[0].round))
+
+    def _sent(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what goes to every device of a round: the weights, and what the strategy sends beside them."""
+        return {**tensors, **self._exchange.strategy.sent(self._strategy, tensors)}
 
     def _fault(self, round: int, partition_id: int) -> Fault | None:
         return fault_of(self.config.faults, self.config.seed, round, partition_id)
+
+    def _combine(self, round: int, tensors: dict[str, Tensor], updates: list[Update]) -> dict[str, Tensor]:
+        """Return what the strategy makes of a round's updates; its state and notes are kept."""
+        given = Round.of(round, tensors, updates, len(self.fleet), self.config.train.momentum)
+        found = self._exchange.strategy.combine(given, self._strategy)
+        self._strategy = found.state
+        for text in found.notes:
+            self._note(round, text)
+        return found.tensors
 
     def jobs(self, round: int) -> list[Job]:
         """Return what each device of a round's cohort is asked, by partition id."""
@@ -207,16 +225,13 @@ class Rounds:
         if lost and self._states is not None:
             raise RunError(f"{lost[0]}; so the round is not recorded")
 
-    def _judge(self, job: Job, reply: Reply) -> Answer:
+    def _judge(self, job: Job, reply: Reply, tensors: Mapping[str, Tensor]) -> Answer:
         """Return the device's answer, without an update where there is none or it must not be averaged."""
         stats = of_one_round(job.resources) | reply.stats
         update = None
         if stats["outcome"] == "trained":
-            update = Update(
-                reply.partition_id, int(stats.get("num_examples") or 0), reply.tensors, self._weights(reply)
-            )
             try:
-                check_update(update, self.place.reference, reply.trained)
+                update = self._update(job, reply, tensors)
             except UpdateError as error:
                 update, stats["outcome"], stats["cause"] = None, "rejected", readable(str(error))
         found = self._by_the_clock(job, stats)
@@ -236,6 +251,22 @@ class Rounds:
     def _by_the_clock(self, job: Job, stats: dict[str, Any]) -> Fate:
         timing = self._clock.timing
         return self._clock.fate(job, None if timing is None else timing.after(job, stats))
+
+    def _update(self, job: Job, reply: Reply, tensors: Mapping[str, Tensor]) -> Update:
+        """Return the update that a reply means. Raises UpdateError for one that no strategy may see."""
+        trained, beside = self._exchange.read(reply.tensors, reply.trained, tensors)
+        examples, steps = (int(reply.stats.get(key) or 0) for key in ("num_examples", "steps"))
+        update = Update(reply.partition_id, examples, trained, self._weights(reply), steps, beside)
+        check_update(update, self.place.reference, reply.trained)
+        self._exchange.strategy.check(update, tensors)
+        if self._exchange.strategy.counts_steps and not 1 <= steps <= self._most_steps(job):
+            raise UpdateError(f"it says it took {steps} steps, and was asked for {self._most_steps(job)}")
+        return update
+
+    def _most_steps(self, job: Job) -> int:
+        """Return how many steps a device takes that trains on all of its shard."""
+        images = len(self.place.shard(job.partition_id).train)
+        return self.config.train.epochs * -(-images // job.resources.batch_size)
 
     def _weights(self, reply: Reply) -> dict[str, float]:
         settings = self.config.aggregate
@@ -260,7 +291,9 @@ class Rounds:
             place.tail, place.test_features, place.test_labels, place.num_classes, workers=cpus_here()
         )
         groups = judge_groups(place, self.fleet, summary.round) if self._judges_groups(summary.round) else ()
-        checkpoints.save(self._checkpoints, Checkpoint(summary.round, self._fingerprint, tensors))
+        checkpoints.save(
+            self._checkpoints, Checkpoint(summary.round, self._fingerprint, tensors, self._strategy)
+        )
         record = replace(
             summary,
             loss=found.loss,

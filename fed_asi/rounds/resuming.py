@@ -6,7 +6,8 @@ state is not whole is done again from the one before, with the same bits; where 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -18,7 +19,7 @@ from fed_asi.fleets.config import RunConfig
 from fed_asi.results.schema import DeviceRoundRecord
 from fed_asi.results.store import RunStore
 from fed_asi.rounds import checkpoints
-from fed_asi.rounds.checkpoints import KEPT_CHECKPOINTS, weights_digest
+from fed_asi.rounds.checkpoints import KEPT_CHECKPOINTS, Checkpoint, weights_digest
 from fed_asi.rounds.cohort import sample_cohort
 from fed_asi.rounds.round_clock import asks_by_number
 from fed_asi.workplace.address import run_fingerprint
@@ -27,11 +28,15 @@ from fed_asi.workplace.place import Workplace
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a run has after a round. factors_round: of the factors each device keeps, by partition id; 0: none."""
+    """What a run has after a round. factors_round: of what each device keeps, by partition id; 0: nothing.
+
+    strategy: the strategy's state.
+    """
 
     round: int
     tensors: dict[str, Tensor]
     factors_round: dict[int, int]
+    strategy: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,8 @@ class Resuming:
             )
 
     def _state(self, round: int, digest: str | None) -> State:
-        tensors = self._tensors(round)
+        found = self._checkpoint(round)
+        tensors = found.tensors
         if digest is not None and weights_digest(tensors) != digest:
             raise RunError(f"{round_file(self.weights, round)} holds other weights than the records say")
         kept: dict[int, int] = {}
@@ -80,12 +86,14 @@ class Resuming:
             if row.outcome == "trained" and row.round <= round:
                 kept[row.partition_id] = kept_factors(row)
         self._check_factors(round, kept)
-        return State(round, tensors, kept)
+        return State(round, tensors, kept, found.strategy)
 
-    def _tensors(self, round: int) -> dict[str, Tensor]:
+    def _checkpoint(self, round: int) -> Checkpoint:
+        fingerprint = run_fingerprint(self.place.config)
         if round == 0:  # as at the beginning
-            return {name: tensor.clone() for name, tensor in self.place.reference.items()}
-        return checkpoints.load(self.weights, round, run_fingerprint(self.place.config)).tensors
+            tensors = {name: tensor.clone() for name, tensor in self.place.reference.items()}
+            return Checkpoint(round, fingerprint, tensors)
+        return checkpoints.load(self.weights, round, fingerprint)
 
     def _check_factors(self, round: int, kept: dict[int, int]) -> None:
         """Raise RunError where a device that will be asked again has lost the factors it starts from."""
@@ -101,7 +109,9 @@ class Resuming:
 
 
 def kept_factors(row: DeviceRoundRecord) -> int:
-    """Return the round that a device which trained keeps warm factors of: this one, or 0 where it keeps none."""
+    """Return the round that a device which trained keeps its state of: this one, or 0 where it keeps nothing."""
+    if row.kept_bytes is not None:
+        return row.round if row.kept_bytes else 0
     if row.factors_bytes is None:  # recorded before this was: "asi" alone was warm then
         return row.round if "asi" in (row.method or "").split("+") else 0
     return row.round if row.factors_bytes else 0

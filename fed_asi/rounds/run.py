@@ -13,6 +13,7 @@ from fed_asi.fleets import fleet
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.device_digest import device_digest
 from fed_asi.fleets.fleet import Fleet
+from fed_asi.fleets.resources import Resources
 from fed_asi.machine import threads
 from fed_asi.results.progress import Unwatched, Watcher
 from fed_asi.results.schema import DeviceRecord
@@ -73,6 +74,9 @@ def conduct(
     if not store.rounds():
         for text in (*place.notes, *_planned_ahead(place, devices)):
             store.note(text)
+        for text in _without_room(place, devices):
+            store.note(text)
+            watcher.note(text)
     with threads(place.config.compute.threads):
         if place.config.method.calibration == "federated":
             calibrate_on_devices(place, store, executor, watcher)
@@ -96,6 +100,23 @@ def _planned_ahead(place: Workplace, devices: Fleet) -> Iterator[str]:
             except BudgetError as error:
                 parts.append(f"no plan from round {start} ({str(error).partition(' (')[0]})")
         yield f"{device.group}, device {device.partition_id} and those like it, planned ahead: {', '.join(parts)}"
+
+
+def _without_room(place: Workplace, devices: Fleet) -> Iterator[str]:
+    """Yield, by group and budget, which devices cannot hold what strategy and codec need, by the server's profile."""
+    found: dict[tuple[str, int, Resources], list[int]] = {}
+    for device in devices:
+        for start, resources in device.phases:
+            found.setdefault((device.group, start, resources), []).append(device.partition_id)
+    for (group, start, resources), ids in found.items():
+        error = place.plans.too_small_for_copies(resources)
+        if error is not None:
+            who = (
+                f"device {ids[0]} has"
+                if len(ids) == 1
+                else f"{len(ids)} devices, the first is {ids[0]}, have"
+            )
+            yield f"{group}: {who} no plan from round {start} on: {error}"
 
 
 @contextmanager

@@ -43,8 +43,12 @@ class Timing:
         if not any(device.hardware is not None and device.hardware.has_clock for device in fleet):
             return None
         trunk, tail = networks_of(place.folder, place.config)
-        down = sum(tensor.nbytes for tensor in place.reference.values())
-        return cls(place, fleet, Tasks(place.config, trunk, tail, down))
+        tasks = Tasks(place.config, trunk, tail, 0)
+        weights = sum(tensor.nbytes for tensor in place.reference.values())
+        tasks.down_bytes = weights * (
+            1 + len(tasks.exchange.strategy.extras)
+        )  # with what the strategy sends beside
+        return cls(place, fleet, tasks)
 
     def notes(self) -> list[str]:
         """Return what a reader of the times should know."""

@@ -1,5 +1,6 @@
 """Stochastic gradient descent over named tensors, in the order of arXiv 2505.05086: clip, decay, momentum, step.
 
+What a strategy adds to the objective comes before the clip, what it corrects between decay and momentum.
 torch.optim's first use imports its compiler, seconds in every worker process; these are the same operations.
 """
 
@@ -11,12 +12,15 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from fed_asi.strategies.local import Local
+
 
 class Sgd:
     """Steps parameters in place; equal to clip_grad_norm_ and torch.optim.SGD(foreach=False) to the bit.
 
     parameters: (name, parameter); those that do not require a gradient are left out.
     clip_norm: gradients are scaled down to this 2-norm over all parameters; None leaves them.
+    local: what a strategy does otherwise in each step; None: nothing.
     """
 
     def __init__(
@@ -26,16 +30,22 @@ class Sgd:
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         clip_norm: float | None = None,
+        local: Local | None = None,
     ) -> None:
         self.parameters = [(name, p) for name, p in parameters if p.requires_grad]
         self.momentum = momentum
         self.weight_decay = weight_decay
         self.clip_norm = clip_norm
+        self.local = local
         self._velocity: dict[str, Tensor] = {}
 
     def step_(self, lr: float) -> None:
         """Move every parameter that has a gradient, then drop the gradients."""
         with torch.no_grad():
+            if self.local is not None:
+                for name, parameter in self.parameters:
+                    if parameter.grad is not None:
+                        self.local.objective_(name, parameter.detach(), parameter.grad)
             self._clip_()
             for name, parameter in self.parameters:
                 if parameter.grad is not None:
@@ -59,6 +69,8 @@ class Sgd:
     def _direction(self, name: str, parameter: Tensor, grad: Tensor) -> Tensor:
         if self.weight_decay != 0.0:
             grad = grad.add(parameter, alpha=self.weight_decay)
+        if self.local is not None:
+            grad = self.local.direction(name, grad)
         if self.momentum == 0.0:
             return grad
         if name in self._velocity:

@@ -58,6 +58,7 @@ class Stepper:
     """Does a device's steps on its compressed tail and holds each against the budget before anything moves.
 
     budget_bytes: None is unlimited. covers: what the budget is held against. deadline: time.monotonic().
+    strategy_bytes: of the copies that the strategy and the codec have beside the step.
     """
 
     def __init__(
@@ -71,10 +72,12 @@ class Stepper:
         side_by_side: bool = True,
         update: Literal["step", "micro-batch"] = "step",
         deadline: float = float("inf"),
+        strategy_bytes: int = 0,
     ) -> None:
         self.tail, self.optimizer = tail, optimizer
         self.micro_batch, self.budget_bytes, self.covers = micro_batch, budget_bytes, covers
         self.side_by_side, self.update, self.deadline = side_by_side, update, deadline
+        self.strategy_bytes = strategy_bytes
         self.largest = Largest()
         self._meters: dict[tuple[int, int], ActivationMeter] = {}
         self._by_layer: dict[str, int] = {}
@@ -142,6 +145,8 @@ class Stepper:
                 f"out of memory: the step keeps {format_bytes(held[self.covers])}, "
                 f"the budget is {format_bytes(self.budget_bytes)} ({detail})"
             )
+            if self.covers == "training" and self.strategy_bytes:
+                text += f", {format_bytes(self.strategy_bytes)} of it what strategy and codec hold"
             raise OverBudgetError(text, held[self.covers])
 
     @property
@@ -151,7 +156,7 @@ class Stepper:
 
     def _training_bytes(self) -> int:
         momentum = sum(p.nbytes for _, p in self.optimizer.parameters) if self.optimizer.momentum else 0
-        return self.accumulator_bytes + momentum
+        return self.accumulator_bytes + momentum + self.strategy_bytes
 
     def _moving_each_micro_batch(self, x: Tensor, y: Tensor, lr: float) -> float:
         """Step after each micro-batch, so that gradients need no accumulators beyond one layer's."""

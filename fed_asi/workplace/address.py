@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fed_asi import seeds
+from fed_asi.fleets.aggregate import AggregateConfig, UploadConfig
 from fed_asi.fleets.clock_keys import ClockConfig
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.device_keys import DeviceKeys
@@ -38,12 +39,19 @@ def address_of(folder: Path, config: RunConfig) -> RunAddress:
 
 
 def run_fingerprint(config: RunConfig) -> str:
-    """Return what tells runs apart whose weights may differ: all settings but where and how fast they run."""
+    """Return what tells runs apart whose weights may differ: all settings but where and how fast they run.
+
+    What a run from before a choice could not say is left out where it says what was so then.
+    """
     free: dict[str, Any] = {"name": True, "budgets_csv": True, "measure": True}
     if config.faults == FaultsConfig():
-        free["faults"] = True  # as in runs from before there were any
+        free["faults"] = True
+    if config.upload == UploadConfig():
+        free["upload"] = True
+    if config.aggregate.strategy == AggregateConfig().strategy:
+        free["aggregate"] = {"strategy"}
     if config.clock == ClockConfig():
-        free["clock"] = True  # the same
+        free["clock"] = True
     free["compute"] = {
         "backend",
         "workers",

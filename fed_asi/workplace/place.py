@@ -29,7 +29,7 @@ from fed_asi.errors import FedAsiError, RunError, first_line
 from fed_asi.files import read_tensors
 from fed_asi.fleets.config import RunConfig
 from fed_asi.methods import Vanilla
-from fed_asi.planning.device_plans import DevicePlans
+from fed_asi.planning.device_plans import DevicePlans, plans_of
 from fed_asi.planning.profile import Profile
 from fed_asi.results.progress import Unwatched, Watcher
 from fed_asi.workplace.address import run_fingerprint
@@ -150,7 +150,7 @@ def open_workplace(
         test_features=features["test"],
         test_labels=torch.from_numpy(arrays["test_labels"]),
         shards=Shards(arrays["indices"], arrays["offsets"]),
-        plans=DevicePlans(profile, config.method, config.train),
+        plans=plans_of(config, profile),
         reference=reference_of(tail, profile),
         notes=tuple(manifest["notes"]),
         whole=whole,

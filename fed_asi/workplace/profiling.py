@@ -21,7 +21,7 @@ from fed_asi.fleets.resources import Resources
 from fed_asi.layers.copying import copied
 from fed_asi.methods import Family, Vanilla
 from fed_asi.planning import calibration
-from fed_asi.planning.device_plans import DevicePlans, choose_layers, micro_batches_needed
+from fed_asi.planning.device_plans import choose_layers, micro_batches_needed, plans_of
 from fed_asi.planning.profile import Profile
 from fed_asi.workplace.kept_profiles import kept_profile, tensor_fingerprint
 
@@ -44,7 +44,7 @@ def layers_of_plans(config: RunConfig, profile: Profile) -> set[str]:
 
     Known before the first round is what plans choose for the fleet's own budgets from the server's profile.
     """
-    plans = DevicePlans(profile, config.method, config.train)
+    plans = plans_of(config, profile)
     used = set() if is_cut(config) else plans.layers_of(_every_resources(config))
     return used or {layer.name for layer in profile.layers}
 
@@ -59,7 +59,7 @@ def check_plans(config: RunConfig, profile: Profile) -> None:
 
     A budget below the smallest plan is no mistake: that device is left out, with its cause.
     """
-    plans = DevicePlans(profile, config.method, config.train)
+    plans = plans_of(config, profile)
     for resources in _every_resources(config):
         with contextlib.suppress(BudgetError):
             plans.first(resources)

@@ -86,7 +86,9 @@ def run_with(world: World, folder: Path, reply: RecordDict | Error) -> None:
 
 def whatever(world: World) -> st.SearchStrategy[RecordDict | Error]:
     good = world.honest[7000 - 13 * HOSTILE]
-    errors = st.builds(Error, st.integers(), st.one_of(st.none(), st.text(), st.just("ActorDied" * 10**5)))
+    errors = st.builds(
+        Error, st.integers(), st.one_of(st.none(), st.text(), hostile.many("ActorDied", 10**5))
+    )
     return st.one_of(hostile.contents(good), hostile.contents(good), errors)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from fed_asi.errors import ConfigError, RunError
 from fed_asi.flower.simulation import backend_config, first_cause, run_flower, workers
 from fed_asi.results.store import RunStore
 from fed_asi.rounds.run import run_loop
+from flower_runs import flower
 from runs import records, small
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
@@ -22,19 +22,6 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def _features(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
-
-
-def flower(folder: Path, **changes: object) -> None:
-    """Do a run in a process of its own, as Ray wants a driver to be, and leave nothing behind."""
-    (folder.parent / f"{folder.name}.json").write_text(small(**changes).to_json())
-    code = (
-        "import sys, pathlib; from fed_asi.fleets.config import RunConfig\n"
-        "from fed_asi.flower.simulation import run_flower\n"
-        "folder = pathlib.Path(sys.argv[1])\n"
-        "text = (folder.parent / f'{folder.name}.json').read_text()\n"
-        "run_flower(RunConfig.from_json(text), folder)\n"
-    )
-    subprocess.run([sys.executable, "-c", code, str(folder)], check=True, cwd=ROOT, timeout=550)
 
 
 ASI = {"name": "asi-published", "layers": 2}  # whose factors outlive a round

@@ -94,7 +94,7 @@ class OneGrows(LoopExecutor):
         super().__init__(place, states)
         self._wrong = LoopExecutor(grown(place, 0), states)
 
-    def train(self, jobs, tensors):  # type: ignore[no-untyped-def]
+    def train(self, jobs, tensors, sizes=None):  # type: ignore[no-untyped-def]
         for job in jobs:
             executor = self._wrong if job.partition_id == 0 else super()
             yield from executor.train([job], tensors)
@@ -180,7 +180,7 @@ def stopped_in_the_third_round(config: RunConfig, folder: Path) -> None:
 class Stops(LoopExecutor):
     """Ctrl-C in the third round."""
 
-    def train(self, jobs, tensors):  # type: ignore[no-untyped-def]
+    def train(self, jobs, tensors, sizes=None):  # type: ignore[no-untyped-def]
         if jobs[0].round == 3:
             raise KeyboardInterrupt
         yield from super().train(jobs, tensors)

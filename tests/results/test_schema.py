@@ -27,7 +27,7 @@ COLUMNS = {
         published_bytes micro_batch ranks trained_layers num_examples steps loss_before loss_after accuracy_before
         accuracy_after host_seconds bytes_up bytes_down accumulator_bytes optimizer_bytes weight_bytes
         transient_bytes factors_bytes gradient_captured twin_measured_bytes twin_loss_after twin_accuracy_after
-        twin_cosine twin_norm_ratio""",
+        twin_cosine twin_norm_ratio strategy_bytes kept_bytes""",
     GroupRoundRecord: "round group_name devices num_examples loss accuracy device_accuracy device_accuracy_error",
 }
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from rich.console import Console
 
-from fed_asi.fleets.config import GroupConfig
+from fed_asi.fleets.aggregate import AggregateConfig, UploadConfig
+from fed_asi.fleets.config import GroupConfig, RunConfig
 from fed_asi.fleets.resources import BudgetChange
 from fed_asi.results import table
 from fed_asi.results.store import RunStore
@@ -44,6 +46,26 @@ def test_table_says_what_was_bought_and_who_was_left_out(summary):
         assert expected in text
     assert "4 × excluded, as in: budget 2.0 KiB is below the smallest plan, 4.0 KiB" in text
     assert "note: the server trained the network on 300 public images" in text
+
+
+def test_what_strategy_and_codec_took_is_said_where_a_run_chose_any(summary):
+    assert "codec" not in text_of(summary)
+    chosen = RunConfig.from_json(summary.run.config).model_copy(
+        update={"upload": UploadConfig(codec="int8"), "aggregate": AggregateConfig(strategy="scaffold")}
+    )
+    devices = [replace(one, strategy_bytes=1024 * one.partition_id) for one in summary.devices]
+    rounds = [replace(one, bytes_up=2048, bytes_down=1024) for one in summary.rounds]
+    found = replace(
+        summary,
+        run=replace(summary.run, config=chosen.to_json()),
+        devices=tuple(devices),
+        rounds=tuple(rounds),
+    )
+    (line,) = [line for line in table.lines(found) if line.startswith("strategy")]
+    assert line == (
+        'strategy "scaffold", codec "int8": a device holds up to 7.0 KiB for them beside its step; '
+        "10.0 KiB went up, 5.0 KiB down"
+    )
 
 
 def test_a_narrow_terminal_leaves_out_what_one_can_do_without(summary):

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from fed_asi.fleets.clock import Spent
 from fed_asi.results.schema import DeviceRoundRecord
-from fed_asi.rounds.aggregate import Update
 from fed_asi.rounds.answers import Answer, by_reply, counted, cut_at, had_model, still_to_ask
 from fed_asi.rounds.fates import Fate
+from fed_asi.strategies import Update
 from runs import job
 
 START = 100.0

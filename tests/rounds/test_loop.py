@@ -80,7 +80,7 @@ class CutOff:
     def __init__(self, executor: LoopExecutor, in_round: int) -> None:
         self._executor, self._round = executor, in_round
 
-    def train(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> Iterator[Reply]:
+    def train(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor], sizes=None) -> Iterator[Reply]:
         for reply in self._executor.train(jobs, tensors):
             yield reply
             if jobs[0].round == self._round:
@@ -95,7 +95,7 @@ class Spoiled:
     def __init__(self, executor: LoopExecutor) -> None:
         self._executor = executor
 
-    def train(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> Iterator[Reply]:
+    def train(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor], sizes=None) -> Iterator[Reply]:
         by_id = sorted(self._executor.train(jobs, tensors), key=lambda reply: reply.partition_id)
         first, second, third = by_id
         yield replace(third, tensors={name: tensor * float("nan") for name, tensor in third.tensors.items()})

@@ -3,16 +3,23 @@ from __future__ import annotations
 import contextlib
 import math
 import random
+from collections.abc import Iterable, Mapping
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from fed_asi.errors import UpdateError
-from fed_asi.rounds.aggregate import Update, average, check_update
+from fed_asi.strategies.aggregate import Update, check_update
+from fed_asi.strategies.base import Round
 
 REFERENCE = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([[3.0]])}
+
+
+def average(updates: Iterable[Update], reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return Round.of(1, reference, list(updates), 99, 0.0).means()
 
 
 def test_hand_derived_average_per_tensor() -> None:

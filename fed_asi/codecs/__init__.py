@@ -1,0 +1,16 @@
+"""How a device's update is written for its way up: one file a codec, found by itself.
+
+`base.py` says what a codec is.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from fed_asi.codecs.base import Codec, Piece, Pieces, find, names, register
+
+for _module in iter_modules(__path__):  # a new codec is a new file, and nothing else
+    import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["Codec", "Piece", "Pieces", "find", "names", "register"]

@@ -1,0 +1,115 @@
+"""What a codec is: an update's tensors -> fewer bytes on the wire, and back.
+
+A codec writes what a tensor moved by, one tensor at a time, as one array or a few: its pieces. `decode` gives back a
+finite tensor of the right shape, or raises UpdateError with the reason, whatever the pieces are.
+With error feedback a device keeps what was lost on the way, and adds it to what it sends next:
+
+    decode(encode(moved + lost before)) + lost after = moved + lost before
+
+so that what arrives over a run sums up to what was moved, less what is still kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from fed_asi.errors import ConfigError, UpdateError, nearest
+
+Pieces = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The form of one array on the wire: its type and shape."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Its bytes."""
+        return self.dtype.itemsize * prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """Base of every codec; its fields are its keys under [upload]. It writes float32, and float64 as float32.
+
+    error_feedback: whether a device keeps what was lost, a copy of what it trains.
+    """
+
+    name: ClassVar[str] = ""
+    whole: ClassVar[bool] = False  # tensors go as they are: nothing is written
+    error_feedback: bool = False
+
+    @property
+    def holds(self) -> frozenset[str]:
+        """The copies of what is trained that a device has while it trains: what it started from, what was lost."""
+        return frozenset({"start", "residual"} if self.error_feedback else {"start"})
+
+    def pieces(self, shape: tuple[int, ...]) -> dict[str, Piece]:
+        """Return the arrays that a tensor of this shape becomes, by name; "" is the main one's."""
+        raise NotImplementedError
+
+    def encode(self, moved: Tensor) -> dict[str, Tensor]:
+        """Return a tensor's pieces. moved: float32, finite."""
+        raise NotImplementedError
+
+    def restored(self, pieces: Pieces, shape: tuple[int, ...]) -> Tensor:
+        """Return the tensor that pieces of the right form stand for, float32. Raises UpdateError."""
+        raise NotImplementedError
+
+    def decode(self, name: str, pieces: Pieces, shape: tuple[int, ...]) -> Tensor:
+        """Return the tensor that a device's pieces stand for, float32 and finite. Raises UpdateError, with its name."""
+        for piece, form in self.pieces(shape).items():
+            found = pieces.get(piece)
+            where = wire_name(piece, name)
+            if found is None:
+                raise UpdateError(f"missing tensor {where}")
+            if found.layout is not torch.strided or found.device.type != "cpu":
+                raise UpdateError(f"{where} is no plain tensor")
+            if found.dtype != form.dtype or found.shape != form.shape:
+                is_now = f"{found.dtype} of shape {tuple(found.shape)}"
+                raise UpdateError(f"{where} is {is_now}, not {form.dtype} of {form.shape}")
+        try:
+            moved = self.restored(pieces, shape)
+        except UpdateError as error:
+            raise UpdateError(f"{name}: {error}") from None
+        if not bool(torch.isfinite(moved).all()):
+            raise UpdateError(f"{name} holds {'NaN' if bool(torch.isnan(moved).any()) else 'Inf'}")
+        return moved
+
+
+def wire_name(piece: str, name: str) -> str:
+    """Return what a tensor's piece is called on the wire: by two dots, which no tensor's own name has in a row."""
+    return f"{piece}..{name}" if piece else name
+
+
+_Class = TypeVar("_Class", bound=type[Codec])
+_CODECS: dict[str, type[Codec]] = {}
+
+
+def register(cls: _Class) -> _Class:
+    """Return the class, from now on the codec of its name in fleet files. Raises ConfigError for one without a name."""
+    if not cls.name:
+        raise ConfigError(f"codec {cls.__name__}: it must be a Codec with a name")
+    _CODECS[cls.name] = cls
+    return cls
+
+
+def names() -> list[str]:
+    """Return the names a fleet file may use."""
+    return sorted(_CODECS)
+
+
+def find(name: str) -> type[Codec]:
+    """Return the codec of that name. Raises ConfigError, with the nearest ones, for an unknown name."""
+    if name not in _CODECS:
+        raise ConfigError(f"unknown codec {name!r}; {nearest(name, names())}")
+    return _CODECS[name]

@@ -1,0 +1,91 @@
+"""A table of the fleet file whose further keys are the settings of what one of its keys names.
+
+A sharding scheme, a strategy and a codec are each a frozen dataclass in a registry; its fields are its keys, and
+their annotations say what the values must be.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, dataclass, fields
+from dataclasses import Field as DataclassField
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from fed_asi.errors import ConfigError
+from fed_asi.fleets import problems as wording
+from fed_asi.fleets.section import Section
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A table's name, the key of it that names a class, and where the names and classes are."""
+
+    table: str
+    key: str
+    names: Callable[[], list[str]]
+    find: Callable[[str], type[Any]]
+
+    def read(self, section: Section) -> tuple[Any, list[str]]:
+        """Return what the table stands for, or None, and a line for everything that is wrong with it."""
+        name = str(getattr(section, self.key))
+        if name not in self.names():
+            return None, [wording.unknown_value(f"{self.table}.{self.key}", name, self.names())]
+        cls = self.find(name)
+        values, wrong = self._own_values(section, cls)
+        if wrong:
+            return None, wrong
+        try:
+            return cls(**values), []
+        except (ConfigError, ValueError) as error:
+            return None, [f"{self.table}: {error}"]
+
+    def make(self, section: Section) -> Any:
+        """Return what the table stands for. Raises ConfigError with every problem of the table."""
+        found, wrong = self.read(section)
+        if found is None:
+            raise ConfigError(wrong)
+        return found
+
+    def _own_values(self, section: Section, cls: type[Any]) -> tuple[dict[str, Any], list[str]]:
+        """Return the values of the settings by field, and a line for each key that is wrong or missing."""
+        settings = _settings(cls)
+        given, values = given_keys(section), dict[str, Any]()
+        wrong = list(self._unknown(section, settings))
+        for key, one in settings.items():
+            try:
+                if key in given:
+                    values[one.name] = _value(cls, one, given[key])
+                elif one.default is MISSING and one.default_factory is MISSING:
+                    wrong.append(wording.missing(f"{self.table}.{key}"))
+            except ValidationError as error:
+                places = wording.by_place(error.errors())
+                wrong += [wording.line({**at, "loc": (self.table, key, *at["loc"])}) for at in places]
+        return values, wrong
+
+    def _unknown(self, section: Section, settings: dict[str, Any]) -> Iterator[str]:
+        known = {*type(section).model_fields, *settings}
+        for key in given_keys(section):
+            if key not in known:
+                yield wording.unknown_key(wording.place((self.table, key)), key, known)
+
+
+def given_keys(section: Section) -> dict[str, Any]:
+    """Return the keys of a table and their values, those it does not declare as they stand in the file."""
+    return {
+        **{key: getattr(section, key) for key in type(section).model_fields},
+        **(section.model_extra or {}),
+    }
+
+
+def _settings(cls: type[Any]) -> dict[str, DataclassField[Any]]:
+    return {str(one.metadata.get("key", one.name)): one for one in fields(cls) if one.init}
+
+
+def _value(cls: type[Any], one: DataclassField[Any], value: Any) -> Any:
+    """Return a value as its field's type has it; by way of JSON, where a list is also a tuple or a set."""
+    hint = get_type_hints(cls, include_extras=True)[one.name]
+    adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False))
+    return adapter.validate_json(json.dumps(value, default=str), strict=True)

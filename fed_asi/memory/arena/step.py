@@ -1,0 +1,233 @@
+"""One step of a device, or one inference, run under a recorder: which storage is what, and what stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fed_asi import layers
+from fed_asi.errors import ConfigError, FedAsiError, first_line
+from fed_asi.layers.copying import copied
+from fed_asi.memory.arena.recorder import Recorder
+from fed_asi.memory.arena.trace import Trace
+from fed_asi.memory.holders import Keepers, static_tensors
+
+# What becomes of a gradient. held: all stay until the update at the end. accumulated: each is added to one that is
+# there from before, as static memory, and goes. applied: each moves its weight at once, and goes.
+Gradients = Literal["held", "accumulated", "applied"]
+Loss = Callable[[Tensor, Tensor], Tensor]
+Named = Sequence[tuple[str, nn.Parameter]]
+RATE = 1e-3  # no byte depends on it
+
+
+class Optimizer(Protocol):
+    """What moves parameters that have a gradient, and drops the gradients; `fed_asi.training.sgd.Sgd` is one."""
+
+    def step_(self, lr: float) -> None:
+        """Move the parameters."""
+
+
+MakeOptimizer = Callable[[Named], Optimizer]
+
+
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """Gradient descent and nothing else."""
+
+    parameters: Named
+
+    def step_(self, lr: float) -> None:
+        """Move every parameter against its gradient, and drop the gradients."""
+        with torch.no_grad():
+            for _, parameter in self.parameters:
+                if parameter.grad is not None:
+                    parameter.add_(parameter.grad, alpha=-lr)
+                parameter.grad = None
+
+
+def record_step(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    gradients: Gradients = "held",
+    optimizer: MakeOptimizer | None = None,
+    loss: Loss = F.cross_entropy,
+    with_values: bool = False,
+) -> Trace:
+    """Return what a training step on one micro-batch does, on CPU; the model is only read.
+
+    model: plain or compressed, in the mode it trains in. x: (b, ...), y: (b,). optimizer: makes what moves the
+    weights at the step's end, or with gradients "applied" each as soon as its gradient is there; None: nothing does,
+    and with "applied" gradient descent. The step recorded is the second one, so that momentum and warm factors are
+    there. with_values: keep what `replay` needs, a copy of all weights among it.
+    Raises ConfigError where nothing is trained, the model cannot take x, or x is more than a micro-batch.
+    """
+    _check_one_micro_batch(model, len(x))
+    model = copied(model).cpu()
+    step = _Step(model, x.detach().cpu().clone(), y.detach().cpu().clone(), gradients, optimizer, loss)
+    unsized = [name for name, _, state in layers.compressed_layers(model) if _sizes_follow_data(state)]
+    step.prepare()
+    _attempt(step.run, model, x)
+    layers.commit_factors_(model)
+    step.prepare()
+    recorder = Recorder(model, with_values=with_values)
+    step.declare(recorder)
+    recorder.trace.reads += unsized
+    with recorder:
+        step.run(recorder)
+    return step.finished(recorder)
+
+
+def _check_one_micro_batch(model: nn.Module, images: int) -> None:
+    for name, _, state in layers.compressed_layers(model):
+        if state.micro_batch is not None and images > state.micro_batch:
+            raise ConfigError(
+                f"{name} takes micro-batches of {state.micro_batch} side by side, which no device does, and x has "
+                f"{images}: plan the arena of one micro-batch, x[:{state.micro_batch}]"
+            )
+
+
+def _sizes_follow_data(state: layers.LayerState) -> bool:
+    """Return whether a layer's sizes are those of the first batch it sees, or of every one."""
+    return not state.method.sized and state.factors is None
+
+
+@dataclass(slots=True)
+class _Step:
+    """A step that can be run again. results: what the last run gave, by name."""
+
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+    gradients: Gradients
+    optimizer: MakeOptimizer | None
+    loss: Loss
+    named: Named = ()
+    whole: Optimizer | None = None
+    results: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        if not self.named:
+            raise ConfigError(
+                "nothing of the model is trained, so it has no training step; use tune_last_ first"
+            )
+        if self.gradients == "applied":
+            for name, parameter in self.named:
+                one = (self.optimizer or Descent)([(name, parameter)])
+                parameter.register_post_accumulate_grad_hook(partial(_move, one))  # type: ignore[no-untyped-call]
+        elif self.optimizer is not None:
+            self.whole = self.optimizer(self.named)
+
+    def prepare(self) -> None:
+        """Drop the gradients, or make those to which others are added zero."""
+        for _, parameter in self.named:
+            parameter.grad = torch.zeros_like(parameter) if self.gradients == "accumulated" else None
+
+    def run(self, recorder: Recorder | None = None) -> None:
+        """Do forward, loss, backward and update."""
+        loss = self.loss(self.model(self.x), self.y)
+        if recorder is not None:
+            recorder.forward_is_over(loss)
+        torch.autograd.backward(loss)
+        self.results = {"loss": loss.detach()}
+        if self.gradients == "accumulated" or self.whole is None:
+            found = {f"gradient of {name}": p.grad for name, p in self.named if p.grad is not None}
+            self.results |= found
+        if recorder is not None:
+            recorder.where = "(update)"
+        if self.whole is not None:
+            self.whole.step_(RATE)
+        if self.whole is not None or self.gradients == "applied":
+            self.results |= {name: p.detach() for name, p in self.named}
+
+    def declare(self, recorder: Recorder) -> None:
+        """Say what is there before the step."""
+        modules = list(self.model.named_modules())
+        _declare_weights(recorder, self.model)
+        for name, module in modules:
+            for tensor in static_tensors(module):
+                recorder.declare(tensor, "mean", f"mean of {name}")
+        for name, tensor in Keepers(modules).tensors(side_by_side=False):
+            recorder.declare(tensor, "factors", f"factors of {name}")
+        for name, parameter in self.named:
+            if parameter.grad is not None:
+                recorder.declare(parameter.grad, "gradient", f"gradient of {name}")
+        recorder.declare(self.x, "input", "input")
+        recorder.declare(self.y, "input", "labels")
+
+    def finished(self, recorder: Recorder) -> Trace:
+        """Return the trace with what stays to its end."""
+        trace = recorder.trace
+        _note_results(recorder, self.results)
+        for name, tensor in Keepers(list(self.model.named_modules())).tensors(side_by_side=False):
+            if recorder.knows(tensor):
+                number = recorder.view(tensor).storage
+                trace.held.add(number)
+                trace.labels.setdefault(number, f"factors of {name}")
+        written = {storage for op in trace.ops for storage in op.writes}
+        for storage, role in trace.roles.items():
+            if role == "constant" and storage in written:
+                trace.roles[storage], trace.labels[storage] = "optimizer", "optimizer state"
+        return trace
+
+
+def record_inference(model: nn.Module, x: Tensor, *, with_values: bool = False) -> Trace:
+    """Return what a forward pass without gradients does, on CPU; the model is only read, in the mode it is in.
+
+    Raises ConfigError where the model cannot take x.
+    """
+    model, x = copied(model).cpu(), x.detach().cpu().clone()
+    recorder = Recorder(model, with_values=with_values)
+    _declare_weights(recorder, model)
+    recorder.declare(x, "input", "input")
+    found: list[Tensor] = []
+    with torch.no_grad():
+        _attempt(lambda: model(x), model, x)
+        with recorder:
+            found.append(model(x))
+    recorder.trace.forward = len(recorder.trace.ops)
+    _note_results(recorder, {"output": found[0]})
+    return recorder.trace
+
+
+def _declare_weights(recorder: Recorder, model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        recorder.declare(parameter, "trained" if parameter.requires_grad else "frozen", name)
+    for name, buffer in model.named_buffers():
+        recorder.declare(buffer, "frozen", name)
+
+
+def _note_results(recorder: Recorder, results: dict[str, Tensor]) -> None:
+    trace = recorder.trace
+    for name, tensor in results.items():
+        view = recorder.view(tensor)
+        trace.results[name] = view
+        trace.held.add(view.storage)
+        trace.labels.setdefault(view.storage, name)
+        if trace.values:
+            trace.found[name] = tensor.detach().clone()
+
+
+def _move(optimizer: Optimizer, _parameter: Tensor) -> None:
+    optimizer.step_(RATE)
+
+
+def _attempt(run: Callable[[], object], model: nn.Module, x: Tensor) -> None:
+    """Run once; what the model itself raises becomes one line."""
+    try:
+        run()
+    except FedAsiError:
+        raise
+    except Exception as error:  # whatever a forward or backward raises
+        raise ConfigError(
+            f"{type(model).__name__} fails in a step on an input of {tuple(x.shape)}: {first_line(error)!r}; "
+            "no memory can be planned for it"
+        ) from error

@@ -1,0 +1,103 @@
+"""What one step did: every operation with the places in memory that it read and wrote, in the order it ran."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+# What a storage is that was there before the step. input: what the step is done on. trained, frozen: parameters and
+# buffers. mean: of a centred layer. factors: what layers hold from step to step. gradient: accumulated over
+# micro-batches. optimizer: its state. constant: anything else, which is only read.
+Role = Literal["input", "trained", "frozen", "mean", "factors", "gradient", "optimizer", "constant"]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Where a tensor lies: a storage by its number, and the tensor's geometry within it, in elements."""
+
+    storage: int
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    start: int
+
+    def lies_as(self, other: View) -> bool:
+        """Return whether, element by element, both lie at the same bytes of their storages."""
+        same_size = self.dtype.itemsize == other.dtype.itemsize
+        return same_size and (self.shape, self.strides, self.start) == (
+            other.shape,
+            other.strides,
+            other.start,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operation of torch as it was called.
+
+    args, kwargs: with a View in place of every tensor. outputs: of all tensors it gave. makes, writes: the storages
+    that it made, and those of its arguments that it wrote into. where: the layer or parameter that it ran for.
+    """
+
+    call: Any  # one of torch.ops.aten
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: tuple[View, ...]
+    makes: tuple[int, ...]
+    writes: tuple[int, ...]
+    where: str
+
+    @property
+    def name(self) -> str:
+        """What it does and for which layer, such as "blocks.3.conv: convolution_backward"."""
+        return f"{self.where}: {self.call.overloadpacket.__name__}"
+
+    def inputs(self) -> Iterator[View]:
+        """Yield the views among its arguments."""
+        yield from views_in((self.args, self.kwargs))
+
+
+def views_in(value: Any) -> Iterator[View]:
+    """Yield the views in arguments, however nested."""
+    if isinstance(value, View):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for one in value:
+            yield from views_in(one)
+    elif isinstance(value, dict):
+        yield from views_in(tuple(value.values()))
+
+
+@dataclass(slots=True)
+class Trace:
+    """A step as it ran; storages are numbered as they appeared.
+
+    sizes: bytes of every storage. roles, labels: of those that were there before the step, what they are and how a
+    reader knows them. forward: how many operations came before the backward. held: storages that stay to the end
+    though nothing reads them. reads: the layers that took a number out of what the step computed, so that with other
+    data it may go on otherwise. results: what the step gave, by name.
+    values, found: where they were asked for, the contents of `roles` before the step, and of `results` after it.
+    """
+
+    ops: list[Op] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    roles: dict[int, Role] = field(default_factory=dict)
+    labels: dict[int, str] = field(default_factory=dict)
+    forward: int = 0
+    held: set[int] = field(default_factory=set)
+    reads: list[str] = field(default_factory=list)
+    results: dict[str, View] = field(default_factory=dict)
+    values: dict[int, Tensor] = field(default_factory=dict)
+    found: dict[str, Tensor] = field(default_factory=dict)
+
+    def bytes_of(self, *roles: Role) -> int:
+        """Return the bytes of the storages that have one of these roles."""
+        return sum(self.sizes[storage] for storage, role in self.roles.items() if role in roles)
+
+    def comes_and_goes(self, storage: int) -> bool:
+        """Return whether a storage was made by the step, or is what the step is done on: it lives in the arena."""
+        return self.roles.get(storage, "input") == "input"

@@ -1,0 +1,149 @@
+"""What a device must have to train: its RAM and its flash, each byte under one name.
+
+RAM is what is written: trained weights, gradients that are accumulated, the optimizer's state, fixed means, warm
+factors, what a strategy and a codec hold, and the arena of whichever phase needs more, the trunk's or the step's; a
+reserve for what is not counted here, the runtime's own memory and its stack. Flash is what is only read, in the format
+it is stored in; the program is not in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fed_asi.memory.arena.offsets import ALIGNMENT
+from fed_asi.memory.arena.planned import Arena, ArenaTensor, arena, inference_arena
+from fed_asi.memory.arena.step import Gradients, Loss, MakeOptimizer
+from fed_asi.units import format_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """Bytes of one device that trains, by what they are for.
+
+    trained_bytes: weights that move. gradient_bytes: those accumulated over micro-batches. optimizer_bytes: momentum.
+    mean_bytes: of centred layers. factor_bytes: what layers hold from step to step. strategy_bytes: the copies of the
+    weights that move that a strategy and a codec hold. waiting_bytes: features of a
+    micro-batch's other images, while the trunk runs on the last. reserve_bytes: for what is not counted.
+    frozen_bytes: weights and statistics that are only read. constant_bytes: tables and random starts, only read.
+    trunk, step: the arenas of the two phases; no trunk where the model is trained whole.
+    """
+
+    trained_bytes: int
+    gradient_bytes: int
+    optimizer_bytes: int
+    mean_bytes: int
+    factor_bytes: int
+    strategy_bytes: int
+    waiting_bytes: int
+    reserve_bytes: int
+    frozen_bytes: int
+    constant_bytes: int
+    trunk: Arena | None
+    step: Arena
+
+    @property
+    def static_bytes(self) -> int:
+        """Bytes of RAM that stay from step to step."""
+        held = self.gradient_bytes + self.optimizer_bytes + self.mean_bytes + self.factor_bytes
+        return self.trained_bytes + held + self.strategy_bytes
+
+    @property
+    def trunk_bytes(self) -> int:
+        """Bytes of RAM that come and go while the trunk runs, one image at a time."""
+        return 0 if self.trunk is None else self.trunk.bytes + self.waiting_bytes
+
+    @property
+    def phase(self) -> str:
+        """The phase that needs more: "trunk" or "step"."""
+        return "trunk" if self.trunk_bytes > self.step.bytes else "step"
+
+    @property
+    def ram_bytes(self) -> int:
+        """Bytes of RAM: static, the larger phase, and the reserve."""
+        return self.static_bytes + max(self.trunk_bytes, self.step.bytes) + self.reserve_bytes
+
+    @property
+    def flash_bytes(self) -> int:
+        """Bytes of flash: what is only read, as it is stored."""
+        return self.frozen_bytes + self.constant_bytes
+
+    def largest(self, count: int = 3) -> tuple[ArenaTensor, ...]:
+        """Return the largest tensors at the worst moment of the phase that needs more."""
+        phase = self.trunk if self.phase == "trunk" and self.trunk is not None else self.step
+        return phase.at_peak[:count]
+
+    def __str__(self) -> str:
+        rows = {
+            "trained weights": self.trained_bytes,
+            "accumulated gradients": self.gradient_bytes,
+            "optimizer": self.optimizer_bytes,
+            "fixed means": self.mean_bytes,
+            "warm factors": self.factor_bytes,
+            "strategy and codec": self.strategy_bytes,
+            "trunk": self.trunk_bytes,
+            "step": self.step.bytes,
+            "reserve": self.reserve_bytes,
+            "RAM": self.ram_bytes,
+            "flash": self.flash_bytes,
+        }
+        lines = [f"{name:<22} {format_bytes(size):>12}" for name, size in rows.items()]
+        tensors = ", ".join(f"{one.name} {format_bytes(one.bytes)}" for one in self.largest())
+        return "\n".join([*lines, f"the {self.phase} needs more; largest there: {tensors}"])
+
+
+def device_memory(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    trunk: nn.Module | None = None,
+    gradients: Gradients = "held",
+    optimizer: MakeOptimizer | None = None,
+    loss: Loss = F.cross_entropy,
+    copies: int = 0,
+    reserve_bytes: int = 0,
+    alignment: int = ALIGNMENT,
+    of_this_batch: bool = False,
+) -> DeviceMemory:
+    """Return what a device needs to train on micro-batches such as x; model and trunk are only read.
+
+    model: its trained part at least, plain or compressed, in the mode it trains in. trunk: the frozen part before it,
+    whose images come one at a time. x: (b, ...) what goes into the trunk, or into the model where there is none.
+    y: (b,). gradients: "held" where a batch is one micro-batch, "accumulated" where it is several, "applied" where
+    each moves its weight at once. copies: of the weights that move, for a strategy and a codec: `len(strategy.holds |
+    codec.holds)`. The rest, and errors: as of `fed_asi.arena`.
+    """
+    features, before = x, None
+    if trunk is not None:
+        before = inference_arena(trunk, x[:1], alignment=alignment, of_this_batch=of_this_batch)
+        with torch.no_grad():
+            features = trunk(x)
+    step = arena(
+        model,
+        features,
+        y,
+        gradients=gradients,
+        optimizer=optimizer,
+        loss=loss,
+        alignment=alignment,
+        of_this_batch=of_this_batch,
+    )
+    read = 0 if before is None else before.trained_bytes + before.frozen_bytes
+    return DeviceMemory(
+        trained_bytes=step.trained_bytes,
+        gradient_bytes=step.gradient_bytes,
+        optimizer_bytes=step.optimizer_bytes,
+        mean_bytes=step.mean_bytes,
+        factor_bytes=step.factor_bytes,
+        strategy_bytes=copies * step.trained_bytes,
+        waiting_bytes=0 if trunk is None else features[1:].nbytes,
+        reserve_bytes=reserve_bytes,
+        frozen_bytes=read + step.frozen_bytes,
+        constant_bytes=step.constant_bytes + (0 if before is None else before.constant_bytes),
+        trunk=before,
+        step=step,
+    )

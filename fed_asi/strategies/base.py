@@ -1,0 +1,197 @@
+"""What a strategy is: a pure function from a round, its updates and a state to new weights and a new state.
+
+    combine(round, state) -> (tensors, state, notes)
+
+The state is named tensors, empty before the first round; it is checkpointed with the weights, so that a run that was
+killed goes on with the same bits. A strategy works tensor by tensor: each over the devices that trained it, and one
+that no device trained stays as it is, its part of the state too. So do places of a tensor of which some devices trained
+a part (places.py). Sums run in float64 in the order of partition_id.
+
+What it makes a device do or keep is its `at_device` (local.py), what it sends beside the weights its `sent`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from fed_asi.errors import ConfigError, UpdateError, nearest
+from fed_asi.strategies.aggregate import LARGEST, Update, Weights, check_tensor
+from fed_asi.strategies.local import AtDevice, Local
+from fed_asi.strategies.places import Places, base_of, places_of
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A round as a strategy sees it.
+
+    tensors: the global ones before it, by name. updates: checked, in order of partition_id. devices: of the fleet.
+    momentum: of the devices' SGD.
+    """
+
+    round: int
+    tensors: Weights
+    updates: tuple[Update, ...]
+    devices: int
+    momentum: float = 0.0
+
+    @classmethod
+    def of(cls, round: int, tensors: Weights, updates: list[Update], devices: int, momentum: float) -> Round:
+        """Return the round with its updates in order. Raises UpdateError when a device appears twice."""
+        ordered = sorted(updates, key=lambda update: update.partition_id)
+        ids = [update.partition_id for update in ordered]
+        if len(set(ids)) < len(ids):
+            raise UpdateError(f"a device handed in two updates: {ids}")
+        return cls(round, tensors, tuple(ordered), devices, momentum)
+
+    def places(self, name: str) -> Iterator[Places]:
+        """Yield the groups of a tensor's places that the same devices trained; none where nobody did."""
+        yield from places_of(name, self.updates, self.tensors[name])
+
+    def combined(self, made: Callable[[Places, Tensor], Tensor]) -> dict[str, Tensor]:
+        """Return new tensors, each made of its places; what nobody trained stays as it is.
+
+        made: gives the new numbers of some places, from them and the global ones there; float64.
+        """
+        tensors = {}
+        for name, tensor in self.tensors.items():
+            tensors[name] = tensor.clone()
+            for places in self.places(name):
+                values = rounded(made(places, places.of(tensor).to(torch.float64)), tensor)
+                tensors[name] = places.put(tensors[name], values)
+        return tensors
+
+    def means(self) -> dict[str, Tensor]:
+        """Return the weighted means: sum_k w_k * tensor_k / sum_k w_k over the devices that trained a tensor or place.
+
+        w_k = num_examples * factor. What no device trained, or only with weight 0, stays as it is.
+        Exact up to one rounding to the tensor's type after a float64 sum; independent of the updates' order.
+        """
+        return self.combined(lambda places, _now: places.mean())
+
+
+@dataclass(frozen=True, slots=True)
+class Combined:
+    """What a round came to: the new global tensors, all of them, the new state, and what the report should say."""
+
+    tensors: dict[str, Tensor]
+    state: State
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What else the fleet file says that a strategy may depend on.
+
+    cohort: devices asked in a round. momentum, update: of [train]. weighted: whether updates are weighed by the
+    gradient they captured.
+    """
+
+    cohort: int
+    momentum: float = 0.0
+    update: str = "step"
+    weighted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """Base of every strategy; its fields are its keys under [aggregate]."""
+
+    name: ClassVar[str] = ""
+    holds: ClassVar[frozenset[str]] = (
+        frozenset()
+    )  # copies of what is trained that a device has while it trains
+    extras: ClassVar[tuple[str, ...]] = ()  # kinds of tensors that go beside the weights, both ways
+    weighs: ClassVar[bool] = True  # whether an update's weight matters to it
+    in_steps: ClassVar[bool] = False  # whether a device's steps are other ones than plain SGD's
+    counts_steps: ClassVar[bool] = False  # whether it divides by how many steps a device says it took
+    when_lost: ClassVar[str] = ""  # what follows where a device lost what it kept
+
+    def problems(self, run: Conditions) -> Iterator[str]:
+        """Yield what of a fleet file does not go with this strategy, each with its key first."""
+        if run.weighted and not self.weighs:
+            yield (
+                f'aggregate.strategy: "{self.name}" takes every update for as much as any other; '
+                'leave out weights = "captured" and min_fidelity'
+            )
+        if self.in_steps and run.update not in {"step", "micro-batch"}:
+            yield (
+                f'train.update: "{run.update}" moves each layer by itself, and "{self.name}" changes what whole steps '
+                'move by; use "step" or "micro-batch"'
+            )
+
+    def combine(self, given: Round, state: State) -> Combined:
+        """Return what a round comes to. Pure: neither argument is written to."""
+        raise NotImplementedError
+
+    def sent(self, state: State, tensors: Weights) -> dict[str, Tensor]:
+        """Return what goes to every device beside the weights, by `extra_name`."""
+        return {}
+
+    def at_device(self, given: AtDevice) -> Local:
+        """Return what a device does otherwise than plain local SGD in a round."""
+        return Local(given)
+
+    def check(self, update: Update, tensors: Weights) -> None:
+        """Return nothing when what came beside the weights can be used. Raises UpdateError with the reason."""
+        wanted = {extra_name(kind, name): name for kind in self.extras for name in update.tensors}
+        for extra in sorted(wanted.keys() - update.extra.keys()):
+            raise UpdateError(f"missing tensor {extra}")
+        for extra in sorted(update.extra):
+            if extra not in wanted:
+                raise UpdateError(f"surplus tensor {extra}")
+            name = wanted[extra]
+            check_tensor(
+                extra, update.extra[extra], base_of(update, name, tensors[name]).to(tensors[name].dtype)
+            )
+
+
+def extra_name(kind: str, name: str) -> str:
+    """Return what a tensor beside the weights is called: by two dots, which no tensor's own name has in a row."""
+    return f"{kind}..{name}"
+
+
+def rounded(values: Tensor, like: Tensor) -> Tensor:
+    """Return float64 values in the type of `like`; what is beyond its range becomes its largest number."""
+    most = LARGEST if like.dtype == torch.float64 else torch.finfo(like.dtype).max
+    return torch.nan_to_num(values, nan=0.0, posinf=most, neginf=-most).clamp(-most, most).to(like.dtype)
+
+
+_Class = TypeVar("_Class", bound=type[Strategy])
+_STRATEGIES: dict[str, type[Strategy]] = {}
+
+
+def register(cls: _Class) -> _Class:
+    """Return the class, from now on the strategy of its name in fleet files.
+
+    Raises ConfigError for one without a name, or that does not say what becomes of a round.
+    """
+    if not cls.name or cls.combine is Strategy.combine:
+        raise ConfigError(
+            f"strategy {cls.__name__}: it must be a Strategy with a name and a combine(round, state)"
+        )
+    _STRATEGIES[cls.name] = cls
+    return cls
+
+
+def names() -> list[str]:
+    """Return the names a fleet file may use."""
+    return sorted(_STRATEGIES)
+
+
+def find(name: str) -> type[Strategy]:
+    """Return the strategy of that name. Raises ConfigError, with the nearest ones, for an unknown name."""
+    if name not in _STRATEGIES:
+        raise ConfigError(f"unknown strategy {name!r}; {nearest(name, names())}")
+    return _STRATEGIES[name]
+
+
+def owners_of(key: str) -> list[str]:
+    """Return the strategies that have a setting of that name."""
+    return [name for name in names() if key in {one.name for one in fields(_STRATEGIES[name])}]

@@ -1,0 +1,23 @@
+"""FedAvg: the weighted mean of what devices trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fed_asi.strategies.base import Combined, Round, State, Strategy, register
+
+
+@register
+@dataclass(frozen=True, slots=True)
+class FedAvg(Strategy):
+    """Every tensor becomes the weighted mean over the devices that trained it, and so does every part of one.
+
+    Source: McMahan et al. 2017 (arXiv 1602.05629), algorithm 1; by tensor and place it is this project's.
+    """
+
+    name: ClassVar[str] = "fedavg"
+
+    def combine(self, given: Round, state: State) -> Combined:
+        """Return the means; there is no state."""
+        return Combined(given.means(), state)

@@ -1,0 +1,57 @@
+"""What a strategy makes a device do and keep, beside its plain local SGD.
+
+A device's optimizer asks it twice in every step: before gradients are clipped (a term of the objective) and before
+they move a weight (a correction). After the last step it says what goes up beside the weights, and what stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class AtDevice:
+    """What a device has when its round begins, all of it by the names of what it trains.
+
+    start: the weights it was sent. sent: what came beside them, and kept: what it kept after its last round, both by
+    kind. lost: it had kept something, and it is gone. lr: of every step of the round.
+    """
+
+    start: Mapping[str, Tensor]
+    lr: float
+    sent: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    kept: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a round leaves at a device, by kind and name: to send beside the weights, and to keep until its next."""
+
+    extra: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    kept: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+
+
+class Local:
+    """Plain local SGD: nothing is added, kept or sent. Base of what other strategies do at a device."""
+
+    def __init__(self, given: AtDevice) -> None:
+        self.given = given
+
+    def held(self) -> dict[str, Mapping[str, Tensor]]:
+        """Return the copies that lie beside the weights while it trains, by what they are."""
+        return {}
+
+    def objective_(self, name: str, weight: Tensor, gradient: Tensor) -> None:
+        """Add to a weight's gradient, before it is clipped, what the objective has beside the loss."""
+
+    def direction(self, name: str, gradient: Tensor) -> Tensor:
+        """Return what a weight moves against, from its clipped and decayed gradient."""
+        return gradient
+
+    def finish(self, end: Mapping[str, Tensor], steps: int) -> Finished:
+        """Return what is left after the last step. end: the weights then."""
+        return Finished()

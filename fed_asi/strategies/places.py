@@ -1,0 +1,104 @@
+"""The places of a tensor that the same devices trained: a strategy treats each group of them as a tensor of its own.
+
+Where every device that trained a tensor trained all of it there is one group, the tensor as it is. Where some trained a
+part, such as some input channels, a place is a pair of the first two dimensions, and what lies behind it goes along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from fed_asi.strategies.aggregate import Slice, Update
+
+Said = tuple[
+    Update, float, Tensor
+]  # who trained it, with what weight, and the numbers: no float64 copy of each
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Some places of a tensor. cells: their numbers, (k,); None: all of it, in its own shape. said: of each device."""
+
+    cells: Tensor | None
+    said: tuple[Said, ...]
+
+    @property
+    def total(self) -> float:
+        """The devices' weights together."""
+        return sum(share for _, share, _ in self.said)
+
+    def of(self, whole: Tensor) -> Tensor:
+        """Return these places of a tensor: itself, or (k, ...)."""
+        return whole if self.cells is None else by_cell(whole)[self.cells]
+
+    def put(self, whole: Tensor, values: Tensor) -> Tensor:
+        """Return a tensor with other values at these places."""
+        if self.cells is None:
+            return values
+        found = by_cell(whole).clone()
+        found[self.cells] = values
+        return found.reshape(whole.shape)
+
+    def mean(self) -> Tensor:
+        """Return the weighted mean over the devices."""
+        found = torch.zeros(self.said[0][2].shape, dtype=torch.float64)
+        for _, share, values in self.said:
+            found += values.to(torch.float64) * share
+        return found / self.total
+
+
+def places_of(name: str, updates: Sequence[Update], tensor: Tensor) -> Iterator[Places]:
+    """Yield the groups of places of a global tensor that some device trained with a weight above 0."""
+    who = [update for update in updates if name in update.tensors and update.share(name) > 0.0]
+    if not who:
+        return
+    if not any(name in update.slices for update in who):
+        yield Places(None, tuple((u, u.share(name), u.tensors[name]) for u in who))
+        return
+    cells = torch.stack([cells_of(update.slices.get(name), tensor) for update in who])
+    wholes = [by_cell(whole_of(update, name, tensor)) for update in who]
+    groups, which = torch.unique(cells, dim=1, return_inverse=True)
+    for number in range(groups.shape[1]):
+        here = (which == number).nonzero().flatten()
+        told = [i for i in range(len(who)) if bool(groups[i, number])]
+        if told:
+            yield Places(here, tuple((who[i], who[i].share(name), wholes[i][here]) for i in told))
+
+
+def by_cell(whole: Tensor) -> Tensor:
+    """Return a tensor with its first two dimensions as one, and all others as one: (cells, ...)."""
+    count = prod(whole.shape[:2])
+    return whole.reshape(count, whole.numel() // count if count else 0)
+
+
+def cells_of(part: Slice | None, tensor: Tensor) -> Tensor:
+    """Return which cells of a tensor a part has, (cells,) bool."""
+    found = torch.zeros(tensor.shape[:2] if tensor.dim() else (1,), dtype=torch.bool)
+    if part is None:
+        return torch.ones_like(found).flatten()
+    return found.index_fill(part.dim, part.index, True).flatten()
+
+
+def base_of(update: Update, name: str, tensor: Tensor) -> Tensor:
+    """Return what of a global tensor an update trained, in the shape it has there, float64."""
+    part = update.slices.get(name)
+    whole = tensor.to(torch.float64)
+    return whole if part is None else whole.index_select(part.dim, part.index)
+
+
+def whole_of(update: Update, name: str, tensor: Tensor, key: str | None = None) -> Tensor:
+    """Return an update's tensor, or what it sends beside it under `key`, in the global one's shape, float64.
+
+    Where it trained nothing the global tensor stands; under a key, 0.
+    """
+    values = (update.tensors[name] if key is None else update.extra[key]).to(torch.float64)
+    part = update.slices.get(name)
+    if part is None:
+        return values
+    around = tensor.to(torch.float64) if key is None else torch.zeros(tensor.shape, dtype=torch.float64)
+    return around.index_copy(part.dim, part.index, values)

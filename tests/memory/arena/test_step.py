@@ -1,0 +1,109 @@
+"""The step that is recorded: what is there before, what becomes of gradients, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fed_asi import layers
+from fed_asi.errors import ConfigError
+from fed_asi.memory.arena.step import RATE, record_inference, record_step
+from fed_asi.methods import ASI, Vanilla
+from fed_asi.training.sgd import Sgd
+from tails import tail_of
+
+SGD = partial(Sgd, momentum=0.9, weight_decay=1e-2, clip_norm=0.5)
+
+
+def trained_bytes(model: nn.Module) -> int:
+    return sum(p.nbytes for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("gradients", ["held", "accumulated", "applied"])
+def test_static_memory_has_its_names(gradients: str) -> None:
+    tail = tail_of("tiny", ASI((1, 4, 2, 2)))
+    trace = record_step(tail.model, tail.x, tail.y, gradients=gradients, optimizer=SGD)
+    size = trained_bytes(tail.model)
+    weights = sum(t.nbytes for t in (*tail.model.parameters(), *tail.model.buffers()))
+    assert trace.bytes_of("trained") == size
+    assert trace.bytes_of("trained", "frozen") == weights
+    assert trace.bytes_of("gradient") == (size if gradients == "accumulated" else 0)
+    assert trace.bytes_of("optimizer") == size  # momentum
+    assert trace.bytes_of("factors") > 0
+    assert trace.bytes_of("input") == tail.x.nbytes + tail.y.nbytes
+
+
+def test_what_is_recorded_is_what_torch_does() -> None:
+    tail = tail_of("tiny", Vanilla())
+    before = copy.deepcopy(tail.model.state_dict())
+    trace = record_step(tail.model, tail.x, tail.y, gradients="accumulated", optimizer=SGD, with_values=True)
+    net = copy.deepcopy(tail.model)
+    optimizer = SGD((name, p) for name, p in net.named_parameters() if p.requires_grad)
+    for _ in range(2):  # the second step is the one recorded
+        loss = F.cross_entropy(net(tail.x), tail.y)
+        loss.backward()
+        layers.commit_factors_(net)
+        optimizer.step_(RATE)
+    assert torch.equal(trace.found["loss"], loss)
+    moved = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    assert moved.keys() <= trace.found.keys()
+    assert all(torch.equal(trace.found[name], p) for name, p in moved.items())
+    after = tail.model.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+    assert all(p.grad is None for p in tail.model.parameters())
+
+
+def test_applied_gradients_leave_nothing_behind() -> None:
+    tail = tail_of("tiny", None)
+    trace = record_step(tail.model, tail.x, tail.y, gradients="applied", with_values=True)
+    assert not any(name.startswith("gradient of") for name in trace.results)
+    held = record_step(tail.model, tail.x, tail.y, with_values=True)
+    names = {f"gradient of {name}" for name, p in tail.model.named_parameters() if p.requires_grad}
+    assert names <= held.results.keys()
+
+
+def test_the_global_random_state_stays() -> None:
+    tail = tail_of("tiny", ASI((1, 4, 2, 2)))
+    state = torch.get_rng_state()
+    record_step(tail.model, tail.x, tail.y)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_inference_keeps_its_output() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()).eval()
+    x = torch.randn(1, 3, 4, 4)
+    trace = record_inference(net, x, with_values=True)
+    assert torch.equal(trace.found["output"], net(x))
+    assert trace.results["output"].storage in trace.held
+
+
+def test_nothing_trained_is_refused() -> None:
+    net = nn.Linear(3, 2).requires_grad_(False)
+    with pytest.raises(ConfigError, match="nothing of the model is trained"):
+        record_step(net, torch.ones(1, 3), torch.zeros(1, dtype=torch.long))
+
+
+def test_more_than_a_micro_batch_is_refused() -> None:
+    tail = tail_of("tiny", Vanilla(), batch=4, micro_batch=2)
+    with pytest.raises(ConfigError, match=r"micro-batches of 2 side by side.* x has 4: .*x\[:2\]"):
+        record_step(tail.model, tail.x, tail.y)
+    record_step(tail.model, tail.x[:2], tail.y[:2])
+
+
+def test_a_model_that_fails_is_one_line_that_names_it() -> None:
+    class Failing(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            raise ValueError("first\nsecond")
+
+    with pytest.raises(
+        ConfigError, match=r"Failing fails in a step on an input of \(1, 3\): 'first'"
+    ) as found:
+        record_step(Failing(3, 2), torch.ones(1, 3), torch.zeros(1, dtype=torch.long))
+    assert "\n" not in str(found.value)
+    with pytest.raises(ConfigError, match="Failing fails"):
+        record_inference(Failing(3, 2), torch.ones(1, 3))

@@ -1,0 +1,97 @@
+"""A device's RAM and flash: sums of parts that are each what they say."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from fed_asi import ASI, Quantized, compress_, device_memory
+from fed_asi.memory.arena.planned import arena, inference_arena
+from fed_asi.training.sgd import Sgd
+from tails import Tail, tail_of
+
+
+def weights(model: nn.Module, *, trained: bool) -> int:
+    tensors = [p for p in model.parameters() if p.requires_grad is trained]
+    return sum(t.nbytes for t in (*tensors, *(() if trained else model.buffers())))
+
+
+def memory_of(tail: Tail, **changes: object) -> object:
+    return device_memory(tail.model, tail.images, tail.y, trunk=tail.trunk, **changes)
+
+
+def test_every_part_by_hand() -> None:
+    tail = tail_of("tiny", ASI((1, 4, 2, 2)), batch=3)
+    sgd = partial(Sgd, momentum=0.9)
+    found = memory_of(tail, gradients="accumulated", optimizer=sgd, reserve_bytes=1000)
+    trained = weights(tail.model, trained=True)
+    assert found.trained_bytes == found.gradient_bytes == found.optimizer_bytes == trained
+    assert found.step == arena(tail.model, tail.x, tail.y, gradients="accumulated", optimizer=sgd)
+    assert found.trunk == inference_arena(tail.trunk, tail.images[:1])
+    assert found.waiting_bytes == tail.x[1:].nbytes
+    assert found.frozen_bytes == weights(tail.trunk, trained=False) + weights(tail.model, trained=False)
+    assert found.static_bytes == 3 * trained + found.factor_bytes
+    larger = max(found.trunk.bytes + found.waiting_bytes, found.step.bytes)
+    assert found.ram_bytes == found.static_bytes + larger + 1000
+    assert found.flash_bytes == found.frozen_bytes + found.constant_bytes
+
+
+def test_what_a_strategy_and_a_codec_hold_is_static() -> None:
+    tail = tail_of("tiny", None, layers=1)
+    plain, held = memory_of(tail), memory_of(tail, copies=3)
+    assert (plain.strategy_bytes, held.strategy_bytes) == (0, 3 * weights(tail.model, trained=True))
+    assert held.static_bytes - plain.static_bytes == held.ram_bytes - plain.ram_bytes == held.strategy_bytes
+    assert held.flash_bytes == plain.flash_bytes
+    assert "strategy and codec" in str(held)
+
+
+def test_the_phase_that_needs_more_is_named_with_its_largest_tensors() -> None:
+    tail = tail_of("mcunet", Quantized(8), batch=1, size=64, layers=4)
+    found = memory_of(tail, gradients="applied")
+    assert found.phase == "step"
+    assert found.largest() == found.step.at_peak[:3]
+    small = tail_of("mcunet", ASI((1, 2, 2, 2), warm=False), batch=1, size=128, layers=2)
+    found = memory_of(small, gradients="applied")
+    assert found.phase == "trunk"
+    assert found.largest(2) == found.trunk.at_peak[:2]
+    assert found.largest(1)[0].bytes == 512 * 1024
+    text = str(found)
+    assert "the trunk needs more" in text
+    assert "RAM" in text
+    assert found.largest(1)[0].name in text
+
+
+def test_the_documents_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "memory_of_a_device.md").read_text()
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.S | re.M)
+    exec(compile(block, "memory_of_a_device.md", "exec"), {"__name__": "example"})
+    assert "needs more" in capsys.readouterr().out
+
+
+def test_a_model_trained_whole_has_no_trunk() -> None:
+    net, x, y = nn.Linear(100, 10, bias=False), torch.ones(8, 100), torch.zeros(8, dtype=torch.long)
+    found = device_memory(net, x, y)
+    assert (found.trunk, found.trunk_bytes, found.waiting_bytes, found.flash_bytes) == (None, 0, 0, 0)
+    assert found.ram_bytes == 4000 + found.step.bytes
+
+
+def test_a_fixed_mean_is_static() -> None:
+    tail = tail_of("tiny", None, layers=1)
+    name = next(
+        n for n, m in tail.model.named_modules() if isinstance(m, nn.Conv2d) and m.weight.requires_grad
+    )
+    channels = tail.model.get_submodule(name).in_channels
+    compress_(tail.model, {name: Quantized(8, centered=True)}, means={name: torch.zeros(channels)})
+    assert memory_of(tail).mean_bytes == 4 * channels
+
+
+@pytest.mark.parametrize("reserve", [0, 40 * 1024])
+def test_a_reserve_is_ram_alone(reserve: int) -> None:
+    tail = tail_of("tiny", None, batch=1)
+    assert memory_of(tail, reserve_bytes=reserve).ram_bytes == memory_of(tail).ram_bytes + reserve
+    assert memory_of(tail, reserve_bytes=reserve).flash_bytes == memory_of(tail).flash_bytes
