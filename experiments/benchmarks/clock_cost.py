@@ -40,7 +40,7 @@ def milliseconds(place: Workplace, config: RunConfig) -> float:
         began = time.process_time()
         cohort = clock.cohort(round)
         jobs = [Job(round, one, devices[one].resources_at(round), 0.05) for one in cohort]
-        fates = clock.fates(jobs)
+        fates = clock.fates(jobs, place.reference)
         records = [_record(place, clock, job) for job in jobs]
         clock.closed(
             RoundRecord(round, len(jobs), len(jobs), None, None), records, max(f.ends for f in fates)

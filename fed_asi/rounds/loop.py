@@ -114,7 +114,7 @@ class Rounds:
     def _answers(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> tuple[list[Answer], list[Fate]]:
         """Return the replies to a round, and the fates of those from whom none came."""
         self._to_check = jobs[0].round == 1 and self.config.compute.side_by_side
-        waiting, gone = by_reply(self._clock.fates(jobs))
+        waiting, gone = by_reply(self._clock.fates(jobs, self._sent(tensors)))
         answers: list[Answer] = []
         while wave := still_to_ask(waiting, answers, self._clock.wanted):  # once, unless more are asked
             waiting = waiting[len(wave) :]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+
+from torch import Tensor
 
 from fed_asi.devices.job import Job
 from fed_asi.errors import ConfigError, RunError
@@ -74,8 +76,13 @@ class RoundClock:
         """Return what a reader of the run's times should know."""
         return [] if self.timing is None else self.timing.notes()
 
-    def fates(self, jobs: Sequence[Job]) -> list[Fate]:
-        """Return what becomes of each job by its device's own plan; where work is cut to fit, of the cut job."""
+    def fates(self, jobs: Sequence[Job], sent: Mapping[str, Tensor]) -> list[Fate]:
+        """Return what becomes of each job by its device's own plan; where work is cut to fit, of the cut job.
+
+        sent: the tensors that go to every device of the round.
+        """
+        if self.timing is not None:
+            self.timing.sends(sent)
         return [self._ahead(job) for job in jobs]
 
     def fate(self, job: Job, spent: Spent | None) -> Fate:

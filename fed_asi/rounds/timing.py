@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from torch import Tensor
+
 from fed_asi.devices.calibration import plans_for
 from fed_asi.devices.job import Job
 from fed_asi.devices.tasks import Images, Tasks
@@ -43,12 +45,13 @@ class Timing:
         if not any(device.hardware is not None and device.hardware.has_clock for device in fleet):
             return None
         trunk, tail = networks_of(place.folder, place.config)
-        tasks = Tasks(place.config, trunk, tail, 0)
-        weights = sum(tensor.nbytes for tensor in place.reference.values())
-        tasks.down_bytes = weights * (
-            1 + len(tasks.exchange.strategy.extras)
-        )  # with what the strategy sends beside
-        return cls(place, fleet, tasks)
+        found = cls(place, fleet, Tasks(place.config, trunk, tail, 0))
+        found.sends(place.reference)
+        return found
+
+    def sends(self, tensors: Mapping[str, Tensor]) -> None:
+        """Count these tensors' way down from now on: what a strategy sends beside the weights depends on the round."""
+        self.tasks.down_bytes = sum(tensor.nbytes for tensor in tensors.values())
 
     def notes(self) -> list[str]:
         """Return what a reader of the times should know."""

@@ -113,9 +113,11 @@ class Noting(LoopExecutor):
 
     asked: list[Job]
 
-    def train(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> Iterator[Reply]:
+    def train(
+        self, jobs: Sequence[Job], tensors: Mapping[str, Tensor], sizes: Mapping[str, int] | None = None
+    ) -> Iterator[Reply]:
         self.asked = [*getattr(self, "asked", []), *jobs]
-        yield from super().train(jobs, tensors)
+        yield from super().train(jobs, tensors, sizes)
 
 
 def test_the_first_who_computes_checks_its_step_whoever_is_late(place: Workplace, tmp_path: Path) -> None:
@@ -291,6 +293,8 @@ DECIDED: dict[str, Any] = {
     "cohort": 2,
     "rounds": 5,
     "clock": {"ask": 4, "deadline_seconds": 2.0, "fit": True},
+    "aggregate": {"strategy": "scaffold"},
+    "upload": {"codec": "top-k", "share": 0.2},
 }
 
 

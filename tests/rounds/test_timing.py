@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fed_asi.devices.exchange import Exchange
 from fed_asi.devices.job import Job
 from fed_asi.devices.work import described
 from fed_asi.fleets import fleet
@@ -145,3 +146,27 @@ def test_what_nobody_counts_is_noted(place: Workplace) -> None:
     assert short.notes() == [
         "the clock does not count the products of attention.a, attention.b, c and 1 more"
     ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"upload": {"codec": "int8"}},
+        {"aggregate": {"strategy": "scaffold"}, "upload": {"codec": "top-k"}},
+    ],
+    ids=str,
+)
+def test_the_bytes_of_both_ways_are_those_that_are_sent(
+    place: Workplace, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    own = replace(place, config=small(groups=FLEET, cohort=6, rounds=1, **changes))
+    timing, exchange = Timing.of(own, fleet.build(own.config)), Exchange.of(own.config)
+    assert timing is not None
+    asked, weights = job_of(own, 3), sum(tensor.nbytes for tensor in own.reference.values())
+    (reply,) = LoopExecutor(own, tmp_path).train([asked], own.reference, exchange.sizes(own.reference))
+    up = sum(tensor.nbytes for tensor in reply.tensors.values())
+    assert timing.tasks.up_bytes(own.plans.first(asked.resources)) == up
+    assert timing.tasks.down_bytes == weights
+    timing.sends({**own.reference, **{f"beside..{name}": one for name, one in own.reference.items()}})
+    assert timing.tasks.down_bytes == 2 * weights
