@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 # One thread a process: repeatable to the bit, and workers do not fight for cores.
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# What is compiled is kept, whatever the machine says: pytest rewrites 200 files of tests otherwise, in every process.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo results test slow compose-test lint types fast clean
+.PHONY: help demo results named test slow compose-test lint types fast clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -14,10 +16,12 @@ help:  ## list the targets
 demo: $(VENV)/.installed  ## a small fleet on real images: the result table and a report, in under two minutes
 	$(BIN)/fed-asi run experiments/fleets/demo.toml
 
-results: $(VENV)/.installed  ## a page of docs/results from its study: make results NAME=demo_budgets [DATA_DIR=... WEIGHTS_DIR=...]
-	@test -n "$(NAME)" || { echo "make: say which study: make results NAME=demo_budgets (experiments/studies/)"; exit 2; }
+results: named $(VENV)/.installed  ## a page of docs/results from its study: make results NAME=demo_budgets [DATA_DIR=... WEIGHTS_DIR=...]
 	$(BIN)/fed-asi study experiments/studies/$(NAME).toml --results docs/results/$(NAME) \
 	  $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") $(if $(WEIGHTS_DIR),--weights-dir "$(WEIGHTS_DIR)")
+
+named:
+	@test -n "$(NAME)" || { echo "make: say which study: make results NAME=demo_budgets (experiments/studies/)"; exit 2; }
 
 test: lint types fast  ## lint, types and the fast tests
 
@@ -29,10 +33,11 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 fast: $(VENV)/.dev
-	$(BIN)/pytest -q -n auto -m "not slow and not compose"
+	$(BIN)/pytest -q -n auto --dist worksteal -m "not slow and not compose"
 
 slow: $(VENV)/.dev  ## the slow tests: Flower on Ray, killed processes, whole networks
-	$(BIN)/pytest -q -m slow --timeout 900
+	$(BIN)/pytest -q -n auto --dist worksteal -m "slow and computes" --timeout 900
+	$(BIN)/pytest -q -m "slow and not computes" --timeout 900
 
 compose-test: $(VENV)/.dev  ## the containers, for real (needs a container engine)
 	FED_ASI_NEEDS_ENGINE=1 $(BIN)/pytest -q -m compose --timeout 1800

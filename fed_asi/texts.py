@@ -6,6 +6,7 @@ characters, a shell its quotes, YAML its colons. For rich there is `results.rich
 
 from __future__ import annotations
 
+import re
 import shlex
 import unicodedata
 from collections.abc import Iterable
@@ -80,3 +81,36 @@ def _in_yaml(one: str) -> str:
         return one
     code = ord(one)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+_MARKS = re.compile(r"[\\`*_{}\[\]<>#|~$&@!^]|:(?=\S)")
+
+
+def in_markdown(text: object) -> str:
+    """Return a text as GitHub's Markdown shows it as it is, in a table's cell too."""
+    return _MARKS.sub(lambda mark: f"\\{mark.group()}", visible(text))
+
+
+_IN_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "`": r"\textasciigrave{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "'": r"\textquotesingle{}",
+    '"': r"\textquotedbl{}",  # as the one below, of the T1 encoding
+    "-": "{-}",  # two are a dash
+    "[": "{[}",  # at the start of a row it would be an argument of the one before
+    "]": "{]}",
+    "\u2026": r"\ldots{}",
+    "\u2212": "$-$",
+    "\u00d7": r"$\times$",
+    **{one: f"\\{one}" for one in "&%$#_{}"},
+}
+
+
+def in_latex(text: object) -> str:
+    """Return a text as LaTeX sets it as it is, in a table's cell too (T1 encoding; letters as the engine has them)."""
+    return "".join(_IN_LATEX.get(one, one) for one in visible(text))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from hypothesis import HealthCheck, settings
 SHARED = Path(os.environ.get("FED_ASI_SHARED", Path(__file__).parents[2] / "shared"))
 
 torch.set_num_threads(1)
+gc.disable()  # nothing of what collection imports is garbage
 
 # No test asserts on seconds: in a fresh clone the first text that hypothesis draws takes two of them.
 QUIET = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -24,11 +28,30 @@ settings.register_profile("explore", settings(), **QUIET)  # pytest --hypothesis
 settings.load_profile("same everywhere")
 
 
+def pytest_collection_finish() -> None:
+    """Take what was imported out of what a collection of garbage walks, half a second each: tests ask for many."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
 def _folder(name: str, needed: str) -> Path:
     folder = SHARED / name
     if not (folder / needed).exists():
         pytest.skip(f"{name}/{needed} is not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick() -> Iterator[None]:
+    """Read the digits once a process, a copy for each who loads them, and wait for no disk to hold what is written."""
+    from fed_asi.data import sources
+
+    read = cache(sources._digits)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sources._SOURCES, "digits", lambda folder, size: copy.deepcopy(read(folder, size)))
+        patch.setattr(os, "fsync", lambda _descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session")

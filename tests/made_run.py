@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,8 +19,20 @@ GROUPS = (
 )
 
 
+def rising(number: int) -> float:
+    return 0.9 - 0.7 / number
+
+
 def make(
-    folder: Path, *, seed: int = 0, rounds: int = 4, groups=GROUPS, finish: bool = True, begun: bool = True
+    folder: Path,
+    *,
+    seed: int = 0,
+    rounds: int = 4,
+    groups=GROUPS,
+    finish: bool = True,
+    begun: bool = True,
+    accuracy: Callable[[int], float] = rising,  # of the shared model, by round
+    bytes_up: int = 0,  # a round
 ) -> Path:
     count = sum(group.count for group in groups)
     config = RunConfig(name=folder.name, cohort=count, rounds=rounds, groups=groups, seed=seed)
@@ -36,10 +49,12 @@ def make(
         if begun:
             store.add_round(RoundRecord(0, 0, 0, 2.3, 0.12, 0.0))
         for number in range(1, rounds + 1 if begun else 1):
-            accuracy = 0.9 - 0.7 / number
-            told = [_device_round(number, d, accuracy + 0.1 * rng.random()) for d in devices]
+            reached = accuracy(number)
+            told = [_device_round(number, d, reached + 0.1 * rng.random()) for d in devices]
             trained = sum(one.outcome == "trained" for one in told)
-            record = RoundRecord(number, count, trained, 1 / number, accuracy, accuracy / 2, 0.05, 1.5)
+            record = RoundRecord(
+                number, count, trained, 1 / number, reached, reached / 2, 0.05, 1.5, bytes_up, 2 * bytes_up
+            )
             store.add_round(record, told)
         if finish:
             store.set_status("finished", weights_sha256=f"weights of {seed}")

@@ -29,11 +29,17 @@ from fed_asi.results.progress import Terminal
 from fed_asi.results.schema import DeviceRoundRecord, RoundRecord
 from fed_asi.results.store import RunStore
 from fed_asi.results.summary import Summary, summarise
+from fed_asi.studies import page as study_page
 from fed_asi.studies.board import Board
+from fed_asi.studies.cells import Cell
+from fed_asi.studies.figures import Pictures
+from fed_asi.studies.findings import Findings, find
 from fed_asi.studies.one_run import Said
+from fed_asi.studies.tables import NAME_CHARS, text_table
 from fed_asi.texts import clipped, visible
 from hostile_names import HOSTILE, RECORDED
 from made_run import make
+from made_study import study
 
 ROOT = Path(__file__).parents[1]
 FOLDER = "[b] $x$ \x1b[2Ja\nb"
@@ -226,6 +232,41 @@ def test_any_group_name_goes_through_the_whole_report(names: list[str], tmp_path
         figures.draw([summary_of(folder)])
 
 
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> Findings:
+    """A study whose every text is hostile; its long names are cut where a row would not hold them."""
+    made = study(tmp_path_factory.mktemp("study"), {name: {0: 0.5} for name in RECORDED}, rounds=1)
+    gaps = tuple(Cell(f"gap {name}", 1, {}, made.cells[0].folder, f"cause {name}") for name in RECORDED)
+    return find(replace(made, title=RECORDED[1], cells=(*made.cells, *gaps)))
+
+
+def study_printed(found: Findings) -> str:
+    shown = console()
+    shown.print(text_table(found))
+    return shown.file.getvalue()
+
+
+def study_paged(found: Findings) -> str:
+    read = Read(study_page.render(found, Pictures((), (), (), (), ()), f"fed-asi {RECORDED[0]}"))
+    assert not read.tags & {"script", "a", "b"}
+    return "".join(read.texts)
+
+
+STUDY_PLACES: dict[str, Callable[[Findings], str]] = {
+    "the table of a study": study_printed,
+    "the page of a study": study_paged,
+}
+
+
+@pytest.mark.parametrize("place", STUDY_PLACES)
+def test_every_name_of_a_study_is_shown_as_it_is(studied: Findings, place: str) -> None:
+    text = STUDY_PLACES[place](studied)
+    assert [name for name in RECORDED if clipped(name, NAME_CHARS) not in text] == []
+    assert all(visible(line) == line for line in text.split("\n"))
+    if place == "the page of a study":
+        assert [name for name in RECORDED if visible(f"seed 1: cause {name}") not in text] == []
+
+
 def test_the_tables_titles_and_cells_are_no_markup(run: Path) -> None:
     shown = console()
     shown.print(table.table(replace(summary_of(run), name="[red]run[/red]")))
@@ -246,6 +287,7 @@ SHOWS = {
     "results/progress.py",
     "results/report.py",
     "studies/board.py",
+    "studies/tables.py",
 }
 
 

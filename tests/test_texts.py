@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
-from fed_asi.texts import clipped, command_line, in_yaml, visible
+from fed_asi.texts import clipped, command_line, in_latex, in_markdown, in_yaml, visible
 from hostile_names import HOSTILE
 
 
@@ -53,3 +55,56 @@ def test_yaml_reads_back_a_scalar(text: str) -> None:
     line = in_yaml(text)
     assert visible(line) == line
     assert yaml.safe_load(f"{{a: [{line}, b]}} # end") == {"a": [text, "b"]}
+
+
+def read_markdown(text: str) -> list[str]:
+    """The cells of a table's one row, as a reader of Markdown has them; a cell must be plain text."""
+    page = MarkdownIt("commonmark").enable("table").parse(f"| a | b |\n|---|---|\n{text}\n")
+    cells = [one for one in page if one.type == "inline"][2:]
+    kinds = {child.type for cell in cells for child in cell.children}
+    assert kinds <= {"text", "text_special"}, kinds
+    return ["".join(child.content for child in cell.children) for cell in cells]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_markdown_shows_a_hostile_name_in_a_cell(name: str) -> None:
+    assert read_markdown(f"| {in_markdown(name)} | 1 |") == [visible(name).strip(), "1"]
+
+
+@given(st.text())
+def test_markdown_shows_any_text(text: str) -> None:
+    assert read_markdown(f"| {in_markdown(f'a{text}b')} | 1 |") == [visible(f"a{text}b"), "1"]
+    assert not re.search(r":[a-z]+:|https?://", in_markdown(text))  # emoji and links of GitHub's own
+
+
+def read_latex(text: str) -> str:
+    """What LaTeX would set: its control words and groups read back, by a second way than that which wrote them."""
+    words = {
+        r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", r"\textasciigrave{}": "`",
+        r"\textless{}": "<", r"\textgreater{}": ">", r"\textbar{}": "|", r"\textquotesingle{}": "'",
+        r"\textquotedbl{}": '"', r"\ldots{}": "\u2026", "$-$": "\u2212", r"$\times$": "\u00d7",
+    }  # fmt: skip
+    found = ""
+    while text:
+        part = next((one for one in words if text.startswith(one)), None)
+        if part is not None:
+            found += words[part]
+        elif re.match(r"\\[&%$#_{}]", text):
+            part, found = text[:2], found + text[1]
+        elif re.match(r"\{[-\[\]]\}", text):
+            part, found = text[:3], found + text[1]
+        else:
+            assert text[0] not in "\\&%$#_{}~^[]<>|`'\"-", text
+            part, found = text[0], found + text[0]
+        text = text[len(part) :]
+    return found
+
+
+@given(st.text())
+def test_latex_sets_any_text(text: str) -> None:
+    assert read_latex(in_latex(text)) == visible(text)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_latex_sets_a_hostile_name(name: str) -> None:
+    assert read_latex(in_latex(name)) == visible(name)

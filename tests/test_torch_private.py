@@ -48,7 +48,7 @@ OTHERS = sorted(path for path in HOME.parent.rglob("*.py") if path != HOME)
 
 
 def test_the_rest_of_the_package_takes_nothing_private_from_torch() -> None:
-    assert {str(path): list(parts_of_torch(path)) for path in OTHERS if list(parts_of_torch(path))} == {}
+    assert {str(path): found for path in OTHERS if (found := list(parts_of_torch(path)))} == {}
 
 
 def test_what_has_its_home_here_is_reached_into_nowhere_else() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from fed_asi.commands.console import LOST, OK, STOPPED, say, show, stop_on_signals
+from fed_asi.commands.console import LOST, OK, STOPPED, console, say, show, stop_on_signals
 from fed_asi.errors import ConfigError, FedAsiError, RunError
 from fed_asi.texts import command_line, visible
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--retry", action="store_true", help="do runs again that failed")
     parser.add_argument("--report", action="store_true", help="only write the report, of the runs there are")
     parser.add_argument(
-        "--results", type=Path, metavar="FOLDER", help="where the report goes; default: the study's folder"
+        "--results", type=Path, metavar="FOLDER", help="gets the report's Markdown, figures and CSV too"
     )
     parser.add_argument("--data-dir", type=Path, help="the data's folder; default: FED_ASI_DATA_DIR")
     parser.add_argument("--weights-dir", type=Path, help="the weights' folder; default: FED_ASI_WEIGHTS_DIR")
@@ -54,7 +54,7 @@ def main(given: argparse.Namespace) -> int:
     from fed_asi.studies.agenda import Limits, agenda, recorded
 
     if given.report:
-        return _report(recorded(study, folder, given.data_dir), given.results or folder)
+        return _report(recorded(study, folder, given.data_dir), folder, given)
     limits = Limits(given.only, given.jobs, given.yes, given.retry, given.ray_address is not None)
     found = agenda(study, folder, limits, given.data_dir, given.weights_dir)
     for line in found.lines():
@@ -87,7 +87,7 @@ def _done(found: Agenda, given: argparse.Namespace) -> int:
         return LOST
     finally:
         lock.release()
-    code = _report(study_runs(folder), given.results or folder)
+    code = _report(study_runs(folder), folder, given)
     for line in found.gap_lines():
         say(line)
     return LOST if found.gap_lines() else code
@@ -130,15 +130,30 @@ def _again(given: argparse.Namespace) -> str:
     return command_line([*words, *(["--yes"] if given.yes else [])])
 
 
-def _report(runs: StudyRuns, folder: Path) -> int:
+def _line(given: argparse.Namespace) -> str:
+    """Return the line that makes this report, for its readers: with names for the folders of this machine."""
+    words: list[object] = ["fed-asi", "study", given.study]
+    words += ["--data-dir", "DATA"] if given.data_dir is not None else []
+    words += ["--weights-dir", "WEIGHTS"] if given.weights_dir is not None else []
+    return command_line(words)
+
+
+def _report(runs: StudyRuns, folder: Path, given: argparse.Namespace) -> int:
     """Write the report of the runs there are, and say where it is."""
+    from fed_asi.studies.findings import find
     from fed_asi.studies.report import write_report
+    from fed_asi.studies.tables import text_table
 
     if all(cell.gap is not None for cell in runs.cells):
         say(f"no run of {runs.name} is finished: there is nothing to report yet")
         return LOST
     try:
-        show(f"report: {visible(write_report(runs, folder))}")
+        found = find(runs)
+        console().print(text_table(found))
+        written = write_report(found, folder, _line(given), given.results)
+        show(f"report: {visible(written[0])}")
+        if given.results is not None:
+            show(f"for documents: {visible(given.results / 'results.md')}")
     except FedAsiError as error:
         say(f"fed-asi: the runs are done, but not their report: {error}")
         return LOST

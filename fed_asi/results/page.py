@@ -3,44 +3,20 @@
 from __future__ import annotations
 
 import base64
-import html
 from collections.abc import Iterable, Mapping, Sequence
 
 from fed_asi.results import table
 from fed_asi.results.figures import Picture
+from fed_asi.results.html_page import document, escape, listing, said
 from fed_asi.results.summary import Summary
-from fed_asi.texts import visible
 
 STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; color: #22303c; background: #f4f6f8; margin: 0; }
-main { max-width: 1180px; margin: 0 auto; padding: 24px; }
-section { background: #fff; border-radius: 10px; padding: 20px 24px; margin: 0 0 20px; }
-section, .number { box-shadow: 0 1px 3px #0001; }
-h1 { font-size: 26px; margin: 8px 0 2px; } h2 { font-size: 18px; margin: 0 0 12px; }
-p.under { color: #5b6b79; margin: 0 0 18px; }
-table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 6px; border-bottom: 1px solid #edf0f3; white-space: nowrap; }
-th { font-weight: 600; color: #5b6b79; border-bottom: 2px solid #d8dfe5; }
-th:first-child, td:first-child, th:last-child, td:last-child { text-align: left; }
-td:last-child { white-space: normal; }
-.wide { overflow-x: auto; }
+th:last-child, td:last-child { text-align: left; } td:last-child { white-space: normal; }
 .numbers { display: flex; flex-wrap: wrap; gap: 14px; margin: 0 0 20px; }
-.number { background: #fff; border-radius: 10px; padding: 12px 18px; }
-.number b { display: block; font-size: 24px; } .number span { color: #5b6b79; font-size: 13px; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); gap: 18px; }
-figure { margin: 0; min-width: 0; } .pair { grid-column: 1 / -1; } .pair div { overflow-x: auto; }
-.pair img { min-width: 680px; }
-figcaption { font-weight: 600; margin: 0 0 4px; } p.says { color: #5b6b79; font-size: 13px; margin: 6px 0 0; }
-img { width: 100%; height: auto; }
-ul { margin: 0; padding-left: 20px; } .bad { color: #c0392b; }
-pre { background: #f4f6f8; padding: 12px; border-radius: 8px; overflow-x: auto; font-size: 13px; }
+.number { background: var(--paper); border-radius: 10px; padding: 12px 18px; }
+.number b { display: block; font-size: 24px; } .number span { color: var(--soft); font-size: 13px; }
+.pair { grid-column: 1 / -1; } .pair div { overflow-x: auto; } .pair img { min-width: 680px; }
 """
-
-
-def escape(text: str) -> str:
-    """Return a text as HTML shows it as it is; what would act on how a line is read is escaped."""
-    return html.escape(visible(text))
 
 
 def render(summaries: Sequence[Summary], drawn: Sequence[Mapping[str, Picture]]) -> str:
@@ -50,22 +26,17 @@ def render(summaries: Sequence[Summary], drawn: Sequence[Mapping[str, Picture]])
     body = [_figures("The runs together", figures) for figures in together]
     for summary, figures in zip(summaries, each, strict=True):
         body += _run(summary, figures)
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)} · fed_asi</title><style>{STYLE}</style></head>\n"
-        f"<body><main>\n{''.join(body)}</main></body></html>\n"
-    )
+    return document(title, body, STYLE)
 
 
 def _run(summary: Summary, figures: Mapping[str, Picture]) -> Iterable[str]:
     run = summary.run
     yield f"<h1>{escape(summary.name)}</h1>\n"
     yield f'<p class="under">{escape(_under(summary))}</p>\n'
-    yield _list("Missing", summary.missing, ' class="bad"')
+    yield listing("Missing", summary.missing, ' class="bad"')
     yield f'<div class="numbers">{"".join(_number(*pair) for pair in _numbers(summary))}</div>\n'
     yield f'<section><h2>What each budget bought</h2><div class="wide">{_table(summary)}</div>'
-    yield f"{''.join(_said(text) for text in table.reading(summary))}</section>\n"
+    yield f"{''.join(said(text) for text in table.reading(summary))}</section>\n"
     yield _figures("Figures", figures)
     yield from _lists(summary)
     yield f"<section><h2>Versions</h2><p>{escape(_versions(summary))}</p></section>\n"
@@ -109,7 +80,7 @@ def _figures(title: str, figures: Mapping[str, Picture]) -> str:
     shown = (
         f"<figure{_pair(picture)}><figcaption>{escape(caption)}</figcaption><div>"
         f'<img alt="{escape(caption)}" src="data:image/png;base64,{base64.b64encode(picture.png).decode()}"></div>'
-        f"{_said(picture.says)}</figure>"
+        f"{said(picture.says)}</figure>"
         for caption, picture in figures.items()
     )
     return f'<section><h2>{escape(title)}</h2><div class="figures">{"".join(shown)}</div></section>\n'
@@ -119,19 +90,10 @@ def _pair(picture: Picture) -> str:
     return ' class="pair"' if picture.pair else ""
 
 
-def _said(text: str) -> str:
-    return f'<p class="says">{escape(text)}</p>' if text else ""
-
-
 def _lists(summary: Summary) -> Iterable[str]:
     causes = [f"{count} × {outcome}: {cause}" for outcome, cause, count in summary.causes]
-    yield _list("Left out, and why", causes)
-    yield _list("Notes", summary.notes)
-
-
-def _list(title: str, entries: Sequence[str], style: str = "") -> str:
-    items = "".join(f"<li>{escape(entry)}</li>" for entry in entries)
-    return f"<section><h2>{title}</h2><ul{style}>{items}</ul></section>\n" if entries else ""
+    yield listing("Left out, and why", causes)
+    yield listing("Notes", summary.notes)
 
 
 def _lines(text: str) -> str:

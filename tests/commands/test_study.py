@@ -10,11 +10,13 @@ import pytest
 
 from fed_asi.commands import study as command
 from fed_asi.commands.main import main
-from fed_asi.studies.cells import StudyRuns
+from fed_asi.studies.figures import Pictures
+from fed_asi.studies.findings import Findings
 from fed_asi.studies.ledger import study_runs
 from fed_asi.studies.one_run import Ended
 from study_files import STUDY, MadeUp, write_study
 
+NO_PICTURES = Pictures((), (), (), (), ())  # drawing takes a second, and has its own tests
 Put = Callable[[Callable[[str], Ended]], MadeUp]
 
 
@@ -31,6 +33,7 @@ def _handlers() -> Iterator[None]:
 def workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Put:
     """Puts workers in place that make records up, in a folder with a study file."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fed_asi.studies.report.draw", lambda _found: NO_PICTURES)
     write_study(tmp_path)
 
     def put(behave: Callable[[str], Ended] = lambda _name: Ended()) -> MadeUp:
@@ -46,7 +49,9 @@ def test_it_does_all_runs_and_writes_the_report(workers: Put, capsys: pytest.Cap
     assert main(["study", "study.toml", "--jobs", "2"]) == 0
     said = capsys.readouterr()
     assert said.err.startswith("study: runs/tiny, 4 runs: 0 done, 4 to do by 2 at once, how long is unknown")
-    assert said.out.startswith("report: runs/tiny/")
+    assert said.out.endswith("report: runs/tiny/index.html\n")
+    assert "against baseline, points" in said.out
+    assert "fed-asi study study.toml\n" in Path("runs/tiny/results.md").read_text()
     assert len(made.asked) == 4
     assert main(["study", "study.toml"]) == 0
     assert len(made.asked) == 4
@@ -114,8 +119,9 @@ def test_the_report_alone_is_of_the_runs_there_are(workers: Put, capsys: pytest.
     assert "no study in runs/tiny" in capsys.readouterr().err
     assert main(["study", "study.toml", "--only", "96*"]) == 0
     assert main(["study", "study.toml", "--report", "--results", "results"]) == 0
-    assert "report: results/" in capsys.readouterr().out
-    assert any(Path("results").iterdir())
+    said = capsys.readouterr().out
+    assert "report: runs/tiny/index.html\nfor documents: results/results.md\n" in said
+    assert {"results.md", "results.csv"} <= {path.name for path in Path("results").iterdir()}
     assert [cell.gap for cell in study_runs("runs/tiny").cells] == [None, "not begun", None, "not begun"]
 
 
@@ -124,16 +130,16 @@ def test_a_new_title_or_baseline_counts_in_the_report_without_a_run(
 ) -> None:
     workers()
     assert main(["study", "study.toml"]) == 0
-    seen: list[StudyRuns] = []
+    seen: list[Findings] = []
     monkeypatch.setattr(
-        "fed_asi.studies.report.write_report", lambda runs, folder: seen.append(runs) or folder
+        "fed_asi.studies.report.write_report", lambda found, folder, *_: seen.append(found) or [folder]
     )
     Path("study.toml").write_text(
         STUDY.replace('"Tiny"', '"New"').replace('baseline = "unlimited"', 'baseline = "96 KiB"')
     )
     assert main(["study", "study.toml", "--report"]) == 0
-    assert (seen[0].title, seen[0].baseline) == ("New", "96 KiB")
-    assert [cell.gap for cell in seen[0].cells] == [None] * 4
+    assert (seen[0].study.title, seen[0].study.baseline) == ("New", "96 KiB")
+    assert [cell.gap for cell in seen[0].study.cells] == [None] * 4
 
 
 def test_names_are_data(workers: Put, capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,6 +121,7 @@ def test_some_random_networks_are_the_networks_themselves(**case: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.computes
 @pytest.mark.parametrize("part", range(5))
 def test_random_networks_are_the_networks_themselves(part: int) -> None:
     """Try 2,500, the same in every run, so that a change alone decides; other seeds try others."""

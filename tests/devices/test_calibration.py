@@ -30,6 +30,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
+        patch.setenv("FED_ASI_PROFILES_DIR", str(tmp_path_factory.getbasetemp() / "profiles"))
         return prepare(small(method=method, groups=GROUPS, data={"limit": 60}), folder / "workplace")
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -26,11 +28,18 @@ def table() -> Iterator[ModuleType]:
     del sys.modules["poster_table"]
 
 
+@pytest.fixture(scope="module")
+def counted(table: ModuleType) -> Callable[[str], list[Any]]:
+    """Return the rows of a network, counted once."""
+    return cache(lambda network: list(table.counted_rows(network, models.build(network, 1000))))
+
+
 @pytest.mark.parametrize("network", ["mobilenet_v2", "resnet18", "mcunet", "resnet34"])
-def test_counted_figures_agree_with_the_poster(network: str, table: ModuleType) -> None:
-    rows = list(table.counted_rows(network, models.build(network, 1000)))
+def test_counted_figures_agree_with_the_poster(
+    network: str, table: ModuleType, counted: Callable[[str], list[Any]]
+) -> None:
     compared = 0
-    for row in rows:
+    for row in counted(network):
         key = (row.network, row.method, row.layers)
         if key not in table.PRINTED:
             continue
@@ -58,9 +67,8 @@ RECOMPUTED = {
 
 
 @pytest.mark.parametrize("network", sorted({network for network, _ in RECOMPUTED}))
-def test_recomputed_figures(network: str, table: ModuleType) -> None:
-    rows = {(r.network, r.layers): r for r in table.counted_rows(network, models.build(network, 1000))
-            if r.method == "vanilla"}  # fmt: skip
+def test_recomputed_figures(network: str, counted: Callable[[str], list[Any]]) -> None:
+    rows = {(r.network, r.layers): r for r in counted(network) if r.method == "vanilla"}
     for key, (mib, gflops, gmacs) in RECOMPUTED.items():
         if key[0] != network:
             continue

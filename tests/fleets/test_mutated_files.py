@@ -99,6 +99,7 @@ def test_twenty_files_with_mistakes(data: st.DataObject) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.computes
 @pytest.mark.parametrize("part", range(8))
 def test_two_thousand_files_with_mistakes(part: int) -> None:
     """Try 250 of them, the same in every run, so that a change alone decides; other seeds try others."""

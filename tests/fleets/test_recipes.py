@@ -34,10 +34,14 @@ def test_every_name_is_tried() -> None:
     assert set(NAMES) == set(KEPT)
 
 
+@pytest.fixture(autouse=True)
+def _features(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_a_device_trains_by_every_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path / "features"))
-    config = small(method={"name": name, "centered": None, "layers": 2})
+def test_a_device_trains_by_every_name(name: str, tmp_path: Path) -> None:
+    config = small(method={"name": name, "centered": None, "layers": 2, "calibration_images": 8})
     place = prepare(config, tmp_path / "workplace")
     before = place.reference
     job = Job(1, 0, Resources(None, 16), 0.05, check=True)
@@ -52,10 +56,7 @@ def test_a_device_trains_by_every_name(name: str, tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("name", ["hosvd", "checkpointing"])
-def test_a_step_over_its_budget_stops_whatever_the_plan_said(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path / "features"))
+def test_a_step_over_its_budget_stops_whatever_the_plan_said(name: str, tmp_path: Path) -> None:
     place = prepare(small(method={"name": name, "centered": None}), tmp_path / "workplace")
     free = train_locally(place, Job(1, 0, Resources(None, 16, 16), 0.05), place.reference).stats
     tight = Job(1, 0, Resources(free["measured_bytes"] - 1, 16, 16), 0.05)

@@ -41,6 +41,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
+        patch.setenv("FED_ASI_PROFILES_DIR", str(tmp_path_factory.getbasetemp() / "profiles"))
         settings = {"cohort": 3, "groups": GROUPS, "data": IMAGES, "compute": {"side_by_side": False}}
         place = prepare(small(rounds=1, **settings), folder / "workplace")
     honest: dict[int, RecordDict] = {}
@@ -104,6 +105,7 @@ def test_whatever_one_device_sends_the_run_ends_as_it_should(
 
 
 @pytest.mark.slow
+@pytest.mark.computes
 @settings(max_examples=1500, **FOREVER)
 @given(data=st.data())
 def test_whatever_one_device_sends_at_length(

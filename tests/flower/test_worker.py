@@ -62,6 +62,7 @@ def test_a_workplace_is_opened_once_and_of_other_settings_refused(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
+    monkeypatch.setenv("FED_ASI_PROFILES_DIR", str(tmp_path_factory.getbasetemp() / "profiles"))
     config = small(data={"limit": 90}, cohort=3)
     run = address_of(prepare(config, tmp_path / "workplace").folder, config)
     with threads(2):

@@ -116,6 +116,7 @@ def test_linears(data: st.DataObject) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.computes
 @given(st.data())
 @MANY
 def test_many_more_cases(data: st.DataObject) -> None:

@@ -40,6 +40,7 @@ def test_a_network_of_fire_modules_without_batch_norms(networks: ModuleType) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.computes
 @pytest.mark.parametrize("name", NAMES)
 def test_torchvision_networks_go_through_without_code_of_their_own(name: str, networks: ModuleType) -> None:
     check(networks, name)

@@ -272,14 +272,21 @@ def test_proposals_rise_from_one_to_nearly_whole() -> None:
     assert kept_numel(dims, dims) > sizes[-1] > 0.5 * kept_numel(dims, dims)
 
 
+FORMS = ["asi", "quantized", "vanilla", "hosvd(epsilon=0.9)", "fixed", "filter(patch=2)"]
+
+
+@pytest.fixture(scope="module")
+def every_form(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Profile:
+    return profile(model, *batch, micro_batches=(1, 8), methods=(*FORMS, "bias"), density=4)
+
+
 @pytest.mark.parametrize("text", ["hosvd(epsilon=0.9)", "fixed", "filter(patch=2)"])
 def test_rivals_are_profiled_with_the_bytes_a_step_keeps(
-    model: nn.Module, batch: tuple[Tensor, Tensor], text: str
+    model: nn.Module, batch: tuple[Tensor, Tensor], every_form: Profile, text: str
 ) -> None:
     """Where ranks depend on the data, bytes are those of the calibration batch."""
     x, y = batch
-    made = profile(model, x, y, micro_batches=[len(x)], methods=(text,))
-    chosen = plan(made, None, methods=(text,), micro_batch=len(x))
+    chosen = plan(every_form, None, methods=(text,), micro_batch=len(x))
     assert parse(text).value() in chosen.methods.values()
     compressed = copy.deepcopy(model).train()
     compress_(compressed, chosen)
@@ -325,17 +332,13 @@ def test_a_rival_that_no_layer_supports_is_named_with_the_reasons() -> None:
         plan(made, None, methods=("hosvd",))
 
 
-FORMS = ["asi", "quantized", "vanilla", "hosvd(epsilon=0.9)", "fixed", "filter(patch=2)"]
-
-
 @pytest.mark.parametrize("text", FORMS)
 @pytest.mark.parametrize("micro_batch", [1, 8])
 def test_the_papers_count_is_planned_as_it_is_measured(
-    model: nn.Module, batch: tuple[Tensor, Tensor], text: str, micro_batch: int
+    model: nn.Module, batch: tuple[Tensor, Tensor], every_form: Profile, text: str, micro_batch: int
 ) -> None:
     x, y = batch
-    made = profile(model, x, y, micro_batches=[micro_batch], methods=(text, "bias"))
-    chosen = plan(made, None, methods=(text, "bias"), count="published")
+    chosen = plan(every_form, None, methods=(text, "bias"), micro_batch=micro_batch, count="published")
     assert parse(text).kind in {method.kind for method in chosen.methods.values()}
     compressed = copy.deepcopy(model).train()
     compress_(compressed, chosen)

@@ -33,6 +33,7 @@ GROUPS = [  # 64 KiB are below the smallest plan of micro-batch 8 with both laye
 @pytest.fixture(autouse=True)
 def _features(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
+    monkeypatch.setenv("FED_ASI_PROFILES_DIR", str(tmp_path_factory.getbasetemp() / "profiles"))
 
 
 def device_rounds(folder: Path) -> list[DeviceRoundRecord]:
@@ -104,7 +105,7 @@ class OneGrows(LoopExecutor):
 def test_activations_that_grow_by_mistake_are_caught_and_answered(policy: str, tmp_path: Path) -> None:
     """The plan's promise is broken by the data: the step stops, the round goes on, the record says why."""
     groups = [{"name": "all", "count": 4, "budget": "48 KiB", "batch_size": 16, "micro_batch": 4}]
-    method = {"name": "asi", "layers": 2, "over_budget": policy}
+    method = {"name": "asi", "layers": 2, "over_budget": policy, "calibration_images": 8}
     config = small(method=method, groups=groups, cohort=4, rounds=1)
     with recording(config, tmp_path / "run", resume=False) as store:
         place = prepare(config, tmp_path / "run" / "workplace")
@@ -123,7 +124,9 @@ def test_activations_that_grow_by_mistake_are_caught_and_answered(policy: str, t
 
 def test_no_policy_tries_a_step_twice(tmp_path: Path) -> None:
     """Two tries may come to the same plan, as where a smaller budget is still more than all of it takes."""
-    place = prepare(small(method={"name": "asi", "layers": 2}), tmp_path / "workplace")
+    place = prepare(
+        small(method={"name": "asi", "layers": 2, "calibration_images": 16}), tmp_path / "workplace"
+    )
     method, train = place.config.method, place.config.train
     enough = Resources(2**30, 16)
     for policy in over_budget.names():
@@ -147,7 +150,7 @@ CHANGING = [
         "schedule": SCHEDULE,
     }
 ]
-WARM = {"name": "asi-published", "layers": 2}
+WARM = {"name": "asi-published", "layers": 2, "calibration_images": 8}
 
 
 def test_a_schedule_is_planned_ahead_and_followed_also_through_a_resume(tmp_path: Path) -> None:

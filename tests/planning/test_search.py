@@ -292,6 +292,7 @@ def test_differences_name_layers_and_numbers(profile: Profile) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.computes
 def test_a_large_search_is_a_handful_of_small_ones() -> None:
     """42 layers, 64 candidates, 8 micro-batches: equal to the solver for the best of all of them."""
     rng = np.random.default_rng(7)

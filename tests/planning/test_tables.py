@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,13 @@ def main(words: list[str]) -> int:
 
 
 TINY = ["--model", "tiny", "--weights", "none", "--resolution", "16", "--last", "2", "--micro-batch", "1"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_images() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fed_asi.commands.plan.EXAMPLES", 16)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +63,7 @@ def test_the_command_says_what_is_kept_and_what_rivals_reach(
         "captured",
     ):
         assert word in text
-    assert "time of 32 samples" in text
+    assert "time of 16 samples" in text
 
 
 def test_the_plan_of_the_command_is_the_planners(saved: Path) -> None:

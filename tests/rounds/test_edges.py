@@ -68,6 +68,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workplace, Fleet]:
     images = {"public": 32, "limit": 60, "test_limit": 32}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
+        patch.setenv("FED_ASI_PROFILES_DIR", str(tmp_path_factory.getbasetemp() / "profiles"))
         twins = {"twins": True}
         config = small(
             rounds=1, cohort=3, groups=groups, data=images, measure=twins, compute={"side_by_side": False}
@@ -136,6 +137,7 @@ def test_whatever_a_reply_holds_the_run_ends_as_it_should(
 
 
 @pytest.mark.slow
+@pytest.mark.computes
 @settings(max_examples=1000, **FOREVER)
 @given(data=st.data())
 def test_whatever_a_reply_holds_at_length(

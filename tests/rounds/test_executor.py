@@ -23,6 +23,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     groups = [{"name": "all", "count": 3, "budget": "unlimited", "batch_size": 8, "micro_batch": 4}]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
+        patch.setenv("FED_ASI_PROFILES_DIR", str(tmp_path_factory.getbasetemp() / "profiles"))
         return prepare(small(method=method, groups=groups, data={"limit": 60}), folder / "workplace")
 
 

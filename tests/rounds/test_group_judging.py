@@ -25,6 +25,7 @@ FEW = {"public": 32, "limit": 90, "test_limit": 32}
 @pytest.fixture(autouse=True)
 def _features(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
+    monkeypatch.setenv("FED_ASI_PROFILES_DIR", str(tmp_path_factory.getbasetemp() / "profiles"))
 
 
 @pytest.fixture
@@ -74,13 +75,24 @@ def test_a_device_that_holds_nothing_back_is_not_counted_nor_is_a_group_of_such(
     assert judge_groups(replace(place, config=none), fleet.build(none), 1) == []
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that says nothing of when; it is only read."""
+    home = tmp_path_factory.mktemp("plain")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FED_ASI_FEATURES_DIR", str(home / "features"))
+        run_loop(small(data=FEW), home / "run")
+    return home / "run"
+
+
 @pytest.mark.parametrize(
     ("when", "rounds"), [("ends", [0, 0, 2, 2]), ("every-round", [0, 0, 1, 1, 2, 2]), ("never", [])]
 )
-def test_when_groups_are_judged_changes_no_other_record(when: str, rounds: list[int], tmp_path: Path) -> None:
-    run_loop(small(data=FEW), tmp_path / "plain")
+def test_when_groups_are_judged_changes_no_other_record(
+    when: str, rounds: list[int], plain: Path, tmp_path: Path
+) -> None:
     run_loop(small(data=FEW, measure={"groups": when}), tmp_path / when)
-    with RunStore.read(tmp_path / when) as store, RunStore.read(tmp_path / "plain") as plain:
+    with RunStore.read(tmp_path / when) as store, RunStore.read(plain) as other:
         assert [one.round for one in store.group_rounds()] == rounds
-        assert store.run().weights_sha256 == plain.run().weights_sha256
-        assert store.group_rounds()[:2] == (plain.group_rounds()[:2] if rounds else [])
+        assert store.run().weights_sha256 == other.run().weights_sha256
+        assert store.group_rounds()[:2] == (other.group_rounds()[:2] if rounds else [])

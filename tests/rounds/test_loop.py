@@ -41,9 +41,13 @@ TWINS = {
 @pytest.fixture(autouse=True)
 def _features(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
+    monkeypatch.setenv("FED_ASI_PROFILES_DIR", str(tmp_path_factory.getbasetemp() / "profiles"))
 
 
-def test_a_run_records_everything_and_can_be_repeated(tmp_path: Path) -> None:
+def test_a_run_records_everything_and_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FED_ASI_PROFILES_DIR")  # each calibrates for itself
     for name in ("one", "two"):
         run_loop(small(), tmp_path / name)
     with RunStore.read(tmp_path / "one") as store:
@@ -132,11 +136,22 @@ def test_every_device_asked_is_accounted_for(tmp_path: Path) -> None:
         ]
 
 
+@pytest.fixture(scope="module")
+def without_twins(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sequence[dict[str, Any]], str | None]:
+    """The records and the weights' hash of a run."""
+    home = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FED_ASI_FEATURES_DIR", str(home / "features"))
+        run_loop(small(**TWINS), home / "run")
+    return records(home / "run")
+
+
 @pytest.mark.parametrize("kind", [True, "plain"])
-def test_a_run_with_twins_is_the_run_without_to_the_bit(kind: Any, tmp_path: Path) -> None:
-    run_loop(small(**TWINS), tmp_path / "alone")
+def test_a_run_with_twins_is_the_run_without_to_the_bit(
+    kind: Any, without_twins: tuple[Sequence[dict[str, Any]], str | None], tmp_path: Path
+) -> None:
     run_loop(small(**TWINS, measure={"twins": kind}), tmp_path / "beside")
-    (alone, weights), (beside, same_weights) = records(tmp_path / "alone"), records(tmp_path / "beside")
+    (alone, weights), (beside, same_weights) = without_twins, records(tmp_path / "beside")
     assert weights == same_weights
     outcomes = set()
     for left, right in zip(alone, beside, strict=True):

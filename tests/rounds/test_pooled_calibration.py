@@ -43,6 +43,7 @@ FEW = [  # micro-batches to calibrate for
 @pytest.fixture(autouse=True)
 def _features(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
+    monkeypatch.setenv("FED_ASI_PROFILES_DIR", str(tmp_path_factory.getbasetemp() / "profiles"))
 
 
 @pytest.fixture
@@ -104,7 +105,8 @@ def test_two_devices_are_weighted_by_their_images(place: Workplace) -> None:
 
 @pytest.mark.parametrize("whose", ["device", "federated"])
 def test_a_run_plans_from_it_and_can_be_repeated_and_resumed(whose: str, tmp_path: Path) -> None:
-    config = small(method=PLANNER | {"calibration": whose, "calibration_devices": 2}, groups=FEW)
+    method = PLANNER | {"calibration": whose, "calibration_devices": 2, "calibration_images": 8}
+    config = small(method=method, groups=FEW, cohort=2)
     for name in ("one", "two"):
         run_loop(config, tmp_path / name)
     assert records(tmp_path / "one") == records(tmp_path / "two")

@@ -22,29 +22,37 @@ CONFIG = small(method={"layers": 1, "calibration_images": 8})
 @pytest.fixture(autouse=True)
 def _features(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
+    monkeypatch.setenv("FED_ASI_PROFILES_DIR", str(tmp_path_factory.getbasetemp() / "profiles"))
 
 
 def task(folder: Path, **environment: str | None) -> Task:
     return Task(CONFIG.to_json(), str(folder), environment)
 
 
-def test_it_is_the_run_that_fed_asi_run_does_and_tells_its_rounds(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> object:
+    """The records of the run that no study does."""
+    home = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FED_ASI_FEATURES_DIR", str(home / "features"))
+        run_loop(CONFIG, home / "run")
+    return records(home / "run")
+
+
+def test_it_is_the_run_that_fed_asi_run_does_and_tells_its_rounds(alone: object, tmp_path: Path) -> None:
     said: list[Said] = []
-    run_loop(CONFIG, tmp_path / "alone")
     folder = tmp_path / "study"
     folder.mkdir()
     (folder / "run.sqlite").touch()  # it was killed before its first line
     (folder / "workplace").mkdir()
     assert do_run(task(folder), said.append) == Ended()
-    assert records(folder) == records(tmp_path / "alone")
+    assert records(folder) == alone
     accuracies = [one for one in said if one.text.startswith("accuracy")]
     assert [(one.round, one.rounds) for one in accuracies] == [(1, 2), (2, 2)]
     assert said[0].text == "data: digits"
 
 
-def test_what_stopped_goes_on(tmp_path: Path) -> None:
-    run_loop(CONFIG, tmp_path / "alone")
-
+def test_what_stopped_goes_on(alone: object, tmp_path: Path) -> None:
     def stop(said: Said) -> None:
         if said.round == 1:
             raise KeyboardInterrupt
@@ -55,7 +63,7 @@ def test_what_stopped_goes_on(tmp_path: Path) -> None:
         assert store.run().status == "interrupted"
         assert len(store.rounds()) == 2
     assert do_run(task(tmp_path / "study"), lambda _said: None) == Ended()
-    assert records(tmp_path / "study") == records(tmp_path / "alone")
+    assert records(tmp_path / "study") == alone
 
 
 def test_an_error_is_a_cause_on_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,8 +30,11 @@ def images(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def place(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
+def place(
+    images: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Workplace:
     monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path / "features"))
+    monkeypatch.setenv("FED_ASI_PROFILES_DIR", str(tmp_path_factory.getbasetemp() / "profiles"))
     return prepare(CONFIG, tmp_path / "workplace", data_dir=images)
 
 

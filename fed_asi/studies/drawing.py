@@ -1,0 +1,253 @@
+"""What a study's figures are made of: looks that anyone can tell apart, axes, labels beside their points, SVG and PNG.
+
+Colours are Okabe and Ito's, which people with any colour vision can tell apart, without the yellow, which is faint on
+white. No two of the first 56 lines share colour and marker, and dashes change with every seven.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
+from matplotlib.transforms import Bbox
+
+from fed_asi.results.drawing import GRID, INK, bytes_axis, percent_axis
+from fed_asi.studies.measures import Unit
+from fed_asi.studies.wording import SCALES, Wording
+
+ON_DARK, ON_LIGHT = "#fefefe", "#101010"  # on what has the same colour by day and by night
+PAPER, FAINT = "#ffffff", "#98a5b0"
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", INK)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
+DASHES = ("-", "--", "-.", ":")
+WIDTH, HEIGHT = 4.6, 3.5  # inches: at the width of a phone its letters can still be read
+SMALL = 8.0  # points
+DPI = 144  # of bitmaps: for slides and chats; whoever wants more has the vector
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A figure as vector and bitmap. name: of its files. says: what is drawn, and how."""
+
+    name: str
+    caption: str
+    says: str
+    svg: bytes
+    png: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How one line or kind of point is drawn."""
+
+    color: str
+    marker: str
+    dash: str
+
+
+def look(index: int) -> Look:
+    """Return the look of the line of that number."""
+    return Look(COLORS[index % 7], MARKERS[index % 8], DASHES[index // 7 % 4])
+
+
+def ladder_looks(count: int) -> list[Look]:
+    """Return looks for the steps of a size: the larger, the brighter; also in grey."""
+    shades = colormaps["cividis"]
+    return [
+        Look(to_hex(shades(0.05 + 0.7 * i / max(1, count - 1))), MARKERS[i % 8], DASHES[i // 8 % 4])
+        for i in range(count)
+    ]
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Draw as studies do: names are no formulas, and the same study gives the same bytes."""
+    settings: Any = {
+        "text.parse_math": False,
+        "text.usetex": False,
+        "svg.hashsalt": "fed_asi",
+        "svg.fonttype": "path",
+        "font.size": 9,
+        "axes.edgecolor": FAINT,
+        "axes.labelcolor": INK,
+        "text.color": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+    }
+    with rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box here; the page has the name
+        yield
+
+
+def canvas(height: float = HEIGHT) -> tuple[Figure, Axes]:
+    """Return an empty figure of a study's width, and its axes."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor=PAPER)
+    axes = figure.add_subplot(facecolor=PAPER)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.grid(True, color=GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def picture(figure: Figure, name: str, caption: str, says: str) -> Picture:
+    """Return the figure as SVG and PNG; what its axes name is in a legend below, for which it grows."""
+    entries: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(str(label), handle)
+    if entries:
+        columns = 1 if max(map(len, entries)) > 26 else 2
+        figure.set_size_inches(
+            WIDTH, figure.get_figheight() + 0.17 * math.ceil(len(entries) / columns) + 0.08
+        )
+        figure.legend(
+            list(entries.values()),
+            list(entries),
+            loc="outside lower center",
+            frameon=False,
+            fontsize=SMALL,
+            ncols=columns,
+            handlelength=2.6,
+        )
+    return Picture(name, caption, says, _saved(figure, "svg"), _saved(figure, "png"))
+
+
+def _saved(figure: Figure, kind: str) -> bytes:
+    held = io.BytesIO()
+    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    figure.savefig(held, format=kind, dpi=DPI, metadata=metadata)
+    return held.getvalue()
+
+
+def cost_axis(axes: Axes, unit: Unit, values: Sequence[float] = ()) -> None:
+    """Make the lower axis one of a cost, once all is drawn.
+
+    values: what stands on it, where that may be shown by powers of two or ten, if it reaches far enough.
+    """
+    least, most = min(values, default=0.0), max(values, default=0.0)
+    if unit == "bytes" and 0 < least < most / 3:
+        bytes_axis(axes, "x", values)
+        return
+    if unit in ("seconds", "joules") and 0 < least < most / 8:
+        axes.set_xscale("log")
+    if axes.get_xscale() == "linear":
+        if least > 0:
+            axes.set_xlim(left=max(0.0, axes.get_xlim()[0]))
+        low, high = axes.get_xlim()
+        if unit == "bytes":
+            axes.xaxis.set_major_locator(
+                MultipleLocator(2.0 ** math.floor(math.log2(max(4.0, high - low) / 3)))
+            )
+        elif unit == "rounds":
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        elif unit in SCALES:
+            axes.xaxis.set_major_locator(MultipleLocator(_step(unit, high, high - low)))
+    words = Wording(unit)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words.value(value).replace(".0 ", " ")))
+
+
+def _step(unit: Unit, most: float, span: float) -> float:
+    """Return the distance of three to eight ticks, round in the unit in which the values up to `most` are written."""
+    scale = next((one for one, _ in SCALES[unit] if most / 3 >= one), 1.0)
+    wanted = max(span / scale, 1e-9) / 3.5
+    power = 10.0 ** math.floor(math.log10(wanted))
+    return scale * power * max(one for one in (1, 2, 5) if one * power <= wanted)
+
+
+def share_axis(axes: Axes) -> None:
+    """Make the upright axis one of shares in percent."""
+    percent_axis(axes)
+    low, high = axes.get_ylim()
+    digits = 1 if high - low < 0.06 else 0
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.{digits}f} %"))
+
+
+_PLACES = (  # across, upright, and the way from the point: beside lines and bars first
+    ("left", "bottom", 0.7, 0.5),
+    ("left", "top", 0.7, -0.5),
+    ("right", "bottom", -0.7, 0.5),
+    ("right", "top", -0.7, -0.5),
+    ("left", "center", 1, 0),
+    ("right", "center", -1, 0),
+    ("center", "bottom", 0, 1),
+    ("center", "top", 0, -1),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A name and the point that it belongs to."""
+
+    text: str
+    x: float
+    y: float
+    color: str
+
+
+def label_points(figure: Figure, axes: Axes, labels: Sequence[Label]) -> bool:
+    """Write each point's name beside it, where no other point or name is.
+
+    Return False, and write none, where one has no room.
+    """
+    figure.draw_without_rendering()  # which lays the axes out
+    taken = [_box(axes, one, 6) for one in labels]
+    written: list[Annotation] = []
+    for one in labels:
+        text = _placed(axes, one, taken)
+        if text is None:
+            for other in written:
+                other.remove()
+            return False
+        written.append(text)
+        taken.append(text.get_window_extent())
+    return True
+
+
+def _placed(axes: Axes, one: Label, taken: Sequence[Bbox]) -> Annotation | None:
+    room = axes.get_window_extent()
+    for distance in (7, 14, 22):
+        for across, upright, right, up in _PLACES:
+            text = axes.annotate(
+                one.text,
+                (one.x, one.y),
+                (distance * right, distance * up),
+                textcoords="offset points",
+                ha=across,
+                va=upright,
+                fontsize=SMALL,
+                color=one.color,
+                path_effects=[withStroke(linewidth=2.5, foreground=PAPER)],
+            )
+            text.set_in_layout(False)
+            box = text.get_window_extent()
+            if (
+                room.contains(box.x0, box.y0)
+                and room.contains(box.x1, box.y1)
+                and not box.count_overlaps(taken)
+            ):
+                return text
+            text.remove()
+    return None
+
+
+def _box(axes: Axes, one: Label, radius: float) -> Bbox:
+    x, y = (float(value) for value in axes.transData.transform((one.x, one.y)))
+    return Bbox([[x - radius, y - radius], [x + radius, y + radius]])
+
+
+def capital(text: str) -> str:
+    """Return a text that begins with a capital letter, and is else as it was."""
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,122 @@
+"""Variants in families: those that differ in one size alone are the steps of one line, in figures and legends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from fed_asi.errors import ConfigError
+from fed_asi.studies.cells import Setting
+from fed_asi.units import parse_bytes
+
+Settings = Mapping[str, Setting]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One variant of a family. label, size: the setting that tells it from the others, as written and as a number."""
+
+    variant: str
+    label: str
+    size: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Variants that differ in one size, the smallest first; one that differs from all others in more is alone.
+
+    key: the setting that is the size; None for one that is alone.
+    """
+
+    label: str
+    steps: tuple[Step, ...]
+    key: str | None = None
+
+
+def families(settings: Mapping[str, Settings]) -> tuple[Family, ...]:
+    """Return the variants in families, in the order in which each one's first member comes.
+
+    settings: variant -> the grid's keys and their values. The size is the key that takes most values.
+    """
+    ladder = _ladder(settings)
+    if ladder is None:
+        return tuple(_alone(name) for name in settings)
+    names = _alike(settings, ladder)
+    varied = [
+        key
+        for key in dict.fromkeys(key for held in settings.values() for key in held)
+        if key != ladder and len({_exact(held.get(key)) for held in settings.values()}) > 1
+    ]
+    made = [_family(members, ladder, varied, settings) for members in names]
+    if len({one.label for one in made}) < len(made):
+        made = [replace(one, label=_ends(one)) for one in made]
+    return tuple(made)
+
+
+def _alone(name: str) -> Family:
+    return Family(name, (Step(name, name),))
+
+
+def _family(
+    names: Sequence[str], ladder: str, varied: Sequence[str], settings: Mapping[str, Settings]
+) -> Family:
+    if len(names) == 1:
+        return _alone(names[0])
+    held = settings[names[0]]
+    label = ", ".join(_said(key, held[key]) for key in varied if key in held)
+    steps = [Step(name, text(settings[name][ladder]), _size(settings[name][ladder])) for name in names]
+    return Family(label or ladder, tuple(sorted(steps, key=lambda one: one.size or 0.0)), ladder)
+
+
+def _ends(one: Family) -> str:
+    """Return a label that no other family has: its first and last variant."""
+    return one.label if len(one.steps) == 1 else f"{one.steps[0].variant} to {one.steps[-1].variant}"
+
+
+def _said(key: str, value: Setting) -> str:
+    return value if isinstance(value, str) else f"{key} {text(value)}"
+
+
+def text(value: Setting) -> str:
+    """Return a setting as TOML has it, but for quotes; nothing for one that is not set."""
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _ladder(settings: Mapping[str, Settings]) -> str | None:
+    """Return the key that is a size wherever it is set, and has most values among variants that are else alike."""
+    longest: dict[str, int] = {}
+    for key in dict.fromkeys(key for held in settings.values() for key in held):
+        if all(_size(held[key]) is not None for held in settings.values() if key in held):
+            steps = max(len(names) for names in _alike(settings, key))
+            if steps > 1:
+                longest[key] = steps
+    return max(longest, key=lambda key: longest[key], default=None)
+
+
+def _alike(settings: Mapping[str, Settings], ladder: str) -> list[list[str]]:
+    """Return the variants that have a ladder's key and are else alike, together; and each of the others alone."""
+    together: dict[object, list[str]] = {}
+    for name, held in settings.items():
+        others = frozenset((key, _exact(value)) for key, value in held.items() if key != ladder)
+        together.setdefault(others if ladder in held else name, []).append(name)
+    return list(together.values())
+
+
+def _size(value: Setting) -> float | None:
+    """Return how large a setting is; None for what is no size. "unlimited" is the largest."""
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int | float):
+        return float(value)
+    try:
+        size = parse_bytes(value)
+    except ConfigError:
+        return None
+    return math.inf if size is None else float(size)
+
+
+def _exact(value: Setting) -> tuple[str, str]:
+    return type(value).__name__, str(value)

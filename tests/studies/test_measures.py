@@ -1,0 +1,45 @@
+"""The registry: what is there, what may be added, and that columns of the records name what it asks."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from fed_asi.errors import ConfigError
+from fed_asi.results.sql_tables import TABLES
+from fed_asi.studies.measures import CURVES, MEASURES, SIM_SECONDS, Measure, Way, register
+
+TODAY = {f"{table}.{one.name}" for table, (record, _) in TABLES.items() for one in fields(record)}
+LATER = {"ram_bytes", "flash_bytes", "sim_seconds", "energy_joules"}  # no run of today has them
+
+
+def test_every_other_measure_and_curve_is_one_of_todays_columns():
+    assert {name for name, one in MEASURES.items() if one.way(frozenset(TODAY)) is None} <= LATER
+    assert all(TODAY.issuperset(one.way.needs) for one in CURVES)
+
+
+def test_a_name_is_taken_once():
+    with pytest.raises(ConfigError, match="'bytes_up' is there already"):
+        register(MEASURES["bytes_up"])
+
+
+def test_the_first_way_whose_columns_are_there_is_taken():
+    ways = SIM_SECONDS.ways
+    known = [f"{table}.sim_seconds" for table in ("device_rounds", "rounds")]
+    assert SIM_SECONDS.way(frozenset(known[:1])) is ways[2]
+    assert SIM_SECONDS.way(frozenset(known)) is ways[1]
+    assert SIM_SECONDS.way(frozenset([*known, "rounds.sim_end_seconds"])) is ways[0]
+    assert SIM_SECONDS.way(frozenset()) is None
+
+
+def test_accuracy_is_weighed_against_every_headline_of_which_less_is_better():
+    prices = [one.name for one in MEASURES.values() if one.is_price]
+    assert prices[:3] == ["ram_bytes", "measured_bytes", "flash_bytes"]
+    assert {"bytes_up", "sim_seconds", "energy_joules"} <= set(prices)
+    assert not {"final_accuracy", "planned_bytes", "host_seconds", "rounds"} & set(prices)
+
+
+def test_bounds_are_those_of_the_unit():
+    assert MEASURES["final_accuracy"].bounds == (0, 1)
+    assert Measure("x", "x", "bytes", "less", (Way("SELECT 1", ()),)).bounds[0] == 0
