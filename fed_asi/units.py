@@ -68,3 +68,32 @@ def format_bytes(size: int | None) -> str:
         if abs(size) >= scale:
             return f"{size / scale:.1f} {unit}"
     return f"{size} B"
+
+
+TIMES = (
+    (86400 * 3, "days", 86400.0),
+    (3600 * 2, "hours", 3600.0),
+    (600, "minutes", 60.0),
+)  # from how many seconds on
+
+
+def time_unit(seconds: float) -> tuple[str, float]:
+    """Return the unit that so many seconds are best said in, and its seconds."""
+    return next(((name, each) for least, name, each in TIMES if seconds >= least), ("seconds", 1.0))
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a time for people, with three digits: "4.2 seconds", "2.5 hours"."""
+    name, each = time_unit(seconds)
+    return f"{seconds / each:.3g} {name}"
+
+
+def energy_unit(joules: float) -> tuple[str, float]:
+    """Return the unit that so much energy is best said in, and its joules."""
+    return next(((name, each) for name, each in (("MJ", 1e6), ("kJ", 1e3)) if joules >= each), ("J", 1.0))
+
+
+def format_joules(joules: float) -> str:
+    """Return an energy for people, with three digits: "47.3 J", "1.2 MJ"."""
+    name, each = energy_unit(joules)
+    return f"{joules / each:.3g} {name}"

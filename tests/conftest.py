@@ -71,7 +71,7 @@ def own_names() -> Iterator[None]:
     """Whatever a test registers, by any of the registries, is forgotten after it."""
     from fed_asi.codecs import base as codecs
     from fed_asi.data import shards, sources
-    from fed_asi.fleets import over_budget
+    from fed_asi.fleets import hardware, over_budget
     from fed_asi.layers import base as kinds
     from fed_asi.methods import base, family, recipe
     from fed_asi.models import registry
@@ -80,6 +80,7 @@ def own_names() -> Iterator[None]:
     registries: list[dict[Any, Any]] = [
         base.KINDS, family._NAMED, recipe._RECIPES, kinds._KINDS, registry._NETWORKS, sources._SOURCES,
         shards._SCHEMES, over_budget._POLICIES, strategies._STRATEGIES, codecs._CODECS,
+         hardware._REGISTERED,
     ]  # fmt: skip
     before = [dict(one) for one in registries]
     yield

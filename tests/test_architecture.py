@@ -117,6 +117,7 @@ HELD = {
     "fed_asi.compression.asked": "compression/test_compress.py",
     "fed_asi.compression.report": "compression/test_compress.py",
     "fed_asi.compression.swapping": "compression/test_compress.py",
+    "fed_asi.fleets.clock_keys": "fleets/test_clock_checks.py",
     "fed_asi.layers.absorbed": "compression/test_exactness.py",
     "fed_asi.layers.classes": "layers/test_conformance.py",
     "fed_asi.layers.compressed": "layers/test_conformance.py",

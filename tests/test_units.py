@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fed_asi.errors import ConfigError
-from fed_asi.units import format_bytes, parse_bytes
+from fed_asi.units import format_bytes, format_joules, format_seconds, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,24 @@ def test_what_no_record_could_hold_is_refused_on_a_short_line(name: str) -> None
         parse_bytes(TOO_LARGE[name])
     assert len(str(caught.value)) < 250
     assert parse_bytes(2**63 - 1) == 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0 seconds"),
+        (4.236, "4.24 seconds"),
+        (900.0, "15 minutes"),
+        (9000.0, "2.5 hours"),
+        (6e5, "6.94 days"),
+    ],
+)
+def test_times_for_people(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("joules", "text"), [(0.0, "0 J"), (47.31, "47.3 J"), (1200.0, "1.2 kJ"), (3.4e6, "3.4 MJ")]
+)
+def test_energies_for_people(joules: float, text: str) -> None:
+    assert format_joules(joules) == text

@@ -9,6 +9,7 @@ from pathlib import Path
 from fed_asi.errors import ConfigError
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.fleet import Device, build
+from fed_asi.fleets.places import device_files
 from fed_asi.texts import in_yaml, is_unicode, visible
 from fed_asi.units import format_bytes
 
@@ -136,6 +137,7 @@ def compose_text(
     files = [mount(fleet_file, f"/fleet/{fleet_file.name}", folder)]
     if config.budgets_csv is not None:
         files.append(mount(fleet_file.parent / config.budgets_csv, f"/fleet/{config.budgets_csv}", folder))
+    files += [_beside(Path(name), fleet_file, folder) for name in device_files(config)]
     head = _HEAD.format(
         fleet=visible(relative(fleet_file, folder)),
         project=project or f"fed-asi-{config.name.lower().replace('.', '-')}",
@@ -204,6 +206,15 @@ def mount(source: Path, inside: str, folder: Path) -> str:
         if ":" in part:
             raise ConfigError(f"{part} has a ':', which compose cannot mount: rename it")
     return ":".join([*parts, "ro"])
+
+
+def _beside(path: Path, fleet_file: Path, folder: Path) -> str:
+    """Return a device's file as the runner sees it, beside the fleet file. Raises ConfigError where it is not."""
+    inside = relative(path, fleet_file.parent)
+    if inside.startswith(".."):
+        why = "the runner's container sees no more than the fleet file's folder"
+        raise ConfigError(f"{visible(str(path))}: {why}; put it there")
+    return mount(path, f"/fleet/{inside.removeprefix('./')}", folder)
 
 
 def relative(path: Path, folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""The command line: `fed-asi run | study | plan | report | compare | compose`.
+"""The command line: `fed-asi run | study | plan | report | compare | compose | calibrate-device`.
 
 Exit codes: 0 all is well; 1 a round was lost, a device is unaccounted for or none trained; 2 the user can mend it;
 130 stopped by the user, and to be resumed.
@@ -13,11 +13,13 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 from importlib import import_module, metadata
+from typing import Any
 
 from fed_asi.commands.console import LOST, OK, STOPPED, USER_ERROR, bar, say, speak_any_language
 from fed_asi.errors import ConfigError, FedAsiError
 
-# A command NAME is fed_asi/commands/NAME.py: `add_arguments(parser)`, and `main(given)`, which returns the exit code.
+# A command NAME is fed_asi/commands/NAME.py, with _ for -: it has `add_arguments(parser)`, and `main(given)`, which
+# returns the exit code.
 COMMANDS = {
     "run": "simulate a fleet",
     "study": "do many runs, and say what differs",
@@ -25,6 +27,7 @@ COMMANDS = {
     "report": "show a run's result again, and write its page",
     "compare": "say how two runs differ; exits 1 where they do",
     "compose": "write the docker-compose.yml of a fleet",
+    "calibrate-device": "measure how fast this machine trains, for a fleet's clock",
 }
 
 
@@ -61,12 +64,16 @@ def _command(words: Sequence[str]) -> int:
         one = commands.add_parser(name, help=summary, allow_abbrev=False)
         if name in words[:1]:
             with bar("starting"):  # torch alone takes more than a second
-                module = import_module(f"fed_asi.commands.{name}")
+                module = _module(name)
             one.description = module.__doc__
             module.add_arguments(one)
     given = parser.parse_args(words)
-    code: int = import_module(f"fed_asi.commands.{given.command}").main(given)
+    code: int = _module(given.command).main(given)
     return code
+
+
+def _module(command: str) -> Any:
+    return import_module(f"fed_asi.commands.{command.replace('-', '_')}")
 
 
 def _refuse(problems: Sequence[str]) -> int:

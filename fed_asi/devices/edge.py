@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from fed_asi.errors import UpdateError
+from fed_asi.fleets.clock import PARTS
 from fed_asi.results.schema import DeviceRoundRecord
 
 VERSION = 1
@@ -33,7 +34,19 @@ PLACES = 1 << 20  # along a dimension of a tensor
 TEXT_CHARS, NAME_CHARS, NAMES, NOTES = 500, 200, 10_000, 16
 
 
-SERVERS = {"round", "partition_id", "host_seconds", "bytes_up", "bytes_down"}  # columns no device fills
+SIMULATED = {name for part in PARTS for name in (f"{part}_seconds", f"{part}_joules")} | {
+    "sim_seconds",
+    "energy_joules",
+}
+
+
+SERVERS = {
+    "round",
+    "partition_id",
+    "host_seconds",
+    "bytes_up",
+    "bytes_down",
+} | SIMULATED  # columns no device fills
 
 
 Says = Literal[

@@ -22,6 +22,7 @@ class Job:
     resources: what it has in that round. factors_round: start from the warm factors this device kept after
     that round; 0: it kept none. check: hold the first side-by-side step against one micro-batch after another.
     phase: "train", or a pass of the federated calibration. twin: how to train once more, and say how that went.
+    steps: optimizer steps, fewer than all; None: all.
     """
 
     round: int
@@ -33,6 +34,7 @@ class Job:
     deadline_seconds: float = float("inf")
     phase: str = "train"
     twin: Twin | None = None
+    steps: int | None = None
 
     @property
     def patience_seconds(self) -> float:
@@ -40,10 +42,11 @@ class Job:
         return self.deadline_seconds * (1 if self.twin is None else 2)
 
     def to_json(self) -> str:
-        """Return the job as JSON with its version; a twin is named only where there is one."""
+        """Return the job as JSON with its version; a twin, and fewer steps, are named only where there are any."""
         content = asdict(self)
-        if self.twin is None:
-            del content["twin"]  # so that a run without twins sends no byte for them
+        for key in ("twin", "steps"):
+            if content[key] is None:
+                del content[key]  # so that a run without them sends no byte for them
         return json.dumps({"version": JOB_VERSION, **content}, separators=(",", ":"))
 
     @classmethod

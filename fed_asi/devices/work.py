@@ -153,7 +153,7 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
     """Return the update of a device that trained under this plan. Raises as `Stepper.step_` does."""
     place, job, plan = device.place, device.job, attempt.plan
     settings, tail = place.config.train, place.tail
-    stats |= {"policy": attempt.policy, **_described(plan), "gradient_captured": device.plans.share(plan)}
+    stats |= {"policy": attempt.policy, **described(plan), "gradient_captured": device.plans.share(plan)}
     shard = place.shard(job.partition_id)
     load_tensors_(tail, device.tensors)
     stats |= _judged(place, shard, "before")
@@ -181,14 +181,14 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
         strategy_bytes=upload.held_bytes,
     )
     notes = _checked(device, stepper, shard) if job.check and stepper.side_by_side else ()
-    _epochs_(device, stepper, shard)
+    images = _epochs_(device, stepper, shard)
     tensors = {
         name: _trained_part(parameter, optimizer.slices.get(name)) for name, parameter in optimizer.parameters
     }
     sent, by_kind = upload.finish(tensors, stepper.largest.steps)
     kept = Kept(layers.factors(tail), by_kind)
     uncompress_(tail)
-    stats |= {"outcome": "trained", "num_examples": len(shard.train), **_measured(stepper, optimizer)}
+    stats |= {"outcome": "trained", "num_examples": images, **_measured(stepper, optimizer)}
     stats |= {"factors_bytes": factors_bytes(kept.factors), "kept_bytes": kept.nbytes}
     stats |= _judged(place, shard, "after")
     captured = device.plans.captured(plan)
@@ -207,7 +207,8 @@ def _running(place: Workplace, plan: Plan) -> nn.Module:
     return Checkpointed.of(place.tail, plan.trained, place.inputs(torch.zeros(1, dtype=torch.long)))
 
 
-def _described(plan: Plan) -> dict[str, Any]:
+def described(plan: Plan) -> dict[str, Any]:
+    """Return the columns that say which plan a device trained under."""
     kinds = sorted({method.kind for method in plan.methods.values()})
     ranks = {name: list(m.mode_ranks) for name, m in plan.methods.items() if m.mode_ranks}
     return {
@@ -241,13 +242,22 @@ def _compress_(device: _Device, plan: Plan) -> None:
     training_mode_(place.tail)
 
 
-def _epochs_(device: _Device, stepper: Stepper, shard: Shard) -> None:
+def _epochs_(device: _Device, stepper: Stepper, shard: Shard) -> int:
+    """Return the images that stand behind the update, after all steps, or as many as were asked for.
+
+    They are the shard's, or the part of it that an epoch came to on average.
+    """
     place, job = device.place, device.job
-    for epoch in range(place.config.train.epochs):
+    seen, epochs = 0, place.config.train.epochs
+    for epoch in range(epochs):
         rng = seeds.rng(place.config.seed, "shuffle", job.round, job.partition_id, epoch)
         order = torch.from_numpy(rng.permutation(shard.train))
         for rows in torch.split(order, job.resources.batch_size):
+            if job.steps is not None and stepper.largest.steps >= job.steps:
+                return max(1, seen // epochs)
             stepper.step_(place.inputs(rows), place.labels[rows], job.lr)
+            seen += len(rows)
+    return len(shard.train)
 
 
 def _checked(device: _Device, stepper: Stepper, shard: Shard) -> tuple[str, ...]:

@@ -9,7 +9,9 @@ from fed_asi import models
 from fed_asi.data import sources
 from fed_asi.errors import ConfigError, nearest
 from fed_asi.fleets import aggregate, faults, over_budget, resources, sharding
+from fed_asi.fleets.clock_checks import clock_fits
 from fed_asi.fleets.config import DeviceConfig, GroupConfig, MethodConfig, RunConfig
+from fed_asi.fleets.device_checks import devices_known
 from fed_asi.fleets.problems import unknown_value
 from fed_asi.machine import cpus_here
 from fed_asi.methods import ASI, recipe_names, recipe_of
@@ -38,6 +40,8 @@ def check(config: RunConfig, broken: Collection[str] = (), cpus: int | None = No
         _faults,
         _known,
         _aggregate,
+        devices_known,
+        clock_fits,
         _cpus,
     )
     return [problem for one in checks for problem in one(config, broken, available)]

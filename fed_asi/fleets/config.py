@@ -13,6 +13,8 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Validat
 
 from fed_asi.errors import ConfigError
 from fed_asi.fleets.aggregate import AggregateConfig, UploadConfig
+from fed_asi.fleets.clock_keys import ClockConfig
+from fed_asi.fleets.device_keys import DeviceKeys
 from fed_asi.fleets.faults import FaultsConfig
 from fed_asi.fleets.resources import ResourceKeys
 from fed_asi.fleets.section import MOST_RATE, Bytes, Count, PartitionId, Rate, Section, Whole
@@ -180,7 +182,7 @@ class _Named(Section):  # a base of its own, so that settings are printed with t
     count: Count
 
 
-class GroupConfig(ResourceKeys, _Named):
+class GroupConfig(DeviceKeys, ResourceKeys, _Named):
     """Devices alike: their name, how many, and what each has."""
 
     batch_size: Count = 32
@@ -190,7 +192,7 @@ class _Numbered(Section):  # the same
     partition_id: PartitionId
 
 
-class DeviceConfig(ResourceKeys, _Numbered):
+class DeviceConfig(DeviceKeys, ResourceKeys, _Numbered):
     """One device told apart from its group; what is not given is its group's."""
 
 
@@ -210,6 +212,7 @@ class RunConfig(Section):
     pretrain: PretrainConfig = PretrainConfig()
     aggregate: AggregateConfig = AggregateConfig()
     upload: UploadConfig = UploadConfig()
+    clock: ClockConfig = ClockConfig()
     measure: MeasureConfig = MeasureConfig()
     faults: FaultsConfig = FaultsConfig()
     compute: ComputeConfig = ComputeConfig()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fed_asi.errors import ConfigError
 from fed_asi.fleets.config import DeviceConfig, GroupConfig, RunConfig
+from fed_asi.fleets.device_keys import PresenceConfig
+from fed_asi.fleets.drawing import draw, draw_all
+from fed_asi.fleets.hardware import Hardware
 from fed_asi.fleets.resources import Resources, resources_of, schedule_of
 
 
@@ -15,12 +19,15 @@ class Device:
     """One device: its shard's number, its group, and what it has for a step.
 
     schedule: (from this round on, what it has then), rounds ascending and counted from 1.
+    hardware: what it has beside memory; None: it has no clock. presence: when it is there; None: always.
     """
 
     partition_id: int
     group: str
     resources: Resources
     schedule: tuple[tuple[int, Resources], ...] = ()
+    hardware: Hardware | None = None
+    presence: PresenceConfig | None = None
 
     def resources_at(self, round: int) -> Resources:
         """Return what this device has in `round`, counted from 1."""
@@ -64,28 +71,38 @@ def build(config: RunConfig) -> Fleet:
     """Return the fleet of a run: groups in order, then one line's budget, then one device's own settings.
 
     A device with a budget of its own leaves its group's schedule too.
-    Raises ConfigError where a line or device names a partition_id no group holds.
+    Raises ConfigError where a line or device names a partition_id no group holds, and for a device's file that cannot
+    be read.
     """
     devices: list[Device] = []
     for group in config.groups:
-        devices += _of_group(group, len(devices))
+        devices += _of_group(group, len(devices), config.seed)
     named = [*config.budgets, *(own.partition_id for own in config.devices)]
     outside = sorted(partition_id for partition_id in named if not 0 <= partition_id < len(devices))
     if outside:
         raise ConfigError(f"devices {outside} are not in the fleet, which has 0 to {len(devices) - 1}")
     lines = [DeviceConfig(partition_id=one, budget=budget) for one, budget in config.budgets.items()]
     for own in (*lines, *config.devices):
-        devices[own.partition_id] = _own(devices[own.partition_id], own)
+        devices[own.partition_id] = _own(devices[own.partition_id], own, config.seed)
     return Fleet(tuple(devices))
 
 
-def _of_group(group: GroupConfig, first: int) -> Iterator[Device]:
+def _of_group(group: GroupConfig, first: int, seed: int) -> Iterator[Device]:
     resources = resources_of(group)
     schedule = schedule_of(group, resources)
-    for partition_id in range(first, first + group.count):
-        yield Device(partition_id, group.name, resources, schedule)
+    ids = range(first, first + group.count)
+    drawn = itertools.repeat(None) if group.device is None else draw_all(group.device, seed, ids)
+    for partition_id, hardware in zip(ids, drawn, strict=False):
+        yield Device(partition_id, group.name, resources, schedule, hardware, group.presence)
 
 
-def _own(device: Device, own: DeviceConfig) -> Device:
+def _own(device: Device, own: DeviceConfig, seed: int) -> Device:
     resources = resources_of(own, device.resources)
-    return Device(device.partition_id, device.group, resources, schedule_of(own, resources))
+    return Device(
+        device.partition_id,
+        device.group,
+        resources,
+        schedule_of(own, resources),
+        device.hardware if own.device is None else draw(own.device, seed, device.partition_id),
+        own.presence or device.presence,
+    )

@@ -8,7 +8,8 @@ from typing import Any
 
 from fed_asi.data import sources
 from fed_asi.data.sources import is_file
-from fed_asi.fleets.config import WEIGHTS
+from fed_asi.fleets import hardware
+from fed_asi.fleets.config import WEIGHTS, RunConfig
 
 
 def place_(raw: dict[str, Any], folder: Path, data_dir: Path | None) -> None:
@@ -21,6 +22,35 @@ def place_(raw: dict[str, Any], folder: Path, data_dir: Path | None) -> None:
         data["source"] = _source(data["source"], folder, data_dir)
     if isinstance(model, dict) and isinstance(model.get("weights"), str) and model["weights"] not in WEIGHTS:
         model["weights"] = _weights(model["weights"], folder)
+    for owner in (*_tables(raw.get("groups")), *_tables(raw.get("devices"))):
+        _place_device_(owner, folder)
+
+
+def _tables(found: Any) -> list[dict[str, Any]]:
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _place_device_(owner: dict[str, Any], folder: Path) -> None:
+    """Make the files absolute that a group or a device names: its preset, its table, its trace of presence."""
+    device, presence = owner.get("device"), owner.get("presence")
+    if isinstance(device, str) and hardware.is_file(device):
+        owner["device"] = _absolute(folder, device)
+    for table, key in ((device, "preset"), (device, "table"), (presence, "trace")):
+        name = table.get(key) if isinstance(table, dict) else None
+        if isinstance(table, dict) and isinstance(name, str) and (key != "preset" or hardware.is_file(name)):
+            table[key] = _absolute(folder, name)
+
+
+def device_files(config: RunConfig) -> list[str]:
+    """Return the files that devices are described by, each once: presets, tables and traces of presence."""
+    found: list[str | None] = []
+    for owner in (*config.groups, *config.devices):
+        if owner.device is not None:
+            named = owner.device.preset
+            found += [owner.device.table, named if named and hardware.is_file(named) else None]
+        if owner.presence is not None:
+            found.append(owner.presence.trace)
+    return list(dict.fromkeys(one for one in found if one is not None))
 
 
 def _source(name: str, folder: Path, data_dir: Path | None) -> str:

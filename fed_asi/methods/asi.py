@@ -19,11 +19,12 @@ from fed_asi.methods.base import Keeper, LayerInput, Method, Ranks, register
 from fed_asi.methods.forms import Kept, TuckerInput, tucker_bytes
 from fed_asi.methods.parts import computing, split
 from fed_asi.methods.ranks import PUBLISHED_EPSILONS, proposed_ranks, published_ranks
-from fed_asi.methods.sizes import LayerSize, Traits
-from fed_asi.methods.tucker_method import TuckerMethod, fitted, projection
+from fed_asi.methods.sizes import LayerSize, Passes, Traits
+from fed_asi.methods.tucker_method import TuckerMethod, cut_modes, fitted, projection
 
 ORDERS = ("sequential", "published")
 COLD_ITERATIONS = 2  # of a mode that starts anew in every step
+_ROUNDING = 6  # passes over a row: its largest, the scale, and the rounding itself
 
 
 @register
@@ -150,6 +151,31 @@ class ASI(TuckerMethod):
         """Return those of the order in which the modes are truncated."""
         found = fitted(size, ranks)
         return (_published_order if self.order == "published" else _sequential_order)(size.dims, found)
+
+    def keeping(self, size: LayerSize, ranks: Ranks = ()) -> Passes:
+        """Return two products and a QR for each iteration of a mode, and the rounding of factors and core to int8.
+
+        A QR of a (d, r) matrix goes column by column: d r^2 multiplications, twice.
+        """
+        found, calls, elements = fitted(size, ranks), 1, 0
+        for mode in cut_modes(size, ranks):
+            iterations = self._iterations(mode)
+            calls += 2 + 3 * iterations
+            elements += 2 * size.dims[mode] * found[mode] ** 2 * iterations
+        if self.bits == 8:
+            rounded = prod(found) + sum(size.dims[m] * found[m] for m in cut_modes(size, ranks))
+            calls += _ROUNDING * (1 + len(cut_modes(size, ranks)))
+            elements += _ROUNDING * rounded
+        return Passes(calls, elements)
+
+    def restoring(self, size: LayerSize, ranks: Ranks = ()) -> Passes:
+        """Return one product a mode, and two passes over what was rounded."""
+        products = len(cut_modes(size, ranks))
+        return Passes(products + (2 * (1 + products) if self.bits == 8 else 0))
+
+    def _iterations(self, mode: int) -> int:
+        cold = not self.warm or (mode == 0 and self.order == "sequential")
+        return COLD_ITERATIONS if cold else 1
 
     @classmethod
     def propose(cls, seen: LayerInput, order: str = "sequential") -> Iterator[tuple[Method, float | None]]:

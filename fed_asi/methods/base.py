@@ -5,7 +5,7 @@ exact weight gradient of the input that the kept form gives back.
 
 A new method is one file: a frozen dataclass under `register` that overrides what differs from keeping the input
 whole. `form` says what is kept, `kept_bytes` how many bytes that is, `propose` what calibration tries, `unsupported`
-which layers it cannot keep, and the counts what it multiplies.
+which layers it cannot keep, and the counts what it multiplies and what else it does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fed_asi import tucker
 from fed_asi.errors import ConfigError, UnsupportedLayerError, nearest
 from fed_asi.methods.forms import Kept, Whole
 from fed_asi.methods.literals import arguments
-from fed_asi.methods.sizes import LayerSize, Traits
+from fed_asi.methods.sizes import LayerSize, Passes, Traits
 
 Ranks = tuple[int, ...]
 
@@ -201,6 +201,14 @@ class Method:
     def overhead_macs(self, size: LayerSize, ranks: Ranks = ()) -> int:
         """Return the multiply-accumulates of bringing the input into its kept form."""
         return 0
+
+    def keeping(self, size: LayerSize, ranks: Ranks = ()) -> Passes:
+        """Return what bringing the input into its kept form takes beside `overhead_macs`, without centring."""
+        return Passes()
+
+    def restoring(self, size: LayerSize, ranks: Ranks = ()) -> Passes:
+        """Return what the weight gradient from the kept form takes beside `dw_macs`, its own kernel left out."""
+        return Passes()
 
     @classmethod
     def propose(cls, seen: LayerInput) -> Iterator[tuple[Method, float | None]]:

@@ -10,7 +10,7 @@ Source: TraDy, arXiv 2510.19675, for channels drawn anew.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import ClassVar, Literal, get_args
 
@@ -21,7 +21,8 @@ from fed_asi import seeds
 from fed_asi.errors import ConfigError, UnsupportedLayerError, nearest
 from fed_asi.methods.base import Keeper, LayerInput, Method, Ranks, register
 from fed_asi.methods.forms import Kept, LowBits, SomeChannels, Whole
-from fed_asi.methods.sizes import LayerSize, Traits
+from fed_asi.methods.quantized import Quantized
+from fed_asi.methods.sizes import LayerSize, Passes, Traits
 
 Pick = Literal["energy", "round"]
 PICKS = get_args(Pick)
@@ -118,6 +119,20 @@ class Channels(Method):
     def overhead_macs(self, size: LayerSize, ranks: Ranks = ()) -> int:
         """Return one for each element that is rounded."""
         return size.dims[0] * self.count * prod(size.dims[2:]) if self.bits == 8 else 0
+
+    def keeping(self, size: LayerSize, ranks: Ranks = ()) -> Passes:
+        """Return the copy of the channels, and the passes over it where it is rounded."""
+        part = self._part(size)
+        calls, elements = Quantized(8).keeping(part) if self.bits == 8 else Passes()
+        return Passes(1 + calls, prod(part.dims) + elements)
+
+    def restoring(self, size: LayerSize, ranks: Ranks = ()) -> Passes:
+        """Return the passes that give the channels back, and the addition of their part of dW."""
+        calls, elements = Quantized(8).restoring(self._part(size)) if self.bits == 8 else Passes()
+        return Passes(1 + calls, elements)
+
+    def _part(self, size: LayerSize) -> LayerSize:
+        return replace(size, dims=(size.dims[0], self.count, *size.dims[2:]))
 
     @classmethod
     def propose(cls, seen: LayerInput, pick: Pick = "energy") -> Iterator[tuple[Method, float | None]]:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from fed_asi.errors import ConfigError
 from fed_asi.methods.base import LayerInput, Method, Ranks, published_forward, register
-from fed_asi.methods.sizes import LayerSize, Traits
+from fed_asi.methods.sizes import LayerSize, Passes, Traits
 
 
 @register
@@ -62,6 +62,14 @@ class GradientFilter(Method):
     def dx_macs(self, size: LayerSize) -> int:
         """Return those of one product a patch."""
         return self.dw_macs(size)
+
+    def keeping(self, size: LayerSize, ranks: Ranks = ()) -> Passes:
+        """Return the pooling of the input."""
+        return Passes(1, prod(size.dims))
+
+    def restoring(self, size: LayerSize, ranks: Ranks = ()) -> Passes:
+        """Return the pooling of the gradient, the products' layout, and the spreading of dX over its patches."""
+        return Passes(10, prod(size.out) + prod(size.dims))
 
     @classmethod
     def propose(cls, seen: LayerInput, patch: int = 2) -> Iterator[tuple[Method, float | None]]:

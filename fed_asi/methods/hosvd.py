@@ -14,9 +14,10 @@ from fed_asi.errors import ConfigError
 from fed_asi.methods.base import Keeper, LayerInput, Method, Ranks, register
 from fed_asi.methods.forms import Kept, TuckerInput
 from fed_asi.methods.parts import computing, split
-from fed_asi.methods.sizes import LayerSize
+from fed_asi.methods.sizes import LayerSize, Passes
 from fed_asi.methods.tucker_method import TuckerMethod, projection
 
+_MODE_CALLS = 24  # of one mode: its Gram matrix, eigenvalues, their shares, the product
 _EIGH = 9  # times d^3: the symmetric eigenvalue problem of a d x d Gram matrix, with vectors
 
 
@@ -53,6 +54,10 @@ class HOSVD(TuckerMethod):
         """Return those of Gram matrices, their eigenvalue problems and the projection."""
         total = prod(size.dims)
         return sum(d * total + _EIGH * d**3 for d in size.dims) + projection(size.dims, ranks)
+
+    def keeping(self, size: LayerSize, ranks: Ranks = ()) -> Passes:
+        """Return the steps of every mode's eigenvalue problem and of the choice of its rank."""
+        return Passes(_MODE_CALLS * len(size.dims))
 
     @classmethod
     def propose(cls, seen: LayerInput, epsilon: float = 0.8) -> Iterator[tuple[Method, float | None]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from fed_asi.errors import ConfigError
 from fed_asi.methods.base import Keeper, LayerInput, Method, Ranks, register
 from fed_asi.methods.forms import Kept, LowBits
-from fed_asi.methods.sizes import LayerSize
+from fed_asi.methods.sizes import LayerSize, Passes
 
 
 @register
@@ -45,6 +45,16 @@ class Quantized(Method):
     def overhead_macs(self, size: LayerSize, ranks: Ranks = ()) -> int:
         """Return one for each element."""
         return prod(size.dims)
+
+    def keeping(self, size: LayerSize, ranks: Ranks = ()) -> Passes:
+        """Return the passes over the input: its extremes, offset, scale, rounding, and packing of 4 bits."""
+        passes = 10 if self.bits == 8 else 12
+        return Passes(passes, (passes // 2) * prod(size.dims))
+
+    def restoring(self, size: LayerSize, ranks: Ranks = ()) -> Passes:
+        """Return the passes that give the input back."""
+        passes = 4 if self.bits == 8 else 6
+        return Passes(passes, (passes // 2) * prod(size.dims))
 
     @classmethod
     def propose(cls, seen: LayerInput) -> Iterator[tuple[Method, float | None]]:

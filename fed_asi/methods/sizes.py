@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
+
+
+class Passes(NamedTuple):
+    """What is done beside multiply-accumulates: kernel calls, and elements that are handled one by one."""
+
+    calls: int = 0
+    elements: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fed_asi.methods.base import Keeper, Method, Ranks, published_forward
 from fed_asi.methods.forms import TuckerInput
-from fed_asi.methods.sizes import LayerSize, Traits
+from fed_asi.methods.sizes import LayerSize, Passes, Traits
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,25 @@ class TuckerMethod(Method):
         """Return those of dW from the factors."""
         return _pointwise_dw(size, ranks) if size.pointwise else _kernel_dw(size, ranks)
 
+    def keeping(self, size: LayerSize, ranks: Ranks = ()) -> Passes:
+        """Return one product a mode, and one for the core."""
+        return Passes(1 + len(cut_modes(size, ranks)))
+
+    def restoring(self, size: LayerSize, ranks: Ranks = ()) -> Passes:
+        """Return one product a mode."""
+        return Passes(len(cut_modes(size, ranks)))
+
 
 def fitted(size: LayerSize, ranks: Ranks) -> Ranks:
     """Return the ranks, none above its mode. Raises ValueError for another number of modes."""
     if len(ranks) != len(size.dims):
         raise ValueError(f"{len(ranks)} ranks for an input of {len(size.dims)} modes")
     return tuple(min(r, d) for r, d in zip(ranks, size.dims, strict=True))
+
+
+def cut_modes(size: LayerSize, ranks: Ranks) -> list[int]:
+    """Return the modes whose rank is below their size."""
+    return [mode for mode, (d, r) in enumerate(zip(size.dims, fitted(size, ranks), strict=True)) if r < d]
 
 
 def projection(dims: Sequence[int], ranks: Sequence[int]) -> int:

@@ -71,7 +71,7 @@ def shades(count: int) -> list[Color]:
     return [colormaps["viridis"](0.1 + 0.75 * i / (count - 1)) for i in range(count)]
 
 
-def line(axes: Axes, points: Sequence[tuple[int, float | None]], **style: Any) -> None:
+def line(axes: Axes, points: Sequence[tuple[float, float | None]], **style: Any) -> None:
     """Draw a line through the points that are known."""
     known = [(x, y) for x, y in points if y is not None]
     if known:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
+from fed_asi.results.clock_figures import OVER_TIME, SAYS, accuracy_over_clock, draw_round, round_of
 from fed_asi.results.drawing import (
     BAD,
     INK,
@@ -48,6 +49,7 @@ def draw(summaries: Sequence[Summary]) -> dict[str, Picture]:
         makers = {
             "Accuracy over rounds": ("", _rounds),
             "Accuracy against activation memory": (SEVERAL, _runs),
+            **_of_the_clock(summaries),
         }
     else:
         main = main_figure(summaries[0])
@@ -55,6 +57,7 @@ def draw(summaries: Sequence[Summary]) -> dict[str, Picture]:
             main.title: (main.says, lambda figure, one: main.draw(figure, one[0])),
             "Accuracy over rounds": ("", _rounds),
             "Measured bytes against budget": ("", _budgets),
+            **_of_the_clock(summaries),
         }
     no_formula = rc_context({"text.parse_math": False, "text.usetex": False})  # a name is none
     with no_formula, warnings.catch_warnings():
@@ -62,6 +65,18 @@ def draw(summaries: Sequence[Summary]) -> dict[str, Picture]:
             "ignore", "Glyph .* missing from font"
         )  # shown as a box; the page has the name
         return {title: _picture(maker, summaries, says) for title, (says, maker) in makers.items()}
+
+
+def _of_the_clock(summaries: Sequence[Summary]) -> dict[str, tuple[str, Maker]]:
+    """Return the figures of runs that all have a clock, and of one run a round of it."""
+    if not all(one.sim_seconds for one in summaries):
+        return {}
+    found: dict[str, tuple[str, Maker]] = {OVER_TIME: (SAYS, accuracy_over_clock)}
+    last = summaries[0].timeline
+    if len(summaries) == 1 and last is not None:
+        title, says = round_of(last)
+        found[title] = (says, lambda figure, _: draw_round(figure, last))
+    return found
 
 
 SEVERAL = (

@@ -11,7 +11,18 @@ SCHEMA_VERSION = 1
 FILE_NAME = "run.sqlite"
 
 
-Outcome = Literal["trained", "out-of-memory", "excluded", "failed", "timeout", "rejected", "killed"]
+Outcome = Literal[
+    "trained",
+    "out-of-memory",
+    "excluded",
+    "failed",
+    "timeout",
+    "rejected",
+    "killed",
+    "late",
+    "left",
+    "absent",
+]  # the last three by the run's clock alone
 
 
 Status = Literal["running", "finished", "interrupted", "failed"]
@@ -45,6 +56,7 @@ class DeviceRecord:
     batch_size: int
     micro_batch: int | None
     num_examples: int  # of its shard
+    device_name: str | None = None  # its preset, where it has one
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +74,9 @@ class RoundRecord:
     bytes_up: int = 0  # devices to server
     bytes_down: int = 0
     weights_sha256: str | None = None
+    sim_start_seconds: float | None = None  # on the run's clock, which starts at 0; None: no device has one
+    sim_end_seconds: float | None = None
+    energy_joules: float | None = None  # of all devices that say what they draw
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +124,18 @@ class DeviceRoundRecord:
     kept_bytes: int | None = (
         None  # all it keeps for its next round: warm factors, control variates, what is unsent
     )
+    download_seconds: float | None = None  # simulated, as are all that follow; None: a device without a clock
+    trunk_seconds: float | None = None  # of the frozen trunk, each image once an epoch
+    step_seconds: float | None = None
+    judging_seconds: float | None = None  # of the images held back, before and after
+    upload_seconds: float | None = None
+    sim_seconds: float | None = None  # all of these
+    download_joules: float | None = None
+    trunk_joules: float | None = None
+    step_joules: float | None = None
+    judging_joules: float | None = None
+    upload_joules: float | None = None
+    energy_joules: float | None = None  # all of these
 
 
 @dataclass(frozen=True, slots=True)

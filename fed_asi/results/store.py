@@ -31,6 +31,7 @@ from fed_asi.results.schema import (
     Status,
 )
 from fed_asi.results.sql_tables import ADDED, TABLES, add_columns, cell, create, insert, stand_in
+from fed_asi.results.sql_views import make_views
 from fed_asi.results.sqlite_file import connect, connect_to_read, plainly
 
 _Record = TypeVar("_Record", RunRecord, DeviceRecord, RoundRecord, DeviceRoundRecord, GroupRoundRecord)
@@ -64,6 +65,7 @@ class RunStore:
                 for table in TABLES:
                     create(connection, table)
                 connection.execute("CREATE TABLE notes (at TEXT, text TEXT)")
+                make_views(connection)
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 insert(connection, "run", [_new_run(config, versions or {})])
         return store
@@ -81,6 +83,7 @@ class RunStore:
                 connection = _checked(connect(folder / FILE_NAME), folder)
                 for table in TABLES:
                     add_columns(connection, table, folder / FILE_NAME)
+                make_views(connection)
             except BaseException:
                 lock.release()
                 raise
@@ -94,6 +97,7 @@ class RunStore:
             connection = _checked(connect_to_read(folder / FILE_NAME), folder)
             for table in TABLES:
                 stand_in(connection, table, folder / FILE_NAME)
+            make_views(connection, temporary=True)
             return cls(folder, connection, None)
 
     def close(self) -> None:

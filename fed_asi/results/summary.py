@@ -12,6 +12,7 @@ from fed_asi.results.estimate import Estimate, estimate
 from fed_asi.results.lock import is_locked
 from fed_asi.results.schema import GroupRoundRecord, RoundRecord, RunRecord
 from fed_asi.results.store import RunStore
+from fed_asi.results.timeline import Timeline, timeline_of
 from fed_asi.texts import resume_line
 
 
@@ -80,12 +81,24 @@ class Summary:
     causes: tuple[tuple[str, str, int], ...]  # (outcome, cause, device-rounds), most frequent first
     notes: tuple[str, ...]
     missing: tuple[str, ...]
+    timeline: Timeline | None = None  # of a run with a clock
 
     @property
     def final(self) -> RoundRecord | None:
         """The last round that evaluated the model."""
         evaluated = [record for record in self.rounds if record.accuracy is not None]
         return evaluated[-1] if evaluated else None
+
+    @property
+    def sim_seconds(self) -> float | None:
+        """How long the run took on its clock, in simulated seconds; None without one."""
+        return max((end for one in self.rounds if (end := one.sim_end_seconds) is not None), default=None)
+
+    @property
+    def energy_joules(self) -> float | None:
+        """What all devices that say what they draw have spent; None where none does."""
+        known = [one.energy_joules for one in self.rounds if one.energy_joules is not None]
+        return sum(known) if known else None
 
     @property
     def twins(self) -> str | None:
@@ -133,9 +146,13 @@ WHERE outcome != 'trained' GROUP BY group_name, outcome ORDER BY group_name, out
 
 
 _CAUSES = """
-SELECT outcome, coalesce(cause, ''), count(*) FROM device_rounds WHERE outcome != 'trained'
-GROUP BY outcome, cause ORDER BY count(*) DESC, outcome, cause LIMIT 20
+SELECT outcome, said, times FROM (
+    SELECT outcome, coalesce(cause, '') AS said, count(*) AS times,
+           row_number() OVER (PARTITION BY outcome ORDER BY count(*) DESC, cause) AS place
+    FROM device_rounds WHERE outcome != 'trained' GROUP BY outcome, cause)
+WHERE place <= 5 ORDER BY times DESC, outcome, said
 """
+# Of each outcome a few: causes by the clock say seconds, so each of them is another, and none may hide the rest.
 
 
 def summarise(store: RunStore) -> Summary:
@@ -165,6 +182,7 @@ def summarise(store: RunStore) -> Summary:
         tuple(store.select(_CAUSES)),
         tuple(store.notes()),
         tuple(store.missing()),
+        timeline_of(store),
     )
 
 

@@ -15,7 +15,7 @@ from fed_asi.results.estimate import Estimate
 from fed_asi.results.rich_text import plain
 from fed_asi.results.summary import GroupResult, Summary
 from fed_asi.texts import visible
-from fed_asi.units import format_bytes
+from fed_asi.units import format_bytes, format_joules, format_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +139,23 @@ def fitting(every: Sequence[Column], groups: Sequence[GroupResult], width: int) 
 def lines(summary: Summary) -> list[str]:
     """Return what the table cannot hold: the fleet's accuracy, who was left out and why, what is missing."""
     said = [*summary.missing, _accuracy(summary), *_exchanged(summary)]
+    said += _clock(summary)
     said += _left_out(summary)
     said += reading(summary)
     said += [f"note: {note}" for note in summary.notes]
     if summary.standing != "finished":
         said.append(f"the run is {summary.standing}")
     return said
+
+
+def _clock(summary: Summary) -> list[str]:
+    """Return what the run took on its clock, where it has one that ran."""
+    if not summary.sim_seconds:
+        return []
+    energy = (
+        "" if summary.energy_joules is None else f", {format_joules(summary.energy_joules)} of all devices"
+    )
+    return [f"on the run's clock: {format_seconds(summary.sim_seconds)}{energy}"]
 
 
 def reading(summary: Summary) -> list[str]:

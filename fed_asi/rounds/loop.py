@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -28,13 +29,15 @@ from fed_asi.results.progress import Watcher
 from fed_asi.results.schema import DeviceRoundRecord, RoundRecord
 from fed_asi.results.store import RunStore
 from fed_asi.rounds import checkpoints
+from fed_asi.rounds.answers import Answer, by_reply, counted, had_model, still_to_ask
 from fed_asi.rounds.checkpoints import Checkpoint, weights_digest
-from fed_asi.rounds.cohort import sample_cohort
 from fed_asi.rounds.executor import Executor, one_reply_a_job
+from fed_asi.rounds.fates import Fate
 from fed_asi.rounds.faults import Fault, fault_of
 from fed_asi.rounds.group_judging import judge_groups
 from fed_asi.rounds.job_order import Costs, in_order
 from fed_asi.rounds.resuming import Resuming, kept_factors
+from fed_asi.rounds.round_clock import RoundClock
 from fed_asi.strategies import Round, State, Update, check_update
 from fed_asi.training.evaluation import evaluate, load_tensors_
 from fed_asi.training.sgd import learning_rate
@@ -65,6 +68,8 @@ class Rounds:
         self._costs = Costs()
         self._checkpoints, self._states = store.folder / "checkpoints", states
         self._fingerprint = run_fingerprint(self.config)
+        self._clock = RoundClock(place, self.fleet)
+        self._to_check = False  # whether the next device that computes holds its first step against another
         self._exchange = Exchange.of(self.config)
         self._strategy: State = {}
 
@@ -78,10 +83,15 @@ class Rounds:
     def _start(self) -> tuple[int, dict[str, Tensor]]:
         if not self.store.rounds():
             tensors = {name: tensor.clone() for name, tensor in self.place.reference.items()}
-            self._finish_round(RoundRecord(0, 0, 0, None, None), [], tensors, time.perf_counter())
+            begun = self._clock.closed(RoundRecord(0, 0, 0, None, None), [], 0.0)
+            self._clock.check(self._job(1, device.partition_id) for device in self.fleet)
+            for text in self._clock.notes():
+                self.store.note(text)
+            self._finish_round(begun, [], tensors, time.perf_counter())
             return 0, tensors
         state = Resuming(self.place, self.store, self._checkpoints, self._states).last_whole()
         self._factors_round |= state.factors_round
+        self._clock.set(self.store.rounds(), self.store.device_rounds())
         self._strategy = state.strategy
         return state.round, state.tensors
 
@@ -89,35 +99,63 @@ class Rounds:
         started = time.perf_counter()
         jobs = self.jobs(round)
         self.watcher.round_started(round, self.config.rounds, len(jobs))
-        records: list[DeviceRoundRecord] = []
-        updates: list[Update] = []
-        notes: dict[int, tuple[str, ...]] = {}
-        job_of = {job.partition_id: job for job in jobs}
-        for reply in self._replies(jobs, tensors):
-            record, update = self._judge(job_of[reply.partition_id], reply, tensors)
-            self._learn_cost(job_of[reply.partition_id], record)
-            records.append(record)
-            notes[reply.partition_id] = reply.notes
-            updates.extend([update] if update is not None else [])
-            self.watcher.device_done(record)
-        self._refuse_fresh([text for texts in notes.values() for text in texts])
-        new = self._combine(round, tensors, updates)
+        answers, left_out = self._answers(jobs, tensors)
+        counts = counted(answers, self._clock.wanted)
+        end = self._clock.end(answers, left_out)
+        records = self._clock.recorded(answers, counts, end)
+        records += self._left_out(left_out, end, len(counts), tensors)
         records.sort(key=lambda record: record.partition_id)
-        for partition_id in sorted(notes):
-            for text in notes[partition_id]:
-                self.store.note(text)
-        summary = RoundRecord(round, len(jobs), len(updates), None, None, lr=jobs[0].lr)
-        self._finish_round(summary, records, new, started)
+        self._note_all(answers)
+        new = self._combine(round, tensors, [one.update for one in counts if one.update is not None])
+        summary = RoundRecord(round, len(jobs), len(counts), None, None, lr=jobs[0].lr)
+        self._finish_round(self._clock.closed(summary, records, end), records, new, started)
         self._factors_round |= {r.partition_id: kept_factors(r) for r in records if r.outcome == "trained"}
         return new
 
-    def _replies(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> Iterator[Reply]:
-        """Yield one reply a job; a device that [faults] strikes is not asked to compute what nobody would use.
+    def _answers(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> tuple[list[Answer], list[Fate]]:
+        """Return the replies to a round, and the fates of those from whom none came."""
+        self._to_check = jobs[0].round == 1 and self.config.compute.side_by_side
+        waiting, gone = by_reply(self._clock.fates(jobs, self._sent(tensors)))
+        answers: list[Answer] = []
+        while wave := still_to_ask(waiting, answers, self._clock.wanted):  # once, unless more are asked
+            waiting = waiting[len(wave) :]
+            answers += self._judged([found.job for found in wave], tensors)
+        return answers, [*gone, *waiting]
 
-        tensors: the weights, which go with what the strategy adds.
-        """
-        parcel = sent(tensors, self.place.reference) | self._exchange.strategy.sent(self._strategy, tensors)
-        asked = []
+    def _left_out(
+        self, fates: Sequence[Fate], end: float, replies: int, tensors: Mapping[str, Tensor]
+    ) -> Iterator[DeviceRoundRecord]:
+        """Yield the records of those from whom no reply came; whoever had the model was sent what all are sent."""
+        parcel = self._sent(tensors)
+        for found in fates:
+            record = self._clock.left_out(found, end, replies)
+            down = payload_bytes(parcel, found.job.to_json()) if had_model(record) else 0
+            record = replace(record, bytes_up=0, bytes_down=down)
+            self.watcher.device_done(record)
+            yield record
+
+    def _note_all(self, answers: Sequence[Answer]) -> None:
+        """Record what devices said, by partition id. Raises RunError as `_refuse_fresh` does."""
+        texts = [
+            text for one in sorted(answers, key=lambda one: one.record.partition_id) for text in one.notes
+        ]
+        self._refuse_fresh(texts)
+        for text in texts:
+            self.store.note(text)
+
+    def _judged(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> Iterator[Answer]:
+        """Yield each device's answer, in whatever order they come."""
+        job_of = {job.partition_id: job for job in jobs}
+        for reply in self._replies(jobs, tensors):
+            job = job_of[reply.partition_id]
+            answer = self._judge(job, reply, tensors)
+            self._learn_cost(job, answer.record)
+            self.watcher.device_done(answer.record)
+            yield answer
+
+    def _replies(self, jobs: Sequence[Job], tensors: Mapping[str, Tensor]) -> Iterator[Reply]:
+        """Yield one reply a job; a device that [faults] strikes is not asked to compute what nobody would use."""
+        parcel, asked = self._sent(tensors), []
         for job in jobs:
             fault = self._fault(job.round, job.partition_id)
             if fault is None:
@@ -127,9 +165,15 @@ class Rounds:
             yield replace(failure(job.partition_id, fault.outcome, fault.cause), bytes_down=down)
         if not asked:
             return
+        if self._to_check:
+            asked[0], self._to_check = replace(asked[0], check=True), False
         ordered = in_order(asked, self._cost, self.executor.parallel or 1)
         replies = self.executor.train(ordered, parcel, self._exchange.sizes(tensors))
         yield from one_reply_a_job(replies, ordered, partial(self._note, jobs[0].round))
+
+    def _sent(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what goes to every device of a round: the weights, and what the strategy sends beside them."""
+        return sent(tensors, self.place.reference) | self._exchange.strategy.sent(self._strategy, tensors)
 
     def _fault(self, round: int, partition_id: int) -> Fault | None:
         return fault_of(self.config.faults, self.config.seed, round, partition_id)
@@ -145,27 +189,19 @@ class Rounds:
 
     def jobs(self, round: int) -> list[Job]:
         """Return what each device of a round's cohort is asked, by partition id."""
+        return [self._job(round, one) for one in self._clock.cohort(round)]
+
+    def _job(self, round: int, partition_id: int) -> Job:
         train = self.config.train
-        lr = learning_rate(train.lr, train.final_lr_ratio, train.lr_schedule, round, self.config.rounds)
-        cohort = sample_cohort(self.config.seed, round, self.fleet.partition_ids, self.config.cohort)
-        twin = TWINS[self.config.measure.twins]
-        checks = round == 1 and self.config.compute.side_by_side
-        first = next((one for one in cohort if checks and self._fault(round, one) is None), None)
-        jobs = []
-        for partition_id in cohort:
-            jobs.append(
-                Job(
-                    round=round,
-                    partition_id=partition_id,
-                    resources=self.fleet[partition_id].resources_at(round),
-                    lr=lr,
-                    factors_round=self._factors_round.get(partition_id, 0),
-                    check=partition_id == first,
-                    deadline_seconds=self.config.compute.deadline_seconds,
-                    twin=twin,
-                )
-            )
-        return jobs
+        return Job(
+            round=round,
+            partition_id=partition_id,
+            resources=self.fleet[partition_id].resources_at(round),
+            lr=learning_rate(train.lr, train.final_lr_ratio, train.lr_schedule, round, self.config.rounds),
+            factors_round=self._factors_round.get(partition_id, 0),
+            deadline_seconds=self.config.compute.deadline_seconds,
+            twin=TWINS[self.config.measure.twins],
+        )
 
     def _cost(self, job: Job) -> float:
         """Return how long the job will take, as far as those before it tell.
@@ -190,10 +226,8 @@ class Rounds:
         if lost and self._states is not None:
             raise RunError(f"{lost[0]}; so the round is not recorded")
 
-    def _judge(
-        self, job: Job, reply: Reply, tensors: dict[str, Tensor]
-    ) -> tuple[DeviceRoundRecord, Update | None]:
-        """Return the device's record, and its update unless there is none or it must not be averaged."""
+    def _judge(self, job: Job, reply: Reply, tensors: Mapping[str, Tensor]) -> Answer:
+        """Return the device's answer, without an update where there is none or it must not be averaged."""
         stats = of_one_round(job.resources) | reply.stats
         update = None
         if stats["outcome"] == "trained":
@@ -201,6 +235,9 @@ class Rounds:
                 update = self._update(job, reply, tensors)
             except UpdateError as error:
                 update, stats["outcome"], stats["cause"] = None, "rejected", readable(str(error))
+        found = self._by_the_clock(job, stats)
+        if found.outcome is not None and stats["outcome"] == "trained":  # it took longer than its first plan
+            update, stats["outcome"], stats["cause"] = None, found.outcome, found.cause
         record = DeviceRoundRecord(
             round=job.round,
             partition_id=reply.partition_id,
@@ -208,10 +245,15 @@ class Rounds:
             bytes_up=reply.bytes_up,
             bytes_down=reply.bytes_down,
             **stats,
+            **({} if found.spent is None else found.spent.columns()),
         )
-        return record, update
+        return Answer(record, update, found, reply.notes)
 
-    def _update(self, job: Job, reply: Reply, tensors: dict[str, Tensor]) -> Update:
+    def _by_the_clock(self, job: Job, stats: dict[str, Any]) -> Fate:
+        timing = self._clock.timing
+        return self._clock.fate(job, None if timing is None else timing.after(job, stats))
+
+    def _update(self, job: Job, reply: Reply, tensors: Mapping[str, Tensor]) -> Update:
         """Return the update that a reply means. Raises UpdateError for one that no strategy may see."""
         trained, beside = self._exchange.read(reply.tensors, reply.trained, tensors, reply.slices)
         examples, steps = (int(reply.stats.get(key) or 0) for key in ("num_examples", "steps"))
@@ -254,14 +296,11 @@ class Rounds:
         checkpoints.save(
             self._checkpoints, Checkpoint(summary.round, self._fingerprint, tensors, self._strategy)
         )
-        record = RoundRecord(
-            round=summary.round,
-            asked=summary.asked,
-            trained=summary.trained,
+        record = replace(
+            summary,
             loss=found.loss,
             accuracy=found.accuracy,
             worst_class_accuracy=found.worst_class_accuracy,
-            lr=summary.lr,
             host_seconds=time.perf_counter() - started,
             bytes_up=sum(one.bytes_up or 0 for one in records),
             bytes_down=sum(one.bytes_down or 0 for one in records),

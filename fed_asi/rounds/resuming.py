@@ -21,6 +21,7 @@ from fed_asi.results.store import RunStore
 from fed_asi.rounds import checkpoints
 from fed_asi.rounds.checkpoints import KEPT_CHECKPOINTS, Checkpoint, weights_digest
 from fed_asi.rounds.cohort import sample_cohort
+from fed_asi.rounds.round_clock import asks_by_number
 from fed_asi.workplace.address import run_fingerprint
 from fed_asi.workplace.place import Workplace
 
@@ -117,6 +118,10 @@ def kept_factors(row: DeviceRoundRecord) -> int:
 
 
 def _asked_after(round: int, config: RunConfig) -> set[int]:
+    """Return whom later rounds ask; everyone where that depends on who will be there."""
     devices = range(config.num_devices)
+    if not asks_by_number(config):
+        return set(devices)
+    asked = config.clock.ask or config.cohort
     later = range(round + 1, config.rounds + 1)
-    return {one for number in later for one in sample_cohort(config.seed, number, devices, config.cohort)}
+    return {one for number in later for one in sample_cohort(config.seed, number, devices, asked)}

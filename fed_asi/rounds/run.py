@@ -11,6 +11,7 @@ from pathlib import Path
 from fed_asi.errors import BudgetError, RunError
 from fed_asi.fleets import fleet
 from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.device_digest import device_digest
 from fed_asi.fleets.fleet import Fleet
 from fed_asi.fleets.resources import Resources
 from fed_asi.machine import threads
@@ -26,6 +27,8 @@ from fed_asi.units import format_bytes
 from fed_asi.workplace.address import run_fingerprint, workplace_folder
 from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.prepare import prepare
+
+DEVICES = "devices"  # among a run's versions: the digest of its hardware and presence
 
 
 def run_loop(
@@ -63,6 +66,7 @@ def conduct(
             partition_id=d.partition_id,
             group_name=d.group,
             num_examples=len(place.shards[d.partition_id]),
+            device_name=None if d.hardware is None else d.hardware.name or None,
             **asdict(d.resources),
         )
         for d in devices
@@ -118,10 +122,15 @@ def _without_room(place: Workplace, devices: Fleet) -> Iterator[str]:
 @contextmanager
 def recording(config: RunConfig, folder: Path, resume: bool) -> Iterator[RunStore]:
     """Give the run's store, new or opened again, and record how the block ends."""
-    store = RunStore.open(folder) if resume else RunStore.create(folder, config, versions())
+    digest = device_digest(fleet.build(config))
+    said = versions() | ({} if digest is None else {DEVICES: digest})
+    store = RunStore.open(folder) if resume else RunStore.create(folder, config, said)
     with store:
         if run_fingerprint(store.config()) != run_fingerprint(config):
             raise RunError(f"{folder} holds a run of other settings: choose another name, or remove it")
+        if store.run().versions.get(DEVICES) != digest:
+            why = "a preset, a table or a trace has changed"
+            raise RunError(f"{folder} was begun with other devices ({why}): put it back, or start again")
         store.set_status("running")
         try:
             yield store

@@ -10,7 +10,9 @@ from typing import Any
 
 from fed_asi import seeds
 from fed_asi.fleets.aggregate import AggregateConfig, UploadConfig
+from fed_asi.fleets.clock_keys import ClockConfig
 from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.device_keys import DeviceKeys
 from fed_asi.fleets.faults import FaultsConfig
 
 WORKPLACE_DIR = "FED_ASI_WORKPLACE_DIR"
@@ -48,6 +50,8 @@ def run_fingerprint(config: RunConfig) -> str:
         free["upload"] = True
     if config.aggregate.strategy == AggregateConfig().strategy:
         free["aggregate"] = {"strategy"}
+    if config.clock == ClockConfig():
+        free["clock"] = True
     free["compute"] = {
         "backend",
         "workers",
@@ -57,4 +61,8 @@ def run_fingerprint(config: RunConfig) -> str:
         "features_limit",
     }
     content = config.model_dump(mode="json", exclude=free)
+    for owner in (*content["groups"], *content["devices"]):
+        for key in DeviceKeys.model_fields:
+            if owner[key] is None:
+                del owner[key]  # the same
     return f"{seeds.derive(0, json.dumps(content, sort_keys=True)):016x}"

@@ -56,6 +56,25 @@ def test_committed_file_is_what_the_command_writes():
     assert written == compose_file.compose_text(load_config(FLEET), FLEET, ROOT)
 
 
+def test_files_that_describe_devices_are_seen_by_the_runner(tmp_path: Path):
+    folder = tmp_path / "fleets"
+    folder.mkdir()
+    (folder / "a.csv").write_text("x,0,100\n")
+    (folder / "rows.csv").write_text("dense_per_second\n1e9\n")
+    path = folder / "fleet.toml"
+    told = (
+        'device = { preset = "rp2040", table = "rows.csv" }\npresence = { kind = "trace", trace = "a.csv" }\n'
+    )
+    path.write_text(SCHEDULED.replace('budgets_csv = "own.csv"\n', "") + told)
+    volumes = services(path, tmp_path)["runner"]["volumes"]
+    assert "./fleets/rows.csv:/fleet/rows.csv:ro" in volumes
+    assert "./fleets/a.csv:/fleet/a.csv:ro" in volumes
+    (tmp_path / "b.csv").write_text("x,0,100\n")
+    path.write_text(path.read_text().replace('"a.csv"', '"../b.csv"'))
+    with pytest.raises(ConfigError, match="sees no more than the fleet file's folder"):
+        services(path, tmp_path)
+
+
 def test_every_device_has_a_container_with_its_budget(written):
     found = services(written, written.parent)
     assert [name for name in found if name.startswith("device-")] == ["device-0", "device-1", "device-2"]

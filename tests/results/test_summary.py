@@ -140,3 +140,19 @@ def test_before_any_evaluation_there_is_no_first_and_no_last(tmp_path):
     summary = summary_of(make(tmp_path / "x", begun=False, finish=False))
     assert (summary.first, summary.final) == (None, None)
     assert summary.missing == ("4 of 4 rounds did not happen",)
+
+
+def test_no_outcome_is_hidden_by_the_many_causes_of_another(tmp_path):
+    """By the clock every cause says other seconds."""
+    folder = make(
+        tmp_path / "x", groups=(GroupConfig(name="a", count=31, budget=9000),), rounds=1, finish=False
+    )
+    late = [DeviceRoundRecord(1, one, "late", f"it needs {one} s", budget_bytes=9000) for one in range(30)]
+    with RunStore.open(folder) as store:
+        store.add_round(
+            RoundRecord(2, 31, 0, 0.1, 0.8),
+            [*(replace(one, round=2) for one in late), DeviceRoundRecord(2, 30, "rejected", "why")],
+        )
+    causes = summary_of(folder).causes
+    assert [outcome for outcome, _, _ in causes].count("late") == 5
+    assert ("rejected", "why", 1) in causes

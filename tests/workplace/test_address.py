@@ -49,3 +49,19 @@ def test_whatever_may_change_the_weights_makes_another_run(changes: dict[str, An
 def test_runs_from_before_there_were_faults_are_still_the_same_runs():
     assert run_fingerprint(small()) == "72b2ab508ba9d6e7"  # as computed before the section was added
     assert run_fingerprint(small(faults={"lost": 0.1})) != run_fingerprint(small())
+
+
+def test_a_clock_and_devices_make_another_run_where_a_file_names_them():
+    """Runs from before there were any are pinned above."""
+    told = [{**group, "device": "rp2040"} for group in GROUPS]
+    present = [{**group, "presence": "daily"} for group in GROUPS]
+    runs = [
+        small(groups=GROUPS),
+        small(groups=told),
+        small(groups=present),
+        small(clock={"deadline_seconds": 9.0}),
+    ]
+    assert len({run_fingerprint(one) for one in runs}) == len(runs)
+
+
+GROUPS = [{"name": name, "count": 3, "budget": "unlimited", "batch_size": 16} for name in ("a", "b")]

@@ -1,0 +1,90 @@
+"""`fed-asi calibrate-device`: measure how fast this machine trains, and write it as a device that fleet files can name.
+
+About a minute of one thread. Link and power cannot be measured from here: --link says the one, the other is added by
+hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+
+import numpy as np
+
+from fed_asi.commands.console import OK, say
+from fed_asi.errors import ConfigError
+from fed_asi.files import check_writable, write_text
+from fed_asi.fleets.fitting import KEYS, costs_of, fitted
+from fed_asi.fleets.hardware import Hardware, load, problem_of, to_toml
+from fed_asi.training.measuring import Measured, measure
+
+# None of them among those that docs/clock.md tries the rates on.
+NETWORKS = ("mcunet-in4", "mnasnet1_0", "squeezenet1_1", "resnet50")
+FORMS = (
+    "vanilla",
+    "bias",
+    "quantized(bits=8)",
+    "asi(ranks=(8, 8, 3, 3))",
+    "asi(ranks=(4, 16, 4, 4), bits=8, warm=False)",
+)
+BATCHES = (1, 8, 32)
+GUESS = Hardware(
+    dense_per_second=2e10,
+    depthwise_per_second=4e9,
+    elements_per_second=1e9,
+    bytes_per_second=6e9,
+    call_seconds=1e-5,
+)
+LINK = ("down_bits_per_second", "up_bits_per_second", "latency_seconds")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("--out", type=Path, default=Path("this-machine.toml"), help="the file to write")
+    parser.add_argument("--link", default="50e6,10e6,0.05", metavar="DOWN,UP,LATENCY",
+                        help="bits a second down and up, and seconds of a message; default %(default)s")  # fmt: skip
+
+
+def main(given: argparse.Namespace) -> int:
+    """Measure, fit, and write the file; return the exit code."""
+    link = _link(given.link)
+    check_writable(given.out)
+    taken = list(measure(NETWORKS, FORMS, BATCHES, lambda name: say(f"measuring steps of {name}")))
+    rates = fitted([one.work for one in taken], [one.seconds for one in taken], GUESS)
+    off = errors(taken, Hardware.of("this machine", rates))
+    how = (
+        f"fitted to {len(taken)} steps of {len(NETWORKS)} networks, one thread, "
+        f"median error {100 * statistics.median(off):.0f} %"
+    )
+    numbers: dict[str, tuple[float | str, str]] = {key: (float(f"{rates[key]:.4g}"), how) for key in KEYS}
+    numbers |= {key: (value, "as given to fed-asi calibrate-device --link") for key, value in link.items()}
+    write_text(given.out, to_toml("this machine, one thread, as torch runs on it", numbers))
+    load(given.out)  # what was written can be read
+    say(f"{given.out}: {how}")
+    return OK
+
+
+def errors(taken: list[Measured], hardware: Hardware) -> list[float]:
+    """Return by which share each predicted step is off, sorted."""
+    costs = costs_of(hardware)
+    return sorted(abs(float(np.array(one.work) @ costs) / one.seconds - 1) for one in taken)
+
+
+def _link(text: str) -> dict[str, float]:
+    """Return the link's numbers. Raises ConfigError for anything but three of them."""
+    parts = text.split(",")
+    try:
+        values = [float(part) for part in parts]
+    except ValueError:
+        values = []
+    if len(values) != len(LINK):
+        raise ConfigError(
+            f"--link: three numbers with commas between them, such as 50e6,10e6,0.05, not {text!r}"
+        )
+    wrong = [
+        one for key, value in zip(LINK, values, strict=True) if (one := problem_of(key, value)) is not None
+    ]
+    if wrong:
+        raise ConfigError([f"--link: {one}" for one in wrong])
+    return dict(zip(LINK, values, strict=True))

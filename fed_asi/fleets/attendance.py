@@ -1,0 +1,60 @@
+"""When the devices of a fleet are there, each by its own description."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from fed_asi.fleets.device_keys import PresenceConfig
+from fed_asi.fleets.presence import Always, Ids, Rule, There, Times, rule_of
+
+
+class Attendance:
+    """When the devices of a fleet are there, each by its own description. descriptions: by partition id, from 0."""
+
+    def __init__(self, descriptions: Iterable[PresenceConfig | None], seed: int) -> None:
+        self._rules: list[tuple[Rule, Ids]] = []
+        members: dict[int, tuple[PresenceConfig | None, list[int]]] = {}
+        for partition_id, one in enumerate(descriptions):
+            members.setdefault(id(one), (one, []))[1].append(partition_id)
+        known: dict[PresenceConfig | None, Rule] = {}
+        count = sum(len(ids) for _, ids in members.values())
+        self._rule_at = np.zeros(count, dtype=np.int64)
+        for one, ids in members.values():
+            if one not in known:
+                known[one] = rule_of(one, seed)
+            self._rule_at[ids] = len(self._rules)
+            self._rules.append((known[one], np.array(ids, dtype=np.int64)))
+
+    @property
+    def always(self) -> bool:
+        """Whether everyone is there at any time."""
+        return all(isinstance(rule, Always) for rule, _ in self._rules)
+
+    def present(self, at: float) -> There:
+        """Return who is there, by partition id."""
+        there = np.zeros(len(self._rule_at), dtype=bool)
+        for rule, ids in self._rules:
+            there[ids] = rule.present(ids, at)
+        return there
+
+    def leaves(self, partition_id: int, at: float) -> float:
+        """Return until when a device that is there stays; infinity: for ever."""
+        return self._rule(partition_id).leaves(partition_id, at)
+
+    def is_there(self, partition_id: int, at: float) -> bool:
+        """Return whether a device is there."""
+        return bool(self._rule(partition_id).present(np.array([partition_id]), at)[0])
+
+    def first(self, at: Times) -> float:
+        """Return from when on anybody is there; infinity: never. at: by partition id, not before then."""
+        waiting = np.isfinite(at)
+        return min(
+            (rule.first(some, at[some]) for rule, ids in self._rules if len(some := ids[waiting[ids]])),
+            default=math.inf,
+        )
+
+    def _rule(self, partition_id: int) -> Rule:
+        return self._rules[int(self._rule_at[partition_id])][0]

@@ -1,0 +1,43 @@
+"""What [clock] must be to the fleet: whoever is held to a time has a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from fed_asi.errors import ConfigError
+from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.drawing import draw
+
+
+def clock_fits(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
+    """Yield what of [clock] cannot be."""
+    clock = config.clock
+    if any(place.startswith(("clock", "groups", "devices", "cohort")) for place in broken):
+        return
+    if clock.fit and clock.deadline_seconds is None:
+        yield "clock.fit: without clock.deadline_seconds there is nothing to fit into"
+    if clock.among == "all" and clock.deadline_seconds is None:
+        yield 'clock.among: "all" asks devices that are not there, so a round needs clock.deadline_seconds to end'
+    if clock.ask is not None and clock.ask < config.cohort:
+        yield f"clock.ask: {clock.ask} devices, fewer than the cohort of {config.cohort}"
+    if clock.ask is not None and clock.ask > config.num_devices:
+        yield f"clock.ask: {clock.ask} devices a round, but the groups hold only {config.num_devices}"
+    if clock.deadline_seconds is not None or clock.ask is not None:
+        yield from _timeless(config)
+
+
+def _timeless(config: RunConfig) -> Iterator[str]:
+    """Yield the groups and devices that cannot be late, as they have no clock."""
+    owners = [(f"groups[{i}].device", group.device, group.name) for i, group in enumerate(config.groups)]
+    owners += [
+        (f"devices[{i}].device", one.device, str(one.partition_id))
+        for i, one in enumerate(config.devices)
+        if one.device
+    ]
+    for where, device, name in owners:
+        try:
+            has = device is not None and draw(device, config.seed, 0).has_clock
+        except ConfigError:  # said elsewhere
+            continue
+        if not has:
+            yield f"{where}: {name!r} has no clock, so it is never late; name a preset, or give its rates"

@@ -1,0 +1,228 @@
+"""Who is there at a time of the run's clock, whose 0 is midnight, UTC: pure functions of fleet, seed and time.
+
+Nothing is kept but what was read: the draw of any device in any period is a hash of both, so a week of 100,000 devices
+takes no more memory than an hour.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fed_asi import seeds
+from fed_asi.fleets.device_keys import PresenceConfig
+from fed_asi.fleets.traces import Traces, read_traces
+
+HOUR, DAY = 3600.0, 86400.0
+HORIZON = 1e9  # seconds; what does not happen until then never does
+_FIRST, _AT_ONCE = 16, 4096  # periods looked at together: at first, and at most
+Ids = NDArray[np.int64]
+There = NDArray[np.bool_]
+Times = NDArray[np.float64]
+
+
+class Rule(Protocol):
+    """When devices with one description are there. ids: partition ids. leaves, first: infinity for never."""
+
+    def present(self, ids: Ids, at: float) -> There:
+        """Return which are there."""
+
+    def leaves(self, partition_id: int, at: float) -> float:
+        """Return until when a device that is there stays."""
+
+    def first(self, ids: Ids, at: Times) -> float:
+        """Return from when on the first of some devices is there. at: of each, not before then."""
+
+
+def uniform(seed: int, ids: Any, periods: Any) -> NDArray[np.float64]:
+    """Return numbers in [0, 1), a hash of seed, device and period each. Source: splitmix64."""
+    with np.errstate(over="ignore"):
+        first = _mixed(np.asarray(ids, dtype=np.int64).astype(np.uint64) + np.array([seed], dtype=np.uint64))
+        found = _mixed(first ^ _mixed(np.asarray(periods, dtype=np.int64).astype(np.uint64)))
+    share: NDArray[np.float64] = (found >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return share
+
+
+def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: NDArray[np.uint64] = x ^ (x >> np.uint64(31))
+    return mixed
+
+
+@dataclass(frozen=True, slots=True)
+class Always:
+    """There at any time."""
+
+    def present(self, ids: Ids, at: float) -> There:  # noqa: ARG002 - whenever it is
+        """Return that all are."""
+        return np.ones(len(ids), dtype=bool)
+
+    def leaves(self, partition_id: int, at: float) -> float:  # noqa: ARG002 - whoever it is
+        """Return infinity."""
+        return math.inf
+
+    def first(self, ids: Ids, at: Times) -> float:  # noqa: ARG002 - the same
+        """Return the first of these times."""
+        return float(at.min(initial=math.inf))
+
+
+@dataclass(frozen=True, slots=True)
+class AtRandom:
+    """There with a chance in each period, by itself."""
+
+    seed: int
+    share: float
+    period: float
+
+    def present(self, ids: Ids, at: float) -> There:
+        """Return whose draw of this period holds."""
+        there: There = uniform(self.seed, ids, math.floor(at / self.period)) < self.share
+        return there
+
+    def leaves(self, partition_id: int, at: float) -> float:
+        """Return the beginning of the next period whose draw does not hold."""
+        if self.share >= 1.0:
+            return math.inf
+        ids, start = np.array([partition_id]), math.floor(at / self.period) + 1
+        return self.period * _next(lambda k: ~self._draws(ids, k), start, self.period)
+
+    def first(self, ids: Ids, at: Times) -> float:
+        """Return the beginning of the next period in which one of the draws holds, or now."""
+        periods = np.floor(at / self.period).astype(np.int64)
+        return _soonest(ids, periods, at, self._draws, lambda _ids, k, at: np.maximum(at, self.period * k))
+
+    def _draws(self, ids: Ids, periods: NDArray[np.int64]) -> There:
+        there: There = uniform(self.seed, ids, periods) < self.share
+        return there
+
+
+def _soonest(
+    ids: Ids,
+    periods: NDArray[np.int64],
+    at: Times,
+    holds: Callable[[Ids, NDArray[np.int64]], There],
+    begins: Callable[[Ids, NDArray[np.int64], Times], Times],
+) -> float:
+    """Return when the first of some devices comes; infinity beyond the horizon.
+
+    periods: the first of each that may hold; who cannot be sooner than another that was found is looked at no more.
+    """
+    best = math.inf
+    while len(ids):
+        there = holds(ids, periods)
+        best = min(best, float(begins(ids, periods, at)[there].min(initial=math.inf)))
+        ids, periods, at = ids[~there], periods[~there] + 1, at[~there]
+        sooner = begins(ids, periods, at) < min(best, HORIZON)
+        ids, periods, at = ids[sooner], periods[sooner], at[sooner]
+    return best
+
+
+def _next(holds: Callable[[NDArray[np.int64]], There], start: int, period: float) -> float:
+    """Return the first period from `start` on for which something holds; infinity beyond the horizon."""
+    count = _FIRST
+    while start * period < HORIZON:
+        found = np.flatnonzero(holds(np.arange(start, start + count)))
+        if len(found):
+            return float(start + int(found[0]))
+        start, count = start + count, min(2 * count, _AT_ONCE)
+    return math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Daily:
+    """There from one hour to another by its own clock, on a share of days. zones: hours ahead of UTC, one a device."""
+
+    seed: int
+    share: float
+    begins: float
+    lasts: float
+    zones: NDArray[np.float64]
+
+    def present(self, ids: Ids, at: float) -> There:
+        """Return whose hours these are, on a day on which it comes."""
+        since = at + self._shift(ids)
+        day = np.floor(since / DAY)
+        there: There = (since - day * DAY < self.lasts) & self._comes_on(ids, day)
+        return there
+
+    def leaves(self, partition_id: int, at: float) -> float:
+        """Return the end of its hours; with all hours of the day, of the last of days on end."""
+        shift, day = self._day(partition_id, at)
+        if self.lasts < DAY:
+            return day * DAY + self.lasts - shift
+        if self.share >= 1.0:
+            return math.inf
+        return _next(lambda k: ~self._comes_on(np.array([partition_id]), k), day + 1, DAY) * DAY - shift
+
+    def first(self, ids: Ids, at: Times) -> float:
+        """Return the beginning of the next of their hours, or now."""
+        own = at + self._shift(ids)
+        days = np.floor(own / DAY).astype(np.int64)
+        days += own - days * DAY >= self.lasts
+        return _soonest(ids, days, at, self._comes_on, self._begins)
+
+    def _begins(self, ids: Ids, days: NDArray[np.int64], at: Times) -> Times:
+        return np.maximum(at, days * DAY - self._shift(ids))
+
+    def _day(self, partition_id: int, at: float) -> tuple[float, int]:
+        """Return what turns the run's time into its own, and the day that it is there."""
+        shift = float(self._shift(np.array([partition_id]))[0])
+        return shift, math.floor((at + shift) / DAY)
+
+    def _shift(self, ids: Ids) -> Times:
+        """Return what turns the run's time into a device's own, whose days begin with its hours."""
+        shift: Times = self._zone(ids) * HOUR - self.begins
+        return shift
+
+    def _zone(self, ids: Ids) -> NDArray[np.float64]:
+        drawn = (uniform(self.seed ^ 1, ids, 0) * len(self.zones)).astype(np.int64)
+        zones: NDArray[np.float64] = self.zones[drawn]
+        return zones
+
+    def _comes_on(self, ids: Ids, days: Any) -> There:
+        there: There = uniform(self.seed, ids, np.asarray(days).astype(np.int64)) < self.share
+        return there
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """There by the intervals of a file; each device draws one of its rows."""
+
+    seed: int
+    traces: Traces
+
+    def present(self, ids: Ids, at: float) -> There:
+        """Return who is within an interval."""
+        return self.traces.present(self._rows(ids), at)
+
+    def leaves(self, partition_id: int, at: float) -> float:
+        """Return the end of its interval."""
+        return self.traces.leaves(int(self._rows(np.array([partition_id]))[0]), at)
+
+    def first(self, ids: Ids, at: Times) -> float:
+        """Return the beginning of the next of their intervals, or now."""
+        return float(self.traces.comes(self._rows(ids), at).min(initial=math.inf))
+
+    def _rows(self, ids: Ids) -> NDArray[np.int64]:
+        rows: NDArray[np.int64] = (uniform(self.seed, ids, 0) * len(self.traces)).astype(np.int64)
+        return rows
+
+
+def rule_of(config: PresenceConfig | None, seed: int) -> Rule:
+    """Return what a description says. Raises ConfigError for a trace that cannot be read."""
+    own = seeds.derive(seed, "presence")
+    if config is None or config.kind == "always":
+        return Always()
+    if config.kind == "random":
+        return AtRandom(own, config.share, config.period_seconds)
+    if config.kind == "daily":
+        lasts = (config.until_hour - config.from_hour) % 24 or 24.0
+        return Daily(own, config.share, config.from_hour * HOUR, lasts * HOUR, np.array(config.zones))
+    return Traced(own, read_traces(config.trace or ""))

@@ -1,0 +1,34 @@
+"""Views of a run's records for those who ask them in SQL: accuracy over simulated time, and who took part."""
+
+from __future__ import annotations
+
+import sqlite3
+
+VIEWS = {
+    # Joules are those of all rounds so far; group_name NULL: the server's test images, and the whole fleet's joules.
+    "accuracy_over_time": """
+SELECT NULL AS group_name, round, accuracy, sim_end_seconds / 3600.0 AS sim_hours,
+       CASE WHEN sim_end_seconds IS NOT NULL THEN total(energy_joules) OVER (ORDER BY round) END AS energy_joules
+FROM rounds
+UNION ALL
+SELECT group_name, group_rounds.round, group_rounds.accuracy, sim_end_seconds / 3600.0,
+       CASE WHEN sim_end_seconds IS NOT NULL THEN (
+           SELECT total(one.energy_joules) FROM device_rounds AS one JOIN devices USING (partition_id)
+           WHERE one.round <= group_rounds.round AND devices.group_name = group_rounds.group_name) END
+FROM group_rounds JOIN rounds USING (round)
+""",
+    "took_part": """
+SELECT partition_id, group_name, device_name, count(round) AS asked, total(outcome = 'trained') AS trained,
+       total(outcome = 'late') AS late, total(outcome = 'left') AS left_early, total(outcome = 'absent') AS absent,
+       total(sim_seconds) AS sim_seconds, total(energy_joules) AS energy_joules
+FROM devices LEFT JOIN device_rounds USING (partition_id) GROUP BY partition_id ORDER BY partition_id
+""",
+}
+
+
+def make_views(connection: sqlite3.Connection, *, temporary: bool = False) -> None:
+    """Make the views that are not there yet. temporary: beside a file that stays as it is, old or new."""
+    if temporary:
+        connection.execute("PRAGMA temp_store = MEMORY")
+    for name, query in VIEWS.items():
+        connection.execute(f"CREATE {'TEMP ' if temporary else ''}VIEW IF NOT EXISTS {name} AS {query}")

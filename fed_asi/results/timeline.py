@@ -1,0 +1,55 @@
+"""One round on the run's clock: what each device did when, by its records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fed_asi.results.store import RunStore
+
+MOST_BARS = 30  # that a reader can tell apart
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One device's round, in seconds after the round's start: download, computing and upload, one after another."""
+
+    partition_id: int
+    group: str
+    outcome: str
+    download: float
+    compute: float
+    upload: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """A round of so many seconds. bars: by partition id; left_out: how many more devices it asked."""
+
+    round: int
+    seconds: float
+    bars: tuple[Bar, ...]
+    left_out: int
+
+
+_BARS = """
+SELECT partition_id, group_name, outcome, download_seconds, trunk_seconds + step_seconds + judging_seconds,
+       upload_seconds
+FROM device_rounds JOIN devices USING (partition_id)
+WHERE round = ? AND sim_seconds IS NOT NULL ORDER BY sim_seconds DESC, partition_id
+"""
+
+
+def timeline_of(store: RunStore) -> Timeline | None:
+    """Return the last round that took time, its longest bars where there are many; None without a clock."""
+    timed = [
+        (one.round, one.sim_end_seconds - one.sim_start_seconds)
+        for one in store.rounds()
+        if one.sim_start_seconds is not None and one.sim_end_seconds is not None
+    ]
+    lasting = [(round, seconds) for round, seconds in timed if seconds > 0.0]
+    if not lasting:
+        return None
+    round, seconds = lasting[-1]
+    bars = [Bar(*row) for row in store.select(_BARS, (round,))]
+    longest = sorted(bars[:MOST_BARS], key=lambda one: one.partition_id)
+    return Timeline(round, seconds, tuple(longest), len(bars) - len(longest))

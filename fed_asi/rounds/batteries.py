@@ -1,0 +1,68 @@
+"""What the devices' batteries hold, on the run's clock: what a round takes, and what is charged since."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fed_asi.fleets.fleet import Fleet
+from fed_asi.results.schema import DeviceRoundRecord
+
+LEAST = 0.2  # of a battery; a device with less is not asked, and does not offer itself
+
+
+class Batteries:
+    """Joules by partition id; infinity for devices on mains. They begin full."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        found = [device.hardware for device in fleet]
+        joules = [one.battery_joules if one is not None else None for one in found]
+        self._whole = np.array([math.inf if one is None else one for one in joules])
+        self._charge = np.array([(one.charge_watts or 0.0) if one is not None else 0.0 for one in found])
+        self._held = self._whole.copy()
+        self._since = np.zeros(len(found))
+
+    @property
+    def any(self) -> bool:
+        """Whether any device has one."""
+        return bool(np.isfinite(self._whole).any())
+
+    def held(self, partition_id: int, at: float) -> float:
+        """Return what a device's battery holds at a time, in joules."""
+        gained = float(self._charge[partition_id]) * (at - float(self._since[partition_id]))
+        return min(float(self._whole[partition_id]), float(self._held[partition_id]) + gained)
+
+    def enough(self, at: float) -> NDArray[np.bool_]:
+        """Return whose battery holds enough to be asked."""
+        if not self.any:
+            return np.ones(len(self._whole), dtype=bool)
+        enough: NDArray[np.bool_] = self._at(at) >= np.where(
+            np.isfinite(self._whole), LEAST * self._whole, 0.0
+        )
+        return enough
+
+    def ready(self, at: float) -> NDArray[np.float64]:
+        """Return from when on each device's battery holds enough, `at` or later; infinity: never."""
+        if not self.any:
+            return np.full(len(self._whole), at)
+        lacks = LEAST * np.where(np.isfinite(self._whole), self._whole, 0.0) - self._at(at)
+        wait = np.divide(lacks, self._charge, out=np.full(len(lacks), math.inf), where=self._charge > 0.0)
+        ready: NDArray[np.float64] = np.where(lacks <= 0.0, at, at + wait)
+        return ready
+
+    def _at(self, at: float) -> NDArray[np.float64]:
+        """Return what every battery holds."""
+        held: NDArray[np.float64] = np.minimum(self._whole, self._held + self._charge * (at - self._since))
+        return held
+
+    def take_(self, start: float, records: Iterable[DeviceRoundRecord]) -> None:
+        """Take what the devices of a round have spent. start: of the round."""
+        for record in records:
+            one = record.partition_id
+            if record.energy_joules is None or not math.isfinite(self._whole[one]):
+                continue
+            self._held[one] = max(0.0, self.held(one, start) - record.energy_joules)
+            self._since[one] = start + (record.sim_seconds or 0.0)

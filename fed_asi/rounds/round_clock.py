@@ -1,0 +1,197 @@
+"""The run's clock: what time it is, who is there, whom a round asks, and when it ends. In simulated seconds alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from fed_asi.devices.job import Job
+from fed_asi.errors import ConfigError, RunError
+from fed_asi.fleets.attendance import Attendance
+from fed_asi.fleets.clock import Spent
+from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.fleet import Fleet
+from fed_asi.fleets.resources import of_one_round
+from fed_asi.results.schema import DeviceRoundRecord, RoundRecord
+from fed_asi.rounds.answers import Answer, counted, cut_at
+from fed_asi.rounds.batteries import LEAST, Batteries
+from fed_asi.rounds.cohort import sample_cohort
+from fed_asi.rounds.fates import Fate, Limits, cut_off, fate
+from fed_asi.rounds.timing import AT_ONCE, Timing
+from fed_asi.workplace.place import Workplace
+
+_TOUCH = 1e-3  # seconds; a moment that somebody comes at may round to just before it
+
+
+def asks_by_number(config: RunConfig) -> bool:
+    """Return whether whom a round asks depends on seed and round alone, not on what time it is."""
+    owners = [*config.groups, *config.devices]
+    return config.clock.among == "all" or not any(one.presence or one.device for one in owners)
+
+
+class RoundClock:
+    """The clock of a run, from 0; it stands still where no device has one. now: of the round that is to begin."""
+
+    def __init__(self, place: Workplace, fleet: Fleet) -> None:
+        self.timing = Timing.of(place, fleet)
+        self.now = 0.0
+        self._config, self._fleet, self._keys = place.config, fleet, place.config.clock
+        self._attendance = Attendance((device.presence for device in fleet), place.config.seed)
+        self._batteries = Batteries(fleet)
+
+    def set(self, rounds: Sequence[RoundRecord], devices: Iterable[DeviceRoundRecord]) -> None:
+        """Go on from what is recorded. devices: by round and partition id."""
+        starts = {record.round: record.sim_start_seconds or 0.0 for record in rounds}
+        self.now = max((record.sim_end_seconds or 0.0 for record in rounds), default=0.0)
+        if self._batteries.any:
+            for record in devices:
+                self._batteries.take_(starts[record.round], [record])
+
+    def cohort(self, round: int) -> list[int]:
+        """Return the partition ids a round asks, drawn among those who are there; it waits until anybody is.
+
+        Raises RunError where nobody comes any more.
+        """
+        size = self._keys.ask or self._config.cohort
+        if self._keys.among == "all":
+            return sample_cohort(self._config.seed, round, self._fleet.partition_ids, size)
+        self._wait()
+        there = (self._attendance.present(self.now) & self._batteries.enough(self.now)).nonzero()[0].tolist()
+        return sample_cohort(self._config.seed, round, there, size)
+
+    def _wait(self) -> None:
+        """Move on to when anybody is there."""
+        first, touch = self.now, 0.0
+        while not (self._attendance.present(first) & self._batteries.enough(first)).any():
+            first, touch = max(first + touch, self._attendance.first(self._batteries.ready(first))), _TOUCH
+            if first == math.inf:
+                why = f"nobody is there after {self.now:.0f} simulated seconds, and nobody comes any more"
+                raise RunError(f"{why}: give batteries charge_watts, or devices another presence")
+        self.now = first
+
+    def notes(self) -> list[str]:
+        """Return what a reader of the run's times should know."""
+        return [] if self.timing is None else self.timing.notes()
+
+    def fates(self, jobs: Sequence[Job], sent: Mapping[str, Tensor]) -> list[Fate]:
+        """Return what becomes of each job by its device's own plan; where work is cut to fit, of the cut job.
+
+        sent: the tensors that go to every device of the round.
+        """
+        if self.timing is not None:
+            self.timing.sends(sent)
+        return [self._ahead(job) for job in jobs]
+
+    def fate(self, job: Job, spent: Spent | None) -> Fate:
+        """Return what becomes of a job that takes `spent`."""
+        one = job.partition_id
+        if self._keys.among == "present" and self._attendance.always and not self._batteries.any:
+            return fate(job, spent, Limits(self.now, self._deadline))
+        absent = None if self._keys.among == "present" else self._absent(one)
+        leaves = self._attendance.leaves(one, self.now) if absent is None else self.now
+        held = self._batteries.held(one, self.now)
+        return fate(job, spent, Limits(self.now, self._deadline, leaves, held, absent))
+
+    def _absent(self, partition_id: int) -> str | None:
+        """Return why a device that is asked now does not hear it; None: it does."""
+        if not self._attendance.is_there(partition_id, self.now):
+            return "it was not there when the round began"
+        if not self._batteries.enough(self.now)[partition_id]:
+            return f"its battery held less than {LEAST:.0%} when the round began"
+        return None
+
+    @property
+    def _deadline(self) -> float:
+        return math.inf if self._keys.deadline_seconds is None else self._keys.deadline_seconds
+
+    def _ahead(self, job: Job) -> Fate:
+        if self.timing is None:
+            return Fate(job, None, self.now)
+        spent = self.timing.ahead(job)
+        if self._keys.fit and spent is not None and spent.sim_seconds > self._deadline:
+            job = replace(job, steps=self._fitting(job))
+            spent = self.timing.ahead(job)
+        return self.fate(job, spent)
+
+    def _fitting(self, job: Job) -> int:
+        """Return how many steps fit into the deadline, at least one."""
+        timing = self.timing
+        if timing is None:
+            return 1
+        low, high = 1, timing.tasks.steps(job.resources, timing.images(job.partition_id))
+        while low < high:
+            middle = (low + high + 1) // 2
+            spent = timing.ahead(replace(job, steps=middle))
+            fits = spent is not None and spent.sim_seconds <= self._deadline
+            low, high = (middle, high) if fits else (low, middle - 1)
+        return low
+
+    def check(self, jobs: Iterable[Job]) -> None:
+        """Raise ConfigError where no device could ever meet the deadline. jobs: one of each device."""
+        if self._keys.deadline_seconds is None or self.timing is None:
+            return
+        quickest, who = math.inf, -1
+        for job in jobs:
+            spent = self.timing.ahead(replace(job, steps=1) if self._keys.fit else job)
+            if spent is None or spent == AT_ONCE:
+                continue
+            if spent.sim_seconds <= self._deadline:
+                return
+            if spent.sim_seconds < quickest:
+                quickest, who = spent.sim_seconds, job.partition_id
+        if who >= 0:
+            what = "one step" if self._keys.fit else "its round"
+            raise ConfigError(
+                f"clock.deadline_seconds: nobody can meet {self._deadline:g} s; the quickest, device {who} of "
+                f"{self._fleet[who].group!r}, needs {quickest:.3g} s for {what}; use a longer one"
+            )
+
+    @property
+    def wanted(self) -> int | None:
+        """How many devices that train end a round; None: it waits for all it asked."""
+        return None if self._keys.ask is None else self._config.cohort
+
+    def end(self, answers: Sequence[Answer], others: Sequence[Fate]) -> float:
+        """Return when a round ends. others: of those from whom no reply came."""
+        counts = counted(answers, self.wanted)
+        if self.wanted is not None and len(counts) >= self.wanted:
+            return max(one.fate.ends for one in counts)
+        return max([one.fate.ends for one in answers] + [other.ends for other in others], default=self.now)
+
+    def recorded(
+        self, answers: Sequence[Answer], counts: Sequence[Answer], end: float
+    ) -> list[DeviceRoundRecord]:
+        """Return the records of those who replied, as the clock has them when the round has ended.
+
+        counts: the answers whose updates are averaged.
+        """
+        chosen = {one.record.partition_id for one in counts}
+        return [
+            cut_at(one, self.now, end, len(counts), counts=one.record.partition_id in chosen)
+            for one in answers
+        ]
+
+    def left_out(self, found: Fate, end: float, replies: int) -> DeviceRoundRecord:
+        """Return the record of a device from which no reply came, as the clock has it."""
+        found = cut_off(found, self.now, end, replies)
+        return DeviceRoundRecord(
+            round=found.job.round,
+            partition_id=found.job.partition_id,
+            outcome=found.outcome or "late",
+            cause=found.cause,
+            **of_one_round(found.job.resources),
+            **({} if found.spent is None else found.spent.columns()),
+        )
+
+    def closed(self, summary: RoundRecord, records: Sequence[DeviceRoundRecord], end: float) -> RoundRecord:
+        """Return a round's record with its place on the clock, which moves on to its end."""
+        if self.timing is None:
+            return summary
+        start, joules = self.now, [r.energy_joules for r in records if r.energy_joules is not None]
+        self._batteries.take_(start, records)
+        self.now = end
+        energy = sum(joules) if joules else None
+        return replace(summary, sim_start_seconds=start, sim_end_seconds=end, energy_joules=energy)
