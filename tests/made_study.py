@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -64,8 +65,9 @@ def study(
 
 
 def add_column(folder: Path, table: str, column: str, value: str) -> None:
-    """Give a run a column that this version does not write; value: SQL."""
-    change(folder, f"ALTER TABLE {table} ADD COLUMN {column} REAL")
+    """Fill a column of a run, one that this version does not write or writes nothing into here; value: SQL."""
+    with contextlib.suppress(sqlite3.OperationalError):  # it is there
+        change(folder, f"ALTER TABLE {table} ADD COLUMN {column} REAL")
     change(folder, f"UPDATE {table} SET {column} = {value}")
 
 

@@ -192,7 +192,9 @@ def test_a_band_is_the_interval_at_each_round_that_all_seeds_evaluated(found):
 
 def test_curves_are_over_the_simulated_clock_too_where_there_is_one(tmp_path):
     made = study(tmp_path, {"a": {0: 0.5}})
-    add_column(made.cells[0].folder, "rounds", "sim_seconds", "CASE WHEN round > 0 THEN 600.0 END")
+    add_column(
+        made.cells[0].folder, "rounds", "sim_end_seconds", "CASE WHEN round > 0 THEN 600.0 * round END"
+    )
     drawn = figures_of(find(made))
     (axes,) = drawn["curve-accuracy-sim-seconds"].axes
     assert list(axes.lines[0].get_xdata()) == [0, 600, 1200, 1800]
