@@ -101,6 +101,7 @@ LATE: dict[tuple[str, str], str] = {
     ("fed_asi.models.weights", "fed_asi.models.torchvision_shim"): "speed: the same",
     ("fed_asi.planning.figure", "matplotlib"): "speed: where a plan is drawn",
     ("fed_asi.results.estimate", "scipy"): "speed: where there are devices enough for an interval",
+    ("fed_asi.results.export", "pyarrow"): "optional: Parquet alone needs it",
     ("fed_asi.results.report", "fed_asi.results.figures"): "speed: matplotlib, where a page is written",
     ("fed_asi.results.report", "fed_asi.results.page"): "speed: the same",
 }

@@ -1,4 +1,4 @@
-"""The command line: `fed-asi run | study | plan | report | compare | compose | calibrate-device`.
+"""The command line: `fed-asi run | study | plan | report | export | compare | compose | calibrate-device`.
 
 Exit codes: 0 all is well; 1 a round was lost, a device is unaccounted for or none trained; 2 the user can mend it;
 130 stopped by the user, and to be resumed.
@@ -25,6 +25,7 @@ COMMANDS = {
     "study": "do many runs, and say what differs",
     "plan": "plan what fits in a budget",
     "report": "show a run's result again, and write its page",
+    "export": "write a run's records as CSV or Parquet",
     "compare": "say how two runs differ; exits 1 where they do",
     "compose": "write the docker-compose.yml of a fleet",
     "calibrate-device": "measure how fast this machine trains, for a fleet's clock",
