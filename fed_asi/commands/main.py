@@ -1,4 +1,4 @@
-"""The command line: `fed-asi run | study | plan | report | export | compare | compose | calibrate-device`.
+"""The command line: `fed-asi run | study | plan | report | export | compare | compose | doctor | calibrate-device`.
 
 Exit codes: 0 all is well; 1 a round was lost, a device is unaccounted for or none trained; 2 the user can mend it;
 130 stopped by the user, and to be resumed.
@@ -28,6 +28,7 @@ COMMANDS = {
     "export": "write a run's records as CSV or Parquet",
     "compare": "say how two runs differ; exits 1 where they do",
     "compose": "write the docker-compose.yml of a fleet",
+    "doctor": "say what this machine has, what is missing, and what to do",
     "calibrate-device": "measure how fast this machine trains, for a fleet's clock",
 }
 
