@@ -26,6 +26,7 @@ ROOMS = [
     "models", "data",  # what is trained, on what
     "strategies", "codecs",  # what becomes of updates, and how they are written
     "fleets",  # what a fleet file says
+    "sinks",  # where a run is sent as it goes on
     "results",  # records, and how they are read
     "planning",  # from a calibration batch to a plan
     "training",  # steps, sgd, evaluation
@@ -101,6 +102,10 @@ LATE: dict[tuple[str, str], str] = {
     ("fed_asi.models.weights", "fed_asi.models.torchvision_shim"): "speed: the same",
     ("fed_asi.planning.figure", "matplotlib"): "speed: where a plan is drawn",
     ("fed_asi.results.estimate", "scipy"): "speed: where there are devices enough for an interval",
+    ("fed_asi.sinks.mlflow", "mlflow"): "optional: the sink alone needs it",
+    ("fed_asi.sinks.wandb", "wandb"): "optional: the same",
+    ("fed_asi.commands.run", "fed_asi.sinks"): "speed: the same",
+    ("fed_asi.commands.run", "fed_asi.results.sending"): "speed: the same",
     ("fed_asi.results.export", "pyarrow"): "optional: Parquet alone needs it",
     ("fed_asi.results.report", "fed_asi.results.figures"): "speed: matplotlib, where a page is written",
     ("fed_asi.results.report", "fed_asi.results.page"): "speed: the same",
@@ -173,6 +178,9 @@ HELD = {
     "fed_asi.planning.recording": "planning/test_calibration.py",
     "fed_asi.planning.rivals": "planning/test_tables.py",
     "fed_asi.planning.trials": "planning/test_calibration.py",
+    "fed_asi.sinks.mlflow": "sinks/test_sinks.py",
+    "fed_asi.sinks.tensorboard": "sinks/test_sinks.py",
+    "fed_asi.sinks.wandb": "sinks/test_sinks.py",
     "fed_asi.strategies.adaptive": "strategies/test_against_flower.py",
     "fed_asi.strategies.by_coordinate": "strategies/test_robust.py",
     "fed_asi.strategies.fedadagrad": "strategies/test_against_flower.py",

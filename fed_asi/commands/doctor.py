@@ -6,7 +6,6 @@ A new check is one more function, registered: it yields findings.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
@@ -101,9 +100,8 @@ def _packages() -> Iterator[Finding]:
 
 def _package(needed: Requirement) -> Finding:
     asked = f"{needed.name}{needed.specifier}"
-    try:
-        version = metadata.version(needed.name)
-    except metadata.PackageNotFoundError:
+    version = _version(needed.name)
+    if version is None:
         return Finding(needed.name, "wrong", "missing", f'pip install "{asked}"')
     if needed.specifier.contains(version, prereleases=True):
         return Finding(needed.name, "ok", version)
@@ -121,11 +119,18 @@ def _extras() -> Iterator[Finding]:
         names = [
             one.name for one in needed if one.marker is not None and one.marker.evaluate({"extra": extra})
         ]
-        missing = [name for name in names if importlib.util.find_spec(name.replace("-", "_")) is None]
+        missing = [name for name in names if _version(name) is None]
         if missing:
             yield Finding(extra, "note", f"no {', '.join(missing)}", f'pip install "fed-asi[{extra}]"')
         else:
-            yield Finding(extra, "ok", ", ".join(f"{name} {metadata.version(name)}" for name in names))
+            yield Finding(extra, "ok", ", ".join(f"{name} {_version(name)}" for name in names))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 @register

@@ -83,8 +83,10 @@ def test_an_extra_says_how_it_is_had(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.metadata, "metadata", lambda _name: Metadata())
     assert found()["parquet"].state == "ok"
 
-    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    assert found()["parquet"] == Finding("parquet", "note", "no pyarrow", 'pip install "fed-asi[parquet]"')
+    monkeypatch.setattr(metadata, "requires", lambda _name: ['no-such-package; extra == "parquet"'])
+    assert found()["parquet"] == Finding(
+        "parquet", "note", "no no-such-package", 'pip install "fed-asi[parquet]"'
+    )
 
 
 class Metadata(dict[str, str]):
