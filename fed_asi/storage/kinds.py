@@ -173,7 +173,7 @@ def _of_several(node: fx.Node, inputs: Sequence[fx.Node]) -> Step | None:
     if pair and node.target in SUMS:
         return Step(Int8Sum)
     if pair and node.target in PRODUCTS:
-        return Step(lambda befores, grid: Int8Times(*befores, grid))
+        return Step(lambda befores, grid: Int8Times(befores[0], befores[1], grid))
     if (
         node.target in JOINS
         and isinstance(node.args[0], (list, tuple))

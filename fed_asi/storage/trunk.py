@@ -89,7 +89,7 @@ class _Seen:
     def inputs(self, nodes: Sequence[fx.Node]) -> list[tuple[Tensor, ...]]:
         """Return the values of nodes, a batch of images after another."""
         if not nodes:
-            return [(batch,) for batch in self.images.split(AT_ONCE)]
+            return [(batch,) for batch in torch.split(self.images, AT_ONCE)]
         return [tuple(one.float() for one in batch) for batch in zip(*map(self._of, nodes), strict=True)]
 
     def _of(self, node: fx.Node) -> list[Tensor]:

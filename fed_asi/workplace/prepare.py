@@ -143,8 +143,8 @@ def _profile_and_features(
         )  # what the first cut's tail held in the run's format may be in the trunk now
         parts = stored(config, cut_network(model, trained, example), trained, splits.public[0])
         profile = profile_of(config, parts.tail, parts.trunk, splits.public, trained)
-    kept = all_features(config, parts.trunk, splits, store, watcher)
-    return _Made(trained, profile, kept, parts.ranges)
+    features = all_features(config, parts.trunk, splits, store, watcher)
+    return _Made(trained, profile, features, parts.ranges)
 
 
 def build_model(config: RunConfig, num_classes: int, weights_dir: Path | None) -> nn.Module:
