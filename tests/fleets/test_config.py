@@ -137,9 +137,12 @@ def test_a_method_name_that_the_files_own_forms_would_hide_is_refused(write):
         load_config(demo, ["method.name=vanilla"], cpus=4)
 
 
-def test_storage_says_a_format_and_how_many_images(write: Any) -> None:
-    config = load_config(write(GOOD + '[storage]\nfrozen = "int8"\ncalibration_images = 16\n'), cpus=4)
+def test_storage_says_a_format_and_how_many_images(write):
+    path = write(GOOD + '[storage]\nfrozen = "int8"\ncalibration_images = 16\n')
+    config = load_config(path, cpus=4)
     assert (config.storage.frozen, config.storage.calibration_images) == ("int8", 16)
     assert load_config(write(GOOD), cpus=4).storage.frozen == "float32"
-    said = problems_of(write, **{"storage": {"frozen": "int9", "calibration_images": 0, "scale": 1}})
-    assert said
+    assert problems_of(path, 'storage.frozen="int9"', "storage.calibration_images=0") == [
+        "storage.frozen: unknown 'int9'; did you mean int8?",
+        "storage.calibration_images: must be greater than or equal to 1, not 0",
+    ]
