@@ -37,10 +37,8 @@ class Step:
     same_grid: bool = False
 
 
-CLIPPED: Final = (
-    nn.ReLU,
-    nn.ReLU6,
-)  # activations that are the ends of a grid whose range was seen behind them
+# Activations that are the ends of a grid whose range was seen behind them.
+CLIPPED: Final = (nn.ReLU, nn.ReLU6)
 CLIPPED_CALLS: Final = {F.relu, F.relu6, torch.relu, torch.relu_, "relu", "relu_"}
 OF_ONE_NUMBER: Final = (
     *CLIPPED, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.GELU, nn.Sigmoid, nn.Tanh, nn.LeakyReLU, nn.ELU,
@@ -72,8 +70,6 @@ class Called(nn.Module):
         super().__init__()
         self.target, self.method = node.target, node.op == "call_method"
         self.rest, self.named = node.args[1:], dict(node.kwargs)
-        if "input" in self.named:
-            del self.named["input"]
 
     def extra_repr(self) -> str:
         """Return what is called, and with what."""
@@ -174,11 +170,8 @@ def _of_several(node: fx.Node, inputs: Sequence[fx.Node]) -> Step | None:
         return Step(Int8Sum)
     if pair and node.target in PRODUCTS:
         return Step(lambda befores, grid: Int8Times(befores[0], befores[1], grid))
-    if (
-        node.target in JOINS
-        and isinstance(node.args[0], (list, tuple))
-        and list(node.args[0]) == list(inputs)
-    ):
+    joined = node.args[0] if node.args else None
+    if node.target in JOINS and isinstance(joined, (list, tuple)) and list(joined) == list(inputs):
         dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
         return Step(lambda befores, grid: Int8Joined(befores, grid, int(str(dim))))
     return None

@@ -14,6 +14,7 @@ from typing import Final
 import torch
 from torch import Tensor, fx, nn
 
+from fed_asi.compression.cut import overwrites
 from fed_asi.errors import ConfigError, UnsupportedLayerError
 from fed_asi.memory.stored import Format, format_of
 from fed_asi.storage.float16 import float16_trunk
@@ -33,12 +34,25 @@ def problems(trunk: fx.GraphModule) -> list[str]:
 
     trunk: what `cut.folded` gave.
     """
-    found, trunk = [], _opened(trunk)
+    trunk = _opened(trunk)
+    found = _read_after_written(trunk)
     for node in trunk.graph.nodes:
         if node.op not in {"placeholder", "output"}:
             step = step_of(node, _module(trunk, node))
             if isinstance(step, str):
                 found.append(f"{_name(node)}: {step}")
+    return found
+
+
+def _read_after_written(trunk: fx.GraphModule) -> list[str]:
+    """Return what reads a tensor that an earlier layer has written into: in eight bits nothing is written into."""
+    written, found = dict[fx.Node, fx.Node](), []
+    for node in trunk.graph.nodes:
+        for before in node.all_input_nodes:
+            if before in written:
+                found.append(f"{_name(node)}: it reads what {_name(written[before])} has written into")
+        if node.all_input_nodes and overwrites(node, trunk):
+            written[node.all_input_nodes[0]] = node
     return found
 
 
@@ -90,17 +104,15 @@ class _Seen:
         """Return the values of nodes, a batch of images after another."""
         if not nodes:
             return [(batch,) for batch in torch.split(self.images, AT_ONCE)]
-        return [tuple(one.float() for one in batch) for batch in zip(*map(self._of, nodes), strict=True)]
-
-    def _of(self, node: fx.Node) -> list[Tensor]:
-        return self.values[node]
+        values = [self.values[node] for node in nodes]
+        return [tuple(one.float() for one in batch) for batch in zip(*values, strict=True)]
 
     def range_of(
         self, node: fx.Node, numbers: Callable[..., Tensor], inputs: Sequence[fx.Node]
     ) -> tuple[float, float]:
         """Return the least and the most of what a node gives."""
         ends = [torch.aminmax(numbers(*batch)) for batch in self.inputs(inputs)]
-        low, high = (float(min(one.min for one in ends)), float(max(one.max for one in ends)))
+        low, high = float(min(one.min for one in ends)), float(max(one.max for one in ends))
         if not -torch.inf < low <= high < torch.inf:
             raise ConfigError(
                 f"storage: {_name(node)} gives numbers on the public images that are not finite"
@@ -125,9 +137,8 @@ def _opened(trunk: fx.GraphModule) -> fx.GraphModule:
     """
     try:
         return fx.symbolic_trace(trunk)
-    except (
-        Exception
-    ):  # whatever a forward raises when it is run on symbols: its blocks stay whole, and are named
+    # A forward may raise anything when it is run on symbols. Its blocks stay whole then, and `problems` names them.
+    except Exception:
         return trunk
 
 

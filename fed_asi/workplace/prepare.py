@@ -124,11 +124,11 @@ def _profile_and_features(
     """Return the profile and the features' keys, made beside each other where the cut needs no profile."""
     trained = trained_names(model, config)
     example = torch.zeros(1, 3, config.model.resolution, config.model.resolution)
+    images = min(config.method.calibration_images, len(splits.public[1]))
+    watcher.stage(f"calibration on {images} public images")
     whole = copied(model).state_dict()
     parts = stored(config, cut_network(model, trained, example), trained, splits.public[0])
     store = FeatureStore(folder / store_path(), config.compute.features_limit)
-    images = min(config.method.calibration_images, len(splits.public[1]))
-    watcher.stage(f"calibration on {images} public images")
     # With more threads the number a thread gets is torch's to say, and it decides the last bits.
     if is_cut(config) and config.compute.threads == 1:
         with aside(partial(all_features, config, parts.trunk, splits, store, watcher)) as kept:
@@ -138,9 +138,8 @@ def _profile_and_features(
     used = layers_of_plans(config, profile)
     if used < {layer.name for layer in profile.layers}:
         trained = [layer.name for layer in profile.layers if layer.name in used]
-        model.load_state_dict(
-            whole
-        )  # what the first cut's tail held in the run's format may be in the trunk now
+        # Weights that the first tail stored may be the trunk's now, and a trunk is stored from float32.
+        model.load_state_dict(whole)
         parts = stored(config, cut_network(model, trained, example), trained, splits.public[0])
         profile = profile_of(config, parts.tail, parts.trunk, splits.public, trained)
     features = all_features(config, parts.trunk, splits, store, watcher)
