@@ -39,7 +39,7 @@ from fed_asi.workplace.profiling import (
 )
 from fed_asi.workplace.splits import Splits, split_images
 from fed_asi.workplace.start import check_start
-from fed_asi.workplace.storing import stored
+from fed_asi.workplace.storing import storage_notes, stored
 
 
 def prepare(
@@ -84,6 +84,7 @@ def _make(
     notes = []
     if config.model.weights == "public":
         notes.append(_pretrain_(config, model, splits.public, watcher))
+    notes += storage_notes(config, len(splits.public[1]))
     made = _profile_and_features(config, folder, splits, model.eval(), watcher)
     if config.compute.features == "off":
         write_file(folder / IMAGES, _npy(splits.train[0][:]))

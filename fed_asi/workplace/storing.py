@@ -50,6 +50,13 @@ def stored(
         raise ConfigError(f"storage.frozen: {error}") from error
 
 
+def storage_notes(config: RunConfig, public: int) -> list[str]:
+    """Return a line for a run's readers where its devices store what is frozen otherwise. public: images there are."""
+    form, images = config.storage.frozen, min(config.storage.calibration_images, public)
+    seen = f", ranges of activations from {images} public images" if form == "int8" else ""
+    return [] if form == "float32" else [f"storage: what is frozen is stored as {form}{seen}"]
+
+
 def quick_trunk(config: RunConfig, trunk: fx.GraphModule, manifest: Mapping[str, Any]) -> fx.GraphModule:
     """Return a trunk as it was cut in its quick form, in the run's format. manifest: with its ranges."""
     return stored_trunk(cut.folded(trunk), config.storage.frozen, manifest.get("ranges"))

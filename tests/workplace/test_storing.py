@@ -106,16 +106,21 @@ def test_where_the_planner_moves_the_cut_the_trunk_is_stored_as_it_was_at_first(
     places: dict[str, Workplace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path / "features"))
-    groups = [{"name": "tight", "count": 6, "budget": "8 KiB", "batch_size": 16, "micro_batch": 1}]
-    method = {"name": "quantized", "layers": "any", "calibration_images": 8}
+    groups = [{"name": "tight", "count": 6, "budget": "1200 B", "batch_size": 16, "micro_batch": 1}]
+    last = "blocks.2.point_linear.conv"
+    method = {"name": "planner", "layers": ["first_conv.conv", last], "calibration_images": 8}
     made = prepare(small(storage={"frozen": "int8"}, method=method, groups=groups), tmp_path / "int8")
-    assert manifest(made)["trained"]
+    assert manifest(made)["trained"] == [last, "classifier"]
     before = read_tensors(places["float32"].folder / "base.pt")  # the same network by the same seed
     base = read_tensors(made.folder / "base.pt")
     trunk, _ = rebuild(made.config, manifest(made), base)
     kept = [name for name, _ in trunk.named_parameters()]
-    assert BEHIND[0] in kept
+    assert "blocks.0.depth_conv.conv.weight" in kept  # behind the first cut and frozen, so it was stored there
     assert all(torch.equal(base[name], before[name]) for name in kept)
+    assert made.notes == (
+        "storage: what is frozen is stored as int8, ranges of activations from 64 public images",
+    )
+    assert places["float32"].notes == ()
 
 
 def test_a_trunk_that_has_no_form_is_named_before_the_start() -> None:
