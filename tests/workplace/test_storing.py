@@ -115,7 +115,8 @@ def test_where_the_planner_moves_the_cut_the_trunk_is_stored_as_it_was_at_first(
     base = read_tensors(made.folder / "base.pt")
     trunk, _ = rebuild(made.config, manifest(made), base)
     kept = [name for name, _ in trunk.named_parameters()]
-    assert "blocks.0.depth_conv.conv.weight" in kept  # behind the first cut and frozen, so it was stored there
+    # Behind the first cut and frozen, so it was stored there.
+    assert "blocks.0.depth_conv.conv.weight" in kept
     assert all(torch.equal(base[name], before[name]) for name in kept)
     assert made.notes == (
         "storage: what is frozen is stored as int8, ranges of activations from 64 public images",
