@@ -23,6 +23,7 @@ ROOMS = [
     "layers",  # kinds of layers
     "memory",  # what a step keeps and costs
     "compression",  # a network made to keep less
+    "storage",  # what is frozen, as it is stored
     "models", "data",  # what is trained, on what
     "strategies", "codecs",  # what becomes of updates, and how they are written
     "fleets",  # what a fleet file says
@@ -124,6 +125,7 @@ HELD = {
     "fed_asi.compression.report": "compression/test_compress.py",
     "fed_asi.compression.swapping": "compression/test_compress.py",
     "fed_asi.fleets.clock_keys": "fleets/test_clock_checks.py",
+    "fed_asi.fleets.storage": "fleets/test_config.py",
     "fed_asi.layers.absorbed": "compression/test_exactness.py",
     "fed_asi.layers.classes": "layers/test_conformance.py",
     "fed_asi.layers.compressed": "layers/test_conformance.py",
@@ -181,6 +183,7 @@ HELD = {
     "fed_asi.sinks.mlflow": "sinks/test_sinks.py",
     "fed_asi.sinks.tensorboard": "sinks/test_sinks.py",
     "fed_asi.sinks.wandb": "sinks/test_sinks.py",
+    "fed_asi.storage.kinds": "storage/test_trunk.py",
     "fed_asi.strategies.adaptive": "strategies/test_against_flower.py",
     "fed_asi.strategies.by_coordinate": "strategies/test_robust.py",
     "fed_asi.strategies.fedadagrad": "strategies/test_against_flower.py",

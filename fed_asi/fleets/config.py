@@ -19,6 +19,7 @@ from fed_asi.fleets.faults import FaultsConfig
 from fed_asi.fleets.resources import ResourceKeys
 from fed_asi.fleets.section import MOST_RATE, Bytes, Count, PartitionId, Rate, Section, Whole
 from fed_asi.fleets.sharding import ShardingConfig
+from fed_asi.fleets.storage import StorageConfig
 from fed_asi.methods.family import Family, families
 from fed_asi.methods.recipe import Recipe, recipe_of
 from fed_asi.units import shown
@@ -212,6 +213,7 @@ class RunConfig(Section):
     pretrain: PretrainConfig = PretrainConfig()
     aggregate: AggregateConfig = AggregateConfig()
     upload: UploadConfig = UploadConfig()
+    storage: StorageConfig = StorageConfig()
     clock: ClockConfig = ClockConfig()
     measure: MeasureConfig = MeasureConfig()
     faults: FaultsConfig = FaultsConfig()

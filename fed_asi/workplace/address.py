@@ -14,6 +14,7 @@ from fed_asi.fleets.clock_keys import ClockConfig
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.device_keys import DeviceKeys
 from fed_asi.fleets.faults import FaultsConfig
+from fed_asi.fleets.storage import StorageConfig
 
 WORKPLACE_DIR = "FED_ASI_WORKPLACE_DIR"
 
@@ -50,6 +51,8 @@ def run_fingerprint(config: RunConfig) -> str:
         free["upload"] = True
     if config.aggregate.strategy == AggregateConfig().strategy:
         free["aggregate"] = {"strategy"}
+    if config.storage.frozen == StorageConfig().frozen:
+        free["storage"] = True
     if config.clock == ClockConfig():
         free["clock"] = True
     free["compute"] = {

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -34,6 +35,7 @@ from fed_asi.planning.profile import Profile
 from fed_asi.results.progress import Unwatched, Watcher
 from fed_asi.workplace.address import run_fingerprint
 from fed_asi.workplace.features import open_features
+from fed_asi.workplace.storing import quick_trunk
 
 VERSION = 1
 
@@ -133,13 +135,13 @@ def open_workplace(
         with (folder / "index.npz").open("rb") as file, np.load(file) as index:
             arrays = {name: index[name] for name in index.files}
         profile = Profile.load(folder / "profile.json")
-        whole = None
+        whole, quick = None, partial(quick_trunk, config, trunk, manifest)
         if off:
-            whole = WholeNetwork(cut.folded(trunk), np.load(folder / IMAGES, mmap_mode="r"), config)
+            whole = WholeNetwork(quick(), np.load(folder / IMAGES, mmap_mode="r"), config)
         keys = {"test": manifest["test_features"]} | ({} if off else {"train": manifest["features"]})
     store = FeatureStore(folder / manifest["store"], config.compute.features_limit)
     where = data_dir or (Path(manifest["data_dir"]) if manifest.get("data_dir") else None)
-    features = open_features(config, trunk, keys, store, where, watcher or Unwatched())
+    features = open_features(config, quick, keys, store, where, watcher or Unwatched())
     return Workplace(
         config=config,
         folder=folder,

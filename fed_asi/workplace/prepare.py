@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from fed_asi.data.images import Images
 from fed_asi.data.shards import Shards
 from fed_asi.files import write_file, write_tensors
 from fed_asi.fleets.config import RunConfig
+from fed_asi.layers.copying import copied
 from fed_asi.machine import threads
 from fed_asi.planning.profile import Profile
 from fed_asi.results.progress import Unwatched, Watcher
@@ -38,6 +39,7 @@ from fed_asi.workplace.profiling import (
 )
 from fed_asi.workplace.splits import Splits, split_images
 from fed_asi.workplace.start import check_start
+from fed_asi.workplace.storing import storage_notes, stored
 
 
 def prepare(
@@ -82,6 +84,7 @@ def _make(
     notes = []
     if config.model.weights == "public":
         notes.append(_pretrain_(config, model, splits.public, watcher))
+    notes += storage_notes(config, len(splits.public[1]))
     made = _profile_and_features(config, folder, splits, model.eval(), watcher)
     if config.compute.features == "off":
         write_file(folder / IMAGES, _npy(splits.train[0][:]))
@@ -100,6 +103,7 @@ def _make(
         "data_dir": None if data_dir is None else str(data_dir.resolve()),
         "features": made.features.get("train"),
         "test_features": made.features["test"],
+        "ranges": made.ranges,
         "notes": notes,
     }
     write_file(folder / MANIFEST, json.dumps(manifest, indent=1).encode())  # last: it says the rest is whole
@@ -107,11 +111,12 @@ def _make(
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """trained: the layers that some device may train. features: keys in the store, by use."""
+    """trained: the layers that some device may train. features: keys in the store, by use. ranges: of an int8 trunk."""
 
     trained: Sequence[str]
     profile: Profile
     features: dict[str, str]
+    ranges: Mapping[str, tuple[float, float]] | None
 
 
 def _profile_and_features(
@@ -120,22 +125,26 @@ def _profile_and_features(
     """Return the profile and the features' keys, made beside each other where the cut needs no profile."""
     trained = trained_names(model, config)
     example = torch.zeros(1, 3, config.model.resolution, config.model.resolution)
-    trunk, tail = cut_network(model, trained, example)
-    store = FeatureStore(folder / store_path(), config.compute.features_limit)
     images = min(config.method.calibration_images, len(splits.public[1]))
     watcher.stage(f"calibration on {images} public images")
+    whole = copied(model).state_dict()
+    parts = stored(config, cut_network(model, trained, example), trained, splits.public[0])
+    store = FeatureStore(folder / store_path(), config.compute.features_limit)
     # With more threads the number a thread gets is torch's to say, and it decides the last bits.
     if is_cut(config) and config.compute.threads == 1:
-        with aside(partial(all_features, config, trunk, splits, store, watcher)) as kept:
-            profile = profile_of(config, tail, trunk, splits.public, trained)
-            return _Made(trained, profile, kept.result())
-    profile = profile_of(config, tail, trunk, splits.public, trained)
+        with aside(partial(all_features, config, parts.trunk, splits, store, watcher)) as kept:
+            profile = profile_of(config, parts.tail, parts.trunk, splits.public, trained)
+            return _Made(trained, profile, kept.result(), parts.ranges)
+    profile = profile_of(config, parts.tail, parts.trunk, splits.public, trained)
     used = layers_of_plans(config, profile)
     if used < {layer.name for layer in profile.layers}:
         trained = [layer.name for layer in profile.layers if layer.name in used]
-        trunk, tail = cut_network(model, trained, example)
-        profile = profile_of(config, tail, trunk, splits.public, trained)
-    return _Made(trained, profile, all_features(config, trunk, splits, store, watcher))
+        # Weights that the first tail stored may be the trunk's now, and a trunk is stored from float32.
+        model.load_state_dict(whole)
+        parts = stored(config, cut_network(model, trained, example), trained, splits.public[0])
+        profile = profile_of(config, parts.tail, parts.trunk, splits.public, trained)
+    features = all_features(config, parts.trunk, splits, store, watcher)
+    return _Made(trained, profile, features, parts.ranges)
 
 
 def build_model(config: RunConfig, num_classes: int, weights_dir: Path | None) -> nn.Module:
