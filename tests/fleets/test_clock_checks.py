@@ -34,7 +34,7 @@ def test_who_cannot_be_late_is_named(tmp_path: Path) -> None:
     )
     said = problems_of(path, "clock.deadline_seconds=3.0")
     assert [one.partition(":")[0] for one in said] == ["groups[0].device", "devices[0].device"]
-    assert "never late" in said[0]
+    assert "nobody knows when it replies" in said[0]
 
 
 def test_a_deadline_of_nothing_is_refused(tmp_path: Path) -> None:
