@@ -13,7 +13,6 @@ from fed_asi.devices.job import Job, Twin
 from fed_asi.devices.parts import sent
 from fed_asi.devices.reply import Reply, failure, payload_bytes
 from fed_asi.fleets.fleet import Fleet
-from fed_asi.results.progress import Watcher
 from fed_asi.results.schema import DeviceRoundRecord
 from fed_asi.rounds.answers import Answer, had_model
 from fed_asi.rounds.executor import Executor, one_reply_a_job
@@ -44,7 +43,6 @@ class Asking:
     place: Workplace
     fleet: Fleet
     executor: Executor
-    watcher: Watcher
     clock: RoundClock
     exchange: Exchange
     note: Callable[[int, str], None]
@@ -88,15 +86,12 @@ class Asking:
             job, began = jobs[reply.partition_id]
             answer = Judge(self.place, self.exchange, self.clock).answer(job, reply, parcel.tensors, began)
             self._learn_cost(job, answer.record)
-            self.watcher.device_done(answer.record)
             yield answer
 
     def unanswered(self, record: DeviceRoundRecord, found: Fate, parcel: Parcel) -> DeviceRoundRecord:
         """Return the row of a device from which no reply came; it was sent what all are sent where it was there."""
         down = payload_bytes(parcel.whole, found.job.to_json()) if had_model(record) else 0
-        record = replace(record, bytes_up=0, bytes_down=down)
-        self.watcher.device_done(record)
-        return record
+        return replace(record, bytes_up=0, bytes_down=down)
 
     def _replies(self, jobs: Sequence[Job], parcel: Parcel) -> Iterator[Reply]:
         """Yield one reply a job; a device that [faults] strikes is not asked to compute what nobody would use."""

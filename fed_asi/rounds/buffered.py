@@ -51,7 +51,7 @@ class Buffered:
     def next(self, state: State) -> State:
         """Return the state after the next update, which is recorded. Raises RunError where nobody comes any more."""
         started, config = time.perf_counter(), self.asking.place.config
-        self.asking.watcher.round_started(state.round + 1, config.rounds, config.cohort)
+        self.end.watcher.round_started(state.round + 1, config.rounds, config.cohort)
         self._go_on(state)
         landed, at, draws = self._landed(state)
         if not landed:
@@ -159,6 +159,7 @@ class Buffered:
         if update is not None and stale:
             share = damping(stale, self.asking.place.config.clock.power)
             update = brought_up(update, _began(state, round).tensors, state.tensors, share)
+        self.end.watcher.device_done(record)
         return replace(answer, record=record, update=update)
 
     def _unanswered(self, state: State, flight: Flight) -> Answer:

@@ -47,7 +47,7 @@ class Rounds:
         self._place, self._store, self._states = place, store, states
         self._clock, exchange = RoundClock(place, self.fleet), Exchange.of(place.config)
         self._end = RoundEnd(place, self.fleet, store, watcher, exchange, states)
-        self._asking = Asking(place, self.fleet, executor, watcher, self._clock, exchange, self._end.note)
+        self._asking = Asking(place, self.fleet, executor, self._clock, exchange, self._end.note)
         kind = Synchronous if place.config.clock.at_work is None else Buffered
         self._kind = kind(self._asking, self._clock, self._end)
 

@@ -28,7 +28,7 @@ class Synchronous:
         """Return the state after the next round, which is recorded."""
         started, round = time.perf_counter(), state.round + 1
         jobs, parcel = self.jobs(round, state), self.asking.parcel(state)
-        self.asking.watcher.round_started(round, self.asking.place.config.rounds, len(jobs))
+        self.end.watcher.round_started(round, self.asking.place.config.rounds, len(jobs))
         answers, left_out = self._answers(jobs, parcel)
         counts = counted(answers, self.clock.wanted)
         end = self.clock.end(answers, left_out)
@@ -57,11 +57,15 @@ class Synchronous:
             if to_check and able is not None:
                 asked[able], to_check = replace(asked[able], check=True), False
             began = self.clock.now
-            answers += self.asking.answers({job.partition_id: (job, began) for job in asked}, parcel)
+            for one in self.asking.answers({job.partition_id: (job, began) for job in asked}, parcel):
+                self.end.watcher.device_done(one.record)
+                answers.append(one)
         return answers, [*gone, *waiting]
 
     def _left_out(
         self, fates: Sequence[Fate], end: float, replies: int, parcel: Parcel
     ) -> Iterator[DeviceRoundRecord]:
         for found in fates:
-            yield self.asking.unanswered(self.clock.left_out(found, end, replies), found, parcel)
+            record = self.asking.unanswered(self.clock.left_out(found, end, replies), found, parcel)
+            self.end.watcher.device_done(record)
+            yield record
