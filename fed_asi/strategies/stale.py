@@ -14,7 +14,7 @@ from fed_asi.strategies.places import base_of
 def damping(staleness: int, power: float) -> float:
     """Return how much of its move a stale update keeps, 0 to 1. staleness: how many updates were made meanwhile.
 
-    Source: Nguyen et al. 2022 (arXiv 2106.06639), section 5: 1 / sqrt(1 + staleness), so with power 1/2.
+    Source: Nguyen et al. 2022 (arXiv 2106.06639), whose experiments have 1 / sqrt(1 + staleness): power 1/2.
     """
     return float((1.0 + staleness) ** -power)
 
@@ -24,7 +24,7 @@ def brought_up(update: Update, began: Weights, now: Weights, share: float) -> Up
 
     began: the weights that it was sent. So every strategy, which sees what devices moved as the difference to the
     weights of now, sees the move that was really made. Float64, rounded once to the tensor's type.
-    Source: Nguyen et al. 2022 (arXiv 2106.06639), algorithm 1, lines 6 to 9.
+    Source: Nguyen et al. 2022 (arXiv 2106.06639), algorithm 1.
     """
     tensors = {}
     for name, trained in update.tensors.items():
