@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fed_asi import strategies
 from fed_asi.devices.job import Job
 from fed_asi.devices.reply import Reply
 from fed_asi.errors import RunError
@@ -301,6 +302,21 @@ def test_what_nobody_needs_any_more_is_removed(made: Path) -> None:
     needed |= {row.round - (row.staleness or 0) - 1 for row in rows if row.round == UPDATES}
     there = {int(path.stem.partition("-")[2]) for path in (made / "checkpoints").glob("*.pt")}
     assert there == set(range(min(needed), UPDATES + 1))
+
+
+OWN_KEYS: dict[str, dict[str, Any]] = {"norm-bound": {"max_norm": 0.5}, "krum": {"hostile": 0}}
+
+
+@pytest.mark.slow
+@pytest.mark.computes
+@pytest.mark.parametrize("strategy", strategies.names())
+def test_every_strategy_takes_stale_updates(strategy: str, tmp_path: Path) -> None:
+    own = {"strategy": strategy, **OWN_KEYS.get(strategy, {})}
+    run_loop(small(**{**BASE, "cohort": 3, "rounds": 3, "aggregate": own}), tmp_path / "run")
+    rounds, rows = read(tmp_path / "run")
+    assert len({one.weights_sha256 for one in rounds}) == 3
+    assert any(row.staleness for row in rows if row.outcome == "trained")
+    assert not [row.cause for row in rows if row.outcome == "rejected"]
 
 
 @pytest.mark.slow
