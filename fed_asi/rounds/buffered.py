@@ -1,9 +1,9 @@
 """Buffered asynchrony: devices come and go by the clock, and each so many replies make an update of the weights.
 
-A queue of events on the run's clock. Who is free is asked as soon as there is a place at work, with the weights of
-then; replies are handled in the order in which they come. What a reply is depends on the job and its weights alone, so
-it is computed late, together with others that began with the same weights, and never changes what happens when.
-Source: Nguyen et al. 2022 (arXiv 2106.06639), algorithm 1.
+Who is free is asked as soon as there is a place at work, with the weights of then; replies are handled in the order in
+which they come. What a reply is depends on the job and its weights alone, so it is computed late, together with others
+that began with the same weights, and never changes what happens when.
+Source: FedBuff, Nguyen et al. 2022 (arXiv 2106.06639); strategies/stale.py says what is the same and what is not.
 """
 
 from __future__ import annotations
@@ -18,23 +18,11 @@ from fed_asi.rounds.answers import Answer
 from fed_asi.rounds.asking import Asking, Parcel
 from fed_asi.rounds.cohort import sample_cohort
 from fed_asi.rounds.fates import Fate
+from fed_asi.rounds.flights import Flight, Flights
 from fed_asi.rounds.round_clock import RoundClock, nobody_comes
 from fed_asi.rounds.round_end import RoundEnd
 from fed_asi.rounds.state import Begun, State
 from fed_asi.strategies.stale import brought_up, damping
-
-
-@dataclass(frozen=True, slots=True)
-class Flight:
-    """A device at work. began: on the run's clock. fate: what becomes of it, by its own plan until it is known."""
-
-    began: float
-    fate: Fate
-
-    @property
-    def order(self) -> tuple[float, int]:
-        """By which flights end first: when, then whose they are."""
-        return self.fate.ends, self.fate.job.partition_id
 
 
 @dataclass(slots=True)
@@ -44,9 +32,13 @@ class Buffered:
     asking: Asking
     clock: RoundClock
     end: RoundEnd
-    _flights: dict[int, Flight] = field(default_factory=dict)
+    _flights: Flights = field(init=False)
     _answers: dict[int, Answer] = field(default_factory=dict)  # computed, and not yet due
     _checked: bool = False
+
+    def __post_init__(self) -> None:
+        """Begin with nobody at work."""
+        self._flights = Flights(len(self.asking.fleet))
 
     def next(self, state: State) -> State:
         """Return the state after the next update, which is recorded. Raises RunError where nobody comes any more."""
@@ -74,41 +66,36 @@ class Buffered:
         Fewer come where nobody is at work and nobody else can ever be asked.
         """
         landed: list[Answer] = []
-        at, draws, wanted = self.clock.now, state.draws, self.asking.place.config.cohort
-        while sum(one.update is not None for one in landed) < wanted:
-            busy = {*self._flights, *(one.record.partition_id for one in landed)}
-            draws = self._fill(state, at, busy, draws)
-            first = min(self._flights.values(), key=lambda one: one.order, default=None)
-            comes = self._comes(at, busy)
+        at, draws, missing = self.clock.now, state.draws, self.asking.place.config.cohort
+        parcel = self.asking.parcel(state)
+        while missing > 0:
+            draws = self._fill(state, parcel, at, draws)
+            first, comes = self._flights.first, self._comes(at)
             if first is None and comes == math.inf:
                 break
             if first is None or comes < first.fate.ends:
                 at = comes
                 continue
             at = max(at, first.fate.ends)
-            landed += self._arrived(state, first)
+            for answer in self._arrived(state, first):
+                landed.append(answer)
+                missing -= answer.update is not None
         return landed, at, draws
 
-    def _fill(self, state: State, at: float, busy: set[int], draws: int) -> int:
-        """Let as many begin as there are places at work, drawn by seed; return how often was drawn by now.
-
-        busy: who is at work or has replied to this update; grows by those who begin.
-        """
-        free = self._places
-        able = self.clock.free(at, busy) if free else []
-        if not able:
+    def _fill(self, state: State, parcel: Parcel, at: float, draws: int) -> int:
+        """Let as many begin as there are places at work, drawn by seed; return how often was drawn by now."""
+        able = self.clock.free(at, self._flights.busy) if self._places else ()
+        if not len(able):
             return draws
-        config = self.asking.place.config
-        round, parcel = state.round + 1, self.asking.parcel(state)
-        drawn = sample_cohort(config.seed, draws + 1, able, free)
-        jobs = [self.asking.job(round, one, state) for one in drawn]
+        drawn = sample_cohort(self.asking.place.config.seed, draws + 1, able, self._places)
+        jobs = [self.asking.job(state.round + 1, one, state) for one in drawn]
         for found in self.clock.fates(jobs, parcel.whole, at):
-            self._flights[found.job.partition_id] = Flight(at, self._to_check(found))
-        busy |= set(drawn)
+            self._flights.begin(Flight(at, self._to_check(found)))
         return draws + 1
 
     @property
     def _places(self) -> int:
+        """How many more devices may be at work."""
         return max(0, (self.asking.place.config.clock.at_work or 0) - len(self._flights))
 
     def _to_check(self, found: Fate) -> Fate:
@@ -120,36 +107,42 @@ class Buffered:
         self._checked = True
         return replace(found, job=replace(found.job, check=True))
 
-    def _comes(self, at: float, busy: set[int]) -> float:
+    def _comes(self, at: float) -> float:
         """Return when somebody comes for whom there is a place at work; infinity: nobody, or there is none."""
-        return self.clock.from_when(at, busy) if self._places else math.inf
+        return self.clock.from_when(at, self._flights.busy) if self._places else math.inf
 
-    def _arrived(self, state: State, flight: Flight) -> Iterator[Answer]:
-        """Yield the answer of a flight that ends, as the update has it; nothing where it takes longer than foretold."""
-        one = flight.fate.job.partition_id
-        answer = self._answers.get(one)
-        if answer is None and flight.fate.outcome is not None:
-            answer = self._unanswered(state, flight)
-        elif answer is None:
-            self._compute(state, flight)
-            answer = self._answers[one]
-        if answer.fate.ends > flight.fate.ends:
-            self._flights[one] = replace(flight, fate=answer.fate)
+    def _arrived(self, state: State, first: Flight) -> Iterator[Answer]:
+        """Yield the answer of the flight that ends first, as the update has it.
+
+        Nothing comes yet where it takes longer than was foretold. What takes less long is found when it was foretold.
+        """
+        one = first.partition_id
+        if first.fate.outcome is not None and one not in self._answers:
+            answer = self._unanswered(state, first)
+        else:
+            answer = self._computed(state, first)
+        if answer.fate.ends > first.fate.ends:
+            self._flights.delay(answer.fate)
             return
-        del self._flights[one]
+        self._flights.land()
         self._answers.pop(one, None)
-        yield self._of_update(state, flight, answer)
+        yield self._of_update(state, first, answer)
 
-    def _compute(self, state: State, flight: Flight) -> None:
-        """Let a device compute, and with it all others at work that began with the same weights and will reply."""
+    def _computed(self, state: State, flight: Flight) -> Answer:
+        """Return a device's answer; all others at work compute with it that began with the same weights and reply."""
         round = flight.fate.job.round
-        together = {
-            one: (other.fate.job, other.began)
-            for one, other in self._flights.items()
-            if other.fate.job.round == round and other.fate.outcome is None and one not in self._answers
-        }
-        for answer in self.asking.answers(together, self._parcel(state, round)):
-            self._answers[answer.record.partition_id] = answer
+        if flight.partition_id not in self._answers:
+            coming = (
+                one for one in self._flights if one.fate.job.round == round and one.fate.outcome is None
+            )
+            jobs = {
+                one.partition_id: (one.fate.job, one.began)
+                for one in coming
+                if one.partition_id not in self._answers
+            }
+            for answer in self.asking.answers(jobs, self._parcel(state, round)):
+                self._answers[answer.record.partition_id] = answer
+        return self._answers[flight.partition_id]
 
     def _of_update(self, state: State, flight: Flight, answer: Answer) -> Answer:
         """Return an answer with its place in the update that is made, its move brought up to the weights of now."""
@@ -171,7 +164,7 @@ class Buffered:
 
     def _unfinished(self, state: State, at: float) -> Iterator[DeviceRoundRecord]:
         """Yield the rows of those who are at work when the run ends: nobody has anything of what they did."""
-        for flight in self._flights.values():
+        for flight in self._flights:
             found, spent = flight.fate, flight.fate.spent
             cut = None if spent is None else spent.until(at - flight.began)
             found = Fate(found.job, cut, at, "late", "the run ended while it was at work")
@@ -182,26 +175,30 @@ class Buffered:
 
     def _with_flights(self, before: State, after: State, draws: int) -> State:
         """Return the state after an update with who is at work, and the states that they began from."""
-        flights = sorted(self._flights.values(), key=lambda one: one.fate.job.partition_id)
         begun = tuple(
-            Begun(job.partition_id, job.round, one.began, job.check)
-            for one in flights
-            for job in (one.fate.job,)
+            Begun(one.partition_id, one.fate.job.round, one.began, one.fate.job.check)
+            for one in self._flights
         )
-        older = {one.round - 1: replace(_began(before, one.round), older={}, begun=()) for one in begun}
+        older = {round - 1: _to_keep(_began(before, round)) for round in {one.round for one in begun}}
         return replace(after, begun=begun, older=older, draws=draws)
 
     def _go_on(self, state: State) -> None:
         """Take up who was at work when the run was stopped: their jobs are made again, and done again."""
+        self._flights.next_update()
+        if len(self._flights):
+            return
         for one in state.begun:
-            if one.partition_id in self._flights:
-                continue
             job = self.asking.job(one.round, one.partition_id, state)
             parcel = self._parcel(state, one.round)
             (found,) = self.clock.fates([replace(job, check=one.check)], parcel.whole, one.began)
-            self._flights[one.partition_id] = Flight(one.began, found)
+            self._flights.begin(Flight(one.began, found))
 
 
 def _began(state: State, round: int) -> State:
     """Return the state that a job of a round began from."""
     return state if state.round == round - 1 else state.older[round - 1]
+
+
+def _to_keep(state: State) -> State:
+    """Return of a state what those need who began from it."""
+    return State(state.round, state.tensors, strategy=state.strategy)

@@ -28,7 +28,7 @@ class Checkpoint:
     """The global trained tensors after `round` (0: before the first), of the run with this fingerprint.
 
     strategy: the strategy's state then. Of buffered rounds: begun: who is at work then; draws: how often devices have
-    been drawn; needs: the first round whose weights this checkpoint or the one before needs.
+    been drawn; needs: the rounds whose weights this checkpoint or the one before needs.
     """
 
     round: int
@@ -37,14 +37,14 @@ class Checkpoint:
     strategy: Mapping[str, Tensor] = field(default_factory=dict)
     begun: tuple[Begun, ...] = ()
     draws: int = 0
-    needs: int | None = None
+    needs: frozenset[int] = frozenset()
 
 
 def of(state: State, fingerprint: str, records: Iterable[DeviceRoundRecord] = ()) -> Checkpoint:
     """Return the checkpoint of a state. records: of its round."""
     began = [one.round for one in state.begun]
     began += [one.round - one.staleness for one in records if one.staleness is not None]
-    needs = min(began) - 1 if began else None
+    needs = frozenset(round - 1 for round in began)
     return Checkpoint(
         state.round, fingerprint, state.tensors, state.strategy, state.begun, state.draws, needs
     )
@@ -62,9 +62,9 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     content |= {"begun": [asdict(one) for one in checkpoint.begun]} if checkpoint.begun else {}
     content |= {"draws": checkpoint.draws} if checkpoint.draws else {}
     write_file(round_file(folder, checkpoint.round), pack(content))
-    needs = checkpoint.round if checkpoint.needs is None else checkpoint.needs
+    needs = {round_file(folder, round) for round in checkpoint.needs}
     for old in sorted(folder.glob("round-*.pt"))[:-KEPT_CHECKPOINTS]:
-        if old < round_file(folder, min(needs, checkpoint.round)):
+        if old not in needs:
             old.unlink(missing_ok=True)
 
 

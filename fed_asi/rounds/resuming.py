@@ -72,7 +72,7 @@ class Resuming:
             if row.outcome == "trained" and row.round <= round:
                 kept[row.partition_id] = kept_factors(row)
         self._check_factors(round, kept)
-        older = {one.round - 1: self._older(one.round - 1) for one in found.begun}
+        older = {number: self._older(number) for number in {one.round - 1 for one in found.begun}}
         return State(round, tensors, kept, found.strategy, found.begun, older, found.draws)
 
     def _older(self, round: int) -> State:

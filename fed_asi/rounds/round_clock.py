@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 from torch import Tensor
 
 from fed_asi.devices.job import Job
@@ -14,6 +15,7 @@ from fed_asi.fleets.attendance import Attendance
 from fed_asi.fleets.clock import Spent
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.fleet import Fleet
+from fed_asi.fleets.presence import Ids, There
 from fed_asi.fleets.resources import of_one_round
 from fed_asi.results.schema import DeviceRoundRecord, RoundRecord
 from fed_asi.rounds.answers import Answer, counted, cut_at
@@ -79,19 +81,18 @@ class RoundClock:
             raise nobody_comes(self.now)
         self.now = first
 
-    def free(self, at: float, busy: Collection[int] = ()) -> list[int]:
-        """Return who can be asked at a time, ascending. busy: who cannot, there or not."""
+    def free(self, at: float, busy: There | None = None) -> Ids:
+        """Return who can be asked at a time, ascending. busy: by partition id, who cannot, there or not."""
         there = self._attendance.present(at) & self._batteries.enough(at)
-        there[list(busy)] = False
-        found: list[int] = there.nonzero()[0].tolist()
-        return found
+        return np.flatnonzero(there if busy is None else there & ~busy)
 
-    def from_when(self, at: float, busy: Collection[int] = ()) -> float:
+    def from_when(self, at: float, busy: There | None = None) -> float:
         """Return from when on, `at` or later, anybody can be asked; infinity: never. busy: who cannot."""
         first, touch = at, 0.0
-        while first < math.inf and not self.free(first, busy):
+        while first < math.inf and not len(self.free(first, busy)):
             ready = self._batteries.ready(first)
-            ready[list(busy)] = math.inf
+            if busy is not None:
+                ready[busy] = math.inf
             first, touch = max(first + touch, self._attendance.first(ready)), _TOUCH
         return first
 
