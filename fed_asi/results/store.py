@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -178,8 +178,8 @@ class RunStore:
         """Return how each group's devices fare with the shared model, by round and group."""
         return list(self._rows(GroupRoundRecord, "group_rounds", "ORDER BY round, group_name"))
 
-    def select(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Return the rows of an SQL query of one's own."""
+    def select(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of an SQL query of one's own. values: of its marks, by place or by name."""
         with plainly(self.folder):
             return self._connection.execute(query, values).fetchall()
 

@@ -64,6 +64,9 @@ def run_fingerprint(config: RunConfig) -> str:
         "features_limit",
     }
     content = config.model_dump(mode="json", exclude=free)
+    for key in ("at_work", "staleness"):
+        if "clock" in content and content["clock"][key] is None:
+            del content["clock"][key]
     for owner in (*content["groups"], *content["devices"]):
         for key in DeviceKeys.model_fields:
             if owner[key] is None:
