@@ -19,6 +19,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor
 
+from fed_asi import own_code
 from fed_asi.errors import ConfigError, UpdateError, nearest
 
 Pieces = Mapping[str, Tensor]
@@ -91,6 +92,10 @@ def wire_name(piece: str, name: str) -> str:
     return f"{piece}..{name}" if piece else name
 
 
+FORM = (
+    'class Mine(fed_asi.codecs.Codec): a frozen dataclass with name: ClassVar[str] = "mine", def pieces(self, shape), '
+    "def encode(self, moved) and def restored(self, pieces, shape)"
+)
 _Class = TypeVar("_Class", bound=type[Codec])
 _CODECS: dict[str, type[Codec]] = {}
 
@@ -110,6 +115,14 @@ def names() -> list[str]:
 
 def find(name: str) -> type[Codec]:
     """Return the codec of that name. Raises ConfigError, with the nearest ones, for an unknown name."""
-    if name not in _CODECS:
+    if name in _CODECS:
+        return _CODECS[name]
+    if not own_code.is_own(name):
         raise ConfigError(f"unknown codec {name!r}; {nearest(name, names())}")
-    return _CODECS[name]
+    found: type[Codec] = own_code.load(name)
+    own_code.check_class(name, found, Codec, FORM)
+    missing = [one for one in ("pieces", "encode", "restored") if getattr(found, one) is getattr(Codec, one)]
+    if not found.name or (missing and not found.whole):
+        lacks = missing[0] if found.name else "its name"
+        raise ConfigError(f"{own_code.shown_name(name)} lacks {lacks}; write it as {FORM}")
+    return found

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fed_asi import seeds
+from fed_asi import own_code, seeds
 from fed_asi.data import downloaded, folders
 from fed_asi.data.arrays import class_names, said
 from fed_asi.data.dataset import Dataset, from_arrays
@@ -25,6 +25,7 @@ SIZE = 224  # height and width that data sets of image files are read at, if not
 
 
 Load = Callable[[Path | None, int], Dataset]
+FORM = "def load(folder, size) -> fed_asi.data.Dataset"
 
 
 _SOURCES: dict[str, Load] = {}
@@ -58,9 +59,18 @@ def load(name: str, folder: Path | None = None, size: int = SIZE) -> Dataset:
         return from_npz(name, found)
     if is_path(name):
         return from_npz(Path(name).stem, Path(name))
-    if name not in _SOURCES:
+    return _made(name, find(name), folder, size)
+
+
+def find(name: str) -> Load:
+    """Return what reads the data set of that name. Raises ConfigError, with the nearest names, for an unknown one."""
+    if name in _SOURCES:
+        return _SOURCES[name]
+    if not own_code.is_own(name):
         raise ConfigError(f"unknown data set {shown(name)}; {nearest(name, names())}")
-    return _made(name, _SOURCES[name], folder, size)
+    found: Load = own_code.load(name)
+    own_code.check_call(name, found, FORM, None, SIZE)
+    return found
 
 
 def folder_of_environment() -> Path | None:

@@ -12,9 +12,10 @@ from fed_asi.errors import ConfigError, FedAsiError
 from fed_asi.models import mcunet as mcunet
 from fed_asi.models import registry
 from fed_asi.models import weights as _weights
-from fed_asi.models.registry import Statistics, names, register
+from fed_asi.models.registry import Network, Statistics, names, register
 
 __all__ = [
+    "Network",
     "build",
     "canonical",
     "check_takes",
@@ -53,16 +54,16 @@ def build(
     path = _weights.find(network.name, weights, weights_dir) if weights is not None else None
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = _built(network, num_classes, resolution)
+        model = _built(network, num_classes, resolution, seed)
     if path is not None:
         _weights.load_(model, _weights.read(path), head_name(model), network.rename, network.surplus)
     return model
 
 
-def _built(network: registry.Network, num_classes: int, resolution: int | None) -> nn.Module:
+def _built(network: registry.Network, num_classes: int, resolution: int | None, seed: int) -> nn.Module:
     """Return what a network's function returns; whatever else it does is one line that names the network."""
     try:
-        model = network.build(num_classes, resolution)
+        model = network.built(num_classes, resolution, seed)
     except FedAsiError:
         raise
     except Exception as error:  # torchvision's constructors, or somebody's own, may raise anything
