@@ -186,6 +186,7 @@ HELD = {
     "fed_asi.strategies.norm_bound": "strategies/test_robust.py",
     "fed_asi.strategies.server_optimizer": "strategies/test_against_flower.py",
     "fed_asi.strategies.trimmed_mean": "strategies/test_robust.py",
+    "fed_asi.workplace.ahead": "commands/test_check.py",
     "fed_asi.workplace.features": "workplace/test_place.py",
     "fed_asi.workplace.profiling": "workplace/test_prepare.py",
     "fed_asi.studies.cells": "studies/test_grid.py",

@@ -1,4 +1,4 @@
-"""The command line: `fed-asi run | study | plan | report | compare | compose | calibrate-device`.
+"""The command line: `fed-asi run | study | check | plan | report | compare | compose | calibrate-device`.
 
 Exit codes: 0 all is well; 1 a round was lost, a device is unaccounted for or none trained; 2 the user can mend it;
 130 stopped by the user, and to be resumed.
@@ -23,6 +23,7 @@ from fed_asi.errors import ConfigError, FedAsiError
 COMMANDS = {
     "run": "simulate a fleet",
     "study": "do many runs, and say what differs",
+    "check": "load all that a fleet file names, plan each group, start nothing",
     "plan": "plan what fits in a budget",
     "report": "show a run's result again, and write its page",
     "compare": "say how two runs differ; exits 1 where they do",

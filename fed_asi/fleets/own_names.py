@@ -54,6 +54,16 @@ def files_of(raw: dict[str, Any], folder: Path) -> list[Path]:
     return [folder / one for one in dict.fromkeys(named) if one is not None]
 
 
+def packages_of(raw: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return (place, package) of each name that is an installed module's."""
+    named = [(where, owner[key]) for where, owner, key in _places(raw)]
+    return [
+        (where, name.partition(":")[0].partition(".")[0])
+        for where, name in named
+        if not own_code.file_of(name)
+    ]
+
+
 def _places(raw: dict[str, Any]) -> Iterator[_Place]:
     for table, key in KEYS:
         yield from _own(f"{table}.{key}", raw.get(table), key)

@@ -32,8 +32,8 @@ from fed_asi.workplace.profiling import (
     batch_of,
     cut_network,
     is_cut,
-    layers_of_plans,
     profile_of,
+    profiled,
     trained_names,
 )
 from fed_asi.workplace.splits import Splits, split_images
@@ -118,24 +118,20 @@ def _profile_and_features(
     config: RunConfig, folder: Path, splits: Splits, model: nn.Module, watcher: Watcher
 ) -> _Made:
     """Return the profile and the features' keys, made beside each other where the cut needs no profile."""
-    trained = trained_names(model, config)
-    example = torch.zeros(1, 3, config.model.resolution, config.model.resolution)
-    trunk, tail = cut_network(model, trained, example)
     store = FeatureStore(folder / store_path(), config.compute.features_limit)
     images = min(config.method.calibration_images, len(splits.public[1]))
     watcher.stage(f"calibration on {images} public images")
     # With more threads the number a thread gets is torch's to say, and it decides the last bits.
     if is_cut(config) and config.compute.threads == 1:
+        trained = trained_names(model, config)
+        example = torch.zeros(1, 3, config.model.resolution, config.model.resolution)
+        trunk, tail = cut_network(model, trained, example)
         with aside(partial(all_features, config, trunk, splits, store, watcher)) as kept:
             profile = profile_of(config, tail, trunk, splits.public, trained)
             return _Made(trained, profile, kept.result())
-    profile = profile_of(config, tail, trunk, splits.public, trained)
-    used = layers_of_plans(config, profile)
-    if used < {layer.name for layer in profile.layers}:
-        trained = [layer.name for layer in profile.layers if layer.name in used]
-        trunk, tail = cut_network(model, trained, example)
-        profile = profile_of(config, tail, trunk, splits.public, trained)
-    return _Made(trained, profile, all_features(config, trunk, splits, store, watcher))
+    made = profiled(config, model, splits.public)
+    features = all_features(config, made.trunk, splits, store, watcher)
+    return _Made(made.trained, made.profile, features)
 
 
 def build_model(config: RunConfig, num_classes: int, weights_dir: Path | None) -> nn.Module:

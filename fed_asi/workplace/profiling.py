@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -82,6 +83,29 @@ def trained_names(model: nn.Module, config: RunConfig) -> Sequence[str]:
         return [name for name, _ in model.named_parameters()]
     except ConfigError as error:
         raise ConfigError([f"method.layers: {problem}" for problem in error.problems]) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Profiled:
+    """A network's profile, the layers that some device may train, and the frozen part before them."""
+
+    profile: Profile
+    trained: Sequence[str]
+    trunk: fx.GraphModule
+
+
+def profiled(config: RunConfig, model: nn.Module, public: tuple[Images, Tensor]) -> Profiled:
+    """Return the profile of a network cut where its plans need it: before the first layer that some of them train."""
+    trained = trained_names(model, config)
+    example = torch.zeros(1, 3, config.model.resolution, config.model.resolution)
+    trunk, tail = cut_network(model, trained, example)
+    profile = profile_of(config, tail, trunk, public, trained)
+    used = layers_of_plans(config, profile)
+    if used < {layer.name for layer in profile.layers}:
+        trained = [layer.name for layer in profile.layers if layer.name in used]
+        trunk, tail = cut_network(model, trained, example)
+        profile = profile_of(config, tail, trunk, public, trained)
+    return Profiled(profile, trained, trunk)
 
 
 def batch_of(config: RunConfig, images: Images) -> Tensor:
