@@ -1,4 +1,4 @@
-"""The command line: `fed-asi run | study | check | plan | report | compare | compose | calibrate-device`.
+"""The command line: `fed-asi run | init | study | check | plan | report | compare | compose | calibrate-device`.
 
 Exit codes: 0 all is well; 1 a round was lost, a device is unaccounted for or none trained; 2 the user can mend it;
 130 stopped by the user, and to be resumed.
@@ -22,6 +22,7 @@ from fed_asi.errors import ConfigError, FedAsiError
 # returns the exit code.
 COMMANDS = {
     "run": "simulate a fleet",
+    "init": "begin a project of your own",
     "study": "do many runs, and say what differs",
     "check": "load all that a fleet file names, plan each group, start nothing",
     "plan": "plan what fits in a budget",
