@@ -17,6 +17,7 @@ import inspect
 import linecache
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,8 +34,16 @@ DIGITS = 16  # of a SHA-256, in hexadecimal
 MOST_BYTES = 2**20  # of a file: it is in every record of a run
 _PINNED = re.compile(rf"(.*)@([0-9a-f]{{{DIGITS}}})", re.DOTALL)
 
+# Other libraries' things are no names of code: a function of the user's own calls them.
+_OTHERS = {
+    "timm": 'a network of timm is one of a function of your own that returns timm.create_model("...", '
+    "num_classes=num_classes)",
+    "hf": "a data set of Hugging Face is one of a function of your own that calls datasets.load_dataset",
+}
+
 _known: dict[str, str] = {}  # address -> text of a file
 _made: dict[str, ModuleType | ConfigError] = {}  # address -> what came of running it
+_making = threading.RLock()  # a file is run once, whoever asks for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +77,11 @@ class Pinned:
 
 
 def is_own(name: str) -> bool:
-    """Return whether a name is one of a user's own code, "package.module:name" or "./file.py:name"."""
-    return _parsed(name) is not None
+    """Return whether a name is one of a user's own code, "package.module:name" or "./file.py:name".
+
+    One that begins as another library's, "timm:" or "hf:", is asked for here too: `pin` and `load` say what to write.
+    """
+    return _parsed(name) is not None or name.partition(":")[0] in _OTHERS
 
 
 def shown_name(name: str) -> str:
@@ -157,6 +169,12 @@ def check_class(name: str, found: object, base: type[Any], form: str) -> None:
         )
 
 
+def place_of(error: BaseException) -> str:
+    """Return which line of a user's own file an error is from, as ", net.py, line 5"; empty where it is from none."""
+    lines = [one for one in traceback.extract_tb(error.__traceback__) if one.filename in _known]
+    return f", {visible(lines[-1].filename.rpartition('@')[0])}, line {lines[-1].lineno}" if lines else ""
+
+
 def digest_of(text: str) -> str:
     """Return the hash of a file's text, as names have it."""
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:DIGITS]
@@ -187,6 +205,8 @@ def _parsed(name: str) -> _Named | None:
     head, _, what = name.rpartition(":")
     pinned = _PINNED.fullmatch(head)
     where, digest = (pinned[1], pinned[2]) if pinned else (head, None)
+    if where in _OTHERS:
+        return None
     is_module = all(part.isidentifier() for part in where.split("."))
     if not all(part.isidentifier() for part in what.split(".")):
         return None
@@ -195,6 +215,11 @@ def _parsed(name: str) -> _Named | None:
 
 def _asked(name: str) -> _Named:
     found = _parsed(name)
+    other = _OTHERS.get(name.partition(":")[0])
+    if found is None and other is not None:
+        raise ConfigError(
+            f'{visible(name)} is no name of code: {other}, and is named "./file.py:name" (docs/own_code.md)'
+        )
     if found is None:
         raise ConfigError(
             f'{visible(name)} is no name of code: write "./file.py:name" or "package.module:name"'
@@ -231,12 +256,13 @@ def _read(where: str, folder: Path) -> str:
 
 
 def _module(found: _Named) -> ModuleType:
-    if found.address not in _made:
-        try:
-            _made[found.address] = _run(found) if found.is_file else _imported(found)
-        except ConfigError as error:
-            _made[found.address] = error
-    made = _made[found.address]
+    with _making:
+        if found.address not in _made:
+            try:
+                _made[found.address] = _run(found) if found.is_file else _imported(found)
+            except ConfigError as error:
+                _made[found.address] = error
+        made = _made[found.address]
     if isinstance(made, ConfigError):
         raise made.with_traceback(None)
     return made

@@ -108,14 +108,19 @@ def register(cls: _Class) -> _Class:
 
     Raises ConfigError for one without a name, or that writes and leaves out what a codec must say.
     """
-    missing = [name for name in _SAID if getattr(cls, name) is getattr(Codec, name)]
-    if not cls.name or (missing and not cls.whole):
+    if _lacks(cls):
         raise ConfigError(
             f"codec {cls.__name__}: it must be a Codec with a name, pieces(shape), encode(moved) and "
             "restored(pieces, shape)"
         )
     _CODECS[cls.name] = cls
     return cls
+
+
+def _lacks(cls: type[Codec]) -> str:
+    """Return what a codec leaves out; empty where it says all."""
+    missing = [] if cls.whole else [name for name in _SAID if getattr(cls, name) is getattr(Codec, name)]
+    return "its name" if not cls.name else next(iter(missing), "")
 
 
 def names() -> list[str]:
@@ -131,8 +136,6 @@ def find(name: str) -> type[Codec]:
         raise ConfigError(f"unknown codec {name!r}; {nearest(name, names())}")
     found: type[Codec] = own_code.load(name)
     own_code.check_class(name, found, Codec, FORM)
-    missing = [one for one in ("pieces", "encode", "restored") if getattr(found, one) is getattr(Codec, one)]
-    if not found.name or (missing and not found.whole):
-        lacks = missing[0] if found.name else "its name"
+    if lacks := _lacks(found):
         raise ConfigError(f"{own_code.shown_name(name)} lacks {lacks}; write it as {FORM}")
     return found

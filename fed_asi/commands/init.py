@@ -42,4 +42,6 @@ def main(given: argparse.Namespace) -> int:
     show(f"  {command_line(['cd', folder])}")
     show("  fed-asi check fleet.toml")
     show("  fed-asi run fleet.toml")
+    show("or, with Flower's own command:")
+    show("  flwr run . --federation-config 'num-supernodes=8 client-resources-num-cpus=1'")
     return OK

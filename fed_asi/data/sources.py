@@ -101,14 +101,17 @@ def is_file(path: Path) -> bool:
 
 def _made(name: str, load: Load, folder: Path | None, size: int) -> Dataset:
     """Return what a data set's function returns; whatever else it does is one line that names it."""
+    called = own_code.shown_name(name)
     try:
         found = load(folder, size)
     except FedAsiError:
         raise
     except Exception as error:  # torchvision's readers, or somebody's own, may raise anything
-        raise MissingDataError(f"data set {name!r} cannot be read: {said(error)}") from error
+        raise MissingDataError(
+            f"data set {called!r} cannot be read: {said(error)}{own_code.place_of(error)}"
+        ) from error
     if not isinstance(found, Dataset):
-        raise ConfigError(f"data set {name!r}: its function returned {type(found).__name__}, not a Dataset")
+        raise ConfigError(f"data set {called!r}: its function returned {type(found).__name__}, not a Dataset")
     return found
 
 

@@ -200,7 +200,7 @@ def find(name: str) -> type[Strategy]:
         raise ConfigError(f"unknown strategy {name!r}; {nearest(name, names())}")
     found: type[Strategy] = own_code.load(name)
     own_code.check_class(name, found, Strategy, FORM)
-    if not found.name or found.combine is Strategy.combine:
+    if not found.name or isabstract(found):
         raise ConfigError(f"{own_code.shown_name(name)} lacks its name or combine; write it as {FORM}")
     own_code.check_call(f"{name}.combine", found.combine, FORM, None, None, {})
     return found

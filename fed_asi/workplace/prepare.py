@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fed_asi import data, models, seeds
+from fed_asi import data, models, own_code, seeds
 from fed_asi.data.features import FeatureStore
 from fed_asi.data.images import Images
 from fed_asi.data.shards import Shards
@@ -58,7 +58,7 @@ def prepare(
     with threads(config.compute.threads):
         if not is_prepared(folder, config):
             watcher = watcher or Unwatched()
-            watcher.stage(f"data: {config.data.source}")
+            watcher.stage(f"data: {own_code.shown_name(config.data.source)}")
             source = data.load(config.data.source, data_dir)
             splits = split_images(config, source)
             model = build_model(config, source.num_classes, weights_dir)

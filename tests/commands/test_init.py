@@ -29,7 +29,12 @@ def test_what_it_writes_is_checked_as_it_is(project, capsys):
 def test_it_says_what_to_do_next_and_names_the_run_after_the_folder(tmp_path, capsys):
     assert main(["init", str(tmp_path / "two")]) == 0
     said = capsys.readouterr().out
-    assert said.splitlines()[-1].strip() == "fed-asi run fleet.toml"
+    lines = [line.strip() for line in said.splitlines()]
+    assert lines[2:5] == [f"cd {tmp_path / 'two'}", "fed-asi check fleet.toml", "fed-asi run fleet.toml"]
+    devices = sum(
+        group["count"] for group in tomllib.loads((tmp_path / "two" / "fleet.toml").read_text())["groups"]
+    )
+    assert f"num-supernodes={devices} " in lines[-1]
     assert tomllib.loads((tmp_path / "two" / "fleet.toml").read_text())["name"] == "two"
     assert "NAME" not in (tmp_path / "two" / "pyproject.toml").read_text()
 
