@@ -175,6 +175,11 @@ def place_of(error: BaseException) -> str:
     return f", {visible(lines[-1].filename.rpartition('@')[0])}, line {lines[-1].lineno}" if lines else ""
 
 
+def owner_of(error: BaseException) -> str:
+    """Return whose mistake an error is: that of "net.py, line 5", or of "this program"."""
+    return place_of(error).removeprefix(", ") or "this program"
+
+
 def digest_of(text: str) -> str:
     """Return the hash of a file's text, as names have it."""
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:DIGITS]
@@ -187,7 +192,7 @@ def package_digest(package: str) -> str:
     Asked once a process, as what is imported then stays. Raises ConfigError where it is not installed.
     """
     try:
-        spec = importlib.util.find_spec(package)
+        spec = None if package == "__main__" else importlib.util.find_spec(package)
     except (ImportError, ValueError):
         spec = None
     if spec is None:

@@ -75,13 +75,41 @@ def test_what_is_a_name_of_code(name):
         "m:X(a=1)",
         "./net.txt:build",
         "a..b:c",
-        "hf:uoft-cs/cifar10",
-        "timm:a-b",
         "net.py@0123:build",
     ],
 )
 def test_what_is_none(name):
     assert not own_code.is_own(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("timm:resnet18", 'returns timm.create_model("...", num_classes=num_classes)'),
+        ("timm:mobilenetv4_conv_small.e2400_r224_in1k", "timm.create_model"),
+        ("hf:mnist", "calls datasets.load_dataset"),
+        ("hf:uoft-cs/cifar10", "calls datasets.load_dataset"),
+    ],
+)
+def test_names_of_other_libraries_say_which_function_to_write(name, said, tmp_path):
+    assert own_code.is_own(name)
+    assert own_code.shown_name(name) == name
+    for asked in (lambda: own_code.pin(name, tmp_path), lambda: own_code.load(name)):
+        with pytest.raises(ConfigError) as caught:
+            asked()
+        assert said in str(caught.value)
+        assert "no module" not in str(caught.value)
+    assert own_code.is_own("timm.models:resnet18")  # a module's object, as of any package
+
+
+def test_the_line_of_a_file_that_fails_later_is_known(write, tmp_path):
+    write("def build(a):\n    b = 2\n    return a / 0\n")
+    pinned = own_code.pin("net.py:build", tmp_path)
+    own_code.know(pinned.files)
+    with pytest.raises(ZeroDivisionError) as caught:
+        own_code.load(pinned.name)(1)
+    assert own_code.place_of(caught.value) == ", net.py, line 3"
+    assert own_code.place_of(ValueError("of nobody's")) == ""
 
 
 def test_a_file_is_pinned_by_its_text_wherever_it_lies(write, tmp_path):

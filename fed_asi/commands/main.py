@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from importlib import import_module, metadata
 from typing import Any
 
+from fed_asi import own_code
 from fed_asi.commands.console import LOST, OK, STOPPED, USER_ERROR, bar, say, speak_any_language
 from fed_asi.errors import ConfigError, FedAsiError
 
@@ -102,9 +103,10 @@ def _details(error: Exception) -> str:
 
 
 def _own_mistake(error: Exception) -> int:
-    """Print that this is our mistake, not the user's, and keep the traceback where it can be sent from."""
+    """Print whose mistake this is, ours or a user's own code's, and keep the traceback where it can be sent from."""
     if os.environ.get("FED_ASI_DEBUG"):
         raise error
     text = str(error).partition("\n")[0]
-    say(f"fed-asi: a mistake of this program: {type(error).__name__}: {text}; details in {_details(error)}")
+    whose = own_code.owner_of(error)
+    say(f"fed-asi: a mistake of {whose}: {type(error).__name__}: {text}; details in {_details(error)}")
     return LOST

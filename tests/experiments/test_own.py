@@ -61,8 +61,26 @@ def test_network_images_method_and_strategy_are_its_own(on_the_loop: Path) -> No
     assert all(name.startswith("own.py@") for name in named)
     assert len(config.code) == 1
     assert [row.outcome for row in rows] == ["trained"] * 2
-    assert all("largest(share=" in row.method for row in rows)
+    assert {row.method for row in rows} == {"largest+vanilla"}  # and the classifier's input whole
     assert all(0 < row.measured_bytes <= row.planned_bytes for row in rows)
+
+
+def test_a_strategy_that_fails_in_a_round_is_one_line_with_its_own(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(project.parent / "features"))
+    folder = shutil.copytree(project, tmp_path / "own")
+    file = folder / "own.py"
+    file.write_text(file.read_text().replace("return now + self.gain", "return 1 / 0 + self.gain"))
+    assert (
+        main(["run", str(folder / "fleet.toml"), "--backend", "loop", "--out", str(tmp_path / "runs")]) == 1
+    )
+    said = capsys.readouterr().err.splitlines()[-1]
+    line = [one.count("1 / 0") for one in file.read_text().splitlines()].index(1) + 1
+    assert said.startswith(
+        f"fed-asi: a mistake of own.py, line {line}: ZeroDivisionError: division by zero; details in "
+    )
+    Path(said.rpartition(" ")[2]).unlink()
 
 
 def test_what_flower_reads_is_what_a_new_project_has() -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 import own_project
 from fed_asi import own_code
-from fed_asi.errors import ConfigError
+from fed_asi.errors import ConfigError, FedAsiError
 from fed_asi.fleets import own_names
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.file import load_config, read_toml
@@ -19,6 +19,7 @@ from fed_asi.results.compare import compare
 from fed_asi.results.store import RunStore
 from fed_asi.rounds.run import run_loop
 from fed_asi.workplace.address import run_fingerprint, workplace_folder
+from fed_asi.workplace.ahead import look_ahead
 from fed_asi.workplace.place import open_workplace
 
 STEMS = ["board", "half", "net", "one_size", "part", "signs", "stripes", "turns"]
@@ -65,6 +66,7 @@ def test_reading_a_run_runs_none_of_its_code(project, monkeypatch):
     """The code's files are gone, and the process that reads has never run them."""
     folder, _ = project
     monkeypatch.setattr(own_code, "_made", {})
+    monkeypatch.setattr(own_code, "load", None)  # not even asked for
     before = times_run(folder)
     with (folder / "shown.txt").open("w") as file:
         report.show(folder / "run", Console(file=file, width=140))
@@ -176,6 +178,11 @@ def test_files_of_code_are_known_without_running_them(project):
             "groups[1].device.preset: net.py:build is no device; write it as Hardware.of(",
         ),
         ("model.name=no_such_package.nets:build", "a file is named ./no_such_package.py:build"),
+        ("model.name=timm:resnet18", "model.name: timm:resnet18 is no name of code: a network of timm"),
+        (
+            "data.source=hf:uoft-cs/cifar10",
+            "data.source: hf:uoft-cs/cifar10 is no name of code: a data set of",
+        ),
         ("code.x=1", "code: unknown key; code is named where it is used"),
     ],
 )
@@ -185,6 +192,24 @@ def test_mistakes_are_one_line_that_shows_what_is_right(project, change, said):
     (problem,) = caught.value.problems
     assert said in problem
     assert "\n" not in problem
+
+
+@pytest.mark.parametrize(
+    ("stem", "was", "said"),
+    [
+        ("net", "return nn.Sequential(", "network 'net.py:build' cannot be built for 2 classes"),
+        ("stripes", "return from_samples(", "data set 'stripes.py:load' cannot be read"),
+    ],
+)
+def test_what_raises_when_it_is_called_is_one_line_with_its_own(tmp_path, stem, was, said):
+    path = own_project.write(tmp_path / "project")
+    file = path.parent / f"{stem}.py"
+    file.write_text(file.read_text().replace(was, f"1 / 0\n    {was}"))
+    line = file.read_text().splitlines().index("    1 / 0") + 1
+    with pytest.raises(FedAsiError) as caught:
+        look_ahead(load_config(path))
+    assert str(caught.value).startswith(said)
+    assert f"division by zero, {stem}.py, line {line}" in str(caught.value)
 
 
 def test_all_mistakes_of_code_are_said_at_once(project):
