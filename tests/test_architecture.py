@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 # From the bottom up: a room imports from rooms above it in this list, and its own files from each other.
 ROOMS = [
-    "errors", "texts", "units", "seeds", "machine", "tucker", "files", "torch_private",
+    "errors", "texts", "units", "seeds", "machine", "tucker", "files", "torch_private", "own_code",
     "methods",  # how an input is kept
     "layers",  # kinds of layers
     "memory",  # what a step keeps and costs
@@ -202,7 +202,9 @@ HELD = {
     "fed_asi.strategies.norm_bound": "strategies/test_robust.py",
     "fed_asi.strategies.server_optimizer": "strategies/test_against_flower.py",
     "fed_asi.strategies.trimmed_mean": "strategies/test_robust.py",
+    "fed_asi.workplace.ahead": "commands/test_check.py",
     "fed_asi.workplace.features": "workplace/test_place.py",
+    "fed_asi.workplace.profiled": "workplace/test_storing.py",
     "fed_asi.workplace.profiling": "workplace/test_prepare.py",
     "fed_asi.studies.cells": "studies/test_grid.py",
     "fed_asi.studies.keys": "studies/test_grid.py",

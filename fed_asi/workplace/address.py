@@ -45,6 +45,7 @@ def run_fingerprint(config: RunConfig) -> str:
     What a run from before a choice could not say is left out where it says what was so then.
     """
     free: dict[str, Any] = {"name": True, "budgets_csv": True, "measure": True}
+    free["code"] = True  # the names that are of it have its hash
     if config.faults == FaultsConfig():
         free["faults"] = True
     if config.upload == UploadConfig():

@@ -130,6 +130,7 @@ def open_workplace(
     manifest = _read_manifest(folder)
     with _naming(folder):
         config = _config_of(folder, manifest, config)
+        _ = config.method.families  # known from here on, also where they are a user's own
         off = config.compute.features == "off"
         trunk, tail = rebuild(config, manifest, read_tensors(folder / "base.pt"))
         with (folder / "index.npz").open("rb") as file, np.load(file) as index:
@@ -200,7 +201,8 @@ def rebuild(
 ) -> tuple[fx.GraphModule, fx.GraphModule]:
     """Return the frozen and the trained part of the network, with the weights from before the first round."""
     resolution = config.model.resolution
-    model = models.build(config.model.name, int(manifest["num_classes"]), resolution=resolution)
+    seed = seeds.derive(config.seed, "weights")  # as it was built: a network may be drawn by it
+    model = models.build(config.model.name, int(manifest["num_classes"]), resolution=resolution, seed=seed)
     model.load_state_dict(dict(base))
     example = torch.zeros(1, 3, resolution, resolution)
     return cut.cut(model.eval(), manifest["trained"], example)

@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from fed_asi import data, models, seeds
+from fed_asi import data, models, own_code, seeds
 from fed_asi.data.features import FeatureStore
 from fed_asi.data.images import Images
 from fed_asi.data.shards import Shards
 from fed_asi.files import write_file, write_tensors
 from fed_asi.fleets.config import RunConfig
-from fed_asi.layers.copying import copied
 from fed_asi.machine import threads
 from fed_asi.planning.profile import Profile
 from fed_asi.results.progress import Unwatched, Watcher
@@ -29,14 +27,8 @@ from fed_asi.workplace.address import run_fingerprint
 from fed_asi.workplace.aside import aside
 from fed_asi.workplace.features import all_features, store_path
 from fed_asi.workplace.place import IMAGES, MANIFEST, VERSION, Workplace, is_prepared, open_workplace
-from fed_asi.workplace.profiling import (
-    batch_of,
-    cut_network,
-    is_cut,
-    layers_of_plans,
-    profile_of,
-    trained_names,
-)
+from fed_asi.workplace.profiled import profiled
+from fed_asi.workplace.profiling import batch_of, cut_network, is_cut, profile_of, trained_names
 from fed_asi.workplace.splits import Splits, split_images
 from fed_asi.workplace.start import check_start
 from fed_asi.workplace.storing import storage_notes, stored
@@ -60,7 +52,7 @@ def prepare(
     with threads(config.compute.threads):
         if not is_prepared(folder, config):
             watcher = watcher or Unwatched()
-            watcher.stage(f"data: {config.data.source}")
+            watcher.stage(f"data: {own_code.shown_name(config.data.source)}")
             source = data.load(config.data.source, data_dir)
             splits = split_images(config, source)
             model = build_model(config, source.num_classes, weights_dir)
@@ -123,28 +115,19 @@ def _profile_and_features(
     config: RunConfig, folder: Path, splits: Splits, model: nn.Module, watcher: Watcher
 ) -> _Made:
     """Return the profile and the features' keys, made beside each other where the cut needs no profile."""
-    trained = trained_names(model, config)
-    example = torch.zeros(1, 3, config.model.resolution, config.model.resolution)
     images = min(config.method.calibration_images, len(splits.public[1]))
     watcher.stage(f"calibration on {images} public images")
-    whole = copied(model).state_dict()
-    parts = stored(config, cut_network(model, trained, example), trained, splits.public[0])
     store = FeatureStore(folder / store_path(), config.compute.features_limit)
     # With more threads the number a thread gets is torch's to say, and it decides the last bits.
     if is_cut(config) and config.compute.threads == 1:
+        trained = trained_names(model, config)
+        parts = stored(config, cut_network(config, model, trained), trained, splits.public[0])
         with aside(partial(all_features, config, parts.trunk, splits, store, watcher)) as kept:
             profile = profile_of(config, parts.tail, parts.trunk, splits.public, trained)
             return _Made(trained, profile, kept.result(), parts.ranges)
-    profile = profile_of(config, parts.tail, parts.trunk, splits.public, trained)
-    used = layers_of_plans(config, profile)
-    if used < {layer.name for layer in profile.layers}:
-        trained = [layer.name for layer in profile.layers if layer.name in used]
-        # Weights that the first tail stored may be the trunk's now, and a trunk is stored from float32.
-        model.load_state_dict(whole)
-        parts = stored(config, cut_network(model, trained, example), trained, splits.public[0])
-        profile = profile_of(config, parts.tail, parts.trunk, splits.public, trained)
-    features = all_features(config, parts.trunk, splits, store, watcher)
-    return _Made(trained, profile, features, parts.ranges)
+    made = profiled(config, model, splits.public)
+    features = all_features(config, made.trunk, splits, store, watcher)
+    return _Made(made.trained, made.profile, features, made.ranges)
 
 
 def build_model(config: RunConfig, num_classes: int, weights_dir: Path | None) -> nn.Module:

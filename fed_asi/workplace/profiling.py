@@ -32,10 +32,11 @@ def is_cut(config: RunConfig) -> bool:
 
 
 def cut_network(
-    model: nn.Module, trained: Sequence[str], example: Tensor
+    config: RunConfig, model: nn.Module, trained: Sequence[str]
 ) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """Return (trunk, tail), the trunk in its quick form."""
-    trunk, tail = cut.cut(model, trained, example)
+    """Return (trunk, tail): what is frozen before the first trained layer, in its quick form, and the rest."""
+    resolution = config.model.resolution
+    trunk, tail = cut.cut(model, trained, torch.zeros(1, 3, resolution, resolution))
     return cut.folded(trunk), tail
 
 
