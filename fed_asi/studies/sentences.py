@@ -173,7 +173,7 @@ def _costs(found: Findings) -> Iterator[str]:
     partly = sum(0 < cost.reached < len(cost.values) for cost in costs.values())
     never = sum(not cost.reached for cost in costs.values())
     parts = [f"{never} never reached {target}"] if never else []
-    parts += [f"{partly} reached {target} with some seeds alone"] if partly else []
+    parts += [f"{partly} reached {target} with only some of their seeds"] if partly else []
     if parts:
         yield f"Of {len(costs)} variants, {' and '.join(parts)}."
 

@@ -18,7 +18,7 @@ def test_the_answer_names_what_is_higher_what_is_open_and_what_is_missing(made):
         "+12.5); not told apart with “alike” (−0.3 points, −5.5 to +4.8).",
         "By the means, none beats these in both accuracy and saved bytes: “plain”, “better”.",
         "75 % took the fewest rounds with “better”: 3 in the median.",
-        "Of 4 variants, 2 reached 75 % with some seeds alone.",
+        "Of 4 variants, 2 reached 75 % with only some of their seeds.",
         "Too few seeds to conclude anything: “lone”.",
         "Not every variant has the same seeds: only differences from the baseline are of the same ones.",
         "1 of 11 runs is missing.",
