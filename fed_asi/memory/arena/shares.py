@@ -68,9 +68,8 @@ def most_alive(found: Shares) -> int:
         need = max(one.forward, one.inside, one.backward + after, stays + need)
         if opens:
             need = max(need, stays + passed + one.passes)
-        passed = 0 if opens else passed + stays
-        if found.around[i] >= 0:
-            passed = max(passed, one.inside)
+        behind = passed + stays if passed and not opens else 0
+        passed = max(behind, one.inside) if found.around[i] >= 0 else 0
         after += one.held + one.renewed
     return max(need, found.before, after + found.update)
 

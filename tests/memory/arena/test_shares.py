@@ -50,7 +50,7 @@ HOW = {
 def traced(forms: tuple[Method, ...], how: str, first: int = 0) -> Trace:
     torch.manual_seed(0)
     net = Block().train()
-    compress_(net, {name: form for name, form in zip(NAMES[first:], forms[first:], strict=True)})
+    compress_(net, dict(zip(NAMES[first:], forms[first:], strict=True)))
     return record_step(net, torch.randn(1, 3, 6, 6), torch.tensor([1]), **HOW[how])
 
 
