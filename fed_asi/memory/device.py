@@ -134,6 +134,14 @@ def device_memory(
         alignment=alignment,
         of_this_batch=of_this_batch,
     )
+    waiting = 0 if trunk is None else features[1:].nbytes
+    return in_all(step, before, waiting_bytes=waiting, copies=copies, reserve_bytes=reserve_bytes)
+
+
+def in_all(
+    step: Arena, before: Arena | None, *, waiting_bytes: int = 0, copies: int = 0, reserve_bytes: int = 0
+) -> DeviceMemory:
+    """Return what a device needs whose phases have these arenas; before: the trunk's, None where there is none."""
     read = 0 if before is None else before.trained_bytes + before.frozen_bytes
     return DeviceMemory(
         trained_bytes=step.trained_bytes,
@@ -142,7 +150,7 @@ def device_memory(
         mean_bytes=step.mean_bytes,
         factor_bytes=step.factor_bytes,
         strategy_bytes=copies * step.trained_bytes,
-        waiting_bytes=0 if trunk is None else features[1:].nbytes,
+        waiting_bytes=waiting_bytes,
         reserve_bytes=reserve_bytes,
         frozen_bytes=read + step.frozen_bytes,
         constant_bytes=step.constant_bytes + (0 if before is None else before.constant_bytes),

@@ -4,7 +4,7 @@ A form adds bytes that stay (static), bytes that later layers find in their way 
 taken from the last to the first, what a choice needs of RAM is known by a few numbers: its static bytes, the most that
 it needs at one time of those, what it holds for the update, and what it needs inside a block that is not closed yet.
 So a Pareto dynamic programme over these, pruned by two linear-programming bounds, is exact:
-    static + the trunk's arena <= RAM    and    static + the most alive in the step <= RAM,    flash <= flash.
+    static + the trunk's arena <= RAM,   static + the most alive in the step <= RAM,   flash and saved bytes likewise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fed_asi.memory.arena.shares import Share
 from fed_asi.planning.knapsack import Choices, Knapsack, Values
 
 Table = npt.NDArray[np.int64]
-STATIC, NEED, AFTER, PASSED, FLASH = range(5)  # columns of a state
+STATIC, NEED, AFTER, PASSED, FLASH, KEPT = range(6)  # columns of a state
 _BLOCK = 256  # states looked at in one go
 _BEAM = 200  # states of a layer, the most promising, in a first look for a choice that fits
 _TIE = 1e-9
@@ -27,23 +27,28 @@ _TIE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A form of a layer: what it is worth, and its bytes. flash: may be below 0, as what trains is in RAM."""
+    """A form of a layer: what it is worth, and its bytes. flash: may be below 0, as what trains is in RAM.
+
+    kept: what a budget covers.
+    """
 
     value: float
     static: int
     flash: int
     share: Share
+    kept: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """A device's bytes; None: no limit. trunk, before: what phases without any trained layer need. around: of `Shares`."""
+    """A device's bytes; None: no limit. trunk, before: what runs without any trained layer. around: of `Shares`."""
 
     ram: int | None
     flash: int | None
     trunk: int = 0
     before: int = 0
     around: tuple[int, ...] = ()
+    budget: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,22 +90,23 @@ class _Search:
     ) -> None:
         self.layers, self.limits, self.beat, self.without = layers, limits, beat, without
         self.ram = np.iinfo(np.int64).max // 4 if limits.ram is None else limits.ram
+        self.budget = np.iinfo(np.int64).max // 4 if limits.budget is None else limits.budget
         self.flash = np.iinfo(np.int64).max // 4 if limits.flash is None else limits.flash
         self.rests = [self._rest(i) for i in range(len(layers))]
 
-    def _rest(self, count: int) -> tuple[Knapsack, Knapsack, int]:
-        """Return what the first layers can be worth at most, by their static bytes and with what they save, and flash."""
+    def _rest(self, count: int) -> tuple[Knapsack, Knapsack, int, int]:
+        """Return what the first layers can be worth, by static bytes and by saved ones too; least flash, kept."""
         first = self.layers[:count]
         static = [_choices(forms, [one.static for one in forms]) for forms in first]
         both = [
             _choices(forms, [one.static + one.share.saved + one.share.renewed for one in forms])
             for forms in first
         ]
-        return Knapsack(static), Knapsack(both), sum(min(one.flash for one in forms) for forms in first)
+        return Knapsack(static), Knapsack(both), *_least(first)
 
     def best(self, width: int | None = None) -> Packed | None:
         """Return the best choice; with a width, one that is found by following only so many states."""
-        states, values = np.zeros((1, 5), dtype=np.int64), np.zeros(1)
+        states, values = np.zeros((1, 6), dtype=np.int64), np.zeros(1)
         paths = np.full(1, (1 << len(self.without)) - 1, dtype=object)
         trail: list[tuple[Table, Table]] = []
         for layer in reversed(range(len(self.layers))):
@@ -145,11 +151,24 @@ class _Search:
         return grown[kept], worth[kept], on[kept], parents[kept], picks[kept]
 
     def _table(self, layer: int) -> Table:
-        rows = [
-            (f.static, f.flash, s.saved + s.renewed, max(s.forward, s.inside), s.inside, s.backward, s.passes, s.held + s.renewed)
-            for f in self.layers[layer]
-            for s in (f.share,)
-        ]  # fmt: skip
+        rows = []
+        for one in self.layers[layer]:
+            part = one.share
+            stays, held = part.saved + part.renewed, part.held + part.renewed
+            forward = max(part.forward, part.inside)
+            rows.append(
+                (
+                    one.static,
+                    one.flash,
+                    stays,
+                    forward,
+                    part.inside,
+                    part.backward,
+                    part.passes,
+                    held,
+                    one.kept,
+                )
+            )
         return np.array(rows, dtype=np.int64)
 
     def _place(self, layer: int) -> tuple[bool, bool]:
@@ -162,13 +181,22 @@ class _Search:
 
     def _bound(self, layer: int, states: Table, worth: Values) -> Values:
         """Return what each state can be worth at most with the layers still to come; minus infinity if none fits."""
-        by_static, by_both, flash = self.rests[layer]
+        by_static, by_both, flash, kept = self.rests[layer]
         quiet = max(self.limits.trunk, self.limits.before)
         room = self.ram - states[:, STATIC] - np.maximum(states[:, AFTER], quiet)
         rest = self.ram - states[:, STATIC] - states[:, NEED]
         bound = worth + np.minimum(by_static.bounds(room), by_both.bounds(rest))
         fits = (room >= 0) & (rest >= 0) & (states[:, FLASH] + flash <= self.flash)
+        fits &= states[:, KEPT] + kept <= self.budget
         return np.where(fits & (bound > -np.inf), bound, -np.inf)
+
+
+def _least(layers: Sequence[Sequence[Form]]) -> tuple[int, int]:
+    """Return the least flash and kept bytes of some layers."""
+    flash, kept = (
+        sum(min(getattr(one, name) for one in forms) for forms in layers) for name in ("flash", "kept")
+    )
+    return flash, kept
 
 
 def _choices(forms: Sequence[Form], sizes: Sequence[int]) -> Choices:
@@ -177,14 +205,21 @@ def _choices(forms: Sequence[Form], sizes: Sequence[int]) -> Choices:
 
 def _step(table: Table, states: Table, picks: Table, place: tuple[bool, bool]) -> Table:
     """Return the states before a layer from those behind it; see `most_alive`."""
-    static, flash, stays, forward, inside, backward, passes, held = table[picks].T
+    static, flash, stays, forward, inside, backward, passes, held, kept = table[picks].T
     opens, within = place
     need = np.maximum(np.maximum(forward, backward + states[:, AFTER]), stays + states[:, NEED])
     passed = np.where(states[:, PASSED] > 0, states[:, PASSED] + stays, 0)
     if opens:
         need, passed = np.maximum(need, stays + states[:, PASSED] + passes), np.zeros_like(passed)
     passed = np.maximum(passed, inside) if within else np.zeros_like(passed)
-    columns = (states[:, STATIC] + static, need, states[:, AFTER] + held, passed, states[:, FLASH] + flash)
+    columns = (
+        states[:, STATIC] + static,
+        need,
+        states[:, AFTER] + held,
+        passed,
+        states[:, FLASH] + flash,
+        states[:, KEPT] + kept,
+    )
     return np.stack(columns, axis=1)
 
 

@@ -1,4 +1,4 @@
-"""The best forms within RAM and flash: equal to trying everything, and to a mixed-integer solver where that is too much."""
+"""The best forms within RAM and flash: equal to trying everything, and to a mixed-integer solver on more."""
 
 from __future__ import annotations
 

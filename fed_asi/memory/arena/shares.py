@@ -7,7 +7,8 @@ While a layer's stretch runs, these are alive:
     what all but the layers still to come renew in the forward: warm factors;
     the stretch's own tensors: its input and output, what it saves, its gradients and transients.
 The first three are sums over other layers; the last depends on the layer's own form alone. So the most bytes alive are
-    max over layers j of  (sum of saved_i + renewed_i, i < j) + max(forward_j, backward_j + sum of held_i + renewed_i, i > j).
+    max over layers j of  sum of (saved_i + renewed_i), i < j,  +  the larger of
+        forward_j  and  backward_j + sum of (held_i + renewed_i), i > j.
 One thing is no such sum: the input of a residual block is alive through all of its forward, whoever saves it. So it is
 the block's first layer that adds it to the forward of those that it passes by, where that layer does not save it.
 Where blocks lie within blocks only the innermost counts, and a whole input that two layers save is in the sum of
@@ -28,10 +29,10 @@ from fed_asi.memory.arena.trace import Trace
 class Share:
     """Bytes of one layer's stretch of a step.
 
-    saved: from its forward to its backward. held, renewed: from its backward, its forward, to the step's end. forward, backward:
-    the most that its own stretch has alive there, its saved bytes among it; inside: the same of the forward, while a
-    block's input passes by, which is left out. passes: of its input, where it is not
-    saved, and passes by later layers. mean, factors, constant: of the roles of `Trace`.
+    saved: from its forward to its backward. held, renewed: from its backward, its forward, to the step's end.
+    forward, backward: the most that its own stretch has alive there, its saved bytes among it. inside: the same of
+    the forward, while a block's input passes by, which is left out. passes: of the layer's own input, where that is
+    not saved and passes by later layers. mean, factors, constant: of the roles of `Trace`.
     """
 
     saved: int = 0
