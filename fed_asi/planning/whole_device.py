@@ -29,7 +29,7 @@ import heapq
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -144,7 +144,7 @@ def plan_device(
     *,
     ram: str | int | None = None,
     flash: str | int | None = None,
-    reserve: str | int = 0,
+    reserve: str | int | None = None,
     budget: str | int | None = None,
     micro_batch: int | None = None,
     **options: Any,
@@ -156,7 +156,12 @@ def plan_device(
     Raises BudgetError where no plan fits, with the phase that needs too much; ConfigError for methods whose bytes are
     not known beforehand and for what `plan` refuses.
     """
-    limits = Within(parse_bytes(ram), parse_bytes(flash), parse_bytes(budget), parse_bytes(reserve) or 0)
+    limits = Within(
+        parse_bytes(ram),
+        parse_bytes(flash),
+        parse_bytes(budget),
+        0 if reserve is None else parse_bytes(reserve) or 0,
+    )
     update = "layer" if bench.rule.mover is not None else "step"
     question = ask(profile, Options(**options, update=update))
     _check_sized(question)
@@ -186,6 +191,19 @@ class _Problem:
     first: int
 
 
+class _Entry(NamedTuple):
+    """A problem in the order in which they are looked at: worth most, of equals of the largest micro-batch.
+
+    turn: how much was known of its micro-batch when it was solved.
+    """
+
+    minus_worth: float
+    minus_micro_batch: int
+    first: int
+    turn: int = -1
+    packed: Packed | None = None
+
+
 @dataclass(slots=True)
 class _Search:
     """Best first over the problems: each by what it can be worth at most, as far as is known."""
@@ -211,24 +229,24 @@ class _Search:
 
     def best(self) -> DevicePlan:
         """Return the best plan; see the module for the turns it takes."""
-        waiting = [(-math.inf, -one.micro_batch, one.first, one, -1, None) for one in self._problems()]
-        heap: list[tuple[float, int, int, _Problem, int, Packed | None]] = list(waiting)
+        heap: list[_Entry] = [_Entry(-math.inf, -one.micro_batch, one.first) for one in self._problems()]
         heapq.heapify(heap)
         while heap:
-            worth, *order, problem, turn, packed = heapq.heappop(heap)
-            if packed is None or turn != self._turn(problem):
+            entry = heapq.heappop(heap)
+            problem = _Problem(-entry.minus_micro_batch, entry.first)
+            if entry.packed is None or entry.turn != self._turn(problem):
                 found = self._solve(problem)
                 if found is not None:
-                    entry = (-found.value, *order, problem, self._turn(problem), found)
-                    heapq.heappush(heap, entry)  # type: ignore[arg-type]
+                    solved = entry._replace(minus_worth=-found.value, turn=self._turn(problem), packed=found)
+                    heapq.heappush(heap, solved)
                 continue
-            plan = self._plan(problem, packed)
+            plan = self._plan(problem, entry.packed)
             measured = self.bench.measure(plan, [one.name for one in self.layers])
             self.traced += 1
             if self._fits(measured.memory):
                 return DevicePlan(self._noted(plan), self._reserved(measured.memory), self.traced)
-            self._learn(problem, packed, measured)
-            heapq.heappush(heap, (worth, *order, problem, -1, packed))  # type: ignore[arg-type]
+            self._learn(problem, entry.packed, measured)
+            heapq.heappush(heap, entry)
         raise self._nothing_fits()
 
     def _problems(self) -> list[_Problem]:

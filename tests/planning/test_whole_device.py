@@ -127,10 +127,10 @@ def test_flash_and_a_reserve_count(
     assert held.memory.reserve_bytes == 64
     assert held.plan.value < free.plan.value
     weights = sum(t.nbytes for t in net.parameters())
-    tight = plan_device(made, bench, flash=0, methods=METHODS, centered=False)
+    tight = plan_device(made, bench, flash=64, methods=METHODS, centered=False)
     assert tight.memory.trained_bytes == weights  # nothing may be frozen
-    with pytest.raises(BudgetError, match=r"^flash 16 B is below what is only read"):
-        plan_device(made, bench, flash=16, ram=free.memory.ram_bytes // 3, methods=METHODS, centered=False)
+    with pytest.raises(BudgetError, match=r"^flash 64 B is below what is only read"):
+        plan_device(made, bench, flash=64, ram=free.memory.ram_bytes // 3, methods=METHODS, centered=False)
 
 
 def test_methods_whose_bytes_follow_the_data_are_refused(
