@@ -149,7 +149,6 @@ HELD = {
     "fed_asi.methods.frozen": "methods/test_base.py",
     "fed_asi.methods.gradient_filter": "memory/test_costs.py",
     "fed_asi.methods.hosvd": "layers/test_conformance.py",
-    "fed_asi.methods.literals": "methods/test_base.py",
     "fed_asi.methods.parts": "layers/test_conformance.py",
     "fed_asi.methods.quantized": "layers/test_conformance.py",
     "fed_asi.methods.ranks": "planning/test_calibration.py",

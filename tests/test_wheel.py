@@ -102,8 +102,11 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_package_alone(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name.split("/")[0] for name in names} == {"fed_asi", "fed_asi-0.1.0.dist-info"}
-    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "fed_asi").rglob("*.py")}
-    assert {name for name in names if name.startswith("fed_asi/")} == {*modules, "fed_asi/py.typed"}
+    ours = {
+        str(path.relative_to(ROOT)) for end in ("py", "toml") for path in (ROOT / "fed_asi").rglob(f"*.{end}")
+    }
+    assert "fed_asi/fleets/presets/stm32f746.toml" in ours
+    assert {name for name in names if name.startswith("fed_asi/")} == {*ours, "fed_asi/py.typed"}
 
 
 def test_nothing_is_installed_under_names_of_everybody(installed: Path, tmp_path: Path) -> None:

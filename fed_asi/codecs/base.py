@@ -95,10 +95,20 @@ _Class = TypeVar("_Class", bound=type[Codec])
 _CODECS: dict[str, type[Codec]] = {}
 
 
+_SAID = ("pieces", "encode", "restored")  # of a codec that writes; whole tensors go without
+
+
 def register(cls: _Class) -> _Class:
-    """Return the class, from now on the codec of its name in fleet files. Raises ConfigError for one without a name."""
-    if not cls.name:
-        raise ConfigError(f"codec {cls.__name__}: it must be a Codec with a name")
+    """Return the class, from now on the codec of its name in fleet files.
+
+    Raises ConfigError for one without a name, or that writes and leaves out what a codec must say.
+    """
+    missing = [name for name in _SAID if getattr(cls, name) is getattr(Codec, name)]
+    if not cls.name or (missing and not cls.whole):
+        raise ConfigError(
+            f"codec {cls.__name__}: it must be a Codec with a name, pieces(shape), encode(moved) and "
+            "restored(pieces, shape)"
+        )
     _CODECS[cls.name] = cls
     return cls
 

@@ -18,6 +18,7 @@ from fed_asi.methods import ASI, recipe_names, recipe_of
 from fed_asi.methods.family import family_names
 from fed_asi.strategies import Conditions
 
+MOST_DEVICES = 10**6  # each is an object of a few hundred bytes, in every process that knows the fleet
 _NO_VARIANCE = "batch norm has no variance of one image"
 Check = Callable[[RunConfig, Collection[str], int], Iterator[str]]
 
@@ -62,11 +63,13 @@ def _size_unknown(broken: Collection[str]) -> bool:
 
 
 def _fleet_size(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
-    if _size_unknown(broken) or _is_broken(broken, "cohort"):
+    if _size_unknown(broken):
         return
     if not config.groups:
         yield "groups: none; a fleet needs at least one [[groups]]"
-    elif config.cohort > config.num_devices:
+    elif config.num_devices > MOST_DEVICES:
+        yield f"groups: {config.num_devices:,} devices in all, and a run takes at most {MOST_DEVICES:,}; lower count"
+    elif not _is_broken(broken, "cohort") and config.cohort > config.num_devices:
         yield f"cohort: {config.cohort} devices a round, but the groups hold only {config.num_devices}"
 
 

@@ -1,27 +1,132 @@
-"""Text such as "asi(ranks=(8, 8, 3, 3))": a name, and settings that are literals."""
+"""Text such as "asi(ranks=(8, 8, 3, 3))": a name, and settings that are literals.
+
+Read here and not by Python's own parser: of Python 3.11 to 3.11.7 and 3.12.0 that one fails now and then where another
+thread parses too, as numpy does for the head of every array it reads (CPython issue 106905).
+"""
 
 from __future__ import annotations
 
-import ast
+import re
 from typing import Any
 
 from fed_asi.errors import ConfigError
 
+_TOKEN = re.compile(
+    r"""\s*(?:
+        (?P<number> [-+]? (?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*) (?:[eE][-+]?\d+)? (?!\w) )
+      | (?P<text> '(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" )
+      | (?P<word> [^\W\d]\w* )
+      | (?P<sign> [()\[\],=] )
+    )""",
+    re.VERBOSE | re.DOTALL,
+)
+_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
+_ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", "'": "'", '"': '"'}
+_WORDS = {"True": True, "False": False, "None": None}
+_CLOSING = {"(": ")", "[": "]"}
+
+Token = tuple[str, str]  # its kind, one of _TOKEN's groups, and its characters
+
 
 def arguments(text: str) -> tuple[str, dict[str, Any]]:
-    """Return (name, settings) of "NAME" or "NAME(key=literal, ...)"; only literals are read.
+    """Return (name, settings) of "NAME" or "NAME(key=literal, ...)".
 
+    A literal is a number, a quoted text, True, False, None, or a tuple or list of literals, as Python writes them.
     Raises ConfigError for anything else.
     """
     name, bracket, rest = text.strip().partition("(")
     if not bracket:
         return name, {}
     try:
-        node = ast.parse(f"f({rest}", mode="eval").body
-        if not isinstance(node, ast.Call) or node.args or any(k.arg is None for k in node.keywords):
-            raise ValueError("not keyword arguments")
-        return name, {str(k.arg): ast.literal_eval(k.value) for k in node.keywords}
-    except (SyntaxError, ValueError) as error:
+        return name, _settings(_tokens(rest))
+    except (ValueError, OverflowError, RecursionError) as error:
         raise ConfigError(
             f'method {text!r} is not understood; write such as "asi(ranks=(8, 8, 3, 3))"'
         ) from error
+
+
+def _tokens(text: str) -> list[Token]:
+    """Return the tokens of a text, the first one last. Raises ValueError for characters of none."""
+    found: list[Token] = []
+    at, text = 0, text.rstrip()
+    while at < len(text):
+        match = _TOKEN.match(text, at)
+        if match is None or match.lastgroup is None:
+            raise ValueError(f"no literal begins with {text[at:]!r}")
+        found.append((match.lastgroup, match[match.lastgroup]))
+        at = match.end()
+    return found[::-1]
+
+
+def _settings(tokens: list[Token]) -> dict[str, Any]:
+    """Return what stands between the brackets of a call, the closing one included, which nothing may follow."""
+    settings: dict[str, Any] = {}
+    while not _is_next(tokens, ")"):
+        kind, key = _next(tokens)
+        if kind != "word" or key in settings or not _is_next(tokens, "="):
+            raise ValueError("not keyword arguments")
+        settings[key] = _literal(tokens)
+        if not _is_next(tokens, ",") and tokens[-1:] != [("sign", ")")]:
+            raise ValueError("no comma between two settings")
+    if tokens:
+        raise ValueError("text after the call")
+    return settings
+
+
+def _literal(tokens: list[Token]) -> Any:
+    kind, characters = _next(tokens)
+    if kind == "number":
+        return _number(characters)
+    if kind == "text":
+        return _ESCAPE.sub(_unescaped, characters[1:-1])
+    if kind == "word" and characters in _WORDS:
+        return _WORDS[characters]
+    if kind == "sign" and characters in _CLOSING:
+        return _sequence(tokens, characters)
+    raise ValueError(f"{characters!r} is no literal")
+
+
+def _sequence(tokens: list[Token], opening: str) -> Any:
+    """Return a tuple, a list, or the one literal within brackets that no comma makes a tuple."""
+    items: list[Any] = []
+    comma = True
+    while not _is_next(tokens, _CLOSING[opening]):
+        if not comma:
+            raise ValueError("no comma between two items")
+        items.append(_literal(tokens))
+        comma = _is_next(tokens, ",")
+    if opening == "[":
+        return items
+    return tuple(items) if comma or len(items) != 1 else items[0]
+
+
+def _number(characters: str) -> int | float:
+    plain = characters.lstrip("+-")
+    if plain.replace("_", "").isdigit():
+        return int(characters)
+    return float(characters)
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    for code in match.groups()[:3]:
+        if code:
+            return chr(int(code, 16))
+    if match[4] not in _ESCAPED:
+        raise ValueError(f"unknown escape \\{match[4]}")
+    return _ESCAPED[match[4]]
+
+
+def _is_next(tokens: list[Token], sign: str) -> bool:
+    """Return whether this sign comes next, which is then passed."""
+    if not tokens:
+        raise ValueError("a bracket is not closed")
+    if tokens[-1] != ("sign", sign):
+        return False
+    tokens.pop()
+    return True
+
+
+def _next(tokens: list[Token]) -> Token:
+    if not tokens:
+        raise ValueError("a bracket is not closed")
+    return tokens.pop()

@@ -12,8 +12,10 @@ What it makes a device do or keep is its `at_device` (local.py), what it sends b
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from inspect import isabstract
 from typing import ClassVar, TypeVar
 
 import torch
@@ -100,7 +102,7 @@ class Conditions:
 
 
 @dataclass(frozen=True, slots=True)
-class Strategy:
+class Strategy(ABC):
     """Base of every strategy; its fields are its keys under [aggregate]."""
 
     name: ClassVar[str] = ""
@@ -126,9 +128,9 @@ class Strategy:
                 'move by; use "step" or "micro-batch"'
             )
 
+    @abstractmethod
     def combine(self, given: Round, state: State) -> Combined:
         """Return what a round comes to. Pure: neither argument is written to."""
-        raise NotImplementedError
 
     def sent(self, state: State, tensors: Weights) -> dict[str, Tensor]:
         """Return what goes to every device beside the weights, by `extra_name`."""
@@ -172,7 +174,7 @@ def register(cls: _Class) -> _Class:
 
     Raises ConfigError for one without a name, or that does not say what becomes of a round.
     """
-    if not cls.name or cls.combine is Strategy.combine:
+    if not cls.name or isabstract(cls):
         raise ConfigError(
             f"strategy {cls.__name__}: it must be a Strategy with a name and a combine(round, state)"
         )

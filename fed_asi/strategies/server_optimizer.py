@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
@@ -25,16 +26,16 @@ class ServerOptimizer(Strategy):
     server_lr: Annotated[float, Field(gt=0)] = 1.0
 
     @property
+    @abstractmethod
     def initial(self) -> Mapping[str, float]:
         """What each moment is before a tensor's first step, by letter."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, delta: Tensor, before: Mapping[str, Tensor]) -> tuple[Tensor, Moments]:
         """Return by how much a tensor moves, and its new moments; all float64, in its shape.
 
         delta: the mean of the updates less the tensor. before: its moments.
         """
-        raise NotImplementedError
 
     def combine(self, given: Round, state: State) -> Combined:
         """Return the tensors after one step of the server's, and their moments as "LETTER:NAME"."""

@@ -168,12 +168,13 @@ def test_they_are_found_by_themselves(own_names: None) -> None:
 
     @register
     @dataclass(frozen=True, slots=True)
-    class Nothing(Codec):
-        name: ClassVar[str] = "nothing"
+    class Other(Float16):
+        name: ClassVar[str] = "other"
 
-    assert codecs.find("nothing") is Nothing
-    with pytest.raises(ConfigError, match="it must be a Codec with a name"):
-        register(type("NoName", (Codec,), {}))
+    assert codecs.find("other") is Other
+    for unfit in (type("NoName", (Float16,), {"name": ""}), type("Silent", (Codec,), {"name": "silent"})):
+        with pytest.raises(ConfigError, match=f"{unfit.__name__}: it must be a Codec with a name, pieces"):
+            register(unfit)
 
 
 def test_what_a_device_holds_for_them() -> None:

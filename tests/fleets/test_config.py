@@ -66,6 +66,7 @@ def test_json_of_something_else_is_named(text):
         ("groups.roomy.budget=1.5", "groups[1].budget: size 1.5 is neither bytes nor text"),
         ("groups.1.name=tight", "groups: 2 of them are named 'tight'"),
         ("cohort=6", "cohort: 6 devices a round, but the groups hold only 5"),
+        ("groups.tight.count=999999", "groups: 1,000,002 devices in all, and a run takes at most 1,000,000"),
         ("compute.workers=5", "compute.workers: 5 workers of 1 CPUs each, but this machine has 4"),
         ("groups.tight.schedule=[{round=9, budget=1}]", "groups[0].schedule: round 9 never comes"),
         (

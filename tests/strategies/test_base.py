@@ -24,6 +24,7 @@ from fed_asi.strategies.fedavgm import FedAvgM
 from fed_asi.strategies.krum import Krum
 from fed_asi.strategies.norm_bound import NormBound
 from fed_asi.strategies.scaffold import Scaffold
+from fed_asi.strategies.server_optimizer import ServerOptimizer
 from fed_asi.strategies.trimmed_mean import TrimmedMean
 from rounds_drawn import DEVICES, gaussian, rounds, several, whole
 
@@ -226,8 +227,16 @@ def test_one_of_ones_own_is_registered_by_its_name(own_names: None) -> None:
     assert strategies.find("last") is Last
     assert strategies.owners_of("times") == ["last"]
     assert strategies.owners_of("beta2") == ["fedadam", "fedyogi"]
-    with pytest.raises(ConfigError, match=r"NoName: it must be a Strategy with a name and a combine"):
-        register(type("NoName", (Strategy,), {}))
+    # The last one has a combine, of a base that leaves the step to its subclasses.
+    unfit = (
+        type("NoName", (Last,), {"name": ""}),
+        *(type("Silent", (base,), {"name": "silent"}) for base in (Strategy, ServerOptimizer)),
+    )
+    for one in unfit:
+        with pytest.raises(
+            ConfigError, match=f"{one.__name__}: it must be a Strategy with a name and a combine"
+        ):
+            register(one)
 
 
 def test_a_bound_moves_nobody_further() -> None:
