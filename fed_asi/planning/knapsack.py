@@ -125,10 +125,6 @@ class Knapsack:
         """Return a value that no choice within the budget exceeds; minus infinity when none fits."""
         return float(self._whole.at(np.array([float(budget_bytes)]))[0])
 
-    def bounds(self, budgets: Bytes) -> Values:
-        """Return, for each of many budgets, a value that no choice within it exceeds."""
-        return self._whole.at(budgets.astype(np.float64))
-
     def solve(self, budget_bytes: int, beat: float = -np.inf) -> Solution | None:
         """Return the choice of highest value within the budget, or None when none fits or none beats `beat`.
 

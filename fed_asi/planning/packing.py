@@ -1,28 +1,28 @@
-"""The exact choice of one form per layer within a device's RAM and flash.
+"""The exact choice of one form per layer within a device's RAM and flash, as a mixed-integer programme.
 
-A form adds bytes that stay (static), bytes that later layers find in their way (`Share`), and flash. With the layers
-taken from the last to the first, what a choice needs of RAM is known by a few numbers: its static bytes, the most that
-it needs at one time of those, what it holds for the update, and what it needs inside a block that is not closed yet.
-So a Pareto dynamic programme over these, pruned by two linear-programming bounds, is exact:
-    static + the trunk's arena <= RAM,   static + the most alive in the step <= RAM,   flash and saved bytes likewise.
+A form adds bytes that stay (static), bytes that later layers find in their way (`Share`), and flash. All that a step
+needs at one moment is a sum over layers, each in its form, so every moment is one row of the programme:
+    static + the trunk's arena <= RAM,   static + what is alive at that moment <= RAM,   flash and saved bytes likewise.
+HiGHS solves it, by scipy. It computes in floating point, so what it finds is counted once more in whole bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import astuple, dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
 
-from fed_asi.memory.arena.shares import Share
-from fed_asi.planning.knapsack import Choices, Knapsack, Values
+from fed_asi.errors import FedAsiError
+from fed_asi.memory.arena.shares import Share, Shares, most_alive
 
-Table = npt.NDArray[np.int64]
-STATIC, NEED, AFTER, PASSED, FLASH, KEPT = range(6)  # columns of a state
-_BLOCK = 256  # states looked at in one go
-_BEAM = 200  # states of a layer, the most promising, in a first look for a choice that fits
+Vector = npt.NDArray[np.float64]
+_HALF = 0.5  # bytes: all sizes are whole, so no rounding takes or gives one
+_INFEASIBLE = 2  # HiGHS' word for it in scipy
 _TIE = 1e-9
+_ATTEMPTS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,182 +61,166 @@ class Packed:
     flash: int
 
 
-def pack(
-    layers: Sequence[Sequence[Form]],
-    limits: Limits,
-    beat: float = -np.inf,
-    without: Collection[tuple[int, ...]] = (),
-) -> Packed | None:
-    """Return the choice of highest value within the limits; None where none fits, or none is worth more than `beat`.
+Layers = Sequence[Sequence[Form]]
 
-    layers: in forward order. without: choices that are not to be made. Of equal values the one of least RAM counts.
+
+def pack(layers: Layers, limits: Limits, without: Collection[tuple[int, ...]] = ()) -> Packed | None:
+    """Return the choice of highest value within the limits; None where none fits.
+
+    layers: in forward order, each with a form at least. without: choices that are not to be made.
     """
-    search = _Search(layers, limits, beat, tuple(without))
-    quick = search.best(_BEAM)  # nothing worth less than a choice that fits need be looked at
-    if quick is not None:
-        search.beat = max(beat, quick.value - _TIE * max(1.0, abs(quick.value)))
-    return search.best() or quick
-
-
-class _Search:
-    """The programme: states are rows of `Table`, with their values, and the choices they came by."""
-
-    def __init__(
-        self,
-        layers: Sequence[Sequence[Form]],
-        limits: Limits,
-        beat: float,
-        without: tuple[tuple[int, ...], ...],
-    ) -> None:
-        self.layers, self.limits, self.beat, self.without = layers, limits, beat, without
-        self.ram = np.iinfo(np.int64).max // 4 if limits.ram is None else limits.ram
-        self.budget = np.iinfo(np.int64).max // 4 if limits.budget is None else limits.budget
-        self.flash = np.iinfo(np.int64).max // 4 if limits.flash is None else limits.flash
-        self.rests = [self._rest(i) for i in range(len(layers))]
-
-    def _rest(self, count: int) -> tuple[Knapsack, Knapsack, int, int]:
-        """Return what the first layers can be worth, by static bytes and by saved ones too; least flash, kept."""
-        first = self.layers[:count]
-        static = [_choices(forms, [one.static for one in forms]) for forms in first]
-        both = [
-            _choices(forms, [one.static + one.share.saved + one.share.renewed for one in forms])
-            for forms in first
-        ]
-        return Knapsack(static), Knapsack(both), *_least(first)
-
-    def best(self, width: int | None = None) -> Packed | None:
-        """Return the best choice; with a width, one that is found by following only so many states."""
-        states, values = np.zeros((1, 6), dtype=np.int64), np.zeros(1)
-        paths = np.full(1, (1 << len(self.without)) - 1, dtype=object)
-        trail: list[tuple[Table, Table]] = []
-        for layer in reversed(range(len(self.layers))):
-            states, values, paths, parents, picks = self._grown(layer, states, values, paths, width)
-            if not len(states):
-                return None
-            trail.append((parents, picks))
-        ram = states[:, STATIC] + np.maximum(
-            np.maximum(states[:, NEED], states[:, AFTER]), max(self.limits.trunk, self.limits.before)
-        )
-        fits = (ram <= self.ram) & (states[:, FLASH] <= self.flash) & (values > self.beat) & (paths == 0)
-        if not fits.any():
+    kept = [_undominated(forms) for forms in layers]
+    if without:  # what others push out may be the best of what is left
+        kept = [list(range(len(forms))) for forms in layers]
+    programme = _Programme([[forms[i] for i in of] for forms, of in zip(layers, kept, strict=True)], limits)
+    for chosen in without:
+        programme.rule_out_(chosen)
+    for _ in range(_ATTEMPTS):
+        found = programme.solved(whole=True)
+        if found is None:
             return None
-        rows = np.flatnonzero(fits)
-        row = int(rows[np.lexsort((ram[rows], -values[rows]))[0]])
-        chosen, at = [], row
-        for parents, picks in reversed(trail):
-            chosen.append(int(picks[at]))
-            at = int(parents[at])
-        return Packed(tuple(chosen), float(values[row]), int(ram[row]), int(states[row, FLASH]))
-
-    def _grown(
-        self, layer: int, states: Table, values: Values, paths: npt.NDArray[np.object_], width: int | None
-    ) -> tuple[Table, Values, npt.NDArray[np.object_], Table, Table]:
-        """Return the states with every form of one more layer, without those that nothing good can come of."""
-        forms = self.layers[layer]
-        count = len(forms)
-        parents = np.repeat(np.arange(len(states)), count)
-        picks = np.tile(np.arange(count), len(states))
-        grown = _step(self._table(layer), states[parents], picks, self._place(layer))
-        worth = values[parents] + np.array([one.value for one in forms])[picks]
-        masks = np.array([self._mask(layer, pick) for pick in range(count)], dtype=object)
-        on = paths[parents] & masks[picks]
-        bound = self._bound(layer, grown, worth)
-        slack = _TIE * max(1.0, abs(self.beat)) if self.beat > -np.inf else 0.0  # of the bound's sums
-        alive = np.flatnonzero((bound > -np.inf) & (bound > self.beat - slack))
-        if width is not None:
-            alive = np.sort(alive[np.argsort(-bound[alive], kind="stable")[: 4 * width]])
-        kept = alive[undominated(grown[alive], worth[alive], on[alive] == 0)]
-        if width is not None:
-            kept = np.sort(kept[np.argsort(-bound[kept], kind="stable")[:width]])
-        return grown[kept], worth[kept], on[kept], parents[kept], picks[kept]
-
-    def _table(self, layer: int) -> Table:
-        rows = []
-        for one in self.layers[layer]:
-            part = one.share
-            stays, held = part.saved + part.renewed, part.held + part.renewed
-            forward = max(part.forward, part.inside)
-            rows.append(
-                (
-                    one.static,
-                    one.flash,
-                    stays,
-                    forward,
-                    part.inside,
-                    part.backward,
-                    part.passes,
-                    held,
-                    one.kept,
-                )
-            )
-        return np.array(rows, dtype=np.int64)
-
-    def _place(self, layer: int) -> tuple[bool, bool]:
-        """Return whether a block begins with this layer, and whether a block's input passes it by."""
-        around = self.limits.around
-        return layer in around, bool(around) and around[layer] >= 0
-
-    def _mask(self, layer: int, pick: int) -> int:
-        return sum(1 << i for i, one in enumerate(self.without) if one[layer] == pick)
-
-    def _bound(self, layer: int, states: Table, worth: Values) -> Values:
-        """Return what each state can be worth at most with the layers still to come; minus infinity if none fits."""
-        by_static, by_both, flash, kept = self.rests[layer]
-        quiet = max(self.limits.trunk, self.limits.before)
-        room = self.ram - states[:, STATIC] - np.maximum(states[:, AFTER], quiet)
-        rest = self.ram - states[:, STATIC] - states[:, NEED]
-        bound = worth + np.minimum(by_static.bounds(room), by_both.bounds(rest))
-        fits = (room >= 0) & (rest >= 0) & (states[:, FLASH] + flash <= self.flash)
-        fits &= states[:, KEPT] + kept <= self.budget
-        return np.where(fits & (bound > -np.inf), bound, -np.inf)
+        picks = programme.chosen(found.x)
+        packed = _packed(layers, limits, tuple(of[i] for of, i in zip(kept, picks, strict=True)))
+        if _fits(packed, layers, limits):
+            return packed
+        programme.rule_out_(picks)  # by less than HiGHS can tell
+    raise FedAsiError("the solver finds only plans that are a few bytes too large")
 
 
-def _least(layers: Sequence[Sequence[Form]]) -> tuple[int, int]:
-    """Return the least flash and kept bytes of some layers."""
-    flash, kept = (
-        sum(min(getattr(one, name) for one in forms) for forms in layers) for name in ("flash", "kept")
-    )
-    return flash, kept
+def _undominated(forms: Sequence[Form]) -> list[int]:
+    """Return the forms that no other is at least as good as in value and in every byte; of equals the first."""
+    rows = np.array([(-one.value, one.static, one.flash, one.kept, *astuple(one.share)) for one in forms])
+    better = (rows[:, None] <= rows[None]).all(axis=2)
+    equal = better & better.T
+    earlier = np.tri(len(forms), k=-1, dtype=np.bool_).T
+    return np.flatnonzero(~(better & (~equal | earlier)).any(axis=0)).tolist()
 
 
-def _choices(forms: Sequence[Form], sizes: Sequence[int]) -> Choices:
-    return Choices(np.array(sizes, dtype=np.int64), np.array([one.value for one in forms]))
+def most(layers: Layers, limits: Limits) -> float:
+    """Return a value that no choice within the limits exceeds, at little cost; minus infinity where none fits."""
+    found = _Programme(layers, limits).solved(whole=False)
+    return -np.inf if found is None else float(-found.fun) + _TIE * max(1.0, abs(float(found.fun)))
 
 
-def _step(table: Table, states: Table, picks: Table, place: tuple[bool, bool]) -> Table:
-    """Return the states before a layer from those behind it; see `most_alive`."""
-    static, flash, stays, forward, inside, backward, passes, held, kept = table[picks].T
-    opens, within = place
-    need = np.maximum(np.maximum(forward, backward + states[:, AFTER]), stays + states[:, NEED])
-    passed = np.where(states[:, PASSED] > 0, states[:, PASSED] + stays, 0)
-    if opens:
-        need, passed = np.maximum(need, stays + states[:, PASSED] + passes), np.zeros_like(passed)
-    passed = np.maximum(passed, inside) if within else np.zeros_like(passed)
-    columns = (
-        states[:, STATIC] + static,
-        need,
-        states[:, AFTER] + held,
-        passed,
-        states[:, FLASH] + flash,
-        states[:, KEPT] + kept,
-    )
-    return np.stack(columns, axis=1)
+def _packed(layers: Layers, limits: Limits, chosen: tuple[int, ...]) -> Packed:
+    picks = [forms[i] for forms, i in zip(layers, chosen, strict=True)]
+    around = limits.around or (-1,) * len(picks)
+    step = most_alive(Shares(limits.before, tuple(one.share for one in picks), 0, around))
+    ram = sum(one.static for one in picks) + max(limits.trunk, step)
+    return Packed(chosen, sum(one.value for one in picks), ram, sum(one.flash for one in picks))
 
 
-def undominated(states: Table, values: Values, free: npt.NDArray[np.bool_]) -> Table:
-    """Return the rows that no other is as good as in every column and in value; of equals the first.
+def _fits(packed: Packed, layers: Layers, limits: Limits) -> bool:
+    kept = sum(forms[i].kept for forms, i in zip(layers, packed.chosen, strict=True))
+    held = ((packed.ram, limits.ram), (packed.flash, limits.flash), (kept, limits.budget))
+    return all(limit is None or size <= limit for size, limit in held)
 
-    states: (n, k), less is better. values: (n,), more is better. free: which rows may push others out.
-    """
-    varying = [i for i in range(states.shape[1]) if len(states) and np.ptp(states[:, i])]
-    found = np.column_stack([-values, *(states[:, i].astype(np.float64) for i in varying)])
-    order = np.lexsort(found.T[::-1])
-    ranked, may = found[order], free[order]
-    kept = np.ones(len(order), dtype=np.bool_)
-    for start in range(0, len(order), _BLOCK):
-        stop = min(start + _BLOCK, len(order))
-        judges = np.flatnonzero(kept[:stop] & may[:stop])
-        worse = (ranked[judges, None, 1:] <= ranked[None, start:stop, 1:]).all(axis=2)
-        worse &= judges[:, None] < np.arange(start, stop)[None, :]
-        kept[start:stop] &= ~worse.any(axis=0)
-    return np.sort(order[kept])
+
+@dataclass(slots=True)
+class _Programme:
+    """The rows of the programme; a column a form, those of a layer side by side from `starts`."""
+
+    layers: Layers
+    limits: Limits
+    starts: list[int] = field(default_factory=list)
+    values: Vector = field(default_factory=lambda: np.zeros(0))
+    rows: list[Vector] = field(default_factory=list)
+    upper: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        counts = [len(forms) for forms in self.layers]
+        self.starts = [0, *np.cumsum(counts).tolist()]
+        self.values = self._column("value")
+        limits = self.limits
+        if limits.ram is not None:
+            for row, quiet in self._moments():
+                self._limit_(row, limits.ram - quiet)
+        if limits.flash is not None:
+            self._limit_(self._column("flash"), limits.flash)
+        if limits.budget is not None:
+            self._limit_(self._column("kept"), limits.budget)
+
+    def _limit_(self, row: Vector, limit: float) -> None:
+        scale = max(1.0, float(np.abs(row).max(initial=0.0)))  # HiGHS' tolerances are absolute
+        self.rows.append(row / scale)
+        self.upper.append((limit + _HALF) / scale)
+
+    def rule_out_(self, chosen: tuple[int, ...]) -> None:
+        """Leave out one choice."""
+        row = np.zeros(len(self.values))
+        row[[start + i for start, i in zip(self.starts, chosen, strict=False)]] = 1.0
+        self.rows.append(row)
+        self.upper.append(len(chosen) - 1.0)
+
+    def solved(self, *, whole: bool) -> OptimizeResult | None:
+        """Return the best choice; None where there is none. whole: one form a layer, else mixtures of them too."""
+        count = len(self.values)
+        one = np.zeros((len(self.layers), count))
+        for i, start in enumerate(self.starts[:-1]):
+            one[i, start : self.starts[i + 1]] = 1.0
+        limits = [LinearConstraint(one, 1.0, 1.0)]
+        if self.rows:
+            limits.append(LinearConstraint(np.array(self.rows), -np.inf, np.array(self.upper)))
+        found = milp(
+            -self.values,
+            constraints=limits,
+            integrality=np.full(count, int(whole)),
+            bounds=Bounds(0, 1),
+            options={"mip_rel_gap": 0.0},
+        )
+        if found.status == _INFEASIBLE:
+            return None
+        if found.x is None:
+            raise FedAsiError(f"the solver of plans gave up: {found.message}")
+        return found
+
+    def chosen(self, x: Vector) -> tuple[int, ...]:
+        """Return the form that each layer has in a solution."""
+        ends = zip(self.starts, self.starts[1:], strict=False)
+        return tuple(int(np.argmax(x[start:end])) for start, end in ends)
+
+    def _column(self, name: str) -> Vector:
+        return np.array([float(getattr(one, name)) for forms in self.layers for one in forms])
+
+    def _share(self, name: str) -> Vector:
+        return np.array([float(getattr(one.share, name)) for forms in self.layers for one in forms])
+
+    def _moments(self) -> Iterator[tuple[Vector, float]]:
+        """Yield (bytes by form, bytes that are there anyway) of every moment: the terms of `most_alive`."""
+        static, renewed = self._column("static"), self._share("renewed")
+        stays, held = self._share("saved") + renewed, self._share("held") + renewed
+        forward, inside, backward = (self._share(name) for name in ("forward", "inside", "backward"))
+        yield static, max(self.limits.trunk, self.limits.before)
+        yield static + held, 0
+        for i in range(len(self.layers)):
+            here, before, after = self._part(i, i + 1), self._part(0, i), self._part(i + 1, len(self.layers))
+            yield static + stays * before + np.maximum(forward, inside) * here, 0
+            yield static + stays * before + backward * here + held * after, 0
+        yield static + stays, 0
+        yield from self._passing(static, stays, inside)
+
+    def _passing(self, static: Vector, stays: Vector, inside: Vector) -> Iterator[tuple[Vector, float]]:
+        """Yield the moments at which a block's input passes a layer by."""
+        passes, around = self._share("passes"), self.limits.around
+        total = static + stays + inside + passes
+        free = sum(float(total[a:b].max()) for a, b in zip(self.starts, self.starts[1:], strict=False))
+        for opens, j in _passed_by(around):
+            here = self._part(j, j + 1)
+            row = static + stays * self._part(0, j) + passes * self._part(opens, opens + 1) + inside * here
+            yield row - free * here * (inside == 0), 0  # but for forms that do nothing while it passes by
+        for opens in {one for one in around if one >= 0}:
+            yield static + stays * self._part(0, opens + 1) + passes * self._part(opens, opens + 1), 0
+
+    def _part(self, start: int, stop: int) -> Vector:
+        """Return 1 for the forms of some layers, 0 for others."""
+        found = np.zeros(len(self.values))
+        found[self.starts[start] : self.starts[stop]] = 1.0
+        return found
+
+
+def _passed_by(around: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield (layer that opens a block, layer that its input passes by), as `most_alive` follows them backwards."""
+    for j, first in enumerate(around):
+        opens = next((i for i in range(j - 1, -1, -1) if i in around), None)
+        if first >= 0 and opens is not None and all(around[k] >= 0 for k in range(opens + 1, j)):
+            yield opens, j

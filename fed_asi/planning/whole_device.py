@@ -15,9 +15,7 @@ Which traces. The search is optimistic and corrects itself:
        lie within blocks. Then this one plan is ruled out, and 2. comes again.
 That ends, as every turn learns a form or rules out a plan, and it ends with the best plan. Only where `PATIENCE` plans
 were ruled out for their layout does the search keep clear of that many bytes of RAM; a note of the plan then says so.
-
-A form's numbers depend on the micro-batch, on whether the layer runs before the first trained one, is it, or comes
-after, and, within a block with a way around it, on whether that way has a gradient. That is the key they are known by.
+What was learnt for one device serves the next: a fleet's devices differ in their limits, not in the network.
 
 To come: how frozen weights are stored, and the resolution. Both are further things that a `Bench` is made for, as the
 update rule is, and that the best of is taken over; nothing else here knows of them.
@@ -31,53 +29,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
-
-from fed_asi.compression.compress import compress_known_
-from fed_asi.compression.graph import analyse
-from fed_asi.errors import BudgetError, ConfigError
-from fed_asi.layers.copying import copied
-from fed_asi.memory.arena.planned import Arena, inference_arena, laid_out
-from fed_asi.memory.arena.shares import Share, Shares, shares
-from fed_asi.memory.arena.step import Gradients, MakeMover, MakeOptimizer, record_step
-from fed_asi.memory.device import DeviceMemory, in_all
-from fed_asi.methods import Frozen, Vanilla
-from fed_asi.planning.packing import Form, Limits, Packed, pack
+from fed_asi.errors import ConfigError
+from fed_asi.memory.device import DeviceMemory
+from fed_asi.planning.bench import Bench, Measured
+from fed_asi.planning.forms_known import KnownForms, Problem
+from fed_asi.planning.packing import Form, Limits, Packed, most, pack
 from fed_asi.planning.plan import FLOOR, Plan
-from fed_asi.planning.profile import Candidate, LayerProfile, Profile
-from fed_asi.planning.question import Options, Question, admitted_micro_batches, ask, trained_parameters
+from fed_asi.planning.profile import Profile
+from fed_asi.planning.question import Options, Question, admitted_micro_batches, ask
+from fed_asi.planning.within import Within, nothing_fits
 from fed_asi.units import format_bytes, parse_bytes
 
 PATIENCE = 20  # plans ruled out for their layout before the search keeps clear of what layouts lose
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """What becomes of gradients in a step, and what moves the weights; see `fed_asi.arena`."""
-
-    gradients: Gradients
-    optimizer: MakeOptimizer | None = None
-    mover: MakeMover | None = None
-    momentum: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Within:
-    """What a device has, in bytes; None: no limit. reserve_bytes: of its RAM, for what is not counted."""
-
-    ram_bytes: int | None = None
-    flash_bytes: int | None = None
-    budget_bytes: int | None = None
-    reserve_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A plan as it was traced: what it needs, and of every layer its share."""
-
-    memory: DeviceMemory
-    shares: Shares
+Chosen = tuple[Problem, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,55 +51,6 @@ class DevicePlan:
     plan: Plan
     memory: DeviceMemory
     traced: int
-
-
-class Bench:
-    """A network on which steps are traced, in the mode it trains in; it is only read.
-
-    model: the trained part at least. trunk: the frozen part before it. x, y: as many images as the largest
-    micro-batch has, of what goes into the trunk, or into the model where there is none. copies: of trained weights,
-    for a strategy and a codec.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        rule: Rule,
-        *,
-        trunk: nn.Module | None = None,
-        copies: int = 0,
-    ) -> None:
-        self.rule, self.copies = rule, copies
-        self._model, self._y = copied(model), y
-        self._graph = analyse(self._model)
-        self._before: Arena | None = None if trunk is None else inference_arena(trunk, x[:1])
-        with torch.no_grad():
-            self._x = x if trunk is None else trunk(x)
-
-    def trunk_bytes(self, micro_batch: int) -> int:
-        """Return the RAM of the trunk's phase, beside what stays: its arena, and features that wait."""
-        return 0 if self._before is None else self._before.bytes + self._waiting(micro_batch)
-
-    def measure(self, plan: Plan, names: list[str]) -> Measured:
-        """Return what a plan needs. names: of the profile's layers, in forward order."""
-        compress_known_(self._model, self._graph, plan)
-        rule, b = self.rule, plan.micro_batch
-        trace = record_step(
-            self._model,
-            self._x[:b],
-            self._y[:b],
-            gradients=rule.gradients,
-            optimizer=rule.optimizer,
-            mover=rule.mover,
-        )
-        waiting = 0 if self._before is None else self._waiting(b)
-        memory = in_all(laid_out(trace), self._before, waiting_bytes=waiting, copies=self.copies)
-        return Measured(memory, shares(trace, names))
-
-    def _waiting(self, micro_batch: int) -> int:
-        return self._x[1:micro_batch].nbytes
 
 
 def plan_device(
@@ -162,10 +77,24 @@ def plan_device(
         parse_bytes(budget),
         0 if reserve is None else parse_bytes(reserve) or 0,
     )
-    update = "layer" if bench.rule.mover is not None else "step"
-    question = ask(profile, Options(**options, update=update))
-    _check_sized(question)
-    return _Search(question, bench, limits, admitted_micro_batches(profile, micro_batch)).best()
+    return DevicePlanner(profile, bench, **options).best(limits, micro_batch)
+
+
+class DevicePlanner:
+    """Plans of one network for devices with any limits, each with all that was traced for those before it."""
+
+    def __init__(self, profile: Profile, bench: Bench, **options: Any) -> None:
+        update = "layer" if bench.rule(profile.micro_batches[0]).mover is not None else "step"
+        self._question = ask(profile, Options(**options, update=update))
+        _check_sized(self._question)
+        self._bench = bench
+        self._known = KnownForms(self._question, bench)
+        self._measured: dict[Chosen, Measured] = {}
+
+    def best(self, within: Within, micro_batch: int | None = None) -> DevicePlan:
+        """Return the plan of highest value within these limits. Raises as `plan_device` does."""
+        sizes = admitted_micro_batches(self._question.profile, micro_batch)
+        return _Search(self._known, self._bench, within, sizes, self._measured).best()
 
 
 def _check_sized(question: Question) -> None:
@@ -183,185 +112,126 @@ def _check_sized(question: Question) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Problem:
-    """One micro-batch and one first trained layer."""
-
-    micro_batch: int
-    first: int
-
-
 class _Entry(NamedTuple):
     """A problem in the order in which they are looked at: worth most, of equals of the largest micro-batch.
 
-    turn: how much was known of its micro-batch when it was solved.
+    minus_worth: first of the best forms without any limit, then of mixtures of forms within them, then of a plan.
+    turn: how much was known of its micro-batch then. packed: that plan.
     """
 
     minus_worth: float
     minus_micro_batch: int
     first: int
+    bounded: bool = False
     turn: int = -1
     packed: Packed | None = None
+
+    @property
+    def problem(self) -> Problem:
+        return Problem(-self.minus_micro_batch, self.first)
 
 
 @dataclass(slots=True)
 class _Search:
     """Best first over the problems: each by what it can be worth at most, as far as is known."""
 
-    question: Question
+    known: KnownForms
     bench: Bench
     within: Within
     micro_batches: tuple[int, ...]
-    known: dict[tuple[Any, ...], Share] = field(default_factory=dict)
-    ruled_out: dict[_Problem, list[tuple[int, ...]]] = field(default_factory=dict)
-    turns: dict[int, int] = field(default_factory=dict)  # by micro-batch, how often something was learnt
-    around: tuple[int, ...] = ()
-    before: dict[int, int] = field(default_factory=dict)  # by micro-batch, alive before the first layer
-    flash: int | None = None  # of a plan that trains nothing
-    other: int = 0  # static bytes that are no layer's
+    measured: dict[Chosen, Measured]
+    ruled_out: dict[Problem, list[tuple[int, ...]]] = field(default_factory=dict)
     margin: int = 0
     traced: int = 0
-    worst: DeviceMemory | None = None
-
-    @property
-    def layers(self) -> tuple[LayerProfile, ...]:
-        return self.question.profile.layers
+    fresh: bool = False  # whether the newest trace told something new
 
     def best(self) -> DevicePlan:
         """Return the best plan; see the module for the turns it takes."""
-        heap: list[_Entry] = [_Entry(-math.inf, -one.micro_batch, one.first) for one in self._problems()]
+        heap = [entry for one in self._problems() if (entry := self._begun(one)) is not None]
         heapq.heapify(heap)
         while heap:
             entry = heapq.heappop(heap)
-            problem = _Problem(-entry.minus_micro_batch, entry.first)
-            if entry.packed is None or entry.turn != self._turn(problem):
-                found = self._solve(problem)
-                if found is not None:
-                    solved = entry._replace(minus_worth=-found.value, turn=self._turn(problem), packed=found)
-                    heapq.heappush(heap, solved)
+            problem, packed = entry.problem, entry.packed
+            if packed is None or entry.turn != self.known.turn(problem):
+                if (nearer := self._nearer(entry)) is not None:
+                    heapq.heappush(heap, nearer)
                 continue
-            plan = self._plan(problem, entry.packed)
-            measured = self.bench.measure(plan, [one.name for one in self.layers])
-            self.traced += 1
-            if self._fits(measured.memory):
-                return DevicePlan(self._noted(plan), self._reserved(measured.memory), self.traced)
-            self._learn(problem, entry.packed, measured)
-            heapq.heappush(heap, entry)
-        raise self._nothing_fits()
+            plan = self._plan(problem, packed.chosen, packed.value)
+            memory = self._learnt(problem, packed, plan)
+            if self.within.holds(memory):
+                reserved = replace(memory, reserve_bytes=self.within.reserve_bytes)
+                return DevicePlan(self._noted(plan), reserved, self.traced)
+            heapq.heappush(heap, entry._replace(packed=None))
+        raise nothing_fits(self.within, self._smallest())
 
-    def _problems(self) -> list[_Problem]:
-        question = self.question
-        firsts = [i for i, one in enumerate(self.layers) if one.name in question.allowed or one.head]
-        must = next(i for i, one in enumerate(self.layers) if one.name in question.forced or one.head)
-        return [_Problem(b, first) for b in self.micro_batches for first in firsts if first <= must]
-
-    def _turn(self, problem: _Problem) -> int:
-        return self.turns.get(problem.micro_batch, 0)
-
-    def _candidates(self, problem: _Problem, index: int) -> list[Candidate]:
-        layer = self.layers[index]
-        if index < problem.first:
-            return [Candidate(Frozen(), 0, 0, layer.weight_norm, 0.0)]
-        found = self.question.candidates(layer, problem.micro_batch)
-        return (
-            [c for c in found if c.method.trains_bias or c.method.trains_weight]
-            if index == problem.first
-            else found
-        )
-
-    def _solve(self, problem: _Problem) -> Packed | None:
-        forms = [
-            [self._form(problem, i, c) for c in self._candidates(problem, i)] for i in range(len(self.layers))
-        ]
+    def _begun(self, problem: Problem) -> _Entry | None:
+        """Return a problem with what its best forms are worth; None where a layer has no form in it."""
+        forms = self._forms(problem)
         if not all(forms):
             return None
-        b, within = problem.micro_batch, self.within
-        ram = (
-            None
-            if within.ram_bytes is None
-            else within.ram_bytes - within.reserve_bytes - self.other - self.margin
-        )
-        flash = None if within.flash_bytes is None else within.flash_bytes - (self.flash or 0)
-        floor = self.question.profile.floors[b][problem.first]
+        worth = sum(max(one.value for one in of_layer) for of_layer in forms)
+        return _Entry(-worth, -problem.micro_batch, problem.first)
+
+    def _nearer(self, entry: _Entry) -> _Entry | None:
+        """Return a problem with a better bound, or else its best plan; None where nothing fits."""
+        problem, turn = entry.problem, self.known.turn(entry.problem)
+        forms, limits = self._forms(problem), self._limits(problem)
+        if not entry.bounded:
+            worth = most(forms, limits)
+            return None if worth == -math.inf else entry._replace(minus_worth=-worth, bounded=True)
+        found = pack(forms, limits, self.ruled_out.get(problem, ()))
+        return None if found is None else entry._replace(minus_worth=-found.value, turn=turn, packed=found)
+
+    def _problems(self) -> list[Problem]:
+        question, layers = self.known.question, self.known.layers
+        firsts = [i for i, one in enumerate(layers) if one.name in question.allowed or one.head]
+        must = next(i for i, one in enumerate(layers) if one.name in question.forced or one.head)
+        return [Problem(b, first) for b in self.micro_batches for first in firsts if first <= must]
+
+    def _forms(self, problem: Problem) -> list[list[Form]]:
+        known = self.known
+        return [
+            [known.form(problem, i, c) for c in known.candidates(problem, i)]
+            for i in range(len(known.layers))
+        ]
+
+    def _limits(self, problem: Problem) -> Limits:
+        known, b, within = self.known, problem.micro_batch, self.within
+        ram = within.arena_bytes
+        ram = None if ram is None else ram - known.other - self.margin
+        flash = None if within.flash_bytes is None else within.flash_bytes - (known.flash or 0)
+        floor = known.question.profile.floors[b][problem.first]
         budget = None if within.budget_bytes is None else within.budget_bytes - floor
-        around = self.around or (-1,) * len(self.layers)
-        limits = Limits(ram, flash, self.bench.trunk_bytes(b), self.before.get(b, 0), around, budget)
-        return pack(forms, limits, without=self.ruled_out.get(problem, ()))
+        around = known.around or (-1,) * len(known.layers)
+        return Limits(ram, flash, self.bench.trunk_bytes(b), known.before.get(b, 0), around, budget)
 
-    def _form(self, problem: _Problem, index: int, candidate: Candidate) -> Form:
-        layer, question = self.layers[index], self.question
-        trained = layer.element_bytes * trained_parameters(layer, candidate.method)
-        share = self.known.get(self._key(problem, index, candidate))
-        if share is None:
-            share = self._assumed(layer, candidate, trained)
-        rule = self.bench.rule
-        times = 1 + (rule.gradients == "accumulated") + rule.momentum + self.bench.copies
-        static = times * trained + share.mean + share.factors
-        return Form(
-            question.value(layer, candidate), static, share.constant - trained, share, candidate.saved_bytes
-        )
-
-    def _assumed(self, layer: LayerProfile, candidate: Candidate, trained: int) -> Share:
-        """Return what a form needs at least, as far as a profile tells."""
-        method = candidate.method
-        # Warm factors are static, and a whole input may be another layer's too.
-        saved = 0 if method.warm_start or isinstance(method, Vanilla) else candidate.saved_bytes
-        whole = method.trains_weight and not candidate.thin and self.bench.rule.mover is not None
-        gradient = (
-            self.question.gradient_bytes(layer, candidate) if whole and not method.picks_channels else 0
-        )
-        held = trained if self.bench.rule.gradients == "held" and not method.picks_channels else 0
-        return Share(saved=saved, held=held, backward=max(saved + gradient, held))
-
-    def _key(self, problem: _Problem, index: int, candidate: Candidate) -> tuple[Any, ...]:
-        first, around = problem.first, self.around[index] if self.around else -1
-        role = "before" if index < first else "first" if index == first else "after"
-        detour = role == "after" and around >= 0 and first >= around
-        return problem.micro_batch, index, candidate.method, role, detour
-
-    def _learn(self, problem: _Problem, packed: Packed, measured: Measured) -> None:
-        """Take down what a trace told; where it told nothing new, rule the plan out."""
-        memory, b = measured.memory, problem.micro_batch
-        fresh = not self.around
-        self.around = measured.shares.around
-        forms = []
-        for i, (pick, share) in enumerate(zip(packed.chosen, measured.shares.layers, strict=True)):
-            candidate = self._candidates(problem, i)[pick]
-            key = self._key(problem, i, candidate)
-            fresh |= key not in self.known
-            self.known.setdefault(key, share)
-            forms.append(self._form(problem, i, candidate))
-        before = max(self.before.get(b, 0), measured.shares.before)
-        fresh |= before != self.before.get(b, 0) or self.flash is None
-        self.before[b] = before
-        self.flash = memory.flash_bytes - sum(one.flash for one in forms)
-        self.other = memory.static_bytes - sum(one.static for one in forms)
-        if self.worst is None or memory.ram_bytes < self.worst.ram_bytes:
-            self.worst = memory
-        self.turns[b] = self.turns.get(b, 0) + 1
-        if fresh:
-            return
+    def _learnt(self, problem: Problem, packed: Packed, plan: Plan) -> DeviceMemory:
+        """Return what a plan needs; where its trace tells nothing new and it does not fit, rule it out."""
+        new = (problem, packed.chosen) not in self.measured
+        memory = self._trace(problem, packed.chosen, plan).memory
+        if self.within.holds(memory) or (new and self.fresh):
+            return memory
         self.ruled_out.setdefault(problem, []).append(packed.chosen)
         if sum(map(len, self.ruled_out.values())) >= PATIENCE:
-            gap = memory.ram_bytes - packed.ram - self.other
+            gap = memory.ram_bytes - packed.ram - self.known.other
             self.margin += max(gap - self.margin, 16)
             self.ruled_out.clear()
+        return memory
 
-    def _fits(self, memory: DeviceMemory) -> bool:
-        within = self.within
-        ram, flash = within.ram_bytes, within.flash_bytes
-        return (ram is None or memory.ram_bytes + within.reserve_bytes <= ram) and (
-            flash is None or memory.flash_bytes <= flash
-        )
+    def _trace(self, problem: Problem, chosen: tuple[int, ...], plan: Plan) -> Measured:
+        """Return a plan as traced, now or for a device before."""
+        if (problem, chosen) not in self.measured:
+            found = self.bench.measure(plan, [one.name for one in self.known.layers])
+            self.traced += 1
+            self.fresh = self.known.learn(problem, chosen, found)
+            self.measured[problem, chosen] = found
+        return self.measured[problem, chosen]
 
-    def _reserved(self, memory: DeviceMemory) -> DeviceMemory:
-        return replace(memory, reserve_bytes=self.within.reserve_bytes)
-
-    def _plan(self, problem: _Problem, packed: Packed) -> Plan:
-        question, b = self.question, problem.micro_batch
+    def _plan(self, problem: Problem, chosen: tuple[int, ...], value: float = 0.0) -> Plan:
+        question, known, b = self.known.question, self.known, problem.micro_batch
         picked = [
-            (layer, self._candidates(problem, i)[pick])
-            for i, (layer, pick) in enumerate(zip(self.layers, packed.chosen, strict=True))
+            (layer, known.candidates(problem, i)[pick])
+            for i, (layer, pick) in enumerate(zip(known.layers, chosen, strict=True))
         ]
         trained = [(layer, c) for layer, c in picked if c.method.trains_bias]
         floor = question.profile.floors[b][problem.first]
@@ -373,7 +243,7 @@ class _Search:
             micro_batch=b,
             methods={layer.name: c.method for layer, c in trained},
             objective=question.objective,
-            value=packed.value,
+            value=value,
             layer_bytes={**sizes, FLOOR: floor},
             means={layer.name: layer.mean for layer, c in trained if c.method.centers},
             energies={layer.name: layer.channel_energies for layer, c in trained if c.method.picks_channels},
@@ -386,34 +256,18 @@ class _Search:
         note = f"{format_bytes(self.margin)} of RAM are left, as many layouts do not reach the least possible"
         return replace(plan, notes=(*plan.notes, note))
 
-    def _nothing_fits(self) -> BudgetError:
-        within, memory = self.within, self._smallest()
-        if within.flash_bytes is not None and memory.flash_bytes > within.flash_bytes:
-            return BudgetError(
-                f"flash {format_bytes(within.flash_bytes)} is below what is only read, "
-                f"{format_bytes(memory.flash_bytes)}: frozen weights, statistics and tables, as they are stored. "
-                "Take a smaller network."
-            )
-        if within.ram_bytes is None:
-            return BudgetError(
-                f"no plan fits the budget of {format_bytes(within.budget_bytes)} and this flash"
-            )
-        tensors = ", ".join(f"{one.name} {format_bytes(one.bytes)}" for one in memory.largest())
-        return BudgetError(
-            f"ram {format_bytes(within.ram_bytes)} is below the smallest step, {format_bytes(memory.ram_bytes)}: "
-            f"{format_bytes(memory.static_bytes)} stay, and the {memory.phase} needs "
-            f"{format_bytes(max(memory.trunk_bytes, memory.step.bytes))}, "
-            f"{format_bytes(memory.reserve_bytes)} are reserved. Largest there: {tensors}. "
-            "Lower the resolution, or take a smaller network."
-        )
-
     def _smallest(self) -> DeviceMemory:
-        """Return what the smallest step needs: of the head alone in the form of fewest bytes, one image at a time."""
-        b, last = min(self.micro_batches), len(self.layers) - 1
-        problem = _Problem(b, last)
-        candidates = self._candidates(problem, last)
-        at = min(range(len(candidates)), key=lambda i: self._form(problem, last, candidates[i]).static)
-        packed = Packed((*(0 for _ in range(last)), at), 0.0, 0, 0)
-        memory = self.bench.measure(self._plan(problem, packed), [one.name for one in self.layers]).memory
-        found = memory if self.worst is None or memory.ram_bytes <= self.worst.ram_bytes else self.worst
-        return self._reserved(found)
+        """Return what the smallest step traced needs: at least that of fewest layers, each in its smallest form."""
+        problems = self._problems()
+        b, last = min(one.micro_batch for one in problems), max(one.first for one in problems)
+        problem = Problem(b, last)
+        chosen = tuple(self._lightest(problem, i) for i in range(len(self.known.layers)))
+        self._trace(problem, chosen, self._plan(problem, chosen))
+        among = [m.memory for (one, _), m in self.measured.items() if one in problems]
+        return min(among, key=lambda memory: memory.ram_bytes)
+
+    def _lightest(self, problem: Problem, index: int) -> int:
+        """Return which form of a layer has the fewest bytes, as far as is known."""
+        forms = [self.known.form(problem, index, c) for c in self.known.candidates(problem, index)]
+        sizes = [one.static + max(one.share.forward, one.share.backward) for one in forms]
+        return sizes.index(min(sizes))

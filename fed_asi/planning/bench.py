@@ -1,0 +1,95 @@
+"""Where steps of a network are traced for planning: what each plan's step needs, measured, with every layer's share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fed_asi.compression.compress import compress_known_
+from fed_asi.compression.graph import analyse
+from fed_asi.layers.copying import copied
+from fed_asi.memory.arena.planned import Arena, inference_arena, laid_out
+from fed_asi.memory.arena.shares import Shares
+from fed_asi.memory.arena.split import shares
+from fed_asi.memory.arena.step import Gradients, MakeMover, MakeOptimizer, record_step
+from fed_asi.memory.device import DeviceMemory, in_all
+from fed_asi.planning.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What becomes of gradients in a step, and what moves the weights; see `fed_asi.arena`."""
+
+    gradients: Gradients
+    optimizer: MakeOptimizer | None = None
+    mover: MakeMover | None = None
+    momentum: bool = False
+
+
+RuleAt = Callable[[int], Rule]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A plan as it was traced: what it needs, and of every layer its share."""
+
+    memory: DeviceMemory
+    shares: Shares
+
+
+class Bench:
+    """A network on which steps are traced, in the mode it trains in; it is only read.
+
+    model: the trained part at least. trunk: the frozen part before it. x, y: as many images as the largest
+    micro-batch has, of what goes into the trunk, or into the model where there is none. rule: of every step, or of
+    those with a micro-batch, where it depends on that. copies: of trained weights, for a strategy and a codec.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        rule: Rule | RuleAt,
+        *,
+        trunk: nn.Module | None = None,
+        copies: int = 0,
+    ) -> None:
+        self.copies = copies
+        self._rule = rule
+        self._model, self._y = copied(model), y
+        self._graph = analyse(self._model)
+        self._before: Arena | None = None if trunk is None else inference_arena(trunk, x[:1])
+        with torch.no_grad():
+            self._x = x if trunk is None else trunk(x)
+
+    def rule(self, micro_batch: int) -> Rule:
+        """Return what becomes of gradients where a step has such micro-batches."""
+        return self._rule if isinstance(self._rule, Rule) else self._rule(micro_batch)
+
+    def trunk_bytes(self, micro_batch: int) -> int:
+        """Return the RAM of the trunk's phase, beside what stays: its arena, and features that wait."""
+        return 0 if self._before is None else self._before.bytes + self._waiting(micro_batch)
+
+    def measure(self, plan: Plan, names: Sequence[str]) -> Measured:
+        """Return what a plan needs. names: of the profile's layers, in forward order."""
+        compress_known_(self._model, self._graph, plan)
+        b = plan.micro_batch
+        rule = self.rule(b)
+        trace = record_step(
+            self._model,
+            self._x[:b],
+            self._y[:b],
+            gradients=rule.gradients,
+            optimizer=rule.optimizer,
+            mover=rule.mover,
+        )
+        waiting = 0 if self._before is None else self._waiting(b)
+        memory = in_all(laid_out(trace), self._before, waiting_bytes=waiting, copies=self.copies)
+        return Measured(memory, shares(trace, names))
+
+    def _waiting(self, micro_batch: int) -> int:
+        return self._x[1:micro_batch].nbytes
