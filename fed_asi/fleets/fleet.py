@@ -11,7 +11,7 @@ from fed_asi.fleets.config import DeviceConfig, GroupConfig, RunConfig
 from fed_asi.fleets.device_keys import PresenceConfig
 from fed_asi.fleets.drawing import draw, draw_all
 from fed_asi.fleets.hardware import Hardware
-from fed_asi.fleets.resources import Resources, resources_of, schedule_of
+from fed_asi.fleets.resources import OF_DEVICE, Resources, resources_of, schedule_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +88,26 @@ def build(config: RunConfig) -> Fleet:
 
 
 def _of_group(group: GroupConfig, first: int, seed: int) -> Iterator[Device]:
-    resources = resources_of(group)
-    schedule = schedule_of(group, resources)
     ids = range(first, first + group.count)
     drawn = itertools.repeat(None) if group.device is None else draw_all(group.device, seed, ids)
+    of_device = OF_DEVICE in (group.ram, group.flash)
+    resources: Resources | None = None
+    schedule: tuple[tuple[int, Resources], ...] = ()
     for partition_id, hardware in zip(ids, drawn, strict=False):
+        if resources is None or of_device:
+            resources = resources_of(group, None, hardware)
+            schedule = schedule_of(group, resources)
         yield Device(partition_id, group.name, resources, schedule, hardware, group.presence)
 
 
 def _own(device: Device, own: DeviceConfig, seed: int) -> Device:
-    resources = resources_of(own, device.resources)
+    hardware = device.hardware if own.device is None else draw(own.device, seed, device.partition_id)
+    resources = resources_of(own, device.resources, hardware)
     return Device(
         device.partition_id,
         device.group,
         resources,
         schedule_of(own, resources),
-        device.hardware if own.device is None else draw(own.device, seed, device.partition_id),
+        hardware,
         own.presence or device.presence,
     )

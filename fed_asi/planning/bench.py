@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fed_asi.compression.compress import compress_known_
 from fed_asi.compression.graph import analyse
 from fed_asi.layers.copying import copied
-from fed_asi.memory.arena.planned import Arena, inference_arena, laid_out
+from fed_asi.memory.arena.planned import Arena, arena, inference_arena, laid_out
 from fed_asi.memory.arena.shares import Shares
 from fed_asi.memory.arena.split import shares
 from fed_asi.memory.arena.step import Gradients, MakeMover, MakeOptimizer, record_step
@@ -74,6 +74,22 @@ class Bench:
         """Return the RAM of the trunk's phase, beside what stays: its arena, and features that wait."""
         return 0 if self._before is None else self._before.bytes + self._waiting(micro_batch)
 
+    def count(self, model: nn.Module, x: Tensor, y: Tensor) -> DeviceMemory:
+        """Return what a step of a model that is compressed already needs on one micro-batch; remembered by its shapes.
+
+        model: as the bench's, only read. x: (b, ...) what goes into it, behind the trunk.
+        """
+        rule = self.rule(len(x))
+        step = arena(
+            model,
+            x.contiguous(),
+            y,
+            gradients=rule.gradients,
+            optimizer=rule.optimizer,
+            mover=rule.mover,
+        )
+        return self._in_all(step, len(x))
+
     def measure(self, plan: Plan, names: Sequence[str]) -> Measured:
         """Return what a plan needs. names: of the profile's layers, in forward order."""
         compress_known_(self._model, self._graph, plan)
@@ -87,9 +103,11 @@ class Bench:
             optimizer=rule.optimizer,
             mover=rule.mover,
         )
-        waiting = 0 if self._before is None else self._waiting(b)
-        memory = in_all(laid_out(trace), self._before, waiting_bytes=waiting, copies=self.copies)
-        return Measured(memory, shares(trace, names))
+        return Measured(self._in_all(laid_out(trace), b), shares(trace, names))
+
+    def _in_all(self, step: Arena, micro_batch: int) -> DeviceMemory:
+        waiting = 0 if self._before is None else self._waiting(micro_batch)
+        return in_all(step, self._before, waiting_bytes=waiting, copies=self.copies)
 
     def _waiting(self, micro_batch: int) -> int:
         return self._x[1:micro_batch].nbytes

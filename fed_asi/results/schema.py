@@ -57,6 +57,9 @@ class DeviceRecord:
     micro_batch: int | None
     num_examples: int  # of its shard
     device_name: str | None = None  # its preset, where it has one
+    ram_bytes: int | None = None  # what it has; None: not counted
+    flash_bytes: int | None = None
+    reserve_bytes: int | None = None  # of its RAM, for what is not counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,10 @@ class DeviceRoundRecord:
     judging_joules: float | None = None
     upload_joules: float | None = None
     energy_joules: float | None = None  # all of these
+    ram_bytes: int | None = (
+        None  # that its step needs, counted; of devices that name ram or flash, as what follows
+    )
+    flash_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from fed_asi.results.progress import Unwatched, Watcher
 from fed_asi.training.pretraining import pretrain_
 from fed_asi.workplace.address import run_fingerprint
 from fed_asi.workplace.aside import aside
+from fed_asi.workplace.benches import benches_of
 from fed_asi.workplace.features import all_features, store_path
 from fed_asi.workplace.place import IMAGES, MANIFEST, VERSION, Workplace, is_prepared, open_workplace
 from fed_asi.workplace.profiling import (
@@ -130,7 +131,7 @@ def _profile_and_features(
             profile = profile_of(config, tail, trunk, splits.public, trained)
             return _Made(trained, profile, kept.result())
     profile = profile_of(config, tail, trunk, splits.public, trained)
-    used = layers_of_plans(config, profile)
+    used = layers_of_plans(config, profile, benches_of(config, trunk, tail))
     if used < {layer.name for layer in profile.layers}:
         trained = [layer.name for layer in profile.layers if layer.name in used]
         trunk, tail = cut_network(model, trained, example)

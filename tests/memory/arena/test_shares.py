@@ -69,7 +69,9 @@ MANY = (pytest.mark.slow, pytest.mark.computes)
 
 
 @pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize("mixes", [MIXES[3::239], pytest.param(MIXES[3::29], marks=MANY)], ids=["few", "many"])
+@pytest.mark.parametrize(
+    "mixes", [MIXES[3::239], pytest.param(MIXES[3::29], marks=MANY)], ids=["few", "many"]
+)
 def test_the_sum_is_the_most_alive_in_every_mix_of_forms(how: str, mixes: list[tuple[Method, ...]]) -> None:
     """Shares come from the steps in which all layers take one form; the mixes are other ones."""
     known = {form: shares(traced((form,) * 4 + (Vanilla(),), how), NAMES) for form in FORMS[1:]}

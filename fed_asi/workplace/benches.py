@@ -1,0 +1,41 @@
+"""Where a run's plans for RAM and flash are measured: its own trunk and tail, by its own rule of updates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import fx
+
+from fed_asi.compression import cut
+from fed_asi.compression.compress import uncompress_
+from fed_asi.fleets.aggregate import held_copies
+from fed_asi.fleets.config import RunConfig
+from fed_asi.layers.copying import copied
+from fed_asi.planning.bench import Bench
+from fed_asi.training.rules import rules_of
+from fed_asi.training.steps import training_mode_
+
+Benches = Callable[[int], Bench]  # by the images of a batch
+
+
+def benches_of(config: RunConfig, trunk: fx.GraphModule, tail: fx.GraphModule) -> Benches:
+    """Return what makes the bench of devices with a batch size; nothing is traced before it is asked for.
+
+    trunk, tail: the frozen and the trained part, which are only read.
+    """
+    return partial(_bench, config, trunk, tail)
+
+
+def _bench(config: RunConfig, trunk: fx.GraphModule, tail: fx.GraphModule, batch_size: int) -> Bench:
+    model = copied(tail)
+    uncompress_(model)  # it may be at work
+    training_mode_(model)
+    resolution = config.model.resolution
+    # No byte depends on the images; noise, so that no decomposition meets a matrix of rank 0.
+    x = torch.randn(batch_size, 3, resolution, resolution, generator=torch.Generator().manual_seed(0))
+    y = torch.zeros(batch_size, dtype=torch.long)
+    copies = held_copies(config.aggregate, config.upload)
+    quick = cut.folded(trunk)  # as it runs; of one that is folded the same
+    return Bench(model, x, y, rules_of(config.train, batch_size), trunk=quick, copies=copies)
