@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from fed_asi.fleets.config import TrainConfig
 from fed_asi.planning.bench import Rule, RuleAt
@@ -16,7 +17,7 @@ def rules_of(train: TrainConfig, batch_size: int) -> RuleAt:
     A batch of several micro-batches accumulates gradients, unless weights move after each of them; with
     `update = "layer"` each layer's go as soon as they are there.
     """
-    settings = {
+    settings: dict[str, Any] = {
         "momentum": train.momentum,
         "weight_decay": train.weight_decay,
         "clip_norm": train.clip_norm,
@@ -25,7 +26,7 @@ def rules_of(train: TrainConfig, batch_size: int) -> RuleAt:
     if train.update == "layer":
         applied = Rule("applied", mover=partial(at_once, **settings), momentum=momentum)
         return lambda _micro_batch: applied
-    optimizer = partial(Sgd, **settings)  # type: ignore[arg-type]
+    optimizer = partial(Sgd, **settings)
     held = Rule("held", optimizer=optimizer, momentum=momentum)
     accumulated = Rule("accumulated", optimizer=optimizer, momentum=momentum)
     several = train.update == "step"
