@@ -82,8 +82,10 @@ def build(config: RunConfig) -> Fleet:
     if outside:
         raise ConfigError(f"devices {outside} are not in the fleet, which has 0 to {len(devices) - 1}")
     lines = [DeviceConfig(partition_id=one, budget=budget) for one, budget in config.budgets.items()]
+    groups = {group.name: group for group in config.groups}
     for own in (*lines, *config.devices):
-        devices[own.partition_id] = _own(devices[own.partition_id], own, config.seed)
+        device = devices[own.partition_id]
+        devices[own.partition_id] = _own(device, _as_its_group(own, groups[device.group]), config.seed)
     return Fleet(tuple(devices))
 
 
@@ -98,6 +100,12 @@ def _of_group(group: GroupConfig, first: int, seed: int) -> Iterator[Device]:
             resources = resources_of(group, None, hardware)
             schedule = schedule_of(group, resources)
         yield Device(partition_id, group.name, resources, schedule, hardware, group.presence)
+
+
+def _as_its_group(own: DeviceConfig, group: GroupConfig) -> DeviceConfig:
+    """Return a device's keys, "device" among them where its group says so and the device is another one."""
+    keys = [] if own.device is None else [key for key in ("ram", "flash") if getattr(own, key) is None]
+    return own.model_copy(update={key: OF_DEVICE for key in keys if getattr(group, key) == OF_DEVICE})
 
 
 def _own(device: Device, own: DeviceConfig, seed: int) -> Device:

@@ -13,7 +13,7 @@ from fed_asi.methods import recipe_names
 
 def whole_devices(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
     """Yield what is wrong with ram, flash and reserve, and what cannot be counted where one is given."""
-    if any(place.startswith(("groups", "devices")) for place in broken):
+    if not config.groups or any(place.startswith(("groups", "devices")) for place in broken):
         return
     owners: list[tuple[str, GroupConfig | DeviceConfig]] = [
         *((f"groups[{i}]", group) for i, group in enumerate(config.groups)),
@@ -39,9 +39,22 @@ def _of_device(config: RunConfig, owner: GroupConfig | DeviceConfig) -> Iterator
     """Yield what "device" stands for nothing in; a row of a table may say it, so one device is drawn."""
     if OF_DEVICE not in (owner.ram, owner.flash):
         return
+    device, one = owner.device, 0
+    if isinstance(owner, DeviceConfig):
+        one = owner.partition_id
+        device = device or _group_of(config, one).device
     try:
-        one = owner.partition_id if isinstance(owner, DeviceConfig) else 0
-        hardware = None if owner.device is None else draw(owner.device, config.seed, one)
+        hardware = None if device is None else draw(device, config.seed, one)
         resources_of(owner.model_copy(update={"batch_size": owner.batch_size or 1}), None, hardware)
     except ConfigError as error:
-        yield from error.problems
+        yield from (one for one in error.problems if one.startswith(("ram", "flash")))  # else said elsewhere
+
+
+def _group_of(config: RunConfig, partition_id: int) -> GroupConfig:
+    """Return the group of a device; the last one of a device that none has, which is said elsewhere."""
+    first = 0
+    for group in config.groups:
+        first += group.count
+        if partition_id < first:
+            return group
+    return config.groups[-1]

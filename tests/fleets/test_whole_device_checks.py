@@ -18,13 +18,18 @@ def test_ram_and_flash_are_the_presets_where_they_say_device(tmp_path: Path) -> 
         GOOD
         + 'device = "stm32f746"\nram = "device"\nflash = "device"\nreserve = "40 KiB"\n'
         + '[[devices]]\npartition_id = 3\nbudget = 5000\nram = "100 KiB"\n'
+        + '[[devices]]\npartition_id = 2\nbudget = 5000\ndevice = "stm32h743"\n'
+        + '[[devices]]\npartition_id = 0\nbudget = 5000\ndevice = "rp2040"\nflash = "device"\n'
     )
     devices = fleet.build(load_config(path, cpus=4))
     found = devices[4].resources
     assert (found.ram_bytes, found.flash_bytes, found.reserve_bytes) == (320 * 1024, 1024 * 1024, 40 * 1024)
     own = devices[3].resources
     assert (own.ram_bytes, own.flash_bytes, own.reserve_bytes) == (100 * 1024, 1024 * 1024, 40 * 1024)
-    assert not devices[0].resources.whole_device
+    other = devices[2].resources  # its group says "device", and it is another one
+    assert (other.ram_bytes, other.flash_bytes) == (512 * 1024, 2048 * 1024)
+    assert (devices[0].resources.ram_bytes, devices[0].resources.flash_bytes) == (None, 2048 * 1024)
+    assert not devices[1].resources.whole_device
 
 
 @pytest.mark.parametrize(
