@@ -5,6 +5,7 @@ FedAsiError
 ├── UnsupportedLayerError  a layer or tensor no method here can handle
 ├── BudgetError            no plan fits the budget
 ├── OverBudgetError        a step's measured bytes passed the budget: that device's out-of-memory
+│   └── OverRamError       a whole step needs more RAM or flash than its device has
 ├── ProfileError           a profile or plan that is corrupt, too new, or of another model
 ├── MissingDataError       no images where they were looked for
 ├── WeightsError           no weights, or not those of this network
