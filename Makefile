@@ -2,6 +2,9 @@
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
+# Versions that were tested together; make CONSTRAINTS= takes the newest that the package allows.
+CONSTRAINTS ?= constraints.txt
+INSTALL = $(BIN)/pip install -q $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 # One thread a process: repeatable to the bit, and workers do not fight for cores.
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -49,13 +52,13 @@ clean:  ## remove what the targets made, except runs/
 $(VENV)/.torch:
 	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here; install Python 3.11 or say make PYTHON=python3"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q "torch==2.13.0"
+	$(INSTALL) "torch==2.13.0"
 	@touch $@
 
-$(VENV)/.installed: $(VENV)/.torch pyproject.toml
-	$(BIN)/pip install -q -e .
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml $(CONSTRAINTS)
+	$(INSTALL) -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.torch pyproject.toml
-	$(BIN)/pip install -q -e ".[dev]"
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml $(CONSTRAINTS)
+	$(INSTALL) -e ".[dev]"
 	@touch $@ $(VENV)/.installed

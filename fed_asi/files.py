@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -78,6 +78,20 @@ def writing(path: Path) -> Iterator[None]:
         raise RunError(f"cannot write {path}: it is a folder") from error
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Give a file to fill, of any length, which takes its place once the block has ended well.
+
+    Raises RunError, one line, where it cannot be written there.
+    """
+    check_writable(path)
+    with writing(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        beside = Path(folder) / "file"
+        with beside.open("wb") as file:
+            yield file
+        beside.replace(path)
 
 
 def write_text(path: Path, text: str) -> None:

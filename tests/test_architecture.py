@@ -18,14 +18,16 @@ ROOT = Path(__file__).parents[1]
 
 # From the bottom up: a room imports from rooms above it in this list, and its own files from each other.
 ROOMS = [
-    "errors", "texts", "units", "seeds", "machine", "tucker", "files", "torch_private",
+    "errors", "texts", "units", "seeds", "machine", "tucker", "files", "torch_private", "own_code",
     "methods",  # how an input is kept
     "layers",  # kinds of layers
     "memory",  # what a step keeps and costs
     "compression",  # a network made to keep less
+    "storage",  # what is frozen, as it is stored
     "models", "data",  # what is trained, on what
     "strategies", "codecs",  # what becomes of updates, and how they are written
     "fleets",  # what a fleet file says
+    "sinks",  # where a run is sent as it goes on
     "results",  # records, and how they are read
     "planning",  # from a calibration batch to a plan
     "training",  # steps, sgd, evaluation
@@ -101,6 +103,11 @@ LATE: dict[tuple[str, str], str] = {
     ("fed_asi.models.weights", "fed_asi.models.torchvision_shim"): "speed: the same",
     ("fed_asi.planning.figure", "matplotlib"): "speed: where a plan is drawn",
     ("fed_asi.results.estimate", "scipy"): "speed: where there are devices enough for an interval",
+    ("fed_asi.sinks.mlflow", "mlflow"): "optional: the sink alone needs it",
+    ("fed_asi.sinks.wandb", "wandb"): "optional: the same",
+    ("fed_asi.commands.run", "fed_asi.sinks"): "speed: the same",
+    ("fed_asi.commands.run", "fed_asi.results.sending"): "speed: the same",
+    ("fed_asi.results.export", "pyarrow"): "optional: Parquet alone needs it",
     ("fed_asi.results.report", "fed_asi.results.figures"): "speed: matplotlib, where a page is written",
     ("fed_asi.results.report", "fed_asi.results.page"): "speed: the same",
 }
@@ -126,6 +133,7 @@ HELD = {
     "fed_asi.planning.bench": "planning/test_whole_device.py",
     "fed_asi.planning.forms_known": "planning/test_whole_device.py",
     "fed_asi.planning.within": "planning/test_whole_device.py",
+    "fed_asi.fleets.storage": "fleets/test_config.py",
     "fed_asi.layers.absorbed": "compression/test_exactness.py",
     "fed_asi.layers.classes": "layers/test_conformance.py",
     "fed_asi.layers.compressed": "layers/test_conformance.py",
@@ -180,6 +188,15 @@ HELD = {
     "fed_asi.planning.recording": "planning/test_calibration.py",
     "fed_asi.planning.rivals": "planning/test_tables.py",
     "fed_asi.planning.trials": "planning/test_calibration.py",
+    "fed_asi.sinks.mlflow": "sinks/test_sinks.py",
+    "fed_asi.sinks.tensorboard": "sinks/test_sinks.py",
+    "fed_asi.sinks.wandb": "sinks/test_sinks.py",
+    "fed_asi.storage.kinds": "storage/test_trunk.py",
+    "fed_asi.rounds.asking": "rounds/test_loop.py",
+    "fed_asi.rounds.judging": "rounds/test_edges.py",
+    "fed_asi.rounds.round_end": "rounds/test_loop.py",
+    "fed_asi.rounds.state": "rounds/test_resuming.py",
+    "fed_asi.rounds.synchronous": "rounds/test_round_clock.py",
     "fed_asi.strategies.adaptive": "strategies/test_against_flower.py",
     "fed_asi.strategies.by_coordinate": "strategies/test_robust.py",
     "fed_asi.strategies.fedadagrad": "strategies/test_against_flower.py",
@@ -193,7 +210,9 @@ HELD = {
     "fed_asi.strategies.norm_bound": "strategies/test_robust.py",
     "fed_asi.strategies.server_optimizer": "strategies/test_against_flower.py",
     "fed_asi.strategies.trimmed_mean": "strategies/test_robust.py",
+    "fed_asi.workplace.ahead": "commands/test_check.py",
     "fed_asi.workplace.features": "workplace/test_place.py",
+    "fed_asi.workplace.profiled": "workplace/test_storing.py",
     "fed_asi.workplace.profiling": "workplace/test_prepare.py",
     "fed_asi.studies.cells": "studies/test_grid.py",
     "fed_asi.studies.keys": "studies/test_grid.py",

@@ -103,9 +103,11 @@ def test_the_wheel_holds_the_package_alone(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name.split("/")[0] for name in names} == {"fed_asi", "fed_asi-0.1.0.dist-info"}
     ours = {
-        str(path.relative_to(ROOT)) for end in ("py", "toml") for path in (ROOT / "fed_asi").rglob(f"*.{end}")
+        str(path.relative_to(ROOT))
+        for end in ("py", "toml", "in")
+        for path in (ROOT / "fed_asi").rglob(f"*.{end}")
     }
-    assert "fed_asi/fleets/presets/stm32f746.toml" in ours
+    assert {"fed_asi/fleets/presets/stm32f746.toml", "fed_asi/commands/project/fleet.toml.in"} <= ours
     assert {name for name in names if name.startswith("fed_asi/")} == {*ours, "fed_asi/py.typed"}
 
 

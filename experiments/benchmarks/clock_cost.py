@@ -40,7 +40,7 @@ def milliseconds(place: Workplace, config: RunConfig) -> float:
         began = time.process_time()
         cohort = clock.cohort(round)
         jobs = [Job(round, one, devices[one].resources_at(round), 0.05) for one in cohort]
-        fates = clock.fates(jobs, place.reference)
+        fates = clock.fates(jobs, place.reference, clock.now)
         records = [_record(place, clock, job) for job in jobs]
         clock.closed(
             RoundRecord(round, len(jobs), len(jobs), None, None), records, max(f.ends for f in fates)
@@ -58,7 +58,7 @@ def _record(place: Workplace, clock: RoundClock, job: Job) -> DeviceRoundRecord:
         stats |= described(place.plans.first(job.resources))
     except BudgetError:
         stats["outcome"] = "excluded"
-    spent = clock.fate(job, clock.timing.after(job, stats)).spent
+    spent = clock.fate(job, clock.timing.after(job, stats), clock.now).spent
     return DeviceRoundRecord(
         job.round, job.partition_id, stats["outcome"], **spent.columns() if spent else {}
     )

@@ -1,6 +1,6 @@
 """Kill a run's whole process tree at random moments, resume it each time, compare with one left alone.
 
-    python experiments/benchmarks/kill_test.py [--kills 20] [--first 1] [--in-rounds] [--log FILE]
+    python experiments/benchmarks/kill_test.py [--kills 20] [--first 1] [--in-rounds] [--at-work N] [--log FILE]
 
 Every kill is SIGKILL to the run's session: server, Ray and workers at once. The run is then resumed until it
 ends, and its weights and records must be those of the uninterrupted run, to the bit.
@@ -40,18 +40,33 @@ name = "{method}"
 layers = 2
 [train]
 epochs = 4
+{clock}
 [[groups]]
 name = "tight"
 count = 4
 budget = "96 KiB"
 batch_size = 16
+{slow}
 [[groups]]
 name = "roomy"
 count = 4
 budget = "unlimited"
 batch_size = 16
+{quick}
 """
 RUN = [sys.executable, "-m", "fed_asi", "run"]
+
+
+def fleet_file(method: str, at_work: int | None) -> str:
+    """Return the fleet as TOML. at_work: make updates of replies, so many devices at work at any time; None: rounds."""
+    if at_work is None:
+        return FLEET.format(method=method, clock="", slow="", quick="")
+    return FLEET.format(
+        method=method,
+        clock=f"[clock]\nat_work = {at_work}",
+        slow='device = { preset = "stm32h743", spread = 0.4 }',
+        quick='device = "raspberry-pi-5"',
+    )
 
 
 def start(arguments: list[str]) -> subprocess.Popen[bytes]:
@@ -148,6 +163,9 @@ def main() -> int:
     # Factors of "asi-published" are warm: a state of devices, which a resumed run has to find again.
     parser.add_argument("--method", default="asi", choices=("asi", "asi-published"))
     parser.add_argument("--in-rounds", action="store_true", help="kill after round 0, not at any moment")
+    parser.add_argument(
+        "--at-work", type=int, help="make updates of replies, so many devices at work at a time"
+    )
     parser.add_argument("--log", type=Path)
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(1))  # so that nothing outlives us
@@ -156,7 +174,7 @@ def main() -> int:
         out = Path(temporary)
         os.environ["FED_ASI_FEATURES_DIR"] = str(out / "features")
         fleet = out / "fleet.toml"
-        fleet.write_text(FLEET.format(method=given.method))
+        fleet.write_text(fleet_file(given.method, given.at_work))
         started = time.monotonic()
         code = finish([str(fleet), "--out", str(out / "whole"), "--backend", given.backend])
         longest = time.monotonic() - started
@@ -179,6 +197,7 @@ def main() -> int:
         command = (
             f"python experiments/benchmarks/kill_test.py --first {given.first} --kills {given.kills} "
             f"--backend {given.backend}{' --in-rounds' if given.in_rounds else ''}"
+            f"{'' if given.at_work is None else f' --at-work {given.at_work}'}"
         )
         given.log.write_text("\n".join(["# The kill test", "", f"`{command}`", "", "```", *lines, "```", ""]))
     return 0 if equal == given.kills else 1

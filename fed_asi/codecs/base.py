@@ -19,6 +19,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor
 
+from fed_asi import own_code
 from fed_asi.errors import ConfigError, UpdateError, nearest
 
 Pieces = Mapping[str, Tensor]
@@ -91,6 +92,10 @@ def wire_name(piece: str, name: str) -> str:
     return f"{piece}..{name}" if piece else name
 
 
+FORM = (
+    'class Mine(fed_asi.codecs.Codec): a frozen dataclass with name: ClassVar[str] = "mine", def pieces(self, shape), '
+    "def encode(self, moved) and def restored(self, pieces, shape)"
+)
 _Class = TypeVar("_Class", bound=type[Codec])
 _CODECS: dict[str, type[Codec]] = {}
 
@@ -103,14 +108,19 @@ def register(cls: _Class) -> _Class:
 
     Raises ConfigError for one without a name, or that writes and leaves out what a codec must say.
     """
-    missing = [name for name in _SAID if getattr(cls, name) is getattr(Codec, name)]
-    if not cls.name or (missing and not cls.whole):
+    if _lacks(cls):
         raise ConfigError(
             f"codec {cls.__name__}: it must be a Codec with a name, pieces(shape), encode(moved) and "
             "restored(pieces, shape)"
         )
     _CODECS[cls.name] = cls
     return cls
+
+
+def _lacks(cls: type[Codec]) -> str:
+    """Return what a codec leaves out; empty where it says all."""
+    missing = [] if cls.whole else [name for name in _SAID if getattr(cls, name) is getattr(Codec, name)]
+    return "its name" if not cls.name else next(iter(missing), "")
 
 
 def names() -> list[str]:
@@ -120,6 +130,12 @@ def names() -> list[str]:
 
 def find(name: str) -> type[Codec]:
     """Return the codec of that name. Raises ConfigError, with the nearest ones, for an unknown name."""
-    if name not in _CODECS:
+    if name in _CODECS:
+        return _CODECS[name]
+    if not own_code.is_own(name):
         raise ConfigError(f"unknown codec {name!r}; {nearest(name, names())}")
-    return _CODECS[name]
+    found: type[Codec] = own_code.load(name)
+    own_code.check_class(name, found, Codec, FORM)
+    if lacks := _lacks(found):
+        raise ConfigError(f"{own_code.shown_name(name)} lacks {lacks}; write it as {FORM}")
+    return found

@@ -28,28 +28,24 @@ from fed_asi.errors import ConfigError
 from fed_asi.files import write_text
 from fed_asi.fleets.file import load_config
 from fed_asi.fleets.fleet import Fleet, build
+from fed_asi.machine import machine_bytes
 from fed_asi.texts import visible
 from fed_asi.units import format_bytes, parse_bytes
 
 
-def check_fits(fleet: Fleet, machine_bytes: int) -> None:
+def check_fits(fleet: Fleet, memory: int) -> None:
     """Raise ConfigError, with the number of devices that fit, where the limits pass the machine's memory."""
     fixed = SUPERLINK_BYTES + RUNNER_BYTES + PAGE_BYTES + RESERVE_BYTES
     total, fitting = fixed, 0
     for device in fleet:
         total += limit_bytes(device)
-        fitting += total <= machine_bytes
-    if total > machine_bytes:
+        fitting += total <= memory
+    if total > memory:
         raise ConfigError(
             f"{len(fleet)} devices in containers need {format_bytes(total)}, this machine has "
-            f"{format_bytes(machine_bytes)}: {fitting} fit. Lower the groups' counts, or simulate the fleet "
+            f"{format_bytes(memory)}: {fitting} fit. Lower the groups' counts, or simulate the fleet "
             "with fed-asi run"
         )
-
-
-def machine_bytes() -> int:
-    """Return how much memory this machine has, in bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def check_engine() -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from fed_asi.errors import ConfigError
 from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.file import read_toml
 from fed_asi.fleets.fleet import Device, build
+from fed_asi.fleets.own_names import files_of, packages_of
 from fed_asi.fleets.places import device_files
 from fed_asi.texts import in_yaml, is_unicode, visible
 from fed_asi.units import format_bytes
@@ -17,6 +19,15 @@ MIB = 2**20
 
 
 IMAGE = "fed-asi:0.1.0"
+
+
+IN_THE_IMAGE = {
+    "fed_asi",
+    "torch",
+    "torchvision",
+    "sklearn",
+    "scipy",
+}  # packages whose code a fleet may name there
 
 
 DEVICE_BYTES = 512 * MIB  # measured: SuperNode, worker, torch, one network (docs/compose.md)
@@ -138,6 +149,7 @@ def compose_text(
     if config.budgets_csv is not None:
         files.append(mount(fleet_file.parent / config.budgets_csv, f"/fleet/{config.budgets_csv}", folder))
     files += [_beside(Path(name), fleet_file, folder) for name in device_files(config)]
+    files += [_beside(path, fleet_file, folder) for path in _code(fleet_file)]
     head = _HEAD.format(
         fleet=visible(relative(fleet_file, folder)),
         project=project or f"fed-asi-{config.name.lower().replace('.', '-')}",
@@ -152,6 +164,17 @@ def compose_text(
         runner_mounts=_more([*files, *mounts]),
     )
     return head + "".join(_service(device, len(fleet), mounts) for device in fleet) + _foot(len(fleet))
+
+
+def _code(fleet_file: Path) -> list[Path]:
+    """Return the files of code that a fleet file names. Raises ConfigError for packages that the image has not."""
+    raw = read_toml(fleet_file)
+    for where, package in packages_of(raw):
+        if package not in IN_THE_IMAGE:
+            raise ConfigError(
+                f'{where}: the containers hold no package {package}; name a file, "./file.py:name"'
+            )
+    return files_of(raw, fleet_file.parent)
 
 
 def _service(device: Device, num_devices: int, mounts: Sequence[str]) -> str:

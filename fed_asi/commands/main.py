@@ -1,4 +1,4 @@
-"""The command line: `fed-asi run | study | plan | report | compare | compose | calibrate-device`.
+"""The command line: `fed-asi COMMAND`, with the commands below.
 
 Exit codes: 0 all is well; 1 a round was lost, a device is unaccounted for or none trained; 2 the user can mend it;
 130 stopped by the user, and to be resumed.
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from importlib import import_module, metadata
 from typing import Any
 
+from fed_asi import own_code
 from fed_asi.commands.console import LOST, OK, STOPPED, USER_ERROR, bar, say, speak_any_language
 from fed_asi.errors import ConfigError, FedAsiError
 
@@ -22,11 +23,15 @@ from fed_asi.errors import ConfigError, FedAsiError
 # returns the exit code.
 COMMANDS = {
     "run": "simulate a fleet",
+    "init": "begin a project of your own",
     "study": "do many runs, and say what differs",
+    "check": "load all that a fleet file names, plan each group, start nothing",
     "plan": "plan what fits in a budget",
     "report": "show a run's result again, and write its page",
+    "export": "write a run's records as CSV or Parquet",
     "compare": "say how two runs differ; exits 1 where they do",
     "compose": "write the docker-compose.yml of a fleet",
+    "doctor": "say what this machine has, what is missing, and what to do",
     "calibrate-device": "measure how fast this machine trains, for a fleet's clock",
 }
 
@@ -100,9 +105,10 @@ def _details(error: Exception) -> str:
 
 
 def _own_mistake(error: Exception) -> int:
-    """Print that this is our mistake, not the user's, and keep the traceback where it can be sent from."""
+    """Print whose mistake this is, ours or a user's own code's, and keep the traceback where it can be sent from."""
     if os.environ.get("FED_ASI_DEBUG"):
         raise error
     text = str(error).partition("\n")[0]
-    say(f"fed-asi: a mistake of this program: {type(error).__name__}: {text}; details in {_details(error)}")
+    whose = own_code.owner_of(error)
+    say(f"fed-asi: a mistake of {whose}: {type(error).__name__}: {text}; details in {_details(error)}")
     return LOST

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fed_asi.commands.console import bar, show
 from fed_asi.compression import cut
 from fed_asi.fleets.config import TrainConfig
+from fed_asi.memory.stored import FORMATS, format_of
 from fed_asi.planning.bench import Bench
 from fed_asi.planning.figure import figure
 from fed_asi.planning.profile import Profile
@@ -29,6 +30,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--flash", help="of what is only read, in the format it is stored in")
     add("--reserve", help="of the RAM, for the program, which is not counted")
+    add("--storage", choices=FORMATS, help="of what is frozen, with --ram or --flash (float32)")
     add("--update", choices=UPDATES, help='when weights move, with --ram or --flash ("step")')
 
 
@@ -40,7 +42,7 @@ def wrong_arguments(arguments: argparse.Namespace) -> Iterator[str]:
         if arguments.count != "saved":
             yield f"--count {arguments.count}: --ram and --flash count the whole step, beside what --budget covers"
     else:
-        for name in ("reserve", "update"):
+        for name in ("reserve", "update", "storage"):
             if getattr(arguments, name):
                 yield f"--{name} {getattr(arguments, name)}: goes with --ram or --flash"
 
@@ -60,7 +62,16 @@ def show_device_plan(
     limits = {name: getattr(arguments, name) for name in ("ram", "flash", "reserve", "budget")}
     kept = {key: value for key, value in options.items() if key != "count"}
     with bar("steps traced"):
-        found = plan_device(made, Bench(tail, x, y, rules, trunk=cut.folded(trunk)), **limits, **kept)
+        bench = Bench(
+            tail,
+            x,
+            y,
+            rules,
+            trunk=cut.folded(trunk),
+            storage=format_of(arguments.storage or "float32"),
+            moved={layer.name for layer in made.layers},
+        )
+        found = plan_device(made, bench, **limits, **kept)
     show(str(found.plan))
     show(f"\n{found.memory}")
     if arguments.save:

@@ -30,23 +30,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=("flower", "loop"), help="Flower on Ray, or one plain process")
     parser.add_argument("--ray-address", metavar="ADDRESS", help="of a running Ray cluster")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that was stopped")
+    parser.add_argument(
+        "--sink",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="where to send each round's numbers, too: tensorboard, mlflow, wandb",
+    )
 
 
 def main(given: argparse.Namespace) -> int:
     """Do the run, print its table, write its page, and return the exit code."""
     from fed_asi.results import report
     from fed_asi.results.progress import Terminal
+    from fed_asi.results.sending import Sending
     from fed_asi.results.store import RunStore
 
     config, folder = _resumed(given) if given.resume else _begun(given)
+    resumed = given.resume is not None
+    sinks = _sinks(given, folder)
     stop_on_signals()
     say(f"run: {folder}")
     try:
-        with Terminal(Console(stderr=True)) as watcher:
+        with (
+            Terminal(Console(stderr=True)) as terminal,
+            Sending(terminal, sinks, folder, resumed=resumed) as watcher,
+        ):
             backend_of(config.compute.backend)(
                 config,
                 folder,
-                resume=given.resume is not None,
+                resume=resumed,
                 data_dir=given.data_dir,
                 weights_dir=given.weights_dir,
                 watcher=watcher,
@@ -59,7 +72,7 @@ def main(given: argparse.Namespace) -> int:
             leave(STOPPED)
         return STOPPED
     except FedAsiError as error:
-        return _failed(error, folder, kept=given.resume is not None)
+        return _failed(error, folder, kept=resumed)
     report.show(folder, console())
     page = report.write([folder])
     show(f"report: {visible(page)}")
@@ -99,6 +112,18 @@ def _resumed(given: argparse.Namespace) -> tuple[Any, Path]:
     if problems:
         raise ConfigError(problems)
     return config, folder
+
+
+def _sinks(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Return the sinks asked for. Raises ConfigError before anything is begun; a new run's name is free then."""
+    from fed_asi import sinks
+
+    try:
+        return {name: sinks.make(name, folder) for name in given.sink}
+    except ConfigError:
+        if given.resume is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def backend_of(name: str) -> Callable[..., None]:

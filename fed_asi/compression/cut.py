@@ -187,15 +187,17 @@ def _is_rows(node: fx.Node, batch: int) -> bool:
 
 def _overwritten(node: fx.Node, model: nn.Module) -> bool:
     """Return whether a user of the value writes into it: kept features must stay as they are."""
-    for user in node.users:
-        if user.op == "call_module" and getattr(model.get_submodule(str(user.target)), "inplace", False):
-            return True
-        name = user.target if isinstance(user.target, str) else getattr(user.target, "__name__", "")
-        if user.kwargs.get("inplace") or name in {"iadd", "isub", "imul", "itruediv"}:
-            return True
-        if user.op == "call_method" and name.endswith("_") and not name.endswith("__"):
-            return True
-    return False
+    return any(overwrites(user, model) for user in node.users)
+
+
+def overwrites(node: fx.Node, model: nn.Module) -> bool:
+    """Return whether a node of a model's graph writes into what it reads."""
+    if node.op == "call_module":
+        return bool(getattr(model.get_submodule(str(node.target)), "inplace", False))
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    if node.kwargs.get("inplace") or name in {"iadd", "isub", "imul", "itruediv"}:
+        return True
+    return node.op == "call_method" and name.endswith("_") and not name.endswith("__")
 
 
 def _bytes(node: fx.Node) -> int:

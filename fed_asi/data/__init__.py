@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from fed_asi.data.dataset import Dataset, Split, from_arrays, halves
+from fed_asi.data.dataset import Dataset, Split, from_arrays, from_samples, halves
+from fed_asi.data.folders import class_folders as from_folders
 from fed_asi.data.sources import from_npz, load, names, register
 
-__all__ = ["Dataset", "Split", "from_arrays", "from_npz", "halves", "load", "names", "register"]
+__all__ = [
+    "Dataset",
+    "Split",
+    "from_arrays",
+    "from_folders",
+    "from_npz",
+    "from_samples",
+    "halves",
+    "load",
+    "names",
+    "register",
+]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,6 +116,30 @@ def from_arrays(
     (x_train, y_train), (x_test, y_test) = train, test
     labels = y_train.astype(np.int64), y_test.astype(np.int64)
     return Dataset(name, x_train, labels[0], x_test, labels[1], tuple(class_names), digest.hexdigest()[:16])
+
+
+def from_samples(
+    name: str,
+    train: Iterable[tuple[Any, int]],
+    test: Iterable[tuple[Any, int]],
+    class_names: Sequence[str],
+) -> Dataset:
+    """Return a data set of samples that come one by one; each part is read once, and its order stays.
+
+    train, test: (image, label) of each; an image is (H, W, 3) uint8, or what numpy makes that of, all of one size.
+    Raises MissingDataError where a part is none, or its images are not alike.
+    """
+    parts = []
+    for use, samples in (("training", train), ("test", test)):
+        pairs = [(np.asarray(image), label) for image, label in samples]
+        shapes = sorted({image.shape for image, _ in pairs})
+        if len(shapes) > 1:
+            raise MissingDataError(
+                f"{name}: {use} images of several sizes, such as {shapes[0]} and {shapes[1]}"
+            )
+        images = np.stack([image for image, _ in pairs]) if pairs else np.zeros((0, 1, 1, 3), dtype=np.uint8)
+        parts.append((images, np.array([label for _, label in pairs], dtype=np.int64)))
+    return from_arrays(name, parts[0], parts[1], class_names)
 
 
 Listed = Sequence[tuple[Path, int]]

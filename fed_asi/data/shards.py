@@ -11,7 +11,7 @@ from heapq import heapify, heapreplace
 
 import numpy as np
 
-from fed_asi import seeds
+from fed_asi import own_code, seeds
 from fed_asi.data.schemes import ClassesPerDevice, Dirichlet, Iid, Indices, Labels, Scheme
 from fed_asi.errors import ConfigError, nearest
 
@@ -27,6 +27,7 @@ __all__ = [
     "register",
 ]
 
+FORM = "a frozen dataclass with a field minimum: int and def owners(self, labels, num_devices, rng)"
 _SCHEMES: dict[str, type[Scheme]] = {}
 
 
@@ -37,13 +38,17 @@ def register(name: str, scheme: type[Scheme]) -> None:
     its keys in the fleet file.
     Raises ConfigError for a class that is none.
     """
-    known: set[str] = {one.name for one in fields(scheme)} if is_dataclass(scheme) else set()
-    if "minimum" not in known or not callable(getattr(scheme, "owners", None)):
+    if not _is_scheme(scheme):
         raise ConfigError(
             f"sharding scheme {name!r}: {scheme.__name__} must be a dataclass with a field minimum and a "
             "method owners(labels, num_devices, rng)"
         )
     _SCHEMES[name] = scheme
+
+
+def _is_scheme(found: type[object]) -> bool:
+    known: set[str] = {one.name for one in fields(found)} if is_dataclass(found) else set()
+    return "minimum" in known and callable(getattr(found, "owners", None))
 
 
 def names() -> list[str]:
@@ -53,9 +58,16 @@ def names() -> list[str]:
 
 def find(name: str) -> type[Scheme]:
     """Return the scheme of that name. Raises ConfigError, with the nearest ones, for an unknown name."""
-    if name not in _SCHEMES:
+    if name in _SCHEMES:
+        return _SCHEMES[name]
+    if not own_code.is_own(name):
         raise ConfigError(f"unknown sharding scheme {name!r}; {nearest(name, names())}")
-    return _SCHEMES[name]
+    found: type[Scheme] = own_code.load(name)
+    own_code.check_class(name, found, object, FORM)
+    if not _is_scheme(found):
+        raise ConfigError(f"{own_code.shown_name(name)} is no such dataclass; write it as {FORM}")
+    own_code.check_call(f"{name}.owners", found.owners, FORM, None, np.zeros(0), 1, None)
+    return found
 
 
 register("iid", Iid)

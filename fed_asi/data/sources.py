@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fed_asi import seeds
+from fed_asi import own_code, seeds
 from fed_asi.data import downloaded, folders
 from fed_asi.data.arrays import class_names, said
 from fed_asi.data.dataset import Dataset, from_arrays
@@ -25,6 +25,7 @@ SIZE = 224  # height and width that data sets of image files are read at, if not
 
 
 Load = Callable[[Path | None, int], Dataset]
+FORM = "def load(folder, size) -> fed_asi.data.Dataset"
 
 
 _SOURCES: dict[str, Load] = {}
@@ -58,9 +59,18 @@ def load(name: str, folder: Path | None = None, size: int = SIZE) -> Dataset:
         return from_npz(name, found)
     if is_path(name):
         return from_npz(Path(name).stem, Path(name))
-    if name not in _SOURCES:
+    return _made(name, find(name), folder, size)
+
+
+def find(name: str) -> Load:
+    """Return what reads the data set of that name. Raises ConfigError, with the nearest names, for an unknown one."""
+    if name in _SOURCES:
+        return _SOURCES[name]
+    if not own_code.is_own(name):
         raise ConfigError(f"unknown data set {shown(name)}; {nearest(name, names())}")
-    return _made(name, _SOURCES[name], folder, size)
+    found: Load = own_code.load(name)
+    own_code.check_call(name, found, FORM, None, SIZE)
+    return found
 
 
 def folder_of_environment() -> Path | None:
@@ -91,14 +101,17 @@ def is_file(path: Path) -> bool:
 
 def _made(name: str, load: Load, folder: Path | None, size: int) -> Dataset:
     """Return what a data set's function returns; whatever else it does is one line that names it."""
+    called = own_code.shown_name(name)
     try:
         found = load(folder, size)
     except FedAsiError:
         raise
     except Exception as error:  # torchvision's readers, or somebody's own, may raise anything
-        raise MissingDataError(f"data set {name!r} cannot be read: {said(error)}") from error
+        raise MissingDataError(
+            f"data set {called!r} cannot be read: {said(error)}{own_code.place_of(error)}"
+        ) from error
     if not isinstance(found, Dataset):
-        raise ConfigError(f"data set {name!r}: its function returned {type(found).__name__}, not a Dataset")
+        raise ConfigError(f"data set {called!r}: its function returned {type(found).__name__}, not a Dataset")
     return found
 
 

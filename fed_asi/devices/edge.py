@@ -46,6 +46,8 @@ SERVERS = {
     "host_seconds",
     "bytes_up",
     "bytes_down",
+    "staleness",
+    "began_seconds",
 } | SIMULATED  # columns no device fills
 
 

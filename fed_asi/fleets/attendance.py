@@ -12,7 +12,10 @@ from fed_asi.fleets.presence import Always, Ids, Rule, There, Times, rule_of
 
 
 class Attendance:
-    """When the devices of a fleet are there, each by its own description. descriptions: by partition id, from 0."""
+    """When the devices of a fleet are there, each by its own description. descriptions: by partition id, from 0.
+
+    Of each rule's last moment it is kept who was there: thousands of updates may be made within one period.
+    """
 
     def __init__(self, descriptions: Iterable[PresenceConfig | None], seed: int) -> None:
         self._rules: list[tuple[Rule, Ids]] = []
@@ -27,6 +30,7 @@ class Attendance:
                 known[one] = rule_of(one, seed)
             self._rule_at[ids] = len(self._rules)
             self._rules.append((known[one], np.array(ids, dtype=np.int64)))
+        self._last: dict[int, tuple[float, There]] = {}
 
     @property
     def always(self) -> bool:
@@ -36,9 +40,17 @@ class Attendance:
     def present(self, at: float) -> There:
         """Return who is there, by partition id."""
         there = np.zeros(len(self._rule_at), dtype=bool)
-        for rule, ids in self._rules:
-            there[ids] = rule.present(ids, at)
+        for number, (_, ids) in enumerate(self._rules):
+            there[ids] = self._present(number, at)
         return there
+
+    def _present(self, number: int, at: float) -> There:
+        """Return which devices of a rule are there, in the order of its ids."""
+        rule, ids = self._rules[number]
+        moment = rule.moment(at)
+        if number not in self._last or self._last[number][0] != moment:
+            self._last[number] = moment, rule.present(ids, at)
+        return self._last[number][1]
 
     def leaves(self, partition_id: int, at: float) -> float:
         """Return until when a device that is there stays; infinity: for ever."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 
-from fed_asi import models
+from fed_asi import models, own_code
 from fed_asi.data import sources
 from fed_asi.errors import ConfigError, nearest
 from fed_asi.fleets import aggregate, faults, over_budget, resources, sharding
@@ -15,7 +16,7 @@ from fed_asi.fleets.device_checks import devices_known
 from fed_asi.fleets.problems import unknown_value
 from fed_asi.fleets.whole_device_checks import whole_devices
 from fed_asi.machine import cpus_here
-from fed_asi.methods import ASI, recipe_names, recipe_of
+from fed_asi.methods import ASI, base, recipe_names, recipe_of
 from fed_asi.methods.family import family_names
 from fed_asi.strategies import Conditions
 
@@ -125,8 +126,10 @@ def _schedules(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterat
             yield f"{where}.schedule: round {late[0]} never comes, rounds is {config.rounds}"
 
 
-def _method(config: RunConfig, _broken: Collection[str], _cpus: int) -> Iterator[str]:
+def _method(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
     method = config.method
+    if any(place.startswith(("method.name", "method.methods")) for place in broken):
+        return
     unknown = list(_unknown_methods(method))
     if unknown:
         yield from unknown
@@ -144,11 +147,23 @@ def _method(config: RunConfig, _broken: Collection[str], _cpus: int) -> Iterator
 
 
 def _unknown_methods(method: MethodConfig) -> Iterator[str]:
-    if method.name not in recipe_names():
-        yield unknown_value("method.name", method.name, recipe_names())
-    for place, name in enumerate(method.methods or ()):
-        if name not in family_names():
-            yield unknown_value(f"method.methods[{place}]", name, family_names())
+    asked = [("method.name", method.name, recipe_names())]
+    asked += [
+        (f"method.methods[{place}]", name, family_names()) for place, name in enumerate(method.methods or ())
+    ]
+    for where, name, known in asked:
+        if own_code.is_own(name):
+            yield from _problem_of(where, partial(base.own, name))
+        elif name not in known:
+            yield unknown_value(where, name, known)
+
+
+def _problem_of(where: str, find: Callable[[], object]) -> Iterator[str]:
+    """Yield what is wrong with what is to be found."""
+    try:
+        find()
+    except ConfigError as error:
+        yield f"{where}: {error}"
 
 
 def _is_asi(method: MethodConfig) -> bool:
@@ -196,18 +211,24 @@ def _faults(config: RunConfig, _broken: Collection[str], _cpus: int) -> Iterator
 def _known(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
     """Names that registries know: networks, data sets, over-budget policies, sharding schemes."""
     if not _stands_in("model.name", broken):
-        try:
-            models.canonical(config.model.name)
-        except ConfigError as error:
-            yield f"model.name: {error}"
-    source, policy = config.data.source, config.method.over_budget
-    known = source in sources.names() or sources.is_path(source)
-    if not known and not _stands_in("data.source", broken):
-        yield f"{unknown_value('data.source', source, sources.names())} Or an .npz file's path"
-    if policy not in over_budget.names() and not _stands_in("method.over_budget", broken):
-        yield unknown_value("method.over_budget", policy, over_budget.names())
+        yield from _problem_of("model.name", partial(models.canonical, config.model.name))
+    if not _stands_in("data.source", broken):
+        yield from _source(config.data.source)
+    if not _stands_in("method.over_budget", broken):
+        policy = config.method.over_budget
+        if own_code.is_own(policy):
+            yield from _problem_of("method.over_budget", partial(over_budget.check_known, policy))
+        elif policy not in over_budget.names():
+            yield unknown_value("method.over_budget", policy, over_budget.names())
     if not _stands_in("sharding.scheme", broken):
         yield from sharding.problems(config.sharding)
+
+
+def _source(source: str) -> Iterator[str]:
+    if own_code.is_own(source):
+        yield from _problem_of("data.source", partial(sources.find, source))
+    elif source not in sources.names() and not sources.is_path(source):
+        yield f"{unknown_value('data.source', source, sources.names())} Or an .npz file's path"
 
 
 def _aggregate(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:

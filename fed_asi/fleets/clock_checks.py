@@ -22,8 +22,24 @@ def clock_fits(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterat
         yield f"clock.ask: {clock.ask} devices, fewer than the cohort of {config.cohort}"
     if clock.ask is not None and clock.ask > config.num_devices:
         yield f"clock.ask: {clock.ask} devices a round, but the groups hold only {config.num_devices}"
-    if clock.deadline_seconds is not None or clock.ask is not None:
+    yield from _buffered(config)
+    if clock.deadline_seconds is not None or clock.ask is not None or clock.at_work is not None:
         yield from _timeless(config)
+
+
+def _buffered(config: RunConfig) -> Iterator[str]:
+    """Yield what does not go with updates made of so many replies."""
+    clock = config.clock
+    if clock.at_work is None:
+        if clock.staleness is not None:
+            yield "clock.staleness: without clock.at_work every reply is to the weights of now; leave it out"
+        return
+    if clock.at_work > config.num_devices:
+        yield f"clock.at_work: {clock.at_work} devices at a time, but the groups hold only {config.num_devices}"
+    if clock.ask is not None:
+        yield "clock.ask: with clock.at_work who is late counts in a later update; leave it out, or at_work"
+    if clock.among == "all":
+        yield 'clock.among: with clock.at_work the server asks those who are there; leave "all" out'
 
 
 def _timeless(config: RunConfig) -> Iterator[str]:
@@ -40,4 +56,4 @@ def _timeless(config: RunConfig) -> Iterator[str]:
         except ConfigError:  # said elsewhere
             continue
         if not has:
-            yield f"{where}: {name!r} has no clock, so it is never late; name a preset, or give its rates"
+            yield f"{where}: {name!r} has no clock, so nobody knows when it replies; name a preset, or give its rates"

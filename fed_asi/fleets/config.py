@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
 
+from fed_asi import own_code
 from fed_asi.errors import ConfigError
 from fed_asi.fleets.aggregate import AggregateConfig, UploadConfig
 from fed_asi.fleets.clock_keys import ClockConfig
@@ -19,6 +20,7 @@ from fed_asi.fleets.faults import FaultsConfig
 from fed_asi.fleets.resources import ResourceKeys
 from fed_asi.fleets.section import MOST_RATE, Bytes, Count, PartitionId, Rate, Section, Whole
 from fed_asi.fleets.sharding import ShardingConfig
+from fed_asi.fleets.storage import StorageConfig
 from fed_asi.methods.family import Family, families
 from fed_asi.methods.recipe import Recipe, recipe_of
 from fed_asi.units import shown
@@ -47,6 +49,15 @@ def folder_name(name: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is None:
         raise ValueError(f"{shown(name)} becomes a folder's name: use letters, digits, '.', '_' and '-'")
     return name
+
+
+def _known(files: dict[str, str]) -> dict[str, str]:
+    """Return files of code, from now on to be loaded in this process by their pinned names; nothing of them is run."""
+    try:
+        own_code.know(files)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+    return files
 
 
 def _twins(value: Any) -> Any:
@@ -212,6 +223,7 @@ class RunConfig(Section):
     pretrain: PretrainConfig = PretrainConfig()
     aggregate: AggregateConfig = AggregateConfig()
     upload: UploadConfig = UploadConfig()
+    storage: StorageConfig = StorageConfig()
     clock: ClockConfig = ClockConfig()
     measure: MeasureConfig = MeasureConfig()
     faults: FaultsConfig = FaultsConfig()
@@ -221,6 +233,7 @@ class RunConfig(Section):
     # One line a device; a budgets_csv ends up here too.
     budgets: dict[PartitionId, Bytes] = Field(default_factory=dict)
     budgets_csv: str | None = None  # relative to the fleet file
+    code: Annotated[dict[str, str], AfterValidator(_known)] = Field(default_factory=dict)  # files by address
 
     @property
     def num_devices(self) -> int:

@@ -12,6 +12,7 @@ from fed_asi.fleets.budgets_csv import add_csv_
 from fed_asi.fleets.checks import check
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.overrides import override_
+from fed_asi.fleets.own_names import pin_
 from fed_asi.fleets.places import place_
 from fed_asi.fleets.validation import validate
 
@@ -27,7 +28,8 @@ def load_config(
 
     path: a TOML file. overrides: "train.lr=0.1", 'groups.tight.budget="64 KiB"'.
     cpus: how many the machine has; None counts them. data_dir: where data sets lie, else FED_ASI_DATA_DIR.
-    Files that it names are absolute paths from here on.
+    Files that it names are absolute paths from here on, and those of code go along as texts; what they hold is run, to
+    see that it is what is asked for.
     Raises ConfigError with all problems of the file, its CSV and the overrides together.
     """
     raw = read_toml(Path(path))
@@ -56,9 +58,11 @@ def config_of(
     found += add_csv_(
         raw, folder, {key.removeprefix("budgets.") for key in keys if key.startswith("budgets.")}
     )
+    unpinned, nowhere = pin_(raw, folder)
     place_(raw, folder, data_dir)
     config, broken, wrong = validate(raw)
-    found += wrong
+    found += [*unpinned, *wrong]
+    broken |= nowhere
     if config is not None:
         found += check(config, broken, cpus)
     if found or config is None:

@@ -19,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
+from fed_asi import own_code
 from fed_asi.errors import ConfigError, nearest
 from fed_asi.units import parse_bytes, shown
 
@@ -147,6 +148,7 @@ class Preset:
     sources: Mapping[str, Source]
 
 
+FORM = 'Hardware.of("mine", {"dense_per_second": 1e9, ...}) of fed_asi.fleets.hardware, or a Preset'
 _REGISTERED: dict[str, Preset] = {}
 
 
@@ -166,9 +168,22 @@ def preset(name: str) -> Preset:
         return _REGISTERED[name]
     if is_file(name):
         return load(Path(name))
+    if own_code.is_own(name):
+        return _own(name)
     if name not in names():
         raise ConfigError(f"unknown device {shown(name)}; {nearest(name, names())}")
     return _shipped(name)
+
+
+def _own(name: str) -> Preset:
+    """Return a user's own device, given as a Preset or as its numbers alone."""
+    found = own_code.load(name)
+    if isinstance(found, Hardware):
+        shown_as = own_code.shown_name(name)
+        return Preset(shown_as, found if found.name else replace(found, name=shown_as), {})
+    if not isinstance(found, Preset):
+        raise ConfigError(f"{own_code.shown_name(name)} is no device; write it as {FORM}")
+    return found
 
 
 def is_file(name: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from fed_asi import own_code
 from fed_asi.errors import ConfigError, nearest
 from fed_asi.fleets.resources import Resources
 
@@ -35,6 +36,7 @@ class Try:
     layers: int | None = None
 
 
+FORM = "def policy(resources, offer) -> list of fed_asi.fleets.over_budget.Try"
 Policy = Callable[[Resources, Offer], Iterable[Try]]
 
 
@@ -70,10 +72,19 @@ def goes_smaller(name: str) -> bool:
     return _find(name).smaller
 
 
+def check_known(name: str) -> None:
+    """Return nothing where there is a policy of that name. Raises ConfigError where there is none."""
+    _find(name)
+
+
 def _find(name: str) -> _Registered:
-    if name not in _POLICIES:
+    if name in _POLICIES:
+        return _POLICIES[name]
+    if not own_code.is_own(name):
         raise ConfigError(f"unknown over-budget policy {name!r}; {nearest(name, names())}")
-    return _POLICIES[name]
+    policy: Policy = own_code.load(name)
+    own_code.check_call(name, policy, FORM, None, None)
+    return _Registered(policy, smaller=True)  # it may go there: what a profile knows too much of is not used
 
 
 def _exclude(_resources: Resources, _offer: Offer) -> Iterable[Try]:

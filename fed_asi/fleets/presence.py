@@ -29,6 +29,9 @@ Times = NDArray[np.float64]
 class Rule(Protocol):
     """When devices with one description are there. ids: partition ids. leaves, first: infinity for never."""
 
+    def moment(self, at: float) -> float:
+        """Return what of a time decides who is there: between two times with one moment nobody comes or goes."""
+
     def present(self, ids: Ids, at: float) -> There:
         """Return which are there."""
 
@@ -60,6 +63,10 @@ def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 class Always:
     """There at any time."""
 
+    def moment(self, at: float) -> float:  # noqa: ARG002 - whenever it is
+        """Return that no time decides."""
+        return 0.0
+
     def present(self, ids: Ids, at: float) -> There:  # noqa: ARG002 - whenever it is
         """Return that all are."""
         return np.ones(len(ids), dtype=bool)
@@ -80,6 +87,10 @@ class AtRandom:
     seed: int
     share: float
     period: float
+
+    def moment(self, at: float) -> float:
+        """Return the number of its period."""
+        return math.floor(at / self.period)
 
     def present(self, ids: Ids, at: float) -> There:
         """Return whose draw of this period holds."""
@@ -145,6 +156,10 @@ class Daily:
     lasts: float
     zones: NDArray[np.float64]
 
+    def moment(self, at: float) -> float:
+        """Return the time: devices come and go at any."""
+        return at
+
     def present(self, ids: Ids, at: float) -> There:
         """Return whose hours these are, on a day on which it comes."""
         since = at + self._shift(ids)
@@ -197,6 +212,10 @@ class Traced:
 
     seed: int
     traces: Traces
+
+    def moment(self, at: float) -> float:
+        """Return the time: devices come and go at any."""
+        return at
 
     def present(self, ids: Ids, at: float) -> There:
         """Return who is within an interval."""

@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from fed_asi import own_code
 from fed_asi.errors import ConfigError
 from fed_asi.fleets import problems as wording
 from fed_asi.fleets.section import Section
@@ -31,9 +32,13 @@ class Registered:
     def read(self, section: Section) -> tuple[Any, list[str]]:
         """Return what the table stands for, or None, and a line for everything that is wrong with it."""
         name = str(getattr(section, self.key))
-        if name not in self.names():
-            return None, [wording.unknown_value(f"{self.table}.{self.key}", name, self.names())]
-        cls = self.find(name)
+        where = f"{self.table}.{self.key}"
+        if name not in self.names() and not own_code.is_own(name):
+            return None, [wording.unknown_value(where, name, self.names())]
+        try:
+            cls = self.find(name)
+        except ConfigError as error:
+            return None, [f"{where}: {error}"]
         values, wrong = self._own_values(section, cls)
         if wrong:
             return None, wrong

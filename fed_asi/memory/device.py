@@ -8,6 +8,7 @@ it is stored in; the program is not in it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from fed_asi.memory.arena.offsets import ALIGNMENT
 from fed_asi.memory.arena.planned import Arena, ArenaTensor, arena, inference_arena
 from fed_asi.memory.arena.step import Gradients, Loss, MakeMover, MakeOptimizer
+from fed_asi.memory.stored import Format, activation_bytes, format_of, stored_bytes
 from fed_asi.units import format_bytes
 
 
@@ -107,6 +109,8 @@ def device_memory(
     loss: Loss = F.cross_entropy,
     copies: int = 0,
     reserve_bytes: int = 0,
+    storage: Format = "float32",
+    moved: Collection[str] = (),
     alignment: int = ALIGNMENT,
     of_this_batch: bool = False,
 ) -> DeviceMemory:
@@ -116,11 +120,16 @@ def device_memory(
     whose images come one at a time. x: (b, ...) what goes into the trunk, or into the model where there is none.
     y: (b,). gradients: "held" where a batch is one micro-batch, "accumulated" where it is several, "applied" where
     each moves its weight at once. copies: of the weights that move, for a strategy and a codec: `len(strategy.holds |
-    codec.holds)`. The rest, and errors: as of `fed_asi.arena`.
+    codec.holds)`. storage: of what is frozen, and of the trunk's activations; the trunk and model given are the float32
+    ones, the trunk with its batch norms folded (`compression.cut.folded`) as it is stored. moved: parameters of the
+    model that this device does not train and others do, which are kept in float32 as they are sent. The rest, and
+    errors: as of `fed_asi.arena`.
     """
-    features, before = x, None
+    features, before, storage = x, None, format_of(storage)
     if trunk is not None:
-        before = inference_arena(trunk, x[:1], alignment=alignment, of_this_batch=of_this_batch)
+        before = inference_arena(
+            trunk, x[:1], storage=storage, alignment=alignment, of_this_batch=of_this_batch
+        )
         with torch.no_grad():
             features = trunk(x)
     step = arena(
@@ -134,15 +143,35 @@ def device_memory(
         alignment=alignment,
         of_this_batch=of_this_batch,
     )
-    waiting = 0 if trunk is None else features[1:].nbytes
-    return in_all(step, before, waiting_bytes=waiting, copies=copies, reserve_bytes=reserve_bytes)
+    read = None if trunk is None else stored_bytes((*trunk.parameters(), *trunk.buffers()), storage)
+    return in_all(
+        step,
+        before,
+        waiting_bytes=0 if trunk is None else activation_bytes(features[1:].nbytes, storage),
+        copies=copies,
+        reserve_bytes=reserve_bytes,
+        read_bytes=read,
+        spared_bytes=spared_by_storage(model, storage, moved),
+    )
 
 
 def in_all(
-    step: Arena, before: Arena | None, *, waiting_bytes: int = 0, copies: int = 0, reserve_bytes: int = 0
+    step: Arena,
+    before: Arena | None,
+    *,
+    waiting_bytes: int = 0,
+    copies: int = 0,
+    reserve_bytes: int = 0,
+    read_bytes: int | None = None,
+    spared_bytes: int = 0,
 ) -> DeviceMemory:
-    """Return what a device needs whose phases have these arenas; before: the trunk's, None where there is none."""
+    """Return what a device needs whose phases have these arenas; before: the trunk's, None where there is none.
+
+    read_bytes: of the trunk's weights as they are stored; None: as the arena has them. spared_bytes: of the trained
+    part's frozen weights, by the format that they are stored in.
+    """
     read = 0 if before is None else before.trained_bytes + before.frozen_bytes
+    read = read if read_bytes is None else read_bytes
     return DeviceMemory(
         trained_bytes=step.trained_bytes,
         gradient_bytes=step.gradient_bytes,
@@ -152,8 +181,14 @@ def in_all(
         strategy_bytes=copies * step.trained_bytes,
         waiting_bytes=waiting_bytes,
         reserve_bytes=reserve_bytes,
-        frozen_bytes=read + step.frozen_bytes,
+        frozen_bytes=read + step.frozen_bytes - spared_bytes,
         constant_bytes=step.constant_bytes + (0 if before is None else before.constant_bytes),
         trunk=before,
         step=step,
     )
+
+
+def spared_by_storage(model: nn.Module, storage: Format, moved: Collection[str]) -> int:
+    """Return by how much the frozen parameters of the trained part are smaller in a format than in float32."""
+    frozen = [p for name, p in model.named_parameters() if not p.requires_grad and name not in moved]
+    return sum(p.nbytes for p in frozen) - stored_bytes(frozen, storage)

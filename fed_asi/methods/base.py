@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from fed_asi import tucker
+from fed_asi import own_code, tucker
 from fed_asi.errors import ConfigError, UnsupportedLayerError, nearest
 from fed_asi.methods.forms import Kept, Whole
 from fed_asi.methods.literals import arguments
@@ -268,6 +268,9 @@ class Method:
 
 
 KINDS: dict[str, type[Method]] = {}  # kind -> method; a plan or a profile may hold any of them
+_OWN: dict[
+    str, type[Method]
+] = {}  # those of a user's own code: read in plans and profiles, named by no fleet file
 _Class = TypeVar("_Class", bound=type[Method])
 
 
@@ -275,6 +278,31 @@ def register(cls: _Class) -> _Class:
     """Return `cls`, from now on known by its kind and aliases, also to fleet files and plans."""
     KINDS[cls.kind] = cls
     return cls
+
+
+FORM = (
+    'class Mine(fed_asi.methods.Method): a frozen dataclass with kind: ClassVar[str] = "mine", '
+    "def form(self, x, keeper), def kept_bytes(self, dims, dtype) and a classmethod propose(cls, seen)"
+)
+
+
+def own(name: str) -> type[Method]:
+    """Return a method of the user's own code; from now on plans and profiles that have its kind can be read.
+
+    Raises ConfigError where it is none, or has the kind of another method.
+    """
+    found: type[Method] = own_code.load(name)
+    own_code.check_class(name, found, Method, FORM)
+    if not found.kind or found.propose.__func__ is Method.propose.__func__:  # type: ignore[attr-defined]
+        lacks = "propose" if found.kind else "its kind"
+        raise ConfigError(f"{own_code.shown_name(name)} lacks {lacks}; write it as {FORM}")
+    own_code.check_call(f"{name}.propose", found.propose, FORM, None)
+    if KINDS.get(found.kind, found) is not found:
+        raise ConfigError(
+            f"{own_code.shown_name(name)}: its kind {found.kind!r} is another method's: choose one"
+        )
+    _OWN[found.kind] = found
+    return found
 
 
 def class_of(name: str) -> type[Method]:
@@ -286,9 +314,14 @@ def class_of(name: str) -> type[Method]:
     return known[key]
 
 
+def kinds() -> dict[str, type[Method]]:
+    """Return every method by its kind: those registered, in order, then those of a user's own code."""
+    return {**KINDS, **dict(sorted(_OWN.items()))}
+
+
 def names() -> dict[str, type[Method]]:
     """Return every name of every method."""
-    found = dict(KINDS)
+    found = kinds()
     for cls in KINDS.values():
         found |= dict.fromkeys((*cls.aliases, cls.__name__.lower()), cls)
     return found

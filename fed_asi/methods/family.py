@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from fed_asi import own_code
 from fed_asi.errors import ConfigError, nearest
 from fed_asi.methods import base
 from fed_asi.methods.base import LayerInput, Method
@@ -101,6 +102,8 @@ def parse(asked: Asked) -> Family:
         return with_settings(type(asked), {key: getattr(asked, key) for key in known})
     if isinstance(asked, type):
         return Family(asked)
+    if own_code.is_own(asked):
+        return Family(base.own(asked))
     name, settings = arguments(asked)
     if name in _NAMED and not settings:
         return _NAMED[name]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fed_asi import own_code
 from fed_asi.errors import ConfigError, nearest
 from fed_asi.methods import base
 from fed_asi.methods.asi import ASI
@@ -69,6 +70,8 @@ def recipe_of(name: str) -> Recipe:
     """Return the recipe of that name. Raises ConfigError with the nearest ones."""
     if name in _RECIPES:
         return _RECIPES[name]
+    if own_code.is_own(name):
+        return Recipe(name, method=base.own(name))
     cls = _methods().get(name)
     if cls is None:
         raise ConfigError(f"unknown {name!r}; {nearest(name, recipe_names())}")

@@ -7,14 +7,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from fed_asi import own_code
 from fed_asi.compression.graph import in_mode
 from fed_asi.errors import ConfigError, FedAsiError
 from fed_asi.models import mcunet as mcunet
 from fed_asi.models import registry
 from fed_asi.models import weights as _weights
-from fed_asi.models.registry import Statistics, names, register
+from fed_asi.models.registry import Network, Statistics, names, register
 
 __all__ = [
+    "Network",
     "build",
     "canonical",
     "check_takes",
@@ -53,28 +55,29 @@ def build(
     path = _weights.find(network.name, weights, weights_dir) if weights is not None else None
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = _built(network, num_classes, resolution)
+        model = _built(network, num_classes, resolution, seed)
     if path is not None:
         _weights.load_(model, _weights.read(path), head_name(model), network.rename, network.surplus)
     return model
 
 
-def _built(network: registry.Network, num_classes: int, resolution: int | None) -> nn.Module:
+def _built(network: registry.Network, num_classes: int, resolution: int | None, seed: int) -> nn.Module:
     """Return what a network's function returns; whatever else it does is one line that names the network."""
+    called = own_code.shown_name(network.name)
     try:
-        model = network.build(num_classes, resolution)
+        model = network.built(num_classes, resolution, seed)
     except FedAsiError:
         raise
     except Exception as error:  # torchvision's constructors, or somebody's own, may raise anything
         pixels = "" if resolution is None else f" and {resolution} x {resolution} pixels"
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise ConfigError(
-            f"network {network.name!r} cannot be built for {num_classes} classes{pixels}: {reason[:200]}; its weights "
-            f"are made for {network.resolution} pixels"
+            f"network {called!r} cannot be built for {num_classes} classes{pixels}: {reason[:200]}"
+            f"{own_code.place_of(error) or f'; its weights are made for {network.resolution} pixels'}"
         ) from error
     if not isinstance(model, nn.Module):
         raise ConfigError(
-            f"network {network.name!r}: its function returned {type(model).__name__}, not a torch.nn.Module"
+            f"network {called!r}: its function returned {type(model).__name__}, not a torch.nn.Module"
         )
     return model
 
@@ -95,14 +98,19 @@ def check_takes(model: nn.Module, name: str, num_classes: int, resolution: int) 
     (1, num_classes).
     """
     example = torch.zeros(1, 3, resolution, resolution)
-    what, made_for = f"network {name!r} at {resolution} x {resolution} pixels", resolution_of(name)
+    what = f"network {own_code.shown_name(name)!r} at {resolution} x {resolution} pixels"
+    made_for = resolution_of(name)
     hint = f"its weights are made for {made_for} pixels" if resolution < made_for else "use another network"
+    if own_code.is_own(name):
+        hint = "mend its function, or choose another model.resolution"
     try:
         with in_mode(model, training=False), torch.no_grad():
             scores = model(example)
     except Exception as error:  # whatever its forward raises
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise ConfigError(f"{what}: it cannot take such images ({reason[:200]}); {hint}") from error
+        raise ConfigError(
+            f"{what}: it cannot take such images ({reason[:200]}{own_code.place_of(error)}); {hint}"
+        ) from error
     if not isinstance(scores, torch.Tensor) or scores.shape != (1, num_classes):
         found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise ConfigError(f"{what}: it returns {found} for one image, not scores of (1, {num_classes})")

@@ -1,22 +1,25 @@
-"""Networks by name: those registered here, by this package or from outside, and torchvision's classifiers.
+"""Networks by name: those registered, by this package or from outside, a user's own, and torchvision's classifiers.
 
 torchvision is asked for its names only where a name is none of the others, and imported no earlier.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from torch import nn
 
+from fed_asi import own_code
 from fed_asi.errors import ConfigError, nearest
 
 Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
-Build = Callable[[int, int | None], nn.Module]
+Build = Callable[..., nn.Module]  # (num_classes, resolution), and seed where it has a parameter of that name
+FORM = "def build(num_classes, resolution, seed) -> torch.nn.Module"
 
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF: Statistics = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -45,6 +48,18 @@ class Network:
 
     surplus: tuple[str, ...] = ()
 
+    def built(self, num_classes: int, resolution: int | None, seed: int) -> nn.Module:
+        """Return what its function returns, which gets the seed where it has a parameter of that name."""
+        own = {"seed": seed} if _takes_seed(self.build) else {}
+        return self.build(num_classes, resolution, **own)
+
+
+def _takes_seed(build: Build) -> bool:
+    try:
+        return "seed" in inspect.signature(build).parameters
+    except (TypeError, ValueError):  # of C: it does not say
+        return False
+
 
 # What a file of torchvision's weights may have beside a network's own: heads that serve its training alone.
 _SURPLUS = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
@@ -66,7 +81,8 @@ def register(
     """Let `models.build` and fleet files name a network; a name that is taken is from now on this one's.
 
     build: takes the number of classes and the height and width of images in pixels (None: not said), and
-        returns the network with initial weights; torch's random state is seeded before and restored after it.
+        returns the network with initial weights; torch's random state is seeded before and restored after it. A
+        parameter `seed` gets that seed.
     normalisation: (mean, std) a channel for pixels in 0..1, resolution: height and width in pixels, that its
         weights are made for. rename: the network's key for one of a file of weights. aliases: further names.
     """
@@ -83,6 +99,8 @@ def find(name: str) -> Network:
     """Return the network of that name. Raises ConfigError, with the nearest names, for an unknown one."""
     if name in _NETWORKS:
         return _NETWORKS[name]
+    if own_code.is_own(name):
+        return _own(name)
     if name not in _torchvision_names():
         raise ConfigError(f"unknown network {name!r}; {nearest(name, names())}")
     resolution = 299 if name == "inception_v3" else RESOLUTION
@@ -90,6 +108,16 @@ def find(name: str) -> Network:
     return Network(
         name, partial(_torchvision, name), statistics, resolution, _renamed, _SURPLUS.get(name, ())
     )
+
+
+def _own(name: str) -> Network:
+    """Return the network of a user's own function, or the Network that the name is of."""
+    found = own_code.load(name)
+    if isinstance(found, Network):
+        return replace(found, name=name)
+    seed = {"seed": 0} if callable(found) and _takes_seed(found) else {}
+    own_code.check_call(name, found, FORM, 0, RESOLUTION, **seed)
+    return Network(name, found, IMAGENET, RESOLUTION)
 
 
 def _renamed(key: str) -> str:

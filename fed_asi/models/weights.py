@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import torch
 from torch import nn
 
+from fed_asi import own_code
 from fed_asi.errors import WeightsError
 from fed_asi.models import download
 
@@ -55,7 +56,7 @@ def find(name: str, weights: str | Path, folder: Path | None = None) -> Path:
         return download.fetch(url, checksum, download.cache_dir())
     if not url:
         raise WeightsError(
-            f"nobody publishes ImageNet weights of {name}; name a path, or train without weights"
+            f"nobody publishes ImageNet weights of {own_code.shown_name(name)}; name a path, or train without weights"
         )
     raise WeightsError(
         f"no ImageNet weights of {name}, and {urlsplit(url).hostname} does not answer: put {name}.pth "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from fed_asi.memory.arena.shares import Shares
 from fed_asi.memory.arena.split import shares
 from fed_asi.memory.arena.step import Gradients, MakeMover, MakeOptimizer, record_step
 from fed_asi.memory.device import DeviceMemory, in_all
+from fed_asi.memory.stored import Format, activation_bytes, stored_bytes
 from fed_asi.planning.plan import Plan
 
 
@@ -46,6 +47,8 @@ class Bench:
     model: the trained part at least. trunk: the frozen part before it. x, y: as many images as the largest
     micro-batch has, of what goes into the trunk, or into the model where there is none. rule: of every step, or of
     those with a micro-batch, where it depends on that. copies: of trained weights, for a strategy and a codec.
+    storage: of what is frozen but for the layers `moved`, which are sent as others train them; the parts given are in
+    float32.
     """
 
     def __init__(
@@ -57,12 +60,23 @@ class Bench:
         *,
         trunk: nn.Module | None = None,
         copies: int = 0,
+        storage: Format = "float32",
+        moved: Set[str] = frozenset(),
     ) -> None:
-        self.copies = copies
+        self.copies, self._storage = copies, storage
         self._rule = rule
         self._model, self._y = copied(model), y
         self._graph = analyse(self._model)
-        self._before: Arena | None = None if trunk is None else inference_arena(trunk, x[:1])
+        self._before: Arena | None = None
+        self._read: int | None = None
+        if trunk is not None:
+            self._before = inference_arena(trunk, x[:1], storage=storage)
+            self._read = stored_bytes((*trunk.parameters(), *trunk.buffers()), storage)
+        every = self._model.named_parameters()
+        rest = [p for name, p in every if not any(name == m or name.startswith(f"{m}.") for m in moved)]
+        self._spared = (
+            0 if storage == "float32" else sum(p.nbytes for p in rest) - stored_bytes(rest, storage)
+        )
         with torch.no_grad():
             self._x = x if trunk is None else trunk(x)
 
@@ -107,7 +121,14 @@ class Bench:
 
     def _in_all(self, step: Arena, micro_batch: int) -> DeviceMemory:
         waiting = 0 if self._before is None else self._waiting(micro_batch)
-        return in_all(step, self._before, waiting_bytes=waiting, copies=self.copies)
+        return in_all(
+            step,
+            self._before,
+            waiting_bytes=waiting,
+            copies=self.copies,
+            read_bytes=self._read,
+            spared_bytes=self._spared,
+        )
 
     def _waiting(self, micro_batch: int) -> int:
-        return self._x[1:micro_batch].nbytes
+        return activation_bytes(self._x[1:micro_batch].nbytes, self._storage)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from fed_asi.errors import ConfigError, ProfileError, nearest
-from fed_asi.methods import KINDS, BiasOnly, Frozen, Method, Vanilla
+from fed_asi.methods import BiasOnly, Frozen, Method, Vanilla
+from fed_asi.methods.base import class_of
 from fed_asi.methods.family import Asked, families
 from fed_asi.planning.profile import Candidate, LayerProfile, Profile
 
@@ -214,7 +215,7 @@ def _check_tried(profile: Profile, options: Options, kinds: Set[str]) -> None:
             "this profile holds none of the papers' ranks; make it by profile(..., grid=True) for plans of "
             'selection "published"'
         )
-    tried = any(not KINDS[kind].exact and KINDS[kind].trains_weight for kind in kinds)
+    tried = any(not class_of(kind).exact and class_of(kind).trains_weight for kind in kinds)
     if options.selection == "exact" and tried and profile.centered not in (None, options.centered):
         raise ConfigError(
             f"this profile was made for plans with centered={profile.centered}, not {options.centered}; "

@@ -14,7 +14,8 @@ from torch import Tensor
 from fed_asi import seeds
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.memory.storages import storage_bytes
-from fed_asi.methods import KINDS, Family, LayerInput, Method, Vanilla
+from fed_asi.methods import Family, LayerInput, Method, Vanilla
+from fed_asi.methods.base import kinds
 from fed_asi.methods.bases import bases_of
 from fed_asi.methods.family import default_families
 from fed_asi.methods.ranks import spectra
@@ -178,7 +179,7 @@ class Study:
         wanted = list(self.families)
         if head and all(family.method is not Vanilla for family in wanted):
             wanted.append(Family(Vanilla))
-        known = list(KINDS)
+        known = list(kinds())
         return sorted(wanted, key=lambda family: (not family.method.exact, known.index(family.kind)))
 
 

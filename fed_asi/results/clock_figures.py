@@ -47,19 +47,22 @@ def draw_round(figure: Figure, timeline: Timeline) -> None:
     """Draw a round: download, computing, upload and waiting, one bar a device; who did not count has its outcome."""
     (axes,) = panels(figure, 1)
     places = range(len(timeline.bars))
-    begun = [0.0 for _ in places]
+    begun = [one.begun for one in timeline.bars]
     for title, color, lengths in _parts(timeline):
         axes.barh(places, lengths, left=begun, color=color, label=title, height=0.8)
         begun = [start + length for start, length in zip(begun, lengths, strict=True)]
     _names(axes, timeline)
-    axes.set_xlim(0.0, timeline.seconds * 1.12)
+    earliest = min([0.0, *(one.begun for one in timeline.bars)])
+    axes.set_xlim(earliest, timeline.seconds + 0.12 * (timeline.seconds - earliest))
     axes.set_xlabel("simulated seconds after the round's start")
     axes.set_ylabel("device")
 
 
 def _parts(timeline: Timeline) -> list[tuple[str, str, list[float]]]:
     bars = timeline.bars
-    waits = [max(0.0, timeline.seconds - (one.download + one.compute + one.upload)) for one in bars]
+    waits = [
+        max(0.0, timeline.seconds - (one.begun + one.download + one.compute + one.upload)) for one in bars
+    ]
     return [
         ("download", DOWNLOAD, [one.download for one in bars]),
         ("computing", COMPUTE, [one.compute for one in bars]),

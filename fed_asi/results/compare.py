@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from itertools import zip_longest
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fed_asi.results.schema import TIMES, DeviceRecord, DeviceRoundRecord, GroupRoundRecord, RoundRecord
+from fed_asi.results.settings import without_code
 from fed_asi.results.store import RunStore
 from fed_asi.results.summary import Summary, summarise
 from fed_asi.units import format_bytes
@@ -72,7 +72,7 @@ def _rounds(summary: Summary) -> int:
 
 
 def _settings(a: RunStore, b: RunStore) -> Iterator[str]:
-    first, second = (dict(flat(json.loads(store.run().config))) for store in (a, b))
+    first, second = (dict(flat(without_code(store.run().config))) for store in (a, b))
     for key in sorted(first.keys() | second.keys()):
         if first.get(key) != second.get(key):
             yield f"setting {key}: {first.get(key)!r} and {second.get(key)!r}"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fed_asi.results import table
 from fed_asi.results.figures import Picture
 from fed_asi.results.html_page import document, escape, listing, said
+from fed_asi.results.settings import shown_settings
 from fed_asi.results.summary import Summary
 
 STYLE = """
@@ -40,7 +41,7 @@ def _run(summary: Summary, figures: Mapping[str, Picture]) -> Iterable[str]:
     yield _figures("Figures", figures)
     yield from _lists(summary)
     yield f"<section><h2>Versions</h2><p>{escape(_versions(summary))}</p></section>\n"
-    yield f"<section><h2>Resolved configuration</h2><pre>{_lines(run.config)}</pre></section>\n"
+    yield f"<section><h2>Resolved configuration</h2><pre>{_lines(shown_settings(run.config))}</pre></section>\n"
 
 
 def _under(summary: Summary) -> str:

@@ -139,6 +139,8 @@ class DeviceRoundRecord:
     judging_joules: float | None = None
     upload_joules: float | None = None
     energy_joules: float | None = None  # all of these
+    staleness: int | None = None  # updates made since it began; None: its round is one of all together
+    began_seconds: float | None = None  # when it began, on the run's clock; None: when the round did
     ram_bytes: int | None = (
         None  # that its step needs, counted; of devices that name ram or flash, as what follows
     )

@@ -18,6 +18,9 @@ from fed_asi.results.schema import (
     RunRecord,
 )
 
+NOTES = {"at": "TEXT", "text": "TEXT"}  # a table without a record: lines for readers of the report
+
+
 TABLES: dict[str, tuple[type, str]] = {
     "run": (RunRecord, ""),
     "devices": (DeviceRecord, "PRIMARY KEY (partition_id)"),
@@ -38,8 +41,8 @@ _SQL_LIMIT = 1 << 63  # SQLite's integers are below it, and not below its negati
 
 def create(connection: sqlite3.Connection, table: str) -> None:
     """Make an empty table."""
-    record, key = TABLES[table]
-    columns = [f"{one.name} {_sql_type(one)}" for one in fields(record)]
+    _, key = TABLES[table]
+    columns = [f"{name} {kind}" for name, kind in columns_of(table).items()]
     connection.execute(f"CREATE TABLE {table} ({', '.join([*columns, key] if key else columns)})")
 
 
@@ -95,6 +98,11 @@ def stand_in(connection: sqlite3.Connection, table: str, file: Path) -> None:
 def _is_older_than(connection: sqlite3.Connection, table: str) -> bool:
     """Return whether the file is from before this table was added."""
     return table in ADDED and not _there(connection, table)
+
+
+def columns_of(table: str) -> dict[str, str]:
+    """Return a table's columns in order, with the types of SQL."""
+    return {one.name: _sql_type(one) for one in fields(TABLES[table][0])}
 
 
 def _sql_type(column: Field[Any]) -> str:

@@ -18,11 +18,35 @@ SELECT group_name, group_rounds.round, group_rounds.accuracy, sim_end_seconds / 
 FROM group_rounds JOIN rounds USING (round)
 """,
     "took_part": """
-SELECT partition_id, group_name, device_name, count(round) AS asked, total(outcome = 'trained') AS trained,
-       total(outcome = 'late') AS late, total(outcome = 'left') AS left_early, total(outcome = 'absent') AS absent,
+SELECT partition_id, group_name, device_name, count(round) AS asked,
+       count(nullif(outcome = 'trained', 0)) AS trained, count(nullif(outcome = 'late', 0)) AS late,
+       count(nullif(outcome = 'left', 0)) AS left_early, count(nullif(outcome = 'absent', 0)) AS absent,
        total(sim_seconds) AS sim_seconds, total(energy_joules) AS energy_joules
 FROM devices LEFT JOIN device_rounds USING (partition_id) GROUP BY partition_id ORDER BY partition_id
 """,
+}
+
+# Their columns in order, with the types of SQL, which an empty view does not tell.
+VIEW_COLUMNS = {
+    "accuracy_over_time": {
+        "group_name": "TEXT",
+        "round": "INTEGER",
+        "accuracy": "REAL",
+        "sim_hours": "REAL",
+        "energy_joules": "REAL",
+    },
+    "took_part": {
+        "partition_id": "INTEGER",
+        "group_name": "TEXT",
+        "device_name": "TEXT",
+        "asked": "INTEGER",
+        "trained": "INTEGER",
+        "late": "INTEGER",
+        "left_early": "INTEGER",
+        "absent": "INTEGER",
+        "sim_seconds": "REAL",
+        "energy_joules": "REAL",
+    },
 }
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +30,7 @@ from fed_asi.results.schema import (
     RunRecord,
     Status,
 )
-from fed_asi.results.sql_tables import ADDED, TABLES, add_columns, cell, create, insert, stand_in
+from fed_asi.results.sql_tables import ADDED, NOTES, TABLES, add_columns, cell, create, insert, stand_in
 from fed_asi.results.sql_views import make_views
 from fed_asi.results.sqlite_file import connect, connect_to_read, plainly
 
@@ -64,7 +64,7 @@ class RunStore:
                 connection.execute("BEGIN")  # all or nothing, also for a process that is killed here
                 for table in TABLES:
                     create(connection, table)
-                connection.execute("CREATE TABLE notes (at TEXT, text TEXT)")
+                connection.execute(f"CREATE TABLE notes ({', '.join(map(' '.join, NOTES.items()))})")
                 make_views(connection)
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 insert(connection, "run", [_new_run(config, versions or {})])
@@ -178,10 +178,28 @@ class RunStore:
         """Return how each group's devices fare with the shared model, by round and group."""
         return list(self._rows(GroupRoundRecord, "group_rounds", "ORDER BY round, group_name"))
 
-    def select(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Return the rows of an SQL query of one's own."""
+    def select(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of an SQL query of one's own. values: of its marks, by place or by name."""
         with plainly(self.folder):
             return self._connection.execute(query, values).fetchall()
+
+    @contextmanager
+    def at_one_moment(self) -> Iterator[None]:
+        """Let everything that the block reads be of one moment, also while another process writes."""
+        with plainly(self.folder):
+            self._connection.execute("BEGIN")
+            self._connection.execute(
+                "SELECT count(*) FROM run"
+            ).fetchone()  # the moment is that of the first read
+        try:
+            yield
+        finally:
+            self._connection.rollback()
+
+    def each(self, query: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of an SQL query, one at a time."""
+        with plainly(self.folder):
+            yield from self._connection.execute(query)
 
     def forget_after(self, round: int) -> None:
         """Remove the records of every later round: they are to be done again."""

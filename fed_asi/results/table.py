@@ -9,6 +9,7 @@ from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from fed_asi import own_code
 from fed_asi.fleets.aggregate import AggregateConfig, UploadConfig
 from fed_asi.fleets.config import RunConfig
 from fed_asi.results.estimate import Estimate
@@ -196,8 +197,9 @@ def _exchanged(summary: Summary) -> list[str]:
         return []
     held = max((one.strategy_bytes or 0 for one in summary.devices), default=0)
     up, down = (sum(getattr(one, name) for one in summary.rounds) for name in ("bytes_up", "bytes_down"))
+    shown = own_code.shown_name
     return [
-        f'strategy "{strategy}", codec "{codec}": a device holds up to '
+        f'strategy "{shown(strategy)}", codec "{shown(codec)}": a device holds up to '
         f"{format_bytes(held)} for them beside its step; {format_bytes(up)} went up, {format_bytes(down)} down"
     ]
 

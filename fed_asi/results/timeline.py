@@ -11,11 +11,15 @@ MOST_BARS = 30  # that a reader can tell apart
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One device's round, in seconds after the round's start: download, computing and upload, one after another."""
+    """One device's round: download, computing and upload, one after another. begun: seconds after the round's start.
+
+    Where a round is an update of so many replies, most devices have begun before it did: begun is below 0.
+    """
 
     partition_id: int
     group: str
     outcome: str
+    begun: float
     download: float
     compute: float
     upload: float
@@ -32,24 +36,24 @@ class Timeline:
 
 
 _BARS = """
-SELECT partition_id, group_name, outcome, download_seconds, trunk_seconds + step_seconds + judging_seconds,
-       upload_seconds
+SELECT partition_id, group_name, outcome, coalesce(began_seconds - :start, 0.0), download_seconds,
+       trunk_seconds + step_seconds + judging_seconds, upload_seconds
 FROM device_rounds JOIN devices USING (partition_id)
-WHERE round = ? AND sim_seconds IS NOT NULL ORDER BY sim_seconds DESC, partition_id
+WHERE round = :round AND sim_seconds IS NOT NULL ORDER BY sim_seconds DESC, partition_id
 """
 
 
 def timeline_of(store: RunStore) -> Timeline | None:
     """Return the last round that took time, its longest bars where there are many; None without a clock."""
     timed = [
-        (one.round, one.sim_end_seconds - one.sim_start_seconds)
+        (one.round, one.sim_start_seconds, one.sim_end_seconds - one.sim_start_seconds)
         for one in store.rounds()
         if one.sim_start_seconds is not None and one.sim_end_seconds is not None
     ]
-    lasting = [(round, seconds) for round, seconds in timed if seconds > 0.0]
+    lasting = [one for one in timed if one[2] > 0.0]
     if not lasting:
         return None
-    round, seconds = lasting[-1]
-    bars = [Bar(*row) for row in store.select(_BARS, (round,))]
+    round, start, seconds = lasting[-1]
+    bars = [Bar(*row) for row in store.select(_BARS, {"round": round, "start": start})]
     longest = sorted(bars[:MOST_BARS], key=lambda one: one.partition_id)
     return Timeline(round, seconds, tuple(longest), len(bars) - len(longest))

@@ -22,13 +22,15 @@ class Batteries:
         joules = [one.battery_joules if one is not None else None for one in found]
         self._whole = np.array([math.inf if one is None else one for one in joules])
         self._charge = np.array([(one.charge_watts or 0.0) if one is not None else 0.0 for one in found])
+        self._least = np.where(np.isfinite(self._whole), LEAST * self._whole, 0.0)
         self._held = self._whole.copy()
         self._since = np.zeros(len(found))
+        self._any = bool(np.isfinite(self._whole).any())
 
     @property
     def any(self) -> bool:
         """Whether any device has one."""
-        return bool(np.isfinite(self._whole).any())
+        return self._any
 
     def held(self, partition_id: int, at: float) -> float:
         """Return what a device's battery holds at a time, in joules."""
@@ -39,23 +41,24 @@ class Batteries:
         """Return whose battery holds enough to be asked."""
         if not self.any:
             return np.ones(len(self._whole), dtype=bool)
-        enough: NDArray[np.bool_] = self._at(at) >= np.where(
-            np.isfinite(self._whole), LEAST * self._whole, 0.0
-        )
+        enough: NDArray[np.bool_] = self._at(at) >= self._least
         return enough
 
     def ready(self, at: float) -> NDArray[np.float64]:
         """Return from when on each device's battery holds enough, `at` or later; infinity: never."""
         if not self.any:
             return np.full(len(self._whole), at)
-        lacks = LEAST * np.where(np.isfinite(self._whole), self._whole, 0.0) - self._at(at)
+        lacks = self._least - self._at(at)
         wait = np.divide(lacks, self._charge, out=np.full(len(lacks), math.inf), where=self._charge > 0.0)
         ready: NDArray[np.float64] = np.where(lacks <= 0.0, at, at + wait)
         return ready
 
     def _at(self, at: float) -> NDArray[np.float64]:
         """Return what every battery holds."""
-        held: NDArray[np.float64] = np.minimum(self._whole, self._held + self._charge * (at - self._since))
+        held: NDArray[np.float64] = at - self._since
+        held *= self._charge  # in place: in a large fleet new arrays take longer than sums
+        held += self._held
+        np.minimum(self._whole, held, out=held)
         return held
 
     def take_(self, start: float, records: Iterable[DeviceRoundRecord]) -> None:

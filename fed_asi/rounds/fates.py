@@ -56,7 +56,7 @@ def fate(job: Job, spent: Spent | None, limits: Limits) -> Fate:
     if whole <= gone and whole <= limits.deadline:
         return Fate(job, spent, limits.start + whole)
     if limits.deadline <= gone:
-        why = f"it needs {_seconds(whole)}, and the round ends after {_seconds(limits.deadline)}"
+        why = f"it needs {_seconds(whole)}, and the deadline is {_seconds(limits.deadline)}"
         return Fate(job, spent.until(limits.deadline), limits.start + limits.deadline, "late", why)
     early = gone < spent.download_seconds
     why = "its battery was empty" if empty <= stays else "it left"

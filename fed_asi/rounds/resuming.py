@@ -6,8 +6,7 @@ state is not whole is done again from the one before, with the same bits; where 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -22,21 +21,9 @@ from fed_asi.rounds import checkpoints
 from fed_asi.rounds.checkpoints import KEPT_CHECKPOINTS, Checkpoint, weights_digest
 from fed_asi.rounds.cohort import sample_cohort
 from fed_asi.rounds.round_clock import asks_by_number
+from fed_asi.rounds.state import State
 from fed_asi.workplace.address import run_fingerprint
 from fed_asi.workplace.place import Workplace
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What a run has after a round. factors_round: of what each device keeps, by partition id; 0: nothing.
-
-    strategy: the strategy's state.
-    """
-
-    round: int
-    tensors: dict[str, Tensor]
-    factors_round: dict[int, int]
-    strategy: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +45,7 @@ class Resuming:
         last, problems = max(digests), list[str]()
         for round in range(last, max(-1, last - KEPT_CHECKPOINTS), -1):
             try:
-                found = self._state(round, digests.get(round))
+                found = self._state(round)
             except RunError as error:
                 problems.append(str(error))
                 continue
@@ -76,17 +63,28 @@ class Resuming:
                 f"{self.place.folder} has other weights than the run began with ({why}): start again"
             )
 
-    def _state(self, round: int, digest: str | None) -> State:
+    def _state(self, round: int) -> State:
         found = self._checkpoint(round)
         tensors = found.tensors
-        if digest is not None and weights_digest(tensors) != digest:
-            raise RunError(f"{round_file(self.weights, round)} holds other weights than the records say")
+        self._check_digest(round, tensors)
         kept: dict[int, int] = {}
         for row in self.store.device_rounds():
             if row.outcome == "trained" and row.round <= round:
                 kept[row.partition_id] = kept_factors(row)
         self._check_factors(round, kept)
-        return State(round, tensors, kept, found.strategy)
+        older = {number: self._older(number) for number in {one.round - 1 for one in found.begun}}
+        return State(round, tensors, kept, found.strategy, found.begun, older, found.draws)
+
+    def _older(self, round: int) -> State:
+        """Return the state that devices at work began from. Raises RunError where it is gone or another."""
+        found = self._checkpoint(round)
+        self._check_digest(round, found.tensors)
+        return State(round, found.tensors, strategy=found.strategy)
+
+    def _check_digest(self, round: int, tensors: dict[str, Tensor]) -> None:
+        digest = {record.round: record.weights_sha256 for record in self.store.rounds()}.get(round)
+        if digest is not None and weights_digest(tensors) != digest:
+            raise RunError(f"{round_file(self.weights, round)} holds other weights than the records say")
 
     def _checkpoint(self, round: int) -> Checkpoint:
         fingerprint = run_fingerprint(self.place.config)
@@ -109,12 +107,13 @@ class Resuming:
 
 
 def kept_factors(row: DeviceRoundRecord) -> int:
-    """Return the round that a device which trained keeps its state of: this one, or 0 where it keeps nothing."""
+    """Return the round that a device which trained keeps its state of: its job's, or 0 where it keeps nothing."""
+    round = row.round - (row.staleness or 0)
     if row.kept_bytes is not None:
-        return row.round if row.kept_bytes else 0
+        return round if row.kept_bytes else 0
     if row.factors_bytes is None:  # recorded before this was: "asi" alone was warm then
-        return row.round if "asi" in (row.method or "").split("+") else 0
-    return row.round if row.factors_bytes else 0
+        return round if "asi" in (row.method or "").split("+") else 0
+    return round if row.factors_bytes else 0
 
 
 def _asked_after(round: int, config: RunConfig) -> set[int]:

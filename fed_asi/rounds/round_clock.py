@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 from torch import Tensor
 
 from fed_asi.devices.job import Job
@@ -14,6 +15,7 @@ from fed_asi.fleets.attendance import Attendance
 from fed_asi.fleets.clock import Spent
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.fleet import Fleet
+from fed_asi.fleets.presence import Ids, There
 from fed_asi.fleets.resources import of_one_round
 from fed_asi.results.schema import DeviceRoundRecord, RoundRecord
 from fed_asi.rounds.answers import Answer, counted, cut_at
@@ -32,6 +34,17 @@ def asks_by_number(config: RunConfig) -> bool:
     return config.clock.among == "all" or not any(one.presence or one.device for one in owners)
 
 
+def nobody_comes(at: float) -> RunError:
+    """Return the error of a fleet that has gone for good. at: since when, on the run's clock."""
+    why = f"nobody is there after {at:.0f} simulated seconds, and nobody comes any more"
+    return RunError(f"{why}: give batteries charge_watts, or devices another presence")
+
+
+def _began(record: DeviceRoundRecord, start: float) -> float:
+    """Return when a device began, on the run's clock. start: of the round in whose records it is."""
+    return start if record.began_seconds is None else record.began_seconds
+
+
 class RoundClock:
     """The clock of a run, from 0; it stands still where no device has one. now: of the round that is to begin."""
 
@@ -48,7 +61,7 @@ class RoundClock:
         self.now = max((record.sim_end_seconds or 0.0 for record in rounds), default=0.0)
         if self._batteries.any:
             for record in devices:
-                self._batteries.take_(starts[record.round], [record])
+                self._batteries.take_(_began(record, starts[record.round]), [record])
 
     def cohort(self, round: int) -> list[int]:
         """Return the partition ids a round asks, drawn among those who are there; it waits until anybody is.
@@ -59,47 +72,62 @@ class RoundClock:
         if self._keys.among == "all":
             return sample_cohort(self._config.seed, round, self._fleet.partition_ids, size)
         self._wait()
-        there = (self._attendance.present(self.now) & self._batteries.enough(self.now)).nonzero()[0].tolist()
-        return sample_cohort(self._config.seed, round, there, size)
+        return sample_cohort(self._config.seed, round, self.free(self.now), size)
 
     def _wait(self) -> None:
         """Move on to when anybody is there."""
-        first, touch = self.now, 0.0
-        while not (self._attendance.present(first) & self._batteries.enough(first)).any():
-            first, touch = max(first + touch, self._attendance.first(self._batteries.ready(first))), _TOUCH
-            if first == math.inf:
-                why = f"nobody is there after {self.now:.0f} simulated seconds, and nobody comes any more"
-                raise RunError(f"{why}: give batteries charge_watts, or devices another presence")
+        first = self.from_when(self.now)
+        if first == math.inf:
+            raise nobody_comes(self.now)
         self.now = first
+
+    def free(self, at: float, busy: There | None = None) -> Ids:
+        """Return who can be asked at a time, ascending. busy: by partition id, who cannot, there or not."""
+        there = self._attendance.present(at) & self._batteries.enough(at)
+        return np.flatnonzero(there if busy is None else there & ~busy)
+
+    def from_when(self, at: float, busy: There | None = None) -> float:
+        """Return from when on, `at` or later, anybody can be asked; infinity: never. busy: who cannot."""
+        first, touch = at, 0.0
+        while first < math.inf and not len(self.free(first, busy)):
+            ready = self._batteries.ready(first)
+            if busy is not None:
+                ready[busy] = math.inf
+            first, touch = max(first + touch, self._attendance.first(ready)), _TOUCH
+        return first
 
     def notes(self) -> list[str]:
         """Return what a reader of the run's times should know."""
         return [] if self.timing is None else self.timing.notes()
 
-    def fates(self, jobs: Sequence[Job], sent: Mapping[str, Tensor]) -> list[Fate]:
-        """Return what becomes of each job by its device's own plan; where work is cut to fit, of the cut job.
-
-        sent: the tensors that go to every device of the round.
-        """
+    def sends(self, sent: Mapping[str, Tensor]) -> None:
+        """Count these tensors' way to every device from now on."""
         if self.timing is not None:
             self.timing.sends(sent)
-        return [self._ahead(job) for job in jobs]
 
-    def fate(self, job: Job, spent: Spent | None) -> Fate:
-        """Return what becomes of a job that takes `spent`."""
+    def fates(self, jobs: Sequence[Job], sent: Mapping[str, Tensor], began: float) -> list[Fate]:
+        """Return what becomes of each job by its device's own plan; where work is cut to fit, of the cut job.
+
+        sent: the tensors that go to every one of these devices. began: when, on the run's clock.
+        """
+        self.sends(sent)
+        return [self._ahead(job, began) for job in jobs]
+
+    def fate(self, job: Job, spent: Spent | None, began: float) -> Fate:
+        """Return what becomes of a job that takes `spent`. began: when, on the run's clock."""
         one = job.partition_id
         if self._keys.among == "present" and self._attendance.always and not self._batteries.any:
-            return fate(job, spent, Limits(self.now, self._deadline))
-        absent = None if self._keys.among == "present" else self._absent(one)
-        leaves = self._attendance.leaves(one, self.now) if absent is None else self.now
-        held = self._batteries.held(one, self.now)
-        return fate(job, spent, Limits(self.now, self._deadline, leaves, held, absent))
+            return fate(job, spent, Limits(began, self._deadline))
+        absent = None if self._keys.among == "present" else self._absent(one, began)
+        leaves = self._attendance.leaves(one, began) if absent is None else began
+        held = self._batteries.held(one, began)
+        return fate(job, spent, Limits(began, self._deadline, leaves, held, absent))
 
-    def _absent(self, partition_id: int) -> str | None:
-        """Return why a device that is asked now does not hear it; None: it does."""
-        if not self._attendance.is_there(partition_id, self.now):
+    def _absent(self, partition_id: int, at: float) -> str | None:
+        """Return why a device that is asked at a time does not hear it; None: it does."""
+        if not self._attendance.is_there(partition_id, at):
             return "it was not there when the round began"
-        if not self._batteries.enough(self.now)[partition_id]:
+        if not self._batteries.enough(at)[partition_id]:
             return f"its battery held less than {LEAST:.0%} when the round began"
         return None
 
@@ -107,14 +135,14 @@ class RoundClock:
     def _deadline(self) -> float:
         return math.inf if self._keys.deadline_seconds is None else self._keys.deadline_seconds
 
-    def _ahead(self, job: Job) -> Fate:
+    def _ahead(self, job: Job, began: float) -> Fate:
         if self.timing is None:
-            return Fate(job, None, self.now)
+            return Fate(job, None, began)
         spent = self.timing.ahead(job)
         if self._keys.fit and spent is not None and spent.sim_seconds > self._deadline:
             job = replace(job, steps=self._fitting(job))
             spent = self.timing.ahead(job)
-        return self.fate(job, spent)
+        return self.fate(job, spent, began)
 
     def _fitting(self, job: Job) -> int:
         """Return how many steps fit into the deadline, at least one."""
@@ -191,7 +219,8 @@ class RoundClock:
         if self.timing is None:
             return summary
         start, joules = self.now, [r.energy_joules for r in records if r.energy_joules is not None]
-        self._batteries.take_(start, records)
+        for record in records:
+            self._batteries.take_(_began(record, start), [record])
         self.now = end
         energy = sum(joules) if joules else None
         return replace(summary, sim_start_seconds=start, sim_end_seconds=end, energy_joules=energy)

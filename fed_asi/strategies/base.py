@@ -21,6 +21,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor
 
+from fed_asi import own_code
 from fed_asi.errors import ConfigError, UpdateError, nearest
 from fed_asi.strategies.aggregate import LARGEST, Update, Weights, check_tensor
 from fed_asi.strategies.local import AtDevice, Local
@@ -165,6 +166,10 @@ def rounded(values: Tensor, like: Tensor) -> Tensor:
     return torch.nan_to_num(values, nan=0.0, posinf=most, neginf=-most).clamp(-most, most).to(like.dtype)
 
 
+FORM = (
+    'class Mine(fed_asi.strategies.Strategy): a frozen dataclass with name: ClassVar[str] = "mine" and '
+    "def combine(self, given, state) -> Combined"
+)
 _Class = TypeVar("_Class", bound=type[Strategy])
 _STRATEGIES: dict[str, type[Strategy]] = {}
 
@@ -189,9 +194,16 @@ def names() -> list[str]:
 
 def find(name: str) -> type[Strategy]:
     """Return the strategy of that name. Raises ConfigError, with the nearest ones, for an unknown name."""
-    if name not in _STRATEGIES:
+    if name in _STRATEGIES:
+        return _STRATEGIES[name]
+    if not own_code.is_own(name):
         raise ConfigError(f"unknown strategy {name!r}; {nearest(name, names())}")
-    return _STRATEGIES[name]
+    found: type[Strategy] = own_code.load(name)
+    own_code.check_class(name, found, Strategy, FORM)
+    if not found.name or isabstract(found):
+        raise ConfigError(f"{own_code.shown_name(name)} lacks its name or combine; write it as {FORM}")
+    own_code.check_call(f"{name}.combine", found.combine, FORM, None, None, {})
+    return found
 
 
 def owners_of(key: str) -> list[str]:

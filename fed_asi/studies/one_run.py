@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fed_asi import own_code
 from fed_asi.errors import FedAsiError, first_line
 from fed_asi.files import write_text
 from fed_asi.fleets.config import RunConfig
@@ -156,8 +157,9 @@ def is_full(error: BaseException) -> bool:
 
 
 def _mistake(error: Exception, folder: Path) -> str:
-    """Return a line on an error that is this program's own, and keep its traceback in the run's folder."""
+    """Return a line on an error of this program or of a user's own code, and keep its traceback in the run's folder."""
     kept = folder / MISTAKE
     with contextlib.suppress(FedAsiError):
         write_text(kept, "".join(traceback.format_exception(error)))
-    return f"a mistake of this program: {type(error).__name__}: {first_line(error)}; details in {kept}"
+    whose = own_code.owner_of(error)
+    return f"a mistake of {whose}: {type(error).__name__}: {first_line(error)}; details in {kept}"

@@ -14,6 +14,7 @@ from fed_asi.fleets.clock_keys import ClockConfig
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.device_keys import DeviceKeys
 from fed_asi.fleets.faults import FaultsConfig
+from fed_asi.fleets.storage import StorageConfig
 
 WORKPLACE_DIR = "FED_ASI_WORKPLACE_DIR"
 
@@ -44,12 +45,15 @@ def run_fingerprint(config: RunConfig) -> str:
     What a run from before a choice could not say is left out where it says what was so then.
     """
     free: dict[str, Any] = {"name": True, "budgets_csv": True, "measure": True}
+    free["code"] = True  # the names that are of it have its hash
     if config.faults == FaultsConfig():
         free["faults"] = True
     if config.upload == UploadConfig():
         free["upload"] = True
     if config.aggregate.strategy == AggregateConfig().strategy:
         free["aggregate"] = {"strategy"}
+    if config.storage.frozen == StorageConfig().frozen:
+        free["storage"] = True
     if config.clock == ClockConfig():
         free["clock"] = True
     free["compute"] = {
@@ -61,6 +65,9 @@ def run_fingerprint(config: RunConfig) -> str:
         "features_limit",
     }
     content = config.model_dump(mode="json", exclude=free)
+    for key in ("at_work", "staleness"):
+        if "clock" in content and content["clock"][key] is None:
+            del content["clock"][key]
     for owner in (*content["groups"], *content["devices"]):
         for key in (*DeviceKeys.model_fields, "ram", "flash", "reserve"):
             if owner[key] is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 
 import torch
@@ -20,15 +20,20 @@ from fed_asi.training.steps import training_mode_
 Benches = Callable[[int], Bench]  # by the images of a batch
 
 
-def benches_of(config: RunConfig, trunk: fx.GraphModule, tail: fx.GraphModule) -> Benches:
+def benches_of(
+    config: RunConfig, trunk: fx.GraphModule, tail: fx.GraphModule, trained: Sequence[str]
+) -> Benches:
     """Return what makes the bench of devices with a batch size; nothing is traced before it is asked for.
 
-    trunk, tail: the frozen and the trained part, which are only read.
+    trunk, tail: the frozen and the trained part as they were cut, in float32, which are only read. trained: the layers
+    that some device trains; what else is frozen is stored in the run's format.
     """
-    return partial(_bench, config, trunk, tail)
+    return partial(_bench, config, trunk, tail, frozenset(trained))
 
 
-def _bench(config: RunConfig, trunk: fx.GraphModule, tail: fx.GraphModule, batch_size: int) -> Bench:
+def _bench(
+    config: RunConfig, trunk: fx.GraphModule, tail: fx.GraphModule, trained: Set[str], batch_size: int
+) -> Bench:
     model = copied(tail)
     uncompress_(model)  # it may be at work
     training_mode_(model)
@@ -36,6 +41,13 @@ def _bench(config: RunConfig, trunk: fx.GraphModule, tail: fx.GraphModule, batch
     # No byte depends on the images; noise, so that no decomposition meets a matrix of rank 0.
     x = torch.randn(batch_size, 3, resolution, resolution, generator=torch.Generator().manual_seed(0))
     y = torch.zeros(batch_size, dtype=torch.long)
-    copies = held_copies(config.aggregate, config.upload)
-    quick = cut.folded(trunk)  # as it runs; of one that is folded the same
-    return Bench(model, x, y, rules_of(config.train, batch_size), trunk=quick, copies=copies)
+    return Bench(
+        model,
+        x,
+        y,
+        rules_of(config.train, batch_size),
+        trunk=cut.folded(trunk),  # as it runs; of one that is folded the same
+        copies=held_copies(config.aggregate, config.upload),
+        storage=config.storage.frozen,
+        moved=trained,
+    )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from torch import Tensor, fx
 
 from fed_asi import data, models
-from fed_asi.compression import cut
 from fed_asi.data.features import FeatureSource, FeatureStore, key_of
 from fed_asi.data.images import Images, images_fingerprint
 from fed_asi.errors import ConfigError, MissingDataError, RunError
@@ -75,7 +74,7 @@ def all_features(
 
 def open_features(
     config: RunConfig,
-    trunk: fx.GraphModule,
+    quick: Callable[[], fx.GraphModule],
     keys: Mapping[str, str],
     store: FeatureStore,
     data_dir: Path | None,
@@ -83,16 +82,16 @@ def open_features(
 ) -> dict[str, Tensor]:
     """Return the run's features by use, memory-mapped; those that are gone from the store are made again, to the bit.
 
-    trunk: as it is cut. keys: of the features in the store, by use. data_dir: where the data set is.
+    quick: makes the trunk that made them. keys: of the features in the store, by use. data_dir: where the data set is.
     Raises RunError or MissingDataError where what they are made of is gone, or is not what it was.
     """
     found = {use: store.find(key) for use, key in keys.items()}
     if gone := [use for use, features in found.items() if features is None]:
-        quick = cut.folded(trunk)
+        trunk = quick()
         splits = _splits_again(config, store, data_dir)
         images = {"train": splits.train[0], "test": splits.test[0]}
         for use in gone:
-            source = _source(config, quick, images[use])
+            source = _source(config, trunk, images[use])
             if key_of(source) != keys[use]:
                 raise RunError(
                     f"the features of the {use} images are gone from {store.folder}, and cannot be made again: "

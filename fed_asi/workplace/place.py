@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -35,6 +36,7 @@ from fed_asi.results.progress import Unwatched, Watcher
 from fed_asi.workplace.address import run_fingerprint
 from fed_asi.workplace.benches import benches_of
 from fed_asi.workplace.features import open_features
+from fed_asi.workplace.storing import quick_trunk
 
 VERSION = 1
 
@@ -129,18 +131,19 @@ def open_workplace(
     manifest = _read_manifest(folder)
     with _naming(folder):
         config = _config_of(folder, manifest, config)
+        _ = config.method.families  # known from here on, also where they are a user's own
         off = config.compute.features == "off"
         trunk, tail = rebuild(config, manifest, read_tensors(folder / "base.pt"))
         with (folder / "index.npz").open("rb") as file, np.load(file) as index:
             arrays = {name: index[name] for name in index.files}
         profile = Profile.load(folder / "profile.json")
-        whole = None
+        whole, quick = None, partial(quick_trunk, config, trunk, manifest)
         if off:
-            whole = WholeNetwork(cut.folded(trunk), np.load(folder / IMAGES, mmap_mode="r"), config)
+            whole = WholeNetwork(quick(), np.load(folder / IMAGES, mmap_mode="r"), config)
         keys = {"test": manifest["test_features"]} | ({} if off else {"train": manifest["features"]})
     store = FeatureStore(folder / manifest["store"], config.compute.features_limit)
     where = data_dir or (Path(manifest["data_dir"]) if manifest.get("data_dir") else None)
-    features = open_features(config, trunk, keys, store, where, watcher or Unwatched())
+    features = open_features(config, quick, keys, store, where, watcher or Unwatched())
     return Workplace(
         config=config,
         folder=folder,
@@ -151,7 +154,7 @@ def open_workplace(
         test_features=features["test"],
         test_labels=torch.from_numpy(arrays["test_labels"]),
         shards=Shards(arrays["indices"], arrays["offsets"]),
-        plans=plans_of(config, profile, benches_of(config, trunk, tail)),
+        plans=plans_of(config, profile, benches_of(config, trunk, tail, manifest["trained"])),
         reference=reference_of(tail, profile),
         notes=tuple(manifest["notes"]),
         whole=whole,
@@ -199,7 +202,8 @@ def rebuild(
 ) -> tuple[fx.GraphModule, fx.GraphModule]:
     """Return the frozen and the trained part of the network, with the weights from before the first round."""
     resolution = config.model.resolution
-    model = models.build(config.model.name, int(manifest["num_classes"]), resolution=resolution)
+    seed = seeds.derive(config.seed, "weights")  # as it was built: a network may be drawn by it
+    model = models.build(config.model.name, int(manifest["num_classes"]), resolution=resolution, seed=seed)
     model.load_state_dict(dict(base))
     example = torch.zeros(1, 3, resolution, resolution)
     return cut.cut(model.eval(), manifest["trained"], example)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from fed_asi import data, models, seeds
+from fed_asi import data, models, own_code, seeds
 from fed_asi.data.features import FeatureStore
 from fed_asi.data.images import Images
 from fed_asi.data.shards import Shards
@@ -29,16 +28,11 @@ from fed_asi.workplace.aside import aside
 from fed_asi.workplace.benches import benches_of
 from fed_asi.workplace.features import all_features, store_path
 from fed_asi.workplace.place import IMAGES, MANIFEST, VERSION, Workplace, is_prepared, open_workplace
-from fed_asi.workplace.profiling import (
-    batch_of,
-    cut_network,
-    is_cut,
-    layers_of_plans,
-    profile_of,
-    trained_names,
-)
+from fed_asi.workplace.profiled import profiled
+from fed_asi.workplace.profiling import batch_of, cut_network, is_cut, profile_of, trained_names
 from fed_asi.workplace.splits import Splits, split_images
 from fed_asi.workplace.start import check_start
+from fed_asi.workplace.storing import storage_notes, stored
 
 
 def prepare(
@@ -59,7 +53,7 @@ def prepare(
     with threads(config.compute.threads):
         if not is_prepared(folder, config):
             watcher = watcher or Unwatched()
-            watcher.stage(f"data: {config.data.source}")
+            watcher.stage(f"data: {own_code.shown_name(config.data.source)}")
             source = data.load(config.data.source, data_dir)
             splits = split_images(config, source)
             model = build_model(config, source.num_classes, weights_dir)
@@ -83,6 +77,7 @@ def _make(
     notes = []
     if config.model.weights == "public":
         notes.append(_pretrain_(config, model, splits.public, watcher))
+    notes += storage_notes(config, len(splits.public[1]))
     made = _profile_and_features(config, folder, splits, model.eval(), watcher)
     if config.compute.features == "off":
         write_file(folder / IMAGES, _npy(splits.train[0][:]))
@@ -101,6 +96,7 @@ def _make(
         "data_dir": None if data_dir is None else str(data_dir.resolve()),
         "features": made.features.get("train"),
         "test_features": made.features["test"],
+        "ranges": made.ranges,
         "notes": notes,
     }
     write_file(folder / MANIFEST, json.dumps(manifest, indent=1).encode())  # last: it says the rest is whole
@@ -108,35 +104,33 @@ def _make(
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """trained: the layers that some device may train. features: keys in the store, by use."""
+    """trained: the layers that some device may train. features: keys in the store, by use. ranges: of an int8 trunk."""
 
     trained: Sequence[str]
     profile: Profile
     features: dict[str, str]
+    ranges: Mapping[str, tuple[float, float]] | None
 
 
 def _profile_and_features(
     config: RunConfig, folder: Path, splits: Splits, model: nn.Module, watcher: Watcher
 ) -> _Made:
     """Return the profile and the features' keys, made beside each other where the cut needs no profile."""
-    trained = trained_names(model, config)
-    example = torch.zeros(1, 3, config.model.resolution, config.model.resolution)
-    trunk, tail = cut_network(model, trained, example)
-    store = FeatureStore(folder / store_path(), config.compute.features_limit)
     images = min(config.method.calibration_images, len(splits.public[1]))
     watcher.stage(f"calibration on {images} public images")
+    store = FeatureStore(folder / store_path(), config.compute.features_limit)
     # With more threads the number a thread gets is torch's to say, and it decides the last bits.
     if is_cut(config) and config.compute.threads == 1:
-        with aside(partial(all_features, config, trunk, splits, store, watcher)) as kept:
-            profile = profile_of(config, tail, trunk, splits.public, trained)
-            return _Made(trained, profile, kept.result())
-    profile = profile_of(config, tail, trunk, splits.public, trained)
-    used = layers_of_plans(config, profile, benches_of(config, trunk, tail))
-    if used < {layer.name for layer in profile.layers}:
-        trained = [layer.name for layer in profile.layers if layer.name in used]
-        trunk, tail = cut_network(model, trained, example)
-        profile = profile_of(config, tail, trunk, splits.public, trained)
-    return _Made(trained, profile, all_features(config, trunk, splits, store, watcher))
+        trained = trained_names(model, config)
+        cut = cut_network(config, model, trained)
+        parts = stored(config, cut, trained, splits.public[0])
+        benches = benches_of(config, *cut, trained)
+        with aside(partial(all_features, config, parts.trunk, splits, store, watcher)) as kept:
+            profile = profile_of(config, parts.tail, parts.trunk, splits.public, trained, benches)
+            return _Made(trained, profile, kept.result(), parts.ranges)
+    made = profiled(config, model, splits.public)
+    features = all_features(config, made.trunk, splits, store, watcher)
+    return _Made(made.trained, made.profile, features, made.ranges)
 
 
 def build_model(config: RunConfig, num_classes: int, weights_dir: Path | None) -> nn.Module:

@@ -23,7 +23,7 @@ from fed_asi.methods import Family, Vanilla
 from fed_asi.planning import calibration
 from fed_asi.planning.device_plans import choose_layers, micro_batches_needed, plans_of
 from fed_asi.planning.profile import Profile
-from fed_asi.workplace.benches import Benches, benches_of
+from fed_asi.workplace.benches import Benches
 from fed_asi.workplace.kept_profiles import kept_profile, tensor_fingerprint
 
 
@@ -33,10 +33,11 @@ def is_cut(config: RunConfig) -> bool:
 
 
 def cut_network(
-    model: nn.Module, trained: Sequence[str], example: Tensor
+    config: RunConfig, model: nn.Module, trained: Sequence[str]
 ) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """Return (trunk, tail), the trunk in its quick form."""
-    trunk, tail = cut.cut(model, trained, example)
+    """Return (trunk, tail): what is frozen before the first trained layer, in its quick form, and the rest."""
+    resolution = config.model.resolution
+    trunk, tail = cut.cut(model, trained, torch.zeros(1, 3, resolution, resolution))
     return cut.folded(trunk), tail
 
 
@@ -109,6 +110,7 @@ def profile_of(
     trunk: fx.GraphModule,
     public: tuple[Images, Tensor],
     trained: Sequence[str],
+    benches: Benches,
 ) -> Profile:
     """Return the profile of the tail on the server's public images, for every micro-batch a plan may take.
 
@@ -136,5 +138,5 @@ def profile_of(
         "methods": [f"{one.method.__module__}.{one.method.__qualname__} {one}" for one in methods],
     }
     made = kept_profile(about, lambda: calibration.profile(tail, x, y, methods=methods, **asked))
-    check_plans(config, made, benches_of(config, trunk, tail))
+    check_plans(config, made, benches)
     return made

@@ -22,6 +22,7 @@ from fed_asi.layers.compressed import weight_kind_of
 from fed_asi.methods import Vanilla
 from fed_asi.workplace.profiling import trained_names
 from fed_asi.workplace.splits import Splits
+from fed_asi.workplace.storing import check_storage
 
 
 def check_start(config: RunConfig, splits: Splits, model: nn.Module, num_classes: int) -> Shards:
@@ -90,8 +91,9 @@ def check_network(config: RunConfig, model: nn.Module, num_classes: int) -> None
     models.check_takes(model, config.model.name, num_classes, resolution)
     trained = trained_names(model, config)
     _check_layers(model, trained)
-    if config.model.weights == "public":  # else the cut itself is next
-        cut.cut(model, trained, torch.zeros(1, 3, resolution, resolution))
+    if config.model.weights == "public" or config.storage.frozen != "float32":  # else the cut itself is next
+        trunk, _ = cut.cut(model, trained, torch.zeros(1, 3, resolution, resolution))
+        check_storage(config, trunk)
 
 
 def _check_layers(model: nn.Module, trained: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import own_project
 from fed_asi.commands import compose, compose_file
 from fed_asi.commands import main as command
 from fed_asi.errors import ConfigError
@@ -73,6 +74,20 @@ def test_files_that_describe_devices_are_seen_by_the_runner(tmp_path: Path):
     path.write_text(path.read_text().replace('"a.csv"', '"../b.csv"'))
     with pytest.raises(ConfigError, match="sees no more than the fleet file's folder"):
         services(path, tmp_path)
+
+
+def test_files_of_code_are_seen_by_the_runner_and_packages_of_ones_own_refused(tmp_path: Path):
+    fleet = own_project.write(tmp_path / "project")
+    text = compose_file.compose_text(load_config(fleet), fleet, tmp_path)
+    mounted = yaml.safe_load(text)["services"]["runner"]["volumes"]
+    for name in own_project.files():
+        assert f"./project/{name}:/fleet/{name}:ro" in mounted
+    fleet.write_text(fleet.read_text().replace("./net.py:build", "yaml.nodes:Node"))
+    with pytest.raises(ConfigError, match=r"model\.name: the containers hold no package yaml; name a file"):
+        compose_file.compose_text(load_config(FLEET), fleet, tmp_path)
+    fleet.write_text(fleet.read_text().replace("yaml.nodes:Node", "../net.py:build"))
+    with pytest.raises(ConfigError, match="no more than the fleet file's folder"):
+        compose_file.compose_text(load_config(FLEET), fleet, tmp_path)
 
 
 def test_every_device_has_a_container_with_its_budget(written):

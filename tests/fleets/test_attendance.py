@@ -30,6 +30,16 @@ def test_each_device_by_its_own_description(tmp_path: Path) -> None:
     assert (fleet.leaves(0, 0.0), fleet.leaves(1, 23 * HOUR)) == (math.inf, 30 * HOUR)
 
 
+def test_who_is_there_does_not_depend_on_when_one_looked_before(tmp_path: Path) -> None:
+    trace = tmp_path / "a.csv"
+    trace.write_text("device,start,end\na,0,100\nb,1800,9000\n")
+    kinds = [None, PresenceConfig(kind="random", share=0.5), PresenceConfig(kind="daily", share=0.7)]
+    descriptions = [*kinds * 10, *[PresenceConfig(kind="trace", trace=str(trace))] * 10]
+    fleet = Attendance(descriptions, 1)
+    for at in (0.0, 99.0, 101.0, 3599.0, 3600.0, 1801.0, 80_000.0, 3 * HOUR, 3.5 * HOUR, 0.0):
+        assert fleet.present(at).tolist() == Attendance(descriptions, 1).present(at).tolist()
+
+
 def test_a_week_of_a_hundred_thousand_takes_no_more_memory_than_its_first_hour() -> None:
     kinds = [PresenceConfig(kind="random", share=0.4), PresenceConfig(kind="daily", zones=(-5.0, 1.0, 8.0))]
     fleet = Attendance([kinds[one % 2] for one in range(100_000)], 3)

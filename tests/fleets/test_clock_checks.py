@@ -34,7 +34,27 @@ def test_who_cannot_be_late_is_named(tmp_path: Path) -> None:
     )
     said = problems_of(path, "clock.deadline_seconds=3.0")
     assert [one.partition(":")[0] for one in said] == ["groups[0].device", "devices[0].device"]
-    assert "never late" in said[0]
+    assert "nobody knows when it replies" in said[0]
+
+
+def test_what_does_not_go_with_updates_of_replies(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(PRESETS)
+    said = problems_of(path, "clock.at_work=9", "clock.ask=4", 'clock.among="all"')
+    assert [one.partition(":")[0] for one in said] == [
+        "clock.among",
+        "clock.at_work",
+        "clock.ask",
+        "clock.among",
+    ]
+    assert said[1] == "clock.at_work: 9 devices at a time, but the groups hold only 5"
+    (alone,) = problems_of(path, "clock.staleness=0.5")
+    assert alone.startswith("clock.staleness: without clock.at_work every reply is to the weights of now")
+    assert load_config(path, ["clock.at_work=3", "clock.staleness=0.0"], cpus=4).clock.power == 0.0
+    assert load_config(path, ["clock.at_work=3"], cpus=4).clock.power == 0.5
+    path.write_text(GOOD)
+    said = problems_of(path, "clock.at_work=3")
+    assert [one.partition(":")[0] for one in said] == ["groups[0].device", "groups[1].device"]
 
 
 def test_a_deadline_of_nothing_is_refused(tmp_path: Path) -> None:

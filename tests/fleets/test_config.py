@@ -135,3 +135,14 @@ def test_a_method_name_that_the_files_own_forms_would_hide_is_refused(write):
     assert load_config(demo, cpus=4).method.methods == ("asi", "vanilla")
     with pytest.raises(ConfigError, match=r"--set method\.name: the file's method\.methods"):
         load_config(demo, ["method.name=vanilla"], cpus=4)
+
+
+def test_storage_says_a_format_and_how_many_images(write):
+    path = write(GOOD + '[storage]\nfrozen = "int8"\ncalibration_images = 16\n')
+    config = load_config(path, cpus=4)
+    assert (config.storage.frozen, config.storage.calibration_images) == ("int8", 16)
+    assert load_config(write(GOOD), cpus=4).storage.frozen == "float32"
+    assert problems_of(path, 'storage.frozen="int9"', "storage.calibration_images=0") == [
+        "storage.frozen: unknown 'int9'; did you mean int8?",
+        "storage.calibration_images: must be greater than or equal to 1, not 0",
+    ]

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from fed_asi import ASI, Quantized, compress_, device_memory
+from fed_asi.compression.cut import folded
 from fed_asi.memory.arena.planned import arena, inference_arena
+from fed_asi.memory.stored import stored_bytes
 from fed_asi.training.sgd import Sgd
 from tails import Tail, tail_of
 
@@ -39,6 +41,29 @@ def test_every_part_by_hand() -> None:
     larger = max(found.trunk.bytes + found.waiting_bytes, found.step.bytes)
     assert found.ram_bytes == found.static_bytes + larger + 1000
     assert found.flash_bytes == found.frozen_bytes + found.constant_bytes
+
+
+def test_storage_is_counted_in_flash_and_in_the_trunks_arena_by_hand() -> None:
+    tail = tail_of("mcunet", ASI((1, 2, 2, 2), warm=False), batch=3, size=64, layers=2)
+    tail.trunk = folded(tail.trunk)
+    frozen = [p for p in tail.model.parameters() if not p.requires_grad]
+    statistics = sum(b.nbytes for b in tail.model.buffers())
+    whole = memory_of(tail, gradients="applied")
+    for storage, share in (("float16", 2), ("int8", 4)):
+        found = memory_of(tail, gradients="applied", storage=storage)
+        assert found.trunk.bytes * share == whole.trunk.bytes
+        assert found.waiting_bytes * share == whole.waiting_bytes
+        assert found.step == whole.step
+        assert found.static_bytes == whole.static_bytes
+        flash = stored_bytes([*tail.trunk.parameters(), *frozen], storage)
+        assert found.frozen_bytes == flash + statistics
+        assert found.frozen_bytes < whole.frozen_bytes / (share - 1)
+    names = [name for name, p in tail.model.named_parameters() if not p.requires_grad]
+    more = memory_of(tail, gradients="applied", storage="int8", moved=names)
+    assert more.frozen_bytes - found.frozen_bytes == sum(p.nbytes for p in frozen) - stored_bytes(
+        frozen, "int8"
+    )
+    assert memory_of(tail, gradients="applied", storage="float32") == whole
 
 
 def test_what_a_strategy_and_a_codec_hold_is_static() -> None:

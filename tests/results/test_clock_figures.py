@@ -52,6 +52,12 @@ def test_a_round_is_a_bar_a_device_to_its_end(clocked: Summary) -> None:
     ends = {place: max(one.get_x() + one.get_width() for one in bars[place::8]) for place in range(8)}
     assert set(ends.values()) == {HOUR}
     assert [text.get_text() for text in axes.texts] == ["excluded", "late"]
+    early = replace(last, bars=(replace(last.bars[0], begun=-90.0), *last.bars[1:]))
+    figure = Figure()
+    draw_round(figure, early)
+    first = [one for one in figure.axes[0].patches if isinstance(one, Rectangle)][0::8]
+    assert (first[0].get_x(), first[-1].get_x() + first[-1].get_width()) == (-90.0, HOUR)
+    assert figure.axes[0].get_xlim()[0] == -90.0
     assert round_of(replace(last, left_out=3))[1].endswith("The 3 devices that were done first are left out.")
 
 

@@ -21,7 +21,7 @@ JOB = job()
     [
         (Limits(100.0), None, 180.0, None),
         (Limits(100.0, deadline=80.0), None, 180.0, None),
-        (Limits(100.0, deadline=79.0), "late", 179.0, "it needs 80.0 s, and the round ends after 79.0 s"),
+        (Limits(100.0, deadline=79.0), "late", 179.0, "it needs 80.0 s, and the deadline is 79.0 s"),
         (Limits(100.0, leaves=150.0), "left", 150.0, "it left after 50.0 s of 80.0 s"),
         (
             Limits(100.0, leaves=105.0),
@@ -33,7 +33,7 @@ JOB = job()
             Limits(100.0, deadline=40.0, leaves=150.0),
             "late",
             140.0,
-            "it needs 80.0 s, and the round ends after 40.0 s",
+            "it needs 80.0 s, and the deadline is 40.0 s",
         ),
         (Limits(100.0, battery=8.0), "left", 145.0, "its battery was empty after 45.0 s of 80.0 s"),
         (

@@ -19,11 +19,19 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarn
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("backend", "kills"), [("loop", 2), ("flower", 1)])
-def test_killed_at_any_moment_it_ends_with_the_same_bits(backend: str, kills: int) -> None:
+UPDATES = ("--at-work", "3", "--in-rounds")
+
+
+@pytest.mark.parametrize(
+    ("backend", "kills", "kind"),
+    [("loop", 2, ()), ("flower", 1, ()), ("loop", 3, UPDATES), ("flower", 1, UPDATES)],
+)
+def test_killed_at_any_moment_it_ends_with_the_same_bits(
+    backend: str, kills: int, kind: tuple[str, ...]
+) -> None:
     script = ROOT / "experiments" / "benchmarks" / "kill_test.py"
     command = [sys.executable, str(script), "--kills", str(kills), "--backend", backend]
-    command += ["--method", "asi-published"]
+    command += ["--method", "asi-published", *kind]
     test = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         said, _ = test.communicate(timeout=550)

@@ -183,7 +183,7 @@ def test_a_deadline_leaves_out_who_is_late_and_ends_the_round(
         late = taken[row.partition_id] > deadline
         assert row.outcome == ("late" if late else "trained")
         assert row.sim_seconds == pytest.approx(min(taken[row.partition_id], deadline))
-        assert ("the round ends after" in (row.cause or "")) == late
+        assert ("the deadline is" in (row.cause or "")) == late
         assert (row.host_seconds is None) == late  # nothing was computed for nobody
         assert (row.bytes_up == 0) == late
     down = {(row.round, row.partition_id): row.bytes_down for row in ended(free)[1]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,6 +15,7 @@ from fed_asi.memory.arena.lifetimes import Lifetime, lifetimes, saved_bytes
 from fed_asi.memory.arena.offsets import ALIGNMENT, lower_bound, offsets, top
 from fed_asi.memory.arena.step import Gradients, Loss, MakeMover, MakeOptimizer, record_inference, record_step
 from fed_asi.memory.arena.trace import Trace
+from fed_asi.memory.stored import Format, activation_bytes, format_of
 from fed_asi.units import format_bytes
 
 SHOWN = 8  # tensors in a text
@@ -116,15 +118,32 @@ def arena(
 
 
 def inference_arena(
-    model: nn.Module, x: Tensor, *, alignment: int = ALIGNMENT, of_this_batch: bool = False
+    model: nn.Module,
+    x: Tensor,
+    *,
+    storage: Format = "float32",
+    alignment: int = ALIGNMENT,
+    of_this_batch: bool = False,
 ) -> Arena:
     """Return the arena of a forward pass without gradients, such as a frozen trunk's on one image, x: (1, C, H, W).
 
-    Errors, alignment, of_this_batch: as of `arena`.
+    storage: of x and of every number that comes and goes, as a device holds it; the model given is the float32 one,
+    and so are the weights that the result counts beside the arena. Errors, alignment, of_this_batch: as of `arena`.
     """
-    address = address_of(model, (x,), alignment)
-    found = _remembered(address, lambda: laid_out(record_inference(model, x), alignment))
+    storage = format_of(storage)
+    address = address_of(model, (x,), storage, alignment)
+    found = _remembered(address, lambda: laid_out(_in_format(record_inference(model, x), storage), alignment))
     return _checked(found, model, of_this_batch)
+
+
+def _in_format(trace: Trace, storage: Format) -> Trace:
+    """Return the trace with the sizes that its float32 tensors have in a format, those that come and go."""
+    views = (view for op in trace.ops for view in (*op.inputs(), *op.outputs))
+    floats = {view.storage for view in views if view.dtype == torch.float32}
+    for number, size in enumerate(trace.sizes):
+        if number in floats and trace.comes_and_goes(number):
+            trace.sizes[number] = activation_bytes(size, storage)
+    return trace
 
 
 def laid_out(trace: Trace, alignment: int = ALIGNMENT) -> Arena:

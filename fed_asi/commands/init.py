@@ -1,0 +1,47 @@
+"""`fed-asi init`: begin a project of your own, with a fleet file, a network and images that can be run at once."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fed_asi.commands.console import OK, show
+from fed_asi.errors import ConfigError
+from fed_asi.files import write_text
+from fed_asi.fleets.config import folder_name
+from fed_asi.texts import command_line, visible
+
+FILES = Path(__file__).parent / "project"  # NAME.in: as NAME is written, but for the word NAME in it
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the project's, which is made")
+
+
+def main(given: argparse.Namespace) -> int:
+    """Write the project, say what to do next, and return the exit code.
+
+    Raises ConfigError where one of its files is there already, or the folder's name cannot name a run.
+    """
+    folder: Path = given.folder
+    try:
+        name = folder_name(folder.absolute().name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    files = {path.stem: path for path in sorted(FILES.glob("*.in"))}
+    there = [file for file in files if (folder / file).exists()]
+    if there:
+        raise ConfigError(
+            f"{visible(folder)} has {', '.join(there)} already: name a folder that is to be made"
+        )
+    for file, path in files.items():
+        write_text(folder / file, path.read_text(encoding="utf-8").replace("NAME", name))
+    show(f"{visible(folder)}: {', '.join(files)}")
+    show("next:")
+    show(f"  {command_line(['cd', folder])}")
+    show("  fed-asi check fleet.toml")
+    show("  fed-asi run fleet.toml")
+    show("or, with Flower's own command:")
+    show("  flwr run . --federation-config 'num-supernodes=8 client-resources-num-cpus=1'")
+    return OK

@@ -1,0 +1,87 @@
+"""The names of a user's own code in a fleet file, pinned: each gets the hash of its code, and files' texts go along."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fed_asi import own_code
+from fed_asi.errors import ConfigError
+
+# Where a fleet file names what its user may have written.
+KEYS = (
+    ("model", "name"),
+    ("data", "source"),
+    ("sharding", "scheme"),
+    ("method", "name"),
+    ("method", "over_budget"),
+    ("aggregate", "strategy"),
+    ("upload", "codec"),
+)
+CODE = "code"  # the key of the resolved settings that holds files' texts
+
+_Place = tuple[str, Any, Any]  # for people, and a table or list with a key of it
+
+
+def pin_(raw: dict[str, Any], folder: Path) -> tuple[list[str], set[str]]:
+    """Pin the names of a fleet file's content, its folder given; return what is wrong, and the places it is wrong at.
+
+    Nothing of the code is run.
+    """
+    problems, broken = list[str](), set[str]()
+    if CODE in raw:
+        problems.append(f"{CODE}: unknown key; code is named where it is used, such as model.name")
+        del raw[CODE]
+    files: dict[str, str] = {}
+    for where, owner, key in _places(raw):
+        try:
+            pinned = own_code.pin(owner[key], folder)
+        except ConfigError as error:
+            problems.append(f"{where}: {error}")
+            broken.add(where)
+            continue
+        owner[key] = pinned.name
+        files |= pinned.files
+    if files:
+        raw[CODE] = files
+    return problems, broken
+
+
+def files_of(raw: dict[str, Any], folder: Path) -> list[Path]:
+    """Return the files of code that a fleet file's content names, as it stands there, each once."""
+    named = [own_code.file_of(owner[key]) for _, owner, key in _places(raw)]
+    return [folder / one for one in dict.fromkeys(named) if one is not None]
+
+
+def packages_of(raw: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return (place, package) of each name that is an installed module's."""
+    named = [(where, owner[key]) for where, owner, key in _places(raw)]
+    return [
+        (where, name.partition(":")[0].partition(".")[0])
+        for where, name in named
+        if not own_code.file_of(name)
+    ]
+
+
+def _places(raw: dict[str, Any]) -> Iterator[_Place]:
+    for table, key in KEYS:
+        yield from _own(f"{table}.{key}", raw.get(table), key)
+    methods = raw["method"].get("methods") if isinstance(raw.get("method"), dict) else None
+    for place, _ in enumerate(methods if isinstance(methods, list) else ()):
+        yield from _own(f"method.methods[{place}]", methods, place)
+    for kind in ("groups", "devices"):
+        owners = raw.get(kind)
+        for place, owner in enumerate(owners if isinstance(owners, list) else ()):
+            yield from _own(f"{kind}[{place}].device", owner, "device")
+            device = owner.get("device") if isinstance(owner, dict) else None
+            yield from _own(f"{kind}[{place}].device.preset", device, "preset")
+
+
+def _own(where: str, owner: Any, key: Any) -> Iterator[_Place]:
+    """Yield a place where it holds a name of code."""
+    held = isinstance(owner, list if isinstance(key, int) else dict) and (
+        isinstance(key, int) or key in owner
+    )
+    if held and isinstance(owner[key], str) and own_code.is_own(owner[key]):
+        yield where, owner, key

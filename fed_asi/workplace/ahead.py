@@ -1,0 +1,62 @@
+"""What each kind of device of a fleet would train with, before anything of a run is started or written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fed_asi import data
+from fed_asi.errors import BudgetError
+from fed_asi.fleets import fleet
+from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.resources import Resources
+from fed_asi.machine import threads
+from fed_asi.planning.device_plans import Attempt, DevicePlans, plans_of
+from fed_asi.workplace.prepare import build_model
+from fed_asi.workplace.profiled import profiled
+from fed_asi.workplace.splits import split_images
+from fed_asi.workplace.start import check_start
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """Devices of a group that have the same from a round on, and their first plan or why there is none."""
+
+    group: str
+    devices: int
+    round: int
+    resources: Resources
+    attempt: Attempt | None
+    cause: str = ""
+
+
+def look_ahead(
+    config: RunConfig, *, data_dir: Path | None = None, weights_dir: Path | None = None
+) -> list[Ahead]:
+    """Return what each group's devices would train with, once data, shards, network and settings suit each other.
+
+    Made from the weights that the network begins with: where the server trains it first, ranks may come out otherwise.
+    Raises what `prepare` raises before its long part.
+    """
+    with threads(config.compute.threads):
+        source = data.load(config.data.source, data_dir)
+        splits = split_images(config, source)
+        model = build_model(config, source.num_classes, weights_dir)
+        check_start(config, splits, model, source.num_classes)
+        found = profiled(config, model.eval(), splits.public)
+        return list(_plans(config, plans_of(config, found.profile, found.benches)))
+
+
+def _plans(config: RunConfig, plans: DevicePlans) -> Iterator[Ahead]:
+    kinds = Counter(
+        (device.group, start, resources)
+        for device in fleet.build(config)
+        for start, resources in device.phases
+    )
+    for (group, start, resources), devices in kinds.items():
+        try:
+            yield Ahead(group, devices, start, resources, next(plans.attempts(resources)))
+        except BudgetError as error:
+            yield Ahead(group, devices, start, resources, None, str(error))

@@ -1,0 +1,82 @@
+"""A run's network with what is frozen as its devices store it, and how that is found again when it is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx
+
+from fed_asi.compression import cut
+from fed_asi.data.images import Images
+from fed_asi.errors import ConfigError, UnsupportedLayerError
+from fed_asi.fleets.config import RunConfig
+from fed_asi.storage.frozen import store_frozen_
+from fed_asi.storage.trunk import calibrated, problems, stored_trunk
+from fed_asi.workplace.profiling import batch_of
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A network in two: a trunk in its quick form that computes in the run's format, and the tail.
+
+    ranges: of an int8 trunk, by node, from which `quick_trunk` makes the same trunk again.
+    """
+
+    trunk: fx.GraphModule
+    tail: fx.GraphModule
+    ranges: Mapping[str, tuple[float, float]] | None
+
+
+def stored(
+    config: RunConfig, parts: tuple[fx.GraphModule, fx.GraphModule], trained: Sequence[str], public: Images
+) -> Stored:
+    """Return a network's parts, what is frozen in them as the run's format has it.
+
+    parts: of `cut_network`; weights of the tail that no device trains are changed in place. public: the server's
+    images.
+    Raises ConfigError for what the format cannot hold.
+    """
+    trunk, tail = parts
+    form, ranges = config.storage.frozen, None
+    try:
+        if form == "int8":
+            images = public[: config.storage.calibration_images]
+            ranges = calibrated(trunk, batch_of(config, images))
+        store_frozen_(tail, trained, form)
+        return Stored(stored_trunk(trunk, form, ranges), tail, ranges)
+    except UnsupportedLayerError as error:
+        raise ConfigError(f"storage.frozen: {error}") from error
+
+
+def storage_notes(config: RunConfig, public: int) -> list[str]:
+    """Return a line for a run's readers where its devices store what is frozen otherwise. public: images there are."""
+    form, images = config.storage.frozen, min(config.storage.calibration_images, public)
+    seen = f", ranges of activations from {images} public images" if form == "int8" else ""
+    return [] if form == "float32" else [f"storage: what is frozen is stored as {form}{seen}"]
+
+
+def quick_trunk(config: RunConfig, trunk: fx.GraphModule, manifest: Mapping[str, Any]) -> fx.GraphModule:
+    """Return a trunk as it was cut in its quick form, in the run's format. manifest: with its ranges."""
+    return stored_trunk(cut.folded(trunk), config.storage.frozen, manifest.get("ranges"))
+
+
+def check_storage(config: RunConfig, trunk: fx.GraphModule) -> None:
+    """Raise ConfigError, a problem a layer, where a trunk as it was cut has no form in the run's format."""
+    if config.storage.frozen == "float32":
+        return
+    quick = cut.folded(trunk)
+    if config.storage.frozen == "int8":
+        if found := problems(quick):
+            raise ConfigError(
+                [
+                    f'storage.frozen: "int8": {one}; use "float16" or "float32", or train that layer'
+                    for one in found
+                ]
+            )
+        return
+    try:
+        stored_trunk(quick, config.storage.frozen)
+    except UnsupportedLayerError as error:
+        raise ConfigError(f"storage.frozen: {error}") from error

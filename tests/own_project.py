@@ -1,0 +1,35 @@
+"""The project of docs/own_code.md, written into a folder: a fleet all of whose names are code of its own.
+
+The page's other files call libraries that tests do without: `OTHERS`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+OTHERS = ("timm_net.py", "hf_images.py")
+PAGE = Path(__file__).parents[1] / "docs" / "own_code.md"
+
+
+def of_the_page() -> dict[str, str]:
+    """Return the page's Python files by name."""
+    return {
+        re.match(r"# (\w+\.py)\n", code)[1]: code  # type: ignore[index]
+        for code in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    }
+
+
+def files() -> dict[str, str]:
+    """Return the project's files by name."""
+    found = {name: text for name, text in of_the_page().items() if name not in OTHERS}
+    (toml,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    return {**found, "own.toml": toml}
+
+
+def write(folder: Path, **changed: str) -> Path:
+    """Write the project and return its fleet file. changed: text put before that of a file, by its stem."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files().items():
+        (folder / name).write_text(changed.get(Path(name).stem, "") + text)
+    return folder / "own.toml"
