@@ -14,6 +14,7 @@ from fed_asi.fleets.clock_checks import clock_fits
 from fed_asi.fleets.config import DeviceConfig, GroupConfig, MethodConfig, RunConfig
 from fed_asi.fleets.device_checks import devices_known
 from fed_asi.fleets.problems import unknown_value
+from fed_asi.fleets.whole_device_checks import whole_devices
 from fed_asi.machine import cpus_here
 from fed_asi.methods import ASI, base, recipe_names, recipe_of
 from fed_asi.methods.family import family_names
@@ -43,6 +44,7 @@ def check(config: RunConfig, broken: Collection[str] = (), cpus: int | None = No
         _known,
         _aggregate,
         devices_known,
+        whole_devices,
         clock_fits,
         _cpus,
     )
