@@ -104,7 +104,8 @@ def find(name: str) -> Network:
     if name in _NETWORKS:
         return _NETWORKS[name]
     if libraries.is_library(name):
-        return replace(libraries.find(KIND, name), name=name)
+        of_library: Network = libraries.find(KIND, name)
+        return replace(of_library, name=name)
     if own_code.is_own(name):
         return _own(name)
     if name not in _torchvision_names():

@@ -47,6 +47,8 @@ class Asked:
     @classmethod
     def of(cls, text: str) -> Asked:
         """Return what follows "hf:". Raises ConfigError for what is said of nothing."""
+        if visible(text) != text:
+            raise ConfigError(f"hf:{visible(text)} has characters that no name has")
         name, _, rest = text.partition("?")
         given = dict(parse_qsl(rest, keep_blank_values=True))
         known = {one.name for one in fields(cls)} - {"name"}
@@ -119,7 +121,7 @@ def _train_and_test(asked: Asked, parts: Mapping[str, Any]) -> tuple[Any, Any]:
         order = seeds.rng(_SEED, "held back").permutation(len(train))
         return train.select(np.sort(order[held:])), train.select(np.sort(order[:held]))
     name = asked.test or next((one for one in _TESTS if one in parts), None)
-    if name not in parts:
+    if name is None or name not in parts:
         raise MissingDataError(
             f"hf:{asked.name} has no split {name or 'test'!r} (there: {', '.join(parts)}): name one, "
             f"hf:{asked.name}?test=NAME, or hold a share back, hf:{asked.name}?test=0.1"
@@ -130,7 +132,7 @@ def _train_and_test(asked: Asked, parts: Mapping[str, Any]) -> tuple[Any, Any]:
 def _column(asked: Asked, part: Any, use: str, kind: str) -> str:
     """Return the column of images or labels: the one that was named, the only one of its kind, or that of its name."""
     named: str | None = getattr(asked, use)
-    found = [name for name, feature in part.features.items() if type(feature).__name__ == kind]
+    found: list[str] = [name for name, feature in part.features.items() if type(feature).__name__ == kind]
     if named is None and len(found) == 1:
         return found[0]
     if named is None and not found and use in part.features:
@@ -152,9 +154,8 @@ def _labels(feature: Any, parts: Sequence[list[Any]]) -> tuple[list[NDArray[np.i
         return [np.array(part, dtype=np.int64) for part in parts], list(names)
     known = sorted({value for part in parts for value in part}, key=lambda value: (str(type(value)), value))
     code = {value: place for place, value in enumerate(known)}
-    return [np.array([code[value] for value in part], dtype=np.int64) for part in parts], list(
-        map(str, known)
-    )
+    coded = [np.array([code[value] for value in part], dtype=np.int64) for part in parts]
+    return coded, [str(value) for value in known]
 
 
 def _pixels(parts: Sequence[Iterable[Any]], size: int) -> list[UInt8Images]:
