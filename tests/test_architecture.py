@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 # From the bottom up: a room imports from rooms above it in this list, and its own files from each other.
 ROOMS = [
-    "errors", "texts", "units", "seeds", "machine", "tucker", "files", "torch_private", "own_code",
+    "errors", "texts", "units", "seeds", "machine", "tucker", "files", "torch_private", "libraries", "own_code",
     "methods",  # how an input is kept
     "layers",  # kinds of layers
     "memory",  # what a step keeps and costs
@@ -77,6 +77,16 @@ LATE: dict[tuple[str, str], str] = {
         "fed_asi.data.downloaded",
         "fed_asi.models.torchvision_shim",
     ): "speed: torchvision, where a data set is its",
+    ("fed_asi.data.libraries.flwr_datasets", "datasets"): "optional: its names alone need it",
+    ("fed_asi.data.libraries.flwr_datasets", "flwr_datasets"): "optional: the same",
+    ("fed_asi.data.libraries.hf", "PIL"): "speed: where images are of several sizes",
+    ("fed_asi.data.libraries.hf", "datasets"): "optional: its names alone need it",
+    ("fed_asi.models.libraries.timm", "fed_asi.models.torchvision_shim"): "speed: with timm alone",
+    (
+        "fed_asi.models.download",
+        "huggingface_hub",
+    ): "optional: other libraries' weights and data alone need it",
+    ("fed_asi.models.libraries.timm", "timm"): "optional: its names alone need it",
     ("fed_asi.data.images", "PIL"): "speed: where images are files",
     ("fed_asi.data.sources", "sklearn"): "speed: where the data are its digits",
     (

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 
-from fed_asi import models, own_code
+from fed_asi import libraries, models, own_code
 from fed_asi.data import sources
 from fed_asi.errors import ConfigError, nearest
 from fed_asi.fleets import aggregate, faults, over_budget, resources, sharding
@@ -225,7 +225,7 @@ def _known(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[s
 
 
 def _source(source: str) -> Iterator[str]:
-    if own_code.is_own(source):
+    if own_code.is_own(source) or libraries.is_library(source):
         yield from _problem_of("data.source", partial(sources.find, source))
     elif source not in sources.names() and not sources.is_path(source):
         yield f"{unknown_value('data.source', source, sources.names())} Or an .npz file's path"
