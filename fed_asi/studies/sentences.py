@@ -121,8 +121,8 @@ def _cheaper(found: Findings, rows: Rows, baseline: str, words: Wording) -> Iter
         name = min(cheaper, key=lambda one: prices[one])
         cost = wording(measure, found.rows[measure].values())
         yield (
-            f"{quoted(name)} takes {own / prices[name]:.3g} times less: {cost.value(prices[name])} of {measure.title} "
-            f"instead of {cost.value(own)}{_room(rows[name], words)}."
+            f"{quoted(name)} takes {_times(own / prices[name])} times less: "
+            f"{cost.value(prices[name])} of {measure.title} instead of {cost.value(own)}{_room(rows[name], words)}."
             if prices[name]
             else f"{quoted(name)} takes no {measure.title} at all{_room(rows[name], words)}."
         )
@@ -150,6 +150,12 @@ def _on_the_front(found: Findings) -> Iterator[str]:
                 listed = ", ".join(quoted(name) for name in names)
                 yield f"By the means, none beats these in both accuracy and {measure.title}: {listed}."
             return
+
+
+def _times(ratio: float) -> str:
+    """Return a ratio of three digits, without an exponent."""
+    rounded = float(f"{ratio:.3g}")
+    return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:g}"
 
 
 def _costs(found: Findings) -> Iterator[str]:
