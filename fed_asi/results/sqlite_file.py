@@ -12,10 +12,10 @@ from fed_asi.errors import RunError
 
 def connect(path: Path) -> sqlite3.Connection:
     """Return a connection that writes ahead (WAL), so that readers never wait; what it commits outlives a power cut."""
-    connection = sqlite3.connect(path, timeout=30.0, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    return connection
+    with closed_on_error(sqlite3.connect(path, timeout=30.0, check_same_thread=False)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        return connection
 
 
 def connect_to_read(path: Path) -> sqlite3.Connection:
@@ -27,13 +27,20 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
 
 
 def _connect_with(path: Path, option: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?{option}", uri=True, timeout=30.0)
-    try:
+    made = sqlite3.connect(f"{path.absolute().as_uri()}?{option}", uri=True, timeout=30.0)
+    with closed_on_error(made) as connection:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.Error:
+        return connection
+
+
+@contextmanager
+def closed_on_error(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Close a connection where the block fails, in which it is made ready."""
+    try:
+        yield connection
+    except BaseException:
         connection.close()
         raise
-    return connection
 
 
 @contextmanager

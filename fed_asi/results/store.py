@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,12 +55,12 @@ class RunStore:
         Raises RunError where the folder cannot be written or already holds a run.
         """
         folder = Path(folder)
-        with plainly(folder):
+        with plainly(folder), ExitStack() as undo:
             folder.mkdir(parents=True, exist_ok=True)
             if (folder / FILE_NAME).exists():
                 raise RunError(f"{folder} already holds a run; resume it or choose another name")
-            store = cls(folder, connect(folder / FILE_NAME), RunLock.take(folder))
-            with store._connection as connection:
+            connection, lock = _taken(folder, undo)
+            with connection:
                 connection.execute("BEGIN")  # all or nothing, also for a process that is killed here
                 for table in TABLES:
                     create(connection, table)
@@ -68,7 +68,8 @@ class RunStore:
                 make_views(connection)
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 insert(connection, "run", [_new_run(config, versions or {})])
-        return store
+            undo.pop_all()
+            return cls(folder, connection, lock)
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
@@ -77,27 +78,27 @@ class RunStore:
         Raises RunError where there is none, another process writes it, or it is not readable.
         """
         folder = _existing(folder)
-        with plainly(folder):
-            lock = RunLock.take(folder)
-            try:
-                connection = _checked(connect(folder / FILE_NAME), folder)
-                for table in TABLES:
-                    add_columns(connection, table, folder / FILE_NAME)
-                make_views(connection)
-            except BaseException:
-                lock.release()
-                raise
+        with plainly(folder), ExitStack() as undo:
+            connection, lock = _taken(folder, undo)
+            _check(connection, folder)
+            for table in TABLES:
+                add_columns(connection, table, folder / FILE_NAME)
+            make_views(connection)
+            undo.pop_all()
             return cls(folder, connection, lock)
 
     @classmethod
     def read(cls, folder: str | Path) -> Self:
         """Return the store of a run, finished or going on, that nothing can be written to."""
         folder = _existing(folder)
-        with plainly(folder):
-            connection = _checked(connect_to_read(folder / FILE_NAME), folder)
+        with plainly(folder), ExitStack() as undo:
+            connection = connect_to_read(folder / FILE_NAME)
+            undo.callback(connection.close)
+            _check(connection, folder)
             for table in TABLES:
                 stand_in(connection, table, folder / FILE_NAME)
             make_views(connection, temporary=True)
+            undo.pop_all()
             return cls(folder, connection, None)
 
     def close(self) -> None:
@@ -248,6 +249,15 @@ class RunStore:
                 yield record(*cells)
 
 
+def _taken(folder: Path, undo: ExitStack) -> tuple[sqlite3.Connection, RunLock]:
+    """Return a run's file and lock, both let go of by `undo`. Raises RunError where another process has them."""
+    lock = RunLock.take(folder)
+    undo.callback(lock.release)
+    connection = connect(folder / FILE_NAME)
+    undo.callback(connection.close)
+    return connection, lock
+
+
 def _new_run(config: RunConfig, versions: dict[str, str]) -> RunRecord:
     compute = config.compute
     return RunRecord(
@@ -288,7 +298,8 @@ def is_begun(folder: str | Path) -> bool:
     return bool(tables)
 
 
-def _checked(connection: sqlite3.Connection, folder: Path) -> sqlite3.Connection:
+def _check(connection: sqlite3.Connection, folder: Path) -> None:
+    """Raise RunError where a file holds no run, or one of another version."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not tables >= {*TABLES, "notes"} - ADDED:
@@ -299,4 +310,3 @@ def _checked(connection: sqlite3.Connection, folder: Path) -> sqlite3.Connection
         raise RunError(f"{folder / FILE_NAME} holds no run: its first line is gone; start again")
     if version != SCHEMA_VERSION:
         raise RunError(f"{folder / FILE_NAME} has version {version}, this fed-asi reads {SCHEMA_VERSION}")
-    return connection
