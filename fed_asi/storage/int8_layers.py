@@ -8,6 +8,7 @@ its own so that no compiler joins two.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -20,8 +21,8 @@ from fed_asi.storage.grid import Grid, rounded_rows, row_scales
 EXACT: Final = 2**24  # whole numbers below are exact in float32
 
 
-class Int8Layer(nn.Module):
-    """A layer whose output is on its own grid; a kind says by `numbers` what it computes before rounding."""
+class OfGrid(nn.Module):
+    """A layer that a grid belongs to."""
 
     def __init__(self, grid: Grid) -> None:
         super().__init__()
@@ -31,9 +32,13 @@ class Int8Layer(nn.Module):
         """Return all that decides the layer's numbers beside its buffers."""
         return f"scale={self.grid.scale!r}, low={self.grid.low}, high={self.grid.high}"
 
+
+class Int8Layer(OfGrid, ABC):
+    """A layer whose output is on its own grid; a kind says by `numbers` what it computes before rounding."""
+
+    @abstractmethod
     def numbers(self, *inputs: Tensor) -> Tensor:
         """Return the layer's output in steps of its grid, not yet whole ones; a tensor of its own."""
-        raise NotImplementedError
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the layer's output in whole steps of its grid, float32; halves go to the even number."""
@@ -48,7 +53,7 @@ class ToInt8(Int8Layer):
         return inputs[0] / self.grid.scale
 
 
-class ToFloat32(Int8Layer):
+class ToFloat32(OfGrid):
     """Steps of a grid, (B, ...), as the numbers they stand for."""
 
     def forward(self, *inputs: Tensor) -> Tensor:
