@@ -176,19 +176,23 @@ from test_features import source
 from fed_asi.data.features import FeatureStore
 store = FeatureStore(Path({folder!r}))
 print("ready", flush=True)
-features = store.features(source(3000), workers=1, progress=lambda done, total: print(done, flush=True))
+def told(done, total):
+    print(done, flush=True)
+    sys.stdin.readline()  # whoever is to be killed here is held here, however quick the machine
+features = store.features(source(3000), workers=1, progress=told)
 print("sum", features.double().sum().item())
 """
 
 
-def builder(folder: Path) -> subprocess.Popen[str]:
+def builder(folder: Path, held: bool = False) -> subprocess.Popen[str]:
     script = BUILD.format(tests=str(Path(__file__).parent), folder=str(folder))
-    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    stdin = subprocess.PIPE if held else subprocess.DEVNULL
+    return subprocess.Popen([sys.executable, "-c", script], stdin=stdin, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow
 def test_a_killed_build_and_two_builders_at_once_end_with_one_whole_entry(tmp_path: Path) -> None:
-    killed = builder(tmp_path)
+    killed = builder(tmp_path, held=True)
     assert killed.stdout is not None
     assert killed.stdout.readline().strip() == "ready"
     assert killed.stdout.readline().strip().isdigit(), "the builder ended before its first group"

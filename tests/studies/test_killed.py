@@ -25,7 +25,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 
 # Factors of "asi-published" are warm: a state of devices, which a resumed run has to find again.
-WARM = FLEET.replace('name = "vanilla"', 'name = "asi-published"').replace("rounds = 2", "rounds = 8")
+ROUNDS = 40
+WARM = FLEET.replace('name = "vanilla"', 'name = "asi-published"').replace("rounds = 2", f"rounds = {ROUNDS}")
 STUDY = """
 name = "killed"
 fleet = "fleet.toml"
@@ -72,11 +73,32 @@ def rounds_of(home: Path) -> int:
     return total
 
 
-def wait_for_rounds(process: subprocess.Popen[bytes], home: Path, count: int) -> None:
+def at_work(home: Path) -> int:
+    """Return how many runs some process is at, with so many rounds before them that they cannot end at once."""
+    count = 0
+    for folder in (home / "runs").glob("*"):
+        with suppress(FedAsiError), RunStore.read(folder) as store:
+            count += is_locked(folder) and len(store.rounds()) < ROUNDS - 5
+    return count
+
+
+def hold(process: subprocess.Popen[bytes], home: Path, rounds: int, busy: int, linger: float) -> None:
+    """Stop the whole study where it is, so many rounds and seconds on, and `busy` runs at work in that moment.
+
+    Time stands still for it from here on: however quick the machine, what is killed next was at work.
+    """
     until = time.monotonic() + 300
-    while rounds_of(home) < count:
+    while True:
         assert process.poll() is None, "it ended before it was to be killed"
         assert time.monotonic() < until, "no round came"
+        if rounds_of(home) >= rounds:
+            time.sleep(linger)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGSTOP)
+            if at_work(home) >= busy:
+                return
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGCONT)
         time.sleep(0.02)
 
 
@@ -107,6 +129,8 @@ def kill(process: subprocess.Popen[bytes], way: str) -> None:
             process.terminate()
         case "Ctrl-C":
             os.killpg(process.pid, signal.SIGINT)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize("seed", [1])
@@ -119,8 +143,9 @@ def test_killed_five_times_it_ends_with_the_same_bits(tmp_path: Path, seed: int)
     home = tmp_path / "cut" / "killed"
     for way in drawn.sample(WAYS, len(WAYS)):
         with study(tmp_path, "cut") as process:
-            wait_for_rounds(process, home, rounds_of(home) + drawn.randint(1, 3))
-            time.sleep(drawn.uniform(0.0, 0.3))
+            # Of two workers, one is killed: both are at a run, so that it is one that has something to lose.
+            busy = 2 if way == "a worker" else 1
+            hold(process, home, rounds_of(home) + drawn.randint(1, 3), busy, drawn.uniform(0.0, 0.3))
             kill(process, way)
             _, said = process.communicate(timeout=300)
         until = time.monotonic() + 60  # workers of a parent that was killed end by themselves
