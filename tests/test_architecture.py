@@ -181,6 +181,7 @@ HELD = {
     "fed_asi.planning.question": "planning/test_search.py",
     "fed_asi.planning.recording": "planning/test_calibration.py",
     "fed_asi.planning.rivals": "planning/test_tables.py",
+    "fed_asi.planning.time_tables": "planning/test_time_frontier.py",
     "fed_asi.planning.timed_problem": "planning/test_in_time.py",
     "fed_asi.planning.trials": "planning/test_calibration.py",
     "fed_asi.planning.wishes": "planning/test_in_time.py",

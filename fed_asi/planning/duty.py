@@ -34,15 +34,15 @@ class Duty:
 
     def passed(self, trunk: Network, micro_batch: int) -> Work:
         """Return the work of all images through the frozen trunk."""
-        return total(trunk.forward(size).times(count) for size, count in self._sizes(micro_batch))
+        return total(trunk.forward(size).times(count) for size, count in self.sizes(micro_batch))
 
     def stepped(self, network: Network, methods: Mapping[str, Method], micro_batch: int) -> Work:
         """Return the work of all optimizer steps."""
         steps = total(
             network.step(size, methods, twice=self.twice).times(count)
-            for size, count in self._sizes(micro_batch)
+            for size, count in self.sizes(micro_batch)
         )
-        return total([steps, network.update(methods).times(self._updates(micro_batch))])
+        return total([steps, network.update(methods).times(self.updates(micro_batch))])
 
     def judged(self, trunk: Network, tail: Network, micro_batch: int) -> Work:
         """Return the work of judging the images held back, before training and after it."""
@@ -65,7 +65,7 @@ class Duty:
             self.up_bytes(tail, methods),
         )
 
-    def _sizes(self, micro_batch: int) -> list[tuple[int, int]]:
+    def sizes(self, micro_batch: int) -> list[tuple[int, int]]:
         """Return (images, how many such micro-batches) of all steps together."""
         found: dict[int, int] = {}
         for batch, steps in self.batches.items():
@@ -73,9 +73,10 @@ class Duty:
                 found[size] = found.get(size, 0) + steps * count
         return list(found.items())
 
-    def _updates(self, micro_batch: int) -> int:
+    def updates(self, micro_batch: int) -> int:
+        """Return how often weights move."""
         if self.each:
-            return sum(count for _, count in self._sizes(micro_batch))
+            return sum(count for _, count in self.sizes(micro_batch))
         return sum(self.batches.values())
 
 

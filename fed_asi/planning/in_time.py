@@ -62,14 +62,12 @@ def plan_in_time(
     Raises BudgetError where no plan is within all limits, naming what binds; ConfigError for a device that does not say
     how fast it is, or what it draws, where that is asked for.
     """
-    asked = _Asked.of(
-        profile, round, wishes, Options(**options), admitted_micro_batches(profile, micro_batch)
-    )
+    asked = Asked.of(profile, round, wishes, Options(**options), admitted_micro_batches(profile, micro_batch))
     return asked.answer(parse_bytes(budget))
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class Found:
     """A choice, its problem, and what it sums to."""
 
     timed: Timed
@@ -78,7 +76,7 @@ class _Found:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class Asked:
     """A question with time in it. units: of the rows after bytes and worth."""
 
     question: Question
@@ -90,7 +88,7 @@ class _Asked:
     @classmethod
     def of(
         cls, profile: Profile, round: DeviceRound, wishes: Wishes, options: Options, sizes: Sequence[int]
-    ) -> _Asked:
+    ) -> Asked:
         """Return the question, checked."""
         question = ask(profile, options)
         if wishes.rate and question.objective != "captured":
@@ -131,7 +129,7 @@ class _Asked:
         """Return the row of a unit."""
         return 2 + self.units.index(unit)
 
-    def worthiest(self, upper: Rows) -> _Found | None:
+    def worthiest(self, upper: Rows) -> Found | None:
         """Return the choice of highest worth."""
         free = np.full(len(upper), np.inf)
         free[BYTES] = upper[BYTES]
@@ -140,13 +138,22 @@ class _Asked:
             return found  # no other limit binds
         return self.least(self.goal(LOST), upper)
 
-    def quicker(self, found: _Found, upper: Rows) -> _Found:
+    def quicker(self, found: Found, upper: Rows) -> Found:
         """Return the quickest choice that is worth as much, but for a thousandth."""
-        enough = upper.copy()
-        enough[LOST] = found.sums[LOST] + EQUAL * abs(found.sums[LOST])
-        return self.least(self.goal(2), enough) or found
+        return self.quickest(equal(-float(found.sums[LOST])), upper) or found
 
-    def highest_rate(self, upper: Rows) -> _Found | None:
+    def quickest(self, worth: float, upper: Rows) -> Found | None:
+        """Return the quickest choice that is worth so much; of equally quick ones that of fewest bytes."""
+        enough = upper.copy()
+        enough[LOST] = -worth
+        found = self.least(self.goal(2), enough)
+        if found is None:
+            return None
+        enough[2] = min(enough[2], found.sums[2])
+        picks = found.timed.best(self.goal(BYTES), enough)
+        return found if picks is None else Found(found.timed, picks, found.timed.sums(picks))
+
+    def highest_rate(self, upper: Rows) -> Found | None:
         """Return the choice of highest worth for each second or joule.
 
         Source: Dinkelbach 1967, "On nonlinear fractional programming": the best of worth - rate x cost has the highest
@@ -164,7 +171,7 @@ class _Asked:
             best = found
         return best
 
-    def least(self, goal: Sequence[float], upper: Rows) -> _Found | None:
+    def least(self, goal: Sequence[float], upper: Rows) -> Found | None:
         """Return the choice of least cost of all problems; of equals that of the largest micro-batch."""
         bounds = [one.bound(goal, upper) for one in self.problems]
         order = sorted(
@@ -181,10 +188,10 @@ class _Asked:
                 continue
             sums = timed.sums(picks)
             if float(np.dot(goal, sums)) < cost - tie:
-                best, cost = _Found(timed, picks, sums), float(np.dot(goal, sums))
+                best, cost = Found(timed, picks, sums), float(np.dot(goal, sums))
         return best
 
-    def planned(self, budget_bytes: int | None, found: _Found) -> TimedPlan:
+    def planned(self, budget_bytes: int | None, found: Found) -> TimedPlan:
         """Return a choice as a plan, with what the clock says of it."""
         problem, size = found.timed.problem, int(found.sums[BYTES]) - found.timed.problem.floor
         worth = -float(found.sums[LOST])
@@ -210,6 +217,11 @@ class _Asked:
         return BudgetError(
             f"no plan is within {format_bytes(budget_bytes)}, {limits} at one time. Raise one of them."
         )
+
+
+def equal(worth: float) -> float:
+    """Return the least worth that counts as much as this one."""
+    return worth - EQUAL * abs(worth)
 
 
 def timed_plan(made: Plan, round: DeviceRound) -> TimedPlan:
