@@ -21,6 +21,7 @@ from fed_asi.data.images import to_batch
 from fed_asi.errors import ConfigError
 from fed_asi.files import check_writable
 from fed_asi.fleets.config import RESOLUTIONS
+from fed_asi.fleets.pace import RATES
 from fed_asi.layers.copying import copied
 from fed_asi.machine import threads
 from fed_asi.methods.family import default_families, families
@@ -32,7 +33,6 @@ from fed_asi.planning.question import COUNTS, OBJECTIVES
 from fed_asi.planning.rivals import schedule_table
 from fed_asi.planning.search import plan
 from fed_asi.planning.tables import breakdown, diff_table
-from fed_asi.planning.wishes import RATES
 from fed_asi.units import parse_bytes
 
 EXAMPLES = 32

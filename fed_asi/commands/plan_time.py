@@ -16,17 +16,17 @@ from fed_asi.compression import cut
 from fed_asi.compression.graph import analyse
 from fed_asi.errors import ConfigError
 from fed_asi.fleets.hardware import Hardware, Preset, preset
+from fed_asi.fleets.pace import RATES
 from fed_asi.memory.work import Shape, network_of
 from fed_asi.planning.device_round import DeviceRound
 from fed_asi.planning.duty import Duty
 from fed_asi.planning.figure import figure
-from fed_asi.planning.gauge import lacking_power
 from fed_asi.planning.in_time import plan_in_time
 from fed_asi.planning.profile import Profile
 from fed_asi.planning.tables import plan_table
 from fed_asi.planning.time_frontier import frontier
 from fed_asi.planning.time_tables import frontier_table, kinds_of_work, takes, where_it_goes
-from fed_asi.planning.wishes import RATES, Wishes
+from fed_asi.planning.wishes import Wishes
 
 
 def add_time_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +79,7 @@ def _wrong_device(arguments: argparse.Namespace) -> Iterator[str]:
         return
     if found.missing:
         yield f"--device {arguments.device}: lacks {', '.join(found.missing)}, without which it has no clock"
-    power = [key for key in lacking_power(found) if key != "radio_watts"]  # a step sends nothing
+    power = [key for key in found.lacking_power if key != "radio_watts"]  # a step sends nothing
     if power and (arguments.max_joules is not None or arguments.objective == "captured-per-joule"):
         yield f"--device {arguments.device}: lacks {', '.join(power)}, without which its joules are not known"
 

@@ -11,6 +11,7 @@ from fed_asi.fleets.config import DeviceConfig, GroupConfig, RunConfig
 from fed_asi.fleets.device_keys import PresenceConfig
 from fed_asi.fleets.drawing import draw, draw_all
 from fed_asi.fleets.hardware import Hardware
+from fed_asi.fleets.pace import ANY_PACE, Pace, pace_of
 from fed_asi.fleets.resources import Resources, resources_of, schedule_of
 
 
@@ -19,7 +20,8 @@ class Device:
     """One device: its shard's number, its group, and what it has for a step.
 
     schedule: (from this round on, what it has then), rounds ascending and counted from 1.
-    hardware: what it has beside memory; None: it has no clock. presence: when it is there; None: always.
+    hardware: what it has beside memory; None: it has no clock. presence: when it is there; None: always. pace: what a
+    round of it may take.
     """
 
     partition_id: int
@@ -28,6 +30,7 @@ class Device:
     schedule: tuple[tuple[int, Resources], ...] = ()
     hardware: Hardware | None = None
     presence: PresenceConfig | None = None
+    pace: Pace = ANY_PACE
 
     def resources_at(self, round: int) -> Resources:
         """Return what this device has in `round`, counted from 1."""
@@ -91,9 +94,10 @@ def _of_group(group: GroupConfig, first: int, seed: int) -> Iterator[Device]:
     resources = resources_of(group)
     schedule = schedule_of(group, resources)
     ids = range(first, first + group.count)
+    pace = pace_of(group)
     drawn = itertools.repeat(None) if group.device is None else draw_all(group.device, seed, ids)
     for partition_id, hardware in zip(ids, drawn, strict=False):
-        yield Device(partition_id, group.name, resources, schedule, hardware, group.presence)
+        yield Device(partition_id, group.name, resources, schedule, hardware, group.presence, pace)
 
 
 def _own(device: Device, own: DeviceConfig, seed: int) -> Device:
@@ -105,4 +109,5 @@ def _own(device: Device, own: DeviceConfig, seed: int) -> Device:
         schedule_of(own, resources),
         device.hardware if own.device is None else draw(own.device, seed, device.partition_id),
         own.presence or device.presence,
+        pace_of(own, device.pace),
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from fed_asi.errors import BudgetError
 from fed_asi.fleets import over_budget
 from fed_asi.fleets.aggregate import held_copies
 from fed_asi.fleets.config import MethodConfig, RunConfig, TrainConfig
+from fed_asi.fleets.pace import RATES
 from fed_asi.fleets.resources import Resources
 from fed_asi.methods import Family, Vanilla
 from fed_asi.planning import search
@@ -18,6 +20,13 @@ from fed_asi.planning.profile import Profile
 from fed_asi.planning.rivals import captured_share
 
 CHECKPOINTED = "planned bytes are those of keeping everything; checkpointing keeps less and computes it again"
+
+
+Best = Callable[..., Plan]  # of what a device has, a profile, a budget in bytes and the options of `plan`
+
+
+def _within_budget(_resources: Resources, profile: Profile, budget_bytes: int | None, **options: Any) -> Plan:
+    return search.plan(profile, budget_bytes, **options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,8 @@ class DevicePlans:
         self._profile, self._method, self._train, self._copies = profile, method, train, copies
         self._known: dict[tuple[Resources, int | None, str], Plan | BudgetError] = {}
 
+        self._best: Best = _within_budget
+
     @property
     def profile(self) -> Profile:
         """Return the profile that plans are made from."""
@@ -51,6 +62,12 @@ class DevicePlans:
     def replanned(self, profile: Profile) -> DevicePlans:
         """Return plans by the same settings from another profile."""
         return DevicePlans(profile, self._method, self._train, self._copies)
+
+    def timed(self, best: Best) -> DevicePlans:
+        """Return plans by the same settings and from the same profile, each the best in another sense."""
+        found = self.replanned(self._profile)
+        found._best = best
+        return found
 
     def too_small_for_copies(self, resources: Resources) -> BudgetError | None:
         """Return why nothing fits a budget into which something would, were it not for strategy and codec."""
@@ -143,12 +160,13 @@ class DevicePlans:
 
     def _chosen(self, resources: Resources, layer_count: int | None, selection: str) -> Plan:
         method = self._method
-        return search.plan(
+        return self._best(
+            resources,
             self._within(resources.batch_size, resources.micro_batch),
             resources.budget_bytes,
             micro_batch=resources.micro_batch,
             methods=method.families or (Family(Vanilla),),
-            objective=method.objective,
+            objective=None if method.objective in RATES else method.objective,
             layers=self._layers(layer_count),
             count=method.covers,
             selection=selection,

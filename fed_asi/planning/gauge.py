@@ -53,7 +53,7 @@ class Gauge:
         work = [joules_of(one, seconds_of(one, hardware), hardware) for one in _UNITS]
         if around is None or reply is None:
             raise ConfigError(
-                f"{hardware.name or 'a device'} does not say {', '.join(lacking_power(hardware))}"
+                f"{hardware.name or 'a device'} does not say {', '.join(hardware.lacking_power)}"
             )
         return cls("joules", tuple(one or 0.0 for one in work), reply, around)
 
@@ -61,15 +61,6 @@ class Gauge:
     def macs(cls) -> Self:
         """Return multiply-accumulates, of a device that does not say how fast it is."""
         return cls("multiply-accumulates", tuple(float(one.macs) for one in _UNITS))
-
-
-def lacking_power(hardware: Hardware) -> list[str]:
-    """Return the keys without which a device's joules are not known."""
-    draws = {
-        "compute_watts": hardware.compute_watts is not None or hardware.mac_joules is not None,
-        "radio_watts": hardware.radio_watts is not None,
-    }
-    return [key for key, known in draws.items() if not known]
 
 
 def _sent(down_bytes: int, up_bytes: int) -> Task:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fed_asi.errors import BudgetError, ConfigError
+from fed_asi.errors import BudgetError, ConfigError, SlowPlanError
 from fed_asi.fleets.clock import PARTS, Spent
 from fed_asi.planning.device_round import DeviceRound
 from fed_asi.planning.knapsack import Solution
@@ -214,7 +214,7 @@ class Asked:
             if found is not None and found.sums[self.row(unit)] > most * (1 + SLACK):
                 return _too_long(unit, most, self.planned(budget_bytes, found))
         limits = " and ".join(f"{most:g} {unit}" for unit, most in self.wishes.limits.items())
-        return BudgetError(
+        return SlowPlanError(
             f"no plan is within {format_bytes(budget_bytes)}, {limits} at one time. Raise one of them."
         )
 
@@ -231,13 +231,13 @@ def timed_plan(made: Plan, round: DeviceRound) -> TimedPlan:
     return TimedPlan(made, known, sum(work.macs for work in (task.trunk, task.step, task.judging)))
 
 
-def _too_long(unit: str, most: float, quickest: TimedPlan) -> BudgetError:
+def _too_long(unit: str, most: float, quickest: TimedPlan) -> SlowPlanError:
     """Return why nothing is within so many seconds or joules. quickest: the plan that takes least of them."""
     spent = quickest.spent
     parts = dict(_parts(spent, unit)) if spent else {}
     whole, longest = sum(parts.values()), max(parts, key=lambda part: parts[part])
     named = ", ".join(f"{part} {taken:.3g}" for part, taken in parts.items() if taken > 0.0)
-    return BudgetError(
+    return SlowPlanError(
         f"max_{unit} {most:g} is below the plan that takes least, {whole:.4g} {unit} (micro-batch "
         f"{quickest.plan.micro_batch}): {named}. Most of it is the {longest}. {_ADVICE[longest]} Or raise max_{unit}."
     )

@@ -6,13 +6,10 @@ import math
 from dataclasses import dataclass
 
 from fed_asi.errors import ConfigError
+from fed_asi.fleets.pace import RATES
 from fed_asi.planning.device_round import DeviceRound
 
 SECONDS, JOULES, MACS = "seconds", "joules", "multiply-accumulates"
-RATES = {
-    "captured-per-second": SECONDS,
-    "captured-per-joule": JOULES,
-}  # objectives, and what they are for each of
 
 
 @dataclass(frozen=True, slots=True)

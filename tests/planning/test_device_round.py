@@ -18,7 +18,7 @@ from fed_asi.memory.work import Network, Work, network_of, total
 from fed_asi.methods import ASI, BiasOnly, Frozen, Method, Quantized, Vanilla
 from fed_asi.planning.device_round import DeviceRound
 from fed_asi.planning.duty import Duty, micro_batches
-from fed_asi.planning.gauge import Gauge, lacking_power
+from fed_asi.planning.gauge import Gauge
 
 BOARD = preset("stm32f746").hardware
 DUTY = Duty({16: 3, 6: 1}, held=5, down_bytes=40_000)
@@ -123,7 +123,7 @@ def test_devices_that_do_not_say_enough_are_named() -> None:
         Gauge.seconds(Hardware("mine"))
     with pytest.raises(ConfigError, match="stm32f746 does not say radio_watts"):
         Gauge.joules(replace(BOARD, radio_watts=None))
-    assert lacking_power(replace(BOARD, compute_watts=None, mac_joules=1e-12)) == []
+    assert replace(BOARD, compute_watts=None, mac_joules=1e-12).lacking_power == []
     with pytest.raises(ConfigError, match="no clock"):
         DeviceRound(TRUNK, NETWORKS["tiny"], DUTY).gauge("seconds")
     with pytest.raises(ConfigError, match="without a step"):
