@@ -96,10 +96,10 @@ def test_joules_need_power() -> None:
         "call_seconds": 0.0,
     }
     found = check(small(groups=groups(device={**rates, **link}, max_joules=3.0, max_seconds=9.0)))
-    assert found == [
-        "max_joules: 'a' does not say compute_watts, radio_watts, so nobody knows its joules; give its device these, or "
-        "name a preset"
-    ]
+    (said,) = found
+    assert said.startswith(
+        "max_joules: 'a' does not say compute_watts, radio_watts, so nobody knows its joules"
+    )
 
 
 @pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf"), "a minute", 1e13])
