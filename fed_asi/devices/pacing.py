@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fed_asi.devices.tasks import Images, Tasks
+from fed_asi.errors import ConfigError
 from fed_asi.fleets import fleet
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.fleet import Device, Fleet
@@ -37,12 +38,16 @@ def paced(place: Workplace, partition_id: int, plans: DevicePlans) -> DevicePlan
 
 @dataclass(frozen=True, slots=True)
 class _Pacing:
-    """A run's devices and tasks, once a process. tasks: None where no plan depends on time. What was made is kept."""
+    """A run's devices and tasks, once a process. tasks: None where no plan depends on time. What was made is kept.
+
+    rounds: the last one alone, as what it counted is large: plans of one device come one after another.
+    """
 
     config: RunConfig
     fleet: Fleet
     tasks: Tasks | None = None
     known: dict[Hashable, DevicePlans] = field(default_factory=dict)
+    rounds: dict[Hashable, DeviceRound] = field(default_factory=dict)
 
     @classmethod
     def of(cls, place: Workplace) -> _Pacing:
@@ -56,16 +61,27 @@ class _Pacing:
 
     def plans(self, place: Workplace, partition_id: int, plans: DevicePlans) -> DevicePlans:
         """Return a device's plans; devices with the same hardware, images and wishes share them."""
-        device, tasks = self.fleet[partition_id], self.tasks
+        device = self.fleet[partition_id]
         wishes = self.wishes(device)
-        if tasks is None or wishes is None:
+        if wishes is None:
             return plans
         shard = place.shard(partition_id)
         images = Images(len(shard.train), len(shard.holdout))
         key = (id(plans), device.hardware, images, wishes)
         if key not in self.known:
-            self.known[key] = plans.timed(_Best(tasks, device.hardware, images, wishes))
+            self.known[key] = plans.timed(_Best(self, device.hardware, images, wishes))
         return self.known[key]
+
+    def round(self, hardware: Hardware | None, images: Images, resources: Resources) -> DeviceRound:
+        """Return what a device's round takes under any plan."""
+        if self.tasks is None:
+            raise ConfigError("this run asks for no time")
+        key = (hardware, images, resources.batch_size)
+        if key not in self.rounds:
+            self.rounds.clear()
+            duty = self.tasks.duty(resources, images)
+            self.rounds[key] = DeviceRound(self.tasks.trunk, self.tasks.tail, duty, hardware)
+        return self.rounds[key]
 
     def wishes(self, device: Device) -> Wishes | None:
         """Return what is asked of a device's time; None: nothing."""
@@ -80,17 +96,14 @@ class _Pacing:
 class _Best:
     """The best plan of a device by what is asked of its time."""
 
-    tasks: Tasks
+    pacing: _Pacing
     hardware: Hardware | None
     images: Images
     wishes: Wishes
-    rounds: dict[Resources, DeviceRound] = field(default_factory=dict)
 
     def __call__(
         self, resources: Resources, profile: Profile, budget_bytes: int | None, **options: Any
     ) -> Plan:
         """Return it. Raises BudgetError where no plan is within its limits."""
-        if resources not in self.rounds:
-            duty = self.tasks.duty(resources, self.images)
-            self.rounds[resources] = DeviceRound(self.tasks.trunk, self.tasks.tail, duty, self.hardware)
-        return plan_in_time(profile, budget_bytes, self.rounds[resources], self.wishes, **options).plan
+        round = self.pacing.round(self.hardware, self.images, resources)
+        return plan_in_time(profile, budget_bytes, round, self.wishes, **options).plan

@@ -36,6 +36,7 @@ class DeviceRound:
     tail: Network
     duty: Duty
     hardware: Hardware | None = None
+    _layers: dict[str, tuple[Layer, ...]] = field(default_factory=dict)
     _forms: dict[_Key, tuple[Work, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -70,7 +71,7 @@ class DeviceRound:
         trains: the layers that may train, this one or not; what comes after them has a gradient.
         """
         others = frozenset(trains) - {name}
-        parts = tuple(part for part in self.tail.layers if part.name == name)
+        parts = self._calls(name)
         key = (name, method, micro_batch, tuple(not others.isdisjoint(part.after) for part in parts))
         if key not in self._forms:
             before: dict[str, Method] = dict.fromkeys(others, BiasOnly())
@@ -79,6 +80,12 @@ class DeviceRound:
             spare = self.duty.stepped(_EMPTY, before, micro_batch)  # the loss, and the others' updates
             self._forms[key] = _less(work, spare), self.duty.up_bytes(alone, own)
         return self._forms[key]
+
+    def _calls(self, name: str) -> tuple[Layer, ...]:
+        if not self._layers:
+            for part in self.tail.layers:
+                self._layers[part.name] = (*self._layers.get(part.name, ()), part)
+        return self._layers.get(name, ())
 
     def rest(self, micro_batch: int, trains: Sequence[str], names: Sequence[str]) -> Work:
         """Return the work of all but some layers, which are `names`: trunk, judging, and what trains nothing."""
