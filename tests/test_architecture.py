@@ -102,6 +102,7 @@ LATE: dict[tuple[str, str], str] = {
     ("fed_asi.models.torchvision_shim", "torchvision"): "speed: the same",
     ("fed_asi.models.weights", "fed_asi.models.torchvision_shim"): "speed: the same",
     ("fed_asi.planning.figure", "matplotlib"): "speed: where a plan is drawn",
+    ("fed_asi.planning.least", "scipy"): "speed: where more than bytes binds a plan",
     ("fed_asi.results.estimate", "scipy"): "speed: where there are devices enough for an interval",
     ("fed_asi.sinks.mlflow", "mlflow"): "optional: the sink alone needs it",
     ("fed_asi.sinks.wandb", "wandb"): "optional: the same",

@@ -34,9 +34,7 @@ def pace_fits(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterato
     told: set[str] = set()
     for device in devices:
         for key in _asked(device, rate):
-            lacks = _lacks(
-                device, joules=key.endswith("joules") or (key == "method.objective" and rate == "joules")
-            )
+            lacks = _unplanned(device) or _lacks(device, key, rate)
             text = f"{key}: {device.group!r} {lacks}"
             if lacks and text not in told:
                 told.add(text)
@@ -51,13 +49,25 @@ def _asked(device: Device, rate: str | None) -> Iterator[str]:
         yield "max_seconds"
     if device.pace.max_joules is not None:
         yield "max_joules"
+    if device.pace.quicker:
+        yield "quicker"
 
 
-def _lacks(device: Device, *, joules: bool) -> str:
-    """Return what a device does not say; empty where it says enough."""
+def _unplanned(device: Device) -> str:
+    """Return why a device's plans are not those with time; empty where they are."""
+    if getattr(device.resources, "whole_device", False):
+        return "names ram or flash, and such devices are not planned with time yet; leave one of them out"
+    return ""
+
+
+def _lacks(device: Device, key: str, rate: str | None) -> str:
+    """Return what a device does not say that a key needs; empty where it says enough."""
+    if key == "quicker":  # of a device without a clock products are counted
+        return ""
     hardware = device.hardware
     if hardware is None or not hardware.has_clock:
         return "has no clock, so nobody knows what a round takes; give it a device, such as a preset"
+    joules = key == "max_joules" or (key == "method.objective" and rate == "joules")
     missing = hardware.lacking_power if joules else []
     if not missing:
         return ""

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from fed_asi.errors import FedAsiError
 from fed_asi.planning.knapsack import UNLIMITED_BYTES, Choices, Knapsack
@@ -109,6 +108,8 @@ def _solved(
 
     whole: no mixtures of forms.
     """
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
     every = np.hstack(layers)
     starts = np.cumsum([0, *(rows.shape[1] for rows in layers)])
     one = np.repeat(np.eye(len(layers)), np.diff(starts), axis=1)
