@@ -6,6 +6,7 @@ FedAsiError
 ├── BudgetError            no plan fits the budget
 │   └── SlowPlanError      none is within the seconds or joules of a round
 ├── OverBudgetError        a step's measured bytes passed the budget: that device's out-of-memory
+│   └── OverRamError       a whole step needs more RAM or flash than its device has
 ├── ProfileError           a profile or plan that is corrupt, too new, or of another model
 ├── MissingDataError       no images where they were looked for
 ├── WeightsError           no weights, or not those of this network
@@ -53,6 +54,29 @@ class OverBudgetError(FedAsiError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+    @property
+    def columns(self) -> dict[str, int]:
+        """What was measured, by column of a device's round."""
+        return {"measured_bytes": self.measured_bytes}
+
+
+class OverRamError(OverBudgetError):
+    """A step needs more RAM or flash than its device has; nothing is updated yet. measured_bytes: that it saves."""
+
+    def __init__(self, text: str, measured_bytes: int, ram_bytes: int, flash_bytes: int) -> None:
+        super().__init__(text, measured_bytes)
+        self.ram_bytes, self.flash_bytes = ram_bytes, flash_bytes
+        self.args = (text, measured_bytes, ram_bytes, flash_bytes)
+
+    @property
+    def columns(self) -> dict[str, int]:
+        """What was counted, by column of a device's round."""
+        return {
+            "measured_bytes": self.measured_bytes,
+            "ram_bytes": self.ram_bytes,
+            "flash_bytes": self.flash_bytes,
+        }
 
 
 class ProfileError(FedAsiError):

@@ -26,6 +26,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from fed_asi import libraries
 from fed_asi.errors import ConfigError, first_line, nearest
 from fed_asi.texts import clipped, visible
 from fed_asi.units import format_bytes
@@ -33,13 +34,6 @@ from fed_asi.units import format_bytes
 DIGITS = 16  # of a SHA-256, in hexadecimal
 MOST_BYTES = 2**20  # of a file: it is in every record of a run
 _PINNED = re.compile(rf"(.*)@([0-9a-f]{{{DIGITS}}})", re.DOTALL)
-
-# Other libraries' things are no names of code: a function of the user's own calls them.
-_OTHERS = {
-    "timm": 'a network of timm is one of a function of your own that returns timm.create_model("...", '
-    "num_classes=num_classes)",
-    "hf": "a data set of Hugging Face is one of a function of your own that calls datasets.load_dataset",
-}
 
 _known: dict[str, str] = {}  # address -> text of a file
 _made: dict[str, ModuleType | ConfigError] = {}  # address -> what came of running it
@@ -79,15 +73,15 @@ class Pinned:
 def is_own(name: str) -> bool:
     """Return whether a name is one of a user's own code, "package.module:name" or "./file.py:name".
 
-    One that begins as another library's, "timm:" or "hf:", is asked for here too: `pin` and `load` say what to write.
+    One of another library, "timm:resnet18", is none: `libraries` has it.
     """
-    return _parsed(name) is not None or name.partition(":")[0] in _OTHERS
+    return _parsed(name) is not None
 
 
 def shown_name(name: str) -> str:
-    """Return a name for people: without the hash, and of a file's path its last part."""
+    """Return a name for people: without the hash or a library's version, and of a file's path its last part."""
     found = _parsed(name)
-    return visible(name if found is None else f"{found.file}:{found.what}")
+    return visible(libraries.shown_name(name) if found is None else f"{found.file}:{found.what}")
 
 
 def file_of(name: str) -> str | None:
@@ -210,7 +204,7 @@ def _parsed(name: str) -> _Named | None:
     head, _, what = name.rpartition(":")
     pinned = _PINNED.fullmatch(head)
     where, digest = (pinned[1], pinned[2]) if pinned else (head, None)
-    if where in _OTHERS:
+    if libraries.is_library(name):
         return None
     is_module = all(part.isidentifier() for part in where.split("."))
     if not all(part.isidentifier() for part in what.split(".")):
@@ -220,11 +214,6 @@ def _parsed(name: str) -> _Named | None:
 
 def _asked(name: str) -> _Named:
     found = _parsed(name)
-    other = _OTHERS.get(name.partition(":")[0])
-    if found is None and other is not None:
-        raise ConfigError(
-            f'{visible(name)} is no name of code: {other}, and is named "./file.py:name" (docs/own_code.md)'
-        )
     if found is None:
         raise ConfigError(
             f'{visible(name)} is no name of code: write "./file.py:name" or "package.module:name"'

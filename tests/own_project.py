@@ -1,14 +1,10 @@
-"""The project of docs/own_code.md, written into a folder: a fleet all of whose names are code of its own.
-
-The page's other files call libraries that tests do without: `OTHERS`.
-"""
+"""The project of docs/own_code.md, written into a folder: a fleet all of whose names are code of its own."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-OTHERS = ("timm_net.py", "hf_images.py")
 PAGE = Path(__file__).parents[1] / "docs" / "own_code.md"
 
 
@@ -22,9 +18,8 @@ def of_the_page() -> dict[str, str]:
 
 def files() -> dict[str, str]:
     """Return the project's files by name."""
-    found = {name: text for name, text in of_the_page().items() if name not in OTHERS}
     (toml,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    return {**found, "own.toml": toml}
+    return {**of_the_page(), "own.toml": toml}
 
 
 def write(folder: Path, **changed: str) -> Path:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 # From the bottom up: a room imports from rooms above it in this list, and its own files from each other.
 ROOMS = [
-    "errors", "texts", "units", "seeds", "machine", "tucker", "files", "torch_private", "own_code",
+    "errors", "texts", "units", "seeds", "machine", "tucker", "files", "torch_private", "libraries", "own_code",
     "methods",  # how an input is kept
     "layers",  # kinds of layers
     "memory",  # what a step keeps and costs
@@ -77,6 +77,16 @@ LATE: dict[tuple[str, str], str] = {
         "fed_asi.data.downloaded",
         "fed_asi.models.torchvision_shim",
     ): "speed: torchvision, where a data set is its",
+    ("fed_asi.data.libraries.flwr_datasets", "datasets"): "optional: its names alone need it",
+    ("fed_asi.data.libraries.flwr_datasets", "flwr_datasets"): "optional: the same",
+    ("fed_asi.data.libraries.hf", "PIL"): "speed: where images are of several sizes",
+    ("fed_asi.data.libraries.hf", "datasets"): "optional: its names alone need it",
+    ("fed_asi.models.libraries.timm", "fed_asi.models.torchvision_shim"): "speed: with timm alone",
+    (
+        "fed_asi.models.download",
+        "huggingface_hub",
+    ): "optional: other libraries' weights and data alone need it",
+    ("fed_asi.models.libraries.timm", "timm"): "optional: its names alone need it",
     ("fed_asi.data.images", "PIL"): "speed: where images are files",
     ("fed_asi.data.sources", "sklearn"): "speed: where the data are its digits",
     (
@@ -121,12 +131,20 @@ HELD = {
     "fed_asi.codecs.plain": "codecs/test_base.py",
     "fed_asi.codecs.top_k": "codecs/test_base.py",
     "fed_asi.commands.compose_file": "commands/test_compose.py",
+    "fed_asi.commands.plan_device": "planning/test_tables.py",
     "fed_asi.commands.plan": "planning/test_tables.py",
     "fed_asi.compression.asked": "compression/test_compress.py",
     "fed_asi.compression.report": "compression/test_compress.py",
     "fed_asi.compression.swapping": "compression/test_compress.py",
     "fed_asi.fleets.clock_keys": "fleets/test_clock_checks.py",
     "fed_asi.fleets.pace_checks": "fleets/test_pace.py",
+    "fed_asi.memory.arena.split": "memory/arena/test_shares.py",
+    "fed_asi.memory.arena.stretches": "memory/arena/test_shares.py",
+    "fed_asi.training.rules": "training/test_whole_step.py",
+    "fed_asi.workplace.benches": "training/test_whole_step.py",
+    "fed_asi.planning.bench": "planning/test_whole_device.py",
+    "fed_asi.planning.forms_known": "planning/test_whole_device.py",
+    "fed_asi.planning.within": "planning/test_whole_device.py",
     "fed_asi.fleets.storage": "fleets/test_config.py",
     "fed_asi.layers.absorbed": "compression/test_exactness.py",
     "fed_asi.layers.classes": "layers/test_conformance.py",

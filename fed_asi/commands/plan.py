@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from fed_asi import data, models
 from fed_asi.commands.console import bar, show
+from fed_asi.commands.plan_device import add_device_arguments, show_device_plan, wrong_arguments
 from fed_asi.commands.plan_time import add_time_arguments, asks_time, show_timed_plan, wrong_time
 from fed_asi.compression.compress import compress_
 from fed_asi.compression.tune import layers_named
@@ -70,6 +71,9 @@ def _answer(arguments: argparse.Namespace) -> None:
     if arguments.schedule:
         show(schedule_table(made, _schedule(arguments), **options))
         return
+    if arguments.ram or arguments.flash:
+        show_device_plan(arguments, model, (x, y), made, options)
+        return
     chosen = plan(made, arguments.budget, **options)
     with bar("other budgets, and the time of a step"):
         texts = breakdown(made, chosen, **options), f"\n{_time_text(model, chosen, x, y)}"
@@ -86,6 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", help="a network, such as mcunet")
     add("--budget", default="unlimited", help='such as "16 KiB"')
+    add_device_arguments(parser)
     add(
         "--schedule",
         action="append",
@@ -134,7 +139,7 @@ def _check(arguments: argparse.Namespace) -> None:
     """Raise ConfigError with every argument whose number or list can be nothing at all."""
     least, most = RESOLUTIONS
     given = arguments.resolution
-    wrong = []
+    wrong = list(wrong_arguments(arguments))
     if arguments.last is not None and arguments.last < 0:
         wrong.append(f"--last {arguments.last}: a count of last convolutions, 0 for the head alone")
     if given is not None and not least <= given <= most:

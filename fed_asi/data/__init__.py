@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fed_asi.data import libraries as libraries
 from fed_asi.data.dataset import Dataset, Split, from_arrays, from_samples, halves
 from fed_asi.data.folders import class_folders as from_folders
 from fed_asi.data.sources import from_npz, load, names, register

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Split:
 class Dataset:
     """Images (N, H, W, 3) uint8, in memory or on disk, and labels (N,), for training and for testing.
 
+    columns: what else is said of each training image, (N,) by name, such as who took it; shards may go by it.
     Raises MissingDataError, when it is made, where they are anything else or the training part is empty.
     """
 
@@ -42,11 +43,18 @@ class Dataset:
     y_test: Labels
     class_names: tuple[str, ...]
     fingerprint: str
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         files = not isinstance(self.x_train, np.ndarray) or not isinstance(self.x_test, np.ndarray)
         train, test = (self.x_train, self.y_train), (self.x_test, self.y_test)
         check_arrays(self.name, train, test, self.class_names, files=files)
+        for column, values in self.columns.items():
+            if np.shape(values) != self.y_train.shape:
+                raise MissingDataError(
+                    f"{self.name}: column {column!r} is {np.shape(values)}, expected one value for each of "
+                    f"{len(self.y_train)} training images"
+                )
 
     @property
     def num_classes(self) -> int:
@@ -93,6 +101,7 @@ def _classes(dataset: Dataset, classes: NDArray[np.int64], which: str) -> Datase
         x_test=SelectedImages(dataset.x_test, test),
         y_test=dataset.y_test[test],
         fingerprint=hashlib.sha256(f"{dataset.fingerprint} {which}".encode()).hexdigest()[:16],
+        columns={column: values[train] for column, values in dataset.columns.items()},
     )
 
 

@@ -6,22 +6,27 @@ move to it instead of drawing again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fed_asi.errors import ConfigError
+from fed_asi.errors import ConfigError, nearest
 
 Indices = NDArray[np.int64]
 Labels = NDArray[np.integer]
+Columns = Mapping[str, NDArray[Any]]  # (N,) each: what a data set says of its samples beside image and label
+KIND = "sharding scheme"
 
 
 class Scheme(Protocol):
     """A frozen dataclass of a scheme's settings.
 
     A setting is a key of a fleet file's [sharding], by its field's name or by the field's metadata "key".
+    A scheme that goes by more than labels has a method owners_by(labels, columns, num_devices, rng) too, which is then
+    asked instead of `owners`.
     """
 
     @property
@@ -154,3 +159,49 @@ class ClassesPerDevice:
                 sizes[owner[moved]] -= 1
                 owner[moved] = device
                 sizes[device] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class ByColumn:
+    """The natural shards: each device holds all samples of its values of a column, such as those of one writer.
+
+    With as many values as devices, device i has the i-th of them, sorted; more are shuffled and dealt out in turns.
+    """
+
+    column: str
+    minimum: int = 1
+
+    def owners(self, labels: Labels, num_devices: int, rng: np.random.Generator) -> Indices:
+        """Raise ConfigError: labels alone say nothing of columns."""
+        return self.owners_by(labels, {}, num_devices, rng)
+
+    def owners_by(
+        self, _labels: Labels, columns: Columns, num_devices: int, rng: np.random.Generator
+    ) -> Indices:
+        """Return the device of each sample, (N,).
+
+        Raises ConfigError where there is no such column, or it has too few values or samples of one.
+        """
+        if self.column not in columns:
+            hint = nearest(self.column, columns) if columns else "they have labels alone"
+            raise ConfigError(f"column: the data have no column {self.column!r}; {hint}")
+        values, codes = np.unique(columns[self.column], return_inverse=True)
+        if len(values) < num_devices:
+            raise ConfigError(
+                f"column: {self.column!r} has {len(values)} values in {len(codes)} samples, for {num_devices} devices; "
+                "use fewer devices"
+            )
+        turns = np.arange(len(values), dtype=np.int64)
+        if len(values) > num_devices:
+            turns = rng.permutation(turns) % num_devices
+        owner = turns[codes.reshape(-1)]
+        self._check(owner, num_devices)
+        return owner
+
+    def _check(self, owner: Indices, num_devices: int) -> None:
+        sizes = np.bincount(owner, minlength=num_devices)
+        if sizes.min() < self.minimum:
+            raise ConfigError(
+                f"minimum: {self.minimum} samples a device, but by {self.column!r} device {int(sizes.argmin())} has "
+                f"{int(sizes.min())}; use a lower minimum or fewer devices"
+            )

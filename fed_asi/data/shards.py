@@ -11,11 +11,22 @@ from heapq import heapify, heapreplace
 
 import numpy as np
 
-from fed_asi import own_code, seeds
-from fed_asi.data.schemes import ClassesPerDevice, Dirichlet, Iid, Indices, Labels, Scheme
+from fed_asi import libraries, own_code, seeds
+from fed_asi.data.schemes import (
+    KIND,
+    ByColumn,
+    ClassesPerDevice,
+    Columns,
+    Dirichlet,
+    Iid,
+    Indices,
+    Labels,
+    Scheme,
+)
 from fed_asi.errors import ConfigError, nearest
 
 __all__ = [
+    "ByColumn",
     "ClassesPerDevice",
     "Dirichlet",
     "Iid",
@@ -60,6 +71,9 @@ def find(name: str) -> type[Scheme]:
     """Return the scheme of that name. Raises ConfigError, with the nearest ones, for an unknown name."""
     if name in _SCHEMES:
         return _SCHEMES[name]
+    if libraries.is_library(name):
+        of_library: type[Scheme] = libraries.find(KIND, name)
+        return of_library
     if not own_code.is_own(name):
         raise ConfigError(f"unknown sharding scheme {name!r}; {nearest(name, names())}")
     found: type[Scheme] = own_code.load(name)
@@ -73,6 +87,7 @@ def find(name: str) -> type[Scheme]:
 register("iid", Iid)
 register("dirichlet", Dirichlet)
 register("classes", ClassesPerDevice)
+register("column", ByColumn)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,16 +114,23 @@ class Shards:
         return np.diff(self.offsets)
 
 
-def make(labels: Labels, num_devices: int, scheme: Scheme, seed: int) -> Shards:
+def make(
+    labels: Labels, num_devices: int, scheme: Scheme, seed: int, columns: Columns | None = None
+) -> Shards:
     """Return the shards of `num_devices` devices over samples 0..len(labels) - 1, a pure function of `seed`.
 
-    labels: (N,) class of each sample.
+    labels: (N,) class of each sample. columns: what else is known of each, (N,) by name.
     Raises ConfigError that names the scheme, the devices and the samples where no such shards exist.
     """
     labels = np.asarray(labels)
     _check(labels, num_devices, scheme)
     rng = seeds.rng(seed, "shards")
-    owner = _of_every_sample(scheme.owners(labels, num_devices, rng), len(labels), num_devices, scheme)
+    by_columns = getattr(scheme, "owners_by", None)
+    if by_columns is None:
+        found = scheme.owners(labels, num_devices, rng)
+    else:
+        found = by_columns(labels, columns or {}, num_devices, rng)
+    owner = _of_every_sample(found, len(labels), num_devices, scheme)
     _raise_to_minimum_(owner, num_devices, scheme.minimum, rng)
     order = np.argsort(owner, kind="stable")
     sizes = np.bincount(owner, minlength=num_devices)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fed_asi import own_code, seeds
+from fed_asi import libraries, own_code, seeds
 from fed_asi.data import downloaded, folders
 from fed_asi.data.arrays import class_names, said
 from fed_asi.data.dataset import Dataset, from_arrays
@@ -25,6 +25,7 @@ SIZE = 224  # height and width that data sets of image files are read at, if not
 
 
 Load = Callable[[Path | None, int], Dataset]
+KIND = "data set"
 FORM = "def load(folder, size) -> fed_asi.data.Dataset"
 
 
@@ -66,6 +67,9 @@ def find(name: str) -> Load:
     """Return what reads the data set of that name. Raises ConfigError, with the nearest names, for an unknown one."""
     if name in _SOURCES:
         return _SOURCES[name]
+    if libraries.is_library(name):
+        of_library: Load = libraries.find(KIND, name)
+        return of_library
     if not own_code.is_own(name):
         raise ConfigError(f"unknown data set {shown(name)}; {nearest(name, names())}")
     found: Load = own_code.load(name)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from fed_asi.errors import FedAsiError, first_line
-from fed_asi.fleets.resources import Resources
+from fed_asi.fleets.resources import Resources, said
 
 JOB_VERSION = 4  # 3 had every tensor whole
 
@@ -47,6 +47,7 @@ class Job:
         for key in ("twin", "steps"):
             if content[key] is None:
                 del content[key]  # so that a run without them sends no byte for them
+        content["resources"] = said(self.resources)
         return json.dumps({"version": JOB_VERSION, **content}, separators=(",", ":"))
 
     @classmethod

@@ -25,12 +25,13 @@ from fed_asi.devices.warm_factors import WarmFactors, factors_bytes
 from fed_asi.errors import BudgetError, OverBudgetError
 from fed_asi.fleets.resources import of_one_round
 from fed_asi.layers.slices import Slice
-from fed_asi.planning.device_plans import Attempt, DevicePlans
+from fed_asi.planning.device_plans import Attempt, DevicePlans, within_of
 from fed_asi.planning.plan import Plan
 from fed_asi.strategies.local import AtDevice
 from fed_asi.training.evaluation import evaluate, load_tensors_
 from fed_asi.training.sgd import Sgd
 from fed_asi.training.steps import DeadlineError, Stepper, compare, training_mode_
+from fed_asi.training.whole_step import WholeStep
 from fed_asi.units import format_bytes
 from fed_asi.workplace.place import Shard, Workplace
 
@@ -142,7 +143,7 @@ def _first_within_budget(device: _Device, attempts: Iterable[Attempt], stats: di
             return _train(device, attempt, stats)
         except OverBudgetError as error:
             refused = error
-            stats["measured_bytes"] = error.measured_bytes
+            stats |= error.columns
             uncompress_(device.place.tail)
     if refused is None:
         raise BudgetError("no plan was tried")
@@ -179,6 +180,7 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
         update=settings.update,
         deadline=time.monotonic() + job.deadline_seconds,
         strategy_bytes=upload.held_bytes,
+        whole=_whole_step(device),
     )
     notes = _checked(device, stepper, shard) if job.check and stepper.side_by_side else ()
     images = _epochs_(device, stepper, shard)
@@ -194,6 +196,14 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
     captured = device.plans.captured(plan)
     parts = optimizer.slices
     return LocalResult(stats, tensors, kept.state, captured, notes, sent=sent, slices=parts, plan=plan)
+
+
+def _whole_step(device: _Device) -> WholeStep | None:
+    """Return what counts the steps of a device that says what RAM or flash it has."""
+    resources = device.job.resources
+    if not resources.whole_device:
+        return None
+    return WholeStep(device.plans.bench(resources.batch_size), within_of(resources))
 
 
 def _trained_part(parameter: Tensor, part: Slice | None) -> Tensor:
@@ -221,8 +231,9 @@ def described(plan: Plan) -> dict[str, Any]:
 
 
 def _measured(stepper: Stepper, optimizer: Sgd) -> dict[str, Any]:
-    largest = stepper.largest
-    return {
+    largest, whole = stepper.largest, stepper.whole
+    counted = {} if whole is None else {"ram_bytes": whole.ram_bytes, "flash_bytes": whole.flash_bytes}
+    return counted | {
         "measured_bytes": largest.saved_bytes,
         "published_bytes": largest.published_bytes,
         "steps": largest.steps,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 
-from fed_asi import models, own_code
+from fed_asi import libraries, models, own_code
 from fed_asi.data import sources
 from fed_asi.errors import ConfigError, nearest
 from fed_asi.fleets import aggregate, faults, over_budget, resources, sharding
@@ -15,6 +15,7 @@ from fed_asi.fleets.config import DeviceConfig, GroupConfig, MethodConfig, RunCo
 from fed_asi.fleets.device_checks import devices_known
 from fed_asi.fleets.pace_checks import pace_fits
 from fed_asi.fleets.problems import unknown_value
+from fed_asi.fleets.whole_device_checks import whole_devices
 from fed_asi.machine import cpus_here
 from fed_asi.methods import ASI, base, recipe_names, recipe_of
 from fed_asi.methods.family import family_names
@@ -44,6 +45,7 @@ def check(config: RunConfig, broken: Collection[str] = (), cpus: int | None = No
         _known,
         _aggregate,
         devices_known,
+        whole_devices,
         clock_fits,
         pace_fits,
         _cpus,
@@ -225,7 +227,7 @@ def _known(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[s
 
 
 def _source(source: str) -> Iterator[str]:
-    if own_code.is_own(source):
+    if own_code.is_own(source) or libraries.is_library(source):
         yield from _problem_of("data.source", partial(sources.find, source))
     elif source not in sources.names() and not sources.is_path(source):
         yield f"{unknown_value('data.source', source, sources.names())} Or an .npz file's path"

@@ -12,7 +12,7 @@ from fed_asi.fleets.device_keys import PresenceConfig
 from fed_asi.fleets.drawing import draw, draw_all
 from fed_asi.fleets.hardware import Hardware
 from fed_asi.fleets.pace import ANY_PACE, Pace, pace_of
-from fed_asi.fleets.resources import Resources, resources_of, schedule_of
+from fed_asi.fleets.resources import OF_DEVICE, Resources, resources_of, schedule_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,29 +85,42 @@ def build(config: RunConfig) -> Fleet:
     if outside:
         raise ConfigError(f"devices {outside} are not in the fleet, which has 0 to {len(devices) - 1}")
     lines = [DeviceConfig(partition_id=one, budget=budget) for one, budget in config.budgets.items()]
+    groups = {group.name: group for group in config.groups}
     for own in (*lines, *config.devices):
-        devices[own.partition_id] = _own(devices[own.partition_id], own, config.seed)
+        device = devices[own.partition_id]
+        devices[own.partition_id] = _own(device, _as_its_group(own, groups[device.group]), config.seed)
     return Fleet(tuple(devices))
 
 
 def _of_group(group: GroupConfig, first: int, seed: int) -> Iterator[Device]:
-    resources = resources_of(group)
-    schedule = schedule_of(group, resources)
     ids = range(first, first + group.count)
     pace = pace_of(group)
     drawn = itertools.repeat(None) if group.device is None else draw_all(group.device, seed, ids)
+    of_device = OF_DEVICE in (group.ram, group.flash)
+    resources: Resources | None = None
+    schedule: tuple[tuple[int, Resources], ...] = ()
     for partition_id, hardware in zip(ids, drawn, strict=False):
+        if resources is None or of_device:
+            resources = resources_of(group, None, hardware)
+            schedule = schedule_of(group, resources)
         yield Device(partition_id, group.name, resources, schedule, hardware, group.presence, pace)
 
 
+def _as_its_group(own: DeviceConfig, group: GroupConfig) -> DeviceConfig:
+    """Return a device's keys, "device" among them where its group says so and the device is another one."""
+    keys = [] if own.device is None else [key for key in ("ram", "flash") if getattr(own, key) is None]
+    return own.model_copy(update={key: OF_DEVICE for key in keys if getattr(group, key) == OF_DEVICE})
+
+
 def _own(device: Device, own: DeviceConfig, seed: int) -> Device:
-    resources = resources_of(own, device.resources)
+    hardware = device.hardware if own.device is None else draw(own.device, seed, device.partition_id)
+    resources = resources_of(own, device.resources, hardware)
     return Device(
         device.partition_id,
         device.group,
         resources,
         schedule_of(own, resources),
-        device.hardware if own.device is None else draw(own.device, seed, device.partition_id),
+        hardware,
         own.presence or device.presence,
         pace_of(own, device.pace),
     )

@@ -1,4 +1,7 @@
-"""The names of a user's own code in a fleet file, pinned: each gets the hash of its code, and files' texts go along."""
+"""The names of a user's own code and of other libraries in a fleet file, pinned.
+
+Code gets its hash, and files' texts go along; a library's thing gets the version of its package.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fed_asi import own_code
+from fed_asi import libraries, own_code
 from fed_asi.errors import ConfigError
 
 # Where a fleet file names what its user may have written.
@@ -19,6 +22,8 @@ KEYS = (
     ("aggregate", "strategy"),
     ("upload", "codec"),
 )
+# Where it may name what another library has.
+OF_LIBRARIES = {"model.name", "data.source", "sharding.scheme"}
 CODE = "code"  # the key of the resolved settings that holds files' texts
 
 _Place = tuple[str, Any, Any]  # for people, and a table or list with a key of it
@@ -36,7 +41,7 @@ def pin_(raw: dict[str, Any], folder: Path) -> tuple[list[str], set[str]]:
     files: dict[str, str] = {}
     for where, owner, key in _places(raw):
         try:
-            pinned = own_code.pin(owner[key], folder)
+            pinned = _pinned(owner[key], folder)
         except ConfigError as error:
             problems.append(f"{where}: {error}")
             broken.add(where)
@@ -48,19 +53,26 @@ def pin_(raw: dict[str, Any], folder: Path) -> tuple[list[str], set[str]]:
     return problems, broken
 
 
+def _pinned(name: str, folder: Path) -> own_code.Pinned:
+    if libraries.is_library(name):
+        return own_code.Pinned(libraries.pin(name), {})
+    return own_code.pin(name, folder)
+
+
 def files_of(raw: dict[str, Any], folder: Path) -> list[Path]:
     """Return the files of code that a fleet file's content names, as it stands there, each once."""
-    named = [own_code.file_of(owner[key]) for _, owner, key in _places(raw)]
+    names = [owner[key] for _, owner, key in _places(raw)]
+    named = [own_code.file_of(name) for name in names if not libraries.is_library(name)]
     return [folder / one for one in dict.fromkeys(named) if one is not None]
 
 
 def packages_of(raw: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return (place, package) of each name that is an installed module's."""
+    """Return (place, package) of each name that is an installed module's or a library's."""
     named = [(where, owner[key]) for where, owner, key in _places(raw)]
     return [
-        (where, name.partition(":")[0].partition(".")[0])
+        (where, name.partition(":")[0].partition("@")[0].partition(".")[0])
         for where, name in named
-        if not own_code.file_of(name)
+        if libraries.is_library(name) or not own_code.file_of(name)
     ]
 
 
@@ -83,5 +95,8 @@ def _own(where: str, owner: Any, key: Any) -> Iterator[_Place]:
     held = isinstance(owner, list if isinstance(key, int) else dict) and (
         isinstance(key, int) or key in owner
     )
-    if held and isinstance(owner[key], str) and own_code.is_own(owner[key]):
+    name = owner[key] if held else None
+    if isinstance(name, str) and (
+        own_code.is_own(name) or (where in OF_LIBRARIES and libraries.is_library(name))
+    ):
         yield where, owner, key

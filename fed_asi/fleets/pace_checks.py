@@ -55,7 +55,7 @@ def _asked(device: Device, rate: str | None) -> Iterator[str]:
 
 def _unplanned(device: Device) -> str:
     """Return why a device's plans are not those with time; empty where they are."""
-    if getattr(device.resources, "whole_device", False):
+    if device.resources.whole_device:
         return "names ram or flash, and such devices are not planned with time yet; leave one of them out"
     return ""
 

@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from fed_asi import own_code
+from fed_asi import libraries, own_code
 from fed_asi.errors import ConfigError
 from fed_asi.fleets import problems as wording
 from fed_asi.fleets.section import Section
@@ -33,7 +33,8 @@ class Registered:
         """Return what the table stands for, or None, and a line for everything that is wrong with it."""
         name = str(getattr(section, self.key))
         where = f"{self.table}.{self.key}"
-        if name not in self.names() and not own_code.is_own(name):
+        elsewhere = own_code.is_own(name) or libraries.is_library(name)
+        if name not in self.names() and not elsewhere:
             return None, [wording.unknown_value(where, name, self.names())]
         try:
             cls = self.find(name)

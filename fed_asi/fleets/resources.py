@@ -20,11 +20,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import Field as DataclassField
 from dataclasses import dataclass, field, fields, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, TypeAdapter
 
-from fed_asi.fleets.section import Bytes, Count, Section
+from fed_asi.errors import ConfigError
+from fed_asi.fleets.hardware import Hardware
+from fed_asi.fleets.section import Bytes, Count, Section, Size
+from fed_asi.units import format_bytes
+
+OF_DEVICE = "device"  # as a key's value: what its device has, such as a preset
+_LATER = ("ram_bytes", "flash_bytes", "reserve_bytes")
+_SIZE: TypeAdapter[int | None] = TypeAdapter(Size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +39,28 @@ class Resources:
     """What a device has for an optimizer step.
 
     budget_bytes: what it may keep for its backward pass; None: unlimited. batch_size: examples of one step.
-    micro_batch: examples held at once; None: the planner chooses.
+    micro_batch: examples held at once; None: the planner chooses. ram_bytes, flash_bytes: of the whole step, and of
+    what it only reads; None: not counted. reserve_bytes: of its RAM, for what is not counted.
     """
 
     budget_bytes: int | None = field(metadata={"key": "budget", "limit": True})
     batch_size: int
     micro_batch: int | None = None
+    ram_bytes: int | None = field(default=None, metadata={"key": "ram", "limit": True})
+    flash_bytes: int | None = field(default=None, metadata={"key": "flash", "limit": True})
+    reserve_bytes: int | None = field(default=None, metadata={"key": "reserve", "limit": True})
+
+    @property
+    def whole_device(self) -> bool:
+        """Whether the device says what RAM or flash it has, so that its whole step is counted."""
+        return self.ram_bytes is not None or self.flash_bytes is not None
+
+
+def _size_or_device(value: Any) -> Any:
+    return value if value == OF_DEVICE else _SIZE.validate_python(value)
+
+
+SizeOrDevice = Annotated[int | Literal["device"] | None, BeforeValidator(_size_or_device)]
 
 
 class BudgetChange(Section):
@@ -53,6 +76,9 @@ class ResourceKeys(Section):
     budget: Bytes
     batch_size: Count | None = None  # None: the group's
     micro_batch: Count | None = None  # None: the group's, and of a group: the planner chooses
+    ram: SizeOrDevice = None  # None: the group's, and of a group: not counted
+    flash: SizeOrDevice = None
+    reserve: Size = None
     schedule: Annotated[tuple[BudgetChange, ...], Field(strict=False)] = ()
 
 
@@ -65,22 +91,36 @@ def problems(keys: ResourceKeys) -> Iterator[str]:
     """Yield what is wrong between well-formed keys, each with its key first."""
     if keys.micro_batch is not None and keys.batch_size is not None and keys.micro_batch > keys.batch_size:
         yield f"micro_batch: {keys.micro_batch} is more than its batch_size {keys.batch_size}"
+    if keys.reserve is not None and isinstance(keys.ram, int) and keys.reserve >= keys.ram:
+        yield f"reserve: {format_bytes(keys.reserve)} leaves nothing of its ram {format_bytes(keys.ram)}"
 
 
-def resources_of(keys: ResourceKeys, group: Resources | None = None) -> Resources:
+def resources_of(
+    keys: ResourceKeys, group: Resources | None = None, hardware: Hardware | None = None
+) -> Resources:
     """Return what a group's keys say, or a device's; what a device does not say is its group's.
 
     The micro-batch is never larger than the batch, also where only one of them is the device's own.
+    hardware: the device's, for the keys that say "device". Raises ConfigError where it has no such number.
     """
     said: dict[str, Any] = {}
     for one in fields(Resources):
         key = key_of(one)
-        value = getattr(keys, key)
+        value = _of_hardware(key, getattr(keys, key), hardware)
         own = group is None or value is not None or ResourceKeys.model_fields[key].is_required()
         said[one.name] = value if own else getattr(group, one.name)
     found = Resources(**said)
     if found.micro_batch is not None and found.micro_batch > found.batch_size:
         return replace(found, micro_batch=found.batch_size)
+    return found
+
+
+def _of_hardware(key: str, value: Any, hardware: Hardware | None) -> Any:
+    if value != OF_DEVICE:
+        return value
+    found = getattr(hardware, f"{key}_bytes", None)
+    if found is None:
+        raise ConfigError(f'{key}: "{OF_DEVICE}" reads it from device, which says no {key}; give its bytes')
     return found
 
 
@@ -99,6 +139,12 @@ def unlimited(resources: Resources) -> Resources:
     """Return the same device without any of its limits; what it was told to do, such as a pinned micro-batch, stays."""
     none: dict[str, Any] = {one.name: None for one in fields(Resources) if one.metadata.get("limit")}
     return replace(resources, **none)
+
+
+def said(resources: Resources) -> dict[str, Any]:
+    """Return what a job says of them: what was added since its format was made only where there is any."""
+    every = {one.name: getattr(resources, one.name) for one in fields(Resources)}
+    return {name: value for name, value in every.items() if value is not None or name not in _LATER}
 
 
 def of_one_round(resources: Resources) -> dict[str, Any]:

@@ -27,6 +27,18 @@ def _bytes(value: Any) -> int | None:
 Bytes = Annotated[int | None, BeforeValidator(_bytes)]
 
 
+def _size(value: Any) -> Any:
+    if value is None:
+        return None
+    found = _bytes(value)
+    if found is None:
+        raise ValueError("must be a size; leave the key out where there is no limit")
+    return found
+
+
+Size = Annotated[int | None, BeforeValidator(_size)]  # None: not given
+
+
 MOST = 2**63 - 1  # the largest integer of the records, of numpy and of torch
 Whole = Annotated[int, Field(ge=0, le=MOST)]
 Count = Annotated[int, Field(ge=1, le=MOST)]

@@ -143,7 +143,35 @@ def device_memory(
         alignment=alignment,
         of_this_batch=of_this_batch,
     )
-    read = 0 if trunk is None else stored_bytes((*trunk.parameters(), *trunk.buffers()), storage)
+    read = None if trunk is None else stored_bytes((*trunk.parameters(), *trunk.buffers()), storage)
+    return in_all(
+        step,
+        before,
+        waiting_bytes=0 if trunk is None else activation_bytes(features[1:].nbytes, storage),
+        copies=copies,
+        reserve_bytes=reserve_bytes,
+        read_bytes=read,
+        spared_bytes=spared_by_storage(model, storage, moved),
+    )
+
+
+def in_all(
+    step: Arena,
+    before: Arena | None,
+    *,
+    waiting_bytes: int = 0,
+    copies: int = 0,
+    reserve_bytes: int = 0,
+    read_bytes: int | None = None,
+    spared_bytes: int = 0,
+) -> DeviceMemory:
+    """Return what a device needs whose phases have these arenas; before: the trunk's, None where there is none.
+
+    read_bytes: of the trunk's weights as they are stored; None: as the arena has them. spared_bytes: of the trained
+    part's frozen weights, by the format that they are stored in.
+    """
+    read = 0 if before is None else before.trained_bytes + before.frozen_bytes
+    read = read if read_bytes is None else read_bytes
     return DeviceMemory(
         trained_bytes=step.trained_bytes,
         gradient_bytes=step.gradient_bytes,
@@ -151,16 +179,16 @@ def device_memory(
         mean_bytes=step.mean_bytes,
         factor_bytes=step.factor_bytes,
         strategy_bytes=copies * step.trained_bytes,
-        waiting_bytes=0 if trunk is None else activation_bytes(features[1:].nbytes, storage),
+        waiting_bytes=waiting_bytes,
         reserve_bytes=reserve_bytes,
-        frozen_bytes=read + step.frozen_bytes - _saved_by_storage(model, storage, moved),
+        frozen_bytes=read + step.frozen_bytes - spared_bytes,
         constant_bytes=step.constant_bytes + (0 if before is None else before.constant_bytes),
         trunk=before,
         step=step,
     )
 
 
-def _saved_by_storage(model: nn.Module, storage: Format, moved: Collection[str]) -> int:
+def spared_by_storage(model: nn.Module, storage: Format, moved: Collection[str]) -> int:
     """Return by how much the frozen parameters of the trained part are smaller in a format than in float32."""
     frozen = [p for name, p in model.named_parameters() if not p.requires_grad and name not in moved]
     return sum(p.nbytes for p in frozen) - stored_bytes(frozen, storage)

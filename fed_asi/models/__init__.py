@@ -10,6 +10,7 @@ from torch import nn
 from fed_asi import own_code
 from fed_asi.compression.graph import in_mode
 from fed_asi.errors import ConfigError, FedAsiError
+from fed_asi.models import libraries as libraries
 from fed_asi.models import mcunet as mcunet
 from fed_asi.models import registry
 from fed_asi.models import weights as _weights
@@ -44,7 +45,8 @@ def build(
 ) -> nn.Module:
     """Return the network `name` for images (B, 3, H, W), in training mode, with `num_classes` outputs.
 
-    weights: None, "imagenet" (from weights_dir, FED_ASI_WEIGHTS_DIR, or the publisher), or a path. The head
+    weights: None, "imagenet" (from weights_dir, FED_ASI_WEIGHTS_DIR, or the publisher; those of another library from
+    where that has them), or a path. The head
     keeps the pretrained weights only where the number of classes is theirs.
     resolution: needed only by networks built for one size of image, such as vision transformers.
     seed: of the initial weights; torch's global random state is left as it was.
@@ -52,12 +54,16 @@ def build(
     not finite, or of another network.
     """
     network = registry.find(name)
-    path = _weights.find(network.name, weights, weights_dir) if weights is not None else None
+    downloads = weights == "imagenet" and network.pretrained is not None
+    path = None if weights is None or downloads else _weights.find(network.name, weights, weights_dir)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model = _built(network, num_classes, resolution, seed)
+        state = network.pretrained(resolution) if downloads and network.pretrained is not None else None
     if path is not None:
-        _weights.load_(model, _weights.read(path), head_name(model), network.rename, network.surplus)
+        state = _weights.read(path)
+    if state is not None:
+        _weights.load_(model, state, head_name(model), network.rename, network.surplus)
     return model
 
 

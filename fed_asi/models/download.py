@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import socket
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -46,6 +48,19 @@ def reachable(url: str) -> bool:
     knocking.start()
     knocking.join(PATIENCE_SECONDS)
     return answered.is_set()
+
+
+@contextlib.contextmanager
+def hub_or_cache() -> Iterator[None]:
+    """Let Hugging Face's hub be asked within, or its cache alone where it does not answer: it would try a minute."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not reachable(constants.ENDPOINT)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def fetch(url: str, sha256: str, folder: Path) -> Path:

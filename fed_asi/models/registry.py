@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
-from fed_asi import own_code
+from fed_asi import libraries, own_code
 from fed_asi.errors import ConfigError, nearest
 
 Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
 Build = Callable[..., nn.Module]  # (num_classes, resolution), and seed where it has a parameter of that name
+KIND = "network"
 FORM = "def build(num_classes, resolution, seed) -> torch.nn.Module"
 
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -37,7 +39,8 @@ class Network:
     """What is known of a network: its one name, how it is built, and what its weights were made for.
 
     rename: the network's key for one of a file of weights. surplus: how keys begin that such a file may have beside
-    the network's own.
+    the network's own. pretrained: downloads its weights, for the height and width of images in pixels (None: not
+    said); None where `weights.find` has them.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Network:
     rename: Callable[[str], str] = str
 
     surplus: tuple[str, ...] = ()
+    pretrained: Callable[[int | None], dict[str, torch.Tensor]] | None = None
 
     def built(self, num_classes: int, resolution: int | None, seed: int) -> nn.Module:
         """Return what its function returns, which gets the seed where it has a parameter of that name."""
@@ -99,6 +103,9 @@ def find(name: str) -> Network:
     """Return the network of that name. Raises ConfigError, with the nearest names, for an unknown one."""
     if name in _NETWORKS:
         return _NETWORKS[name]
+    if libraries.is_library(name):
+        of_library: Network = libraries.find(KIND, name)
+        return replace(of_library, name=name)
     if own_code.is_own(name):
         return _own(name)
     if name not in _torchvision_names():

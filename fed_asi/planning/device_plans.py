@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fed_asi.errors import BudgetError
+from fed_asi.errors import BudgetError, ConfigError
 from fed_asi.fleets import over_budget
 from fed_asi.fleets.aggregate import held_copies
 from fed_asi.fleets.config import MethodConfig, RunConfig, TrainConfig
@@ -15,9 +15,12 @@ from fed_asi.fleets.pace import RATES
 from fed_asi.fleets.resources import Resources
 from fed_asi.methods import Family, Vanilla
 from fed_asi.planning import search
+from fed_asi.planning.bench import Bench
 from fed_asi.planning.plan import Plan
 from fed_asi.planning.profile import Profile
 from fed_asi.planning.rivals import captured_share
+from fed_asi.planning.whole_device import DevicePlan, DevicePlanner
+from fed_asi.planning.within import Within
 
 CHECKPOINTED = "planned bytes are those of keeping everything; checkpointing keeps less and computes it again"
 
@@ -37,21 +40,33 @@ class Attempt:
     policy: str | None = None
 
 
-def plans_of(config: RunConfig, profile: Profile) -> DevicePlans:
-    """Return a run's plans from a profile."""
-    return DevicePlans(profile, config.method, config.train, held_copies(config.aggregate, config.upload))
+def plans_of(
+    config: RunConfig, profile: Profile, benches: Callable[[int], Bench] | None = None
+) -> DevicePlans:
+    """Return a run's plans from a profile. benches: where steps of a batch size are traced, for ram and flash."""
+    copies = held_copies(config.aggregate, config.upload)
+    return DevicePlans(profile, config.method, config.train, copies, benches)
 
 
 class DevicePlans:
     """Plans from one profile for one run's method; answers are kept, because many devices are alike.
 
-    copies: of each trained parameter, that the run's strategy and codec have beside the step.
+    copies: of each trained parameter, that the run's strategy and codec have beside the step. benches: see `plans_of`.
     """
 
-    def __init__(self, profile: Profile, method: MethodConfig, train: TrainConfig, copies: int = 0) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        method: MethodConfig,
+        train: TrainConfig,
+        copies: int = 0,
+        benches: Callable[[int], Bench] | None = None,
+    ) -> None:
         self._profile, self._method, self._train, self._copies = profile, method, train, copies
+        self._benches = benches
+        self._made: dict[int, Bench] = {}
+        self._planners: dict[tuple[int, int | None, str], DevicePlanner] = {}
         self._known: dict[tuple[Resources, int | None, str], Plan | BudgetError] = {}
-
         self._best: Best = _within_budget
 
     @property
@@ -61,7 +76,7 @@ class DevicePlans:
 
     def replanned(self, profile: Profile) -> DevicePlans:
         """Return plans by the same settings from another profile."""
-        return DevicePlans(profile, self._method, self._train, self._copies)
+        return DevicePlans(profile, self._method, self._train, self._copies, self._benches)
 
     def timed(self, best: Best) -> DevicePlans:
         """Return plans by the same settings and from the same profile, each the best in another sense."""
@@ -84,6 +99,13 @@ class DevicePlans:
     def first(self, resources: Resources) -> Plan:
         """Return the device's own plan. Raises BudgetError below the smallest plan."""
         return self._plan(resources, None, self._method.grid)
+
+    def whole(
+        self, resources: Resources, layer_count: int | None = None, selection: str | None = None
+    ) -> DevicePlan:
+        """Return the plan of a device that names its RAM or flash, and what its step needs. Raises BudgetError."""
+        planner = self._planner(resources.batch_size, layer_count, selection or self._method.grid)
+        return planner.best(within_of(resources), resources.micro_batch)
 
     def attempts(self, resources: Resources) -> Iterator[Attempt]:
         """Yield the plans to try, in order; the next is asked for when the last was over budget.
@@ -160,21 +182,46 @@ class DevicePlans:
 
     def _chosen(self, resources: Resources, layer_count: int | None, selection: str) -> Plan:
         method = self._method
+        if resources.whole_device:
+            return self.whole(resources, layer_count, selection).plan
         return self._best(
             resources,
             self._within(resources.batch_size, resources.micro_batch),
             resources.budget_bytes,
             micro_batch=resources.micro_batch,
-            methods=method.families or (Family(Vanilla),),
-            objective=None if method.objective in RATES else method.objective,
-            layers=self._layers(layer_count),
             count=method.covers,
-            selection=selection,
-            centered=method.may_center,
+            **self._options(layer_count, selection),
             update=self._train.update,
             momentum=self._train.momentum > 0,
             copies=self._copies,
         )
+
+    def _options(self, layer_count: int | None, selection: str) -> dict[str, Any]:
+        method = self._method
+        return {
+            "methods": method.families or (Family(Vanilla),),
+            "objective": None if method.objective in RATES else method.objective,
+            "layers": self._layers(layer_count),
+            "selection": selection,
+            "centered": method.may_center,
+        }
+
+    def _planner(self, batch_size: int, layer_count: int | None, selection: str) -> DevicePlanner:
+        """Return the planner for devices that say what RAM or flash they have; it keeps what was traced."""
+        key = (batch_size, layer_count, selection)
+        if key not in self._planners:
+            profile = self._within(batch_size, None)
+            options = self._options(layer_count, selection)
+            self._planners[key] = DevicePlanner(profile, self.bench(batch_size), **options)
+        return self._planners[key]
+
+    def bench(self, batch_size: int) -> Bench:
+        """Return where steps of batches of this size are counted."""
+        if batch_size not in self._made:
+            if self._benches is None:
+                raise ConfigError("ram and flash need the network to trace steps of, not a profile alone")
+            self._made[batch_size] = self._benches(batch_size)
+        return self._made[batch_size]
 
     def _layers(self, count: int | None) -> str | None:
         if count is not None:
@@ -192,6 +239,12 @@ class DevicePlans:
             if b <= batch_size or b in {micro_batch, smallest}
         }
         return replace(self._profile, floors=kept)
+
+
+def within_of(resources: Resources) -> Within:
+    """Return a device's limits as the planner of whole devices takes them."""
+    reserve = resources.reserve_bytes or 0
+    return Within(resources.ram_bytes, resources.flash_bytes, resources.budget_bytes, reserve)
 
 
 def step_of(plan: Plan) -> Hashable:

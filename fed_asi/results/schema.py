@@ -57,6 +57,9 @@ class DeviceRecord:
     micro_batch: int | None
     num_examples: int  # of its shard
     device_name: str | None = None  # its preset, where it has one
+    ram_bytes: int | None = None  # what it has; None: not counted
+    flash_bytes: int | None = None
+    reserve_bytes: int | None = None  # of its RAM, for what is not counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,10 @@ class DeviceRoundRecord:
     energy_joules: float | None = None  # all of these
     staleness: int | None = None  # updates made since it began; None: its round is one of all together
     began_seconds: float | None = None  # when it began, on the run's clock; None: when the round did
+    ram_bytes: int | None = (
+        None  # that its step needs, counted; of devices that name ram or flash, as what follows
+    )
+    flash_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

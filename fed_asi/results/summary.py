@@ -39,6 +39,8 @@ class DeviceResult:
     twin_cosine: float | None  # of the rounds in which both trained
     twin_measured_bytes: int | None  # the largest, as is what follows
     strategy_bytes: int | None  # that strategy and codec hold beside the step
+    ram_bytes: int | None  # counted, of a device that names its ram or flash
+    flash_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class GroupResult:
     twin_difference: Estimate | None
     twin_cosine: Estimate | None
     shared: tuple[GroupRoundRecord, ...]  # the shared model on its held-out images, by round
+    ram_bytes: int | None = None
+    flash_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,8 @@ _DEVICES = """
 SELECT devices.partition_id, group_name, told.budget_bytes, told.asked, told.trained,
        planned_bytes, measured_bytes, published_bytes,
        last.micro_batch, last.trained_layers, last.accuracy_before, last.accuracy_after,
-       gain, captured, paired, twin_difference, twin_cosine, twin_measured_bytes, strategy_bytes
+       gain, captured, paired, twin_difference, twin_cosine, twin_measured_bytes, strategy_bytes,
+       told.ram_bytes, told.flash_bytes
 FROM (SELECT partition_id, budget_bytes, count(*) AS asked, sum(outcome = 'trained') AS trained,
              max(planned_bytes) AS planned_bytes, max(measured_bytes) AS measured_bytes,
              max(published_bytes) AS published_bytes,
@@ -127,7 +132,8 @@ FROM (SELECT partition_id, budget_bytes, count(*) AS asked, sum(outcome = 'train
              avg(CASE WHEN outcome = 'trained' THEN accuracy_after WHEN outcome IN {paired} THEN accuracy_before END
                  - twin_accuracy_after) AS twin_difference,
              avg(CASE WHEN outcome = 'trained' THEN twin_cosine END) AS twin_cosine,
-             max(twin_measured_bytes) AS twin_measured_bytes, max(strategy_bytes) AS strategy_bytes
+             max(twin_measured_bytes) AS twin_measured_bytes, max(strategy_bytes) AS strategy_bytes,
+             max(ram_bytes) AS ram_bytes, max(flash_bytes) AS flash_bytes
       FROM device_rounds GROUP BY partition_id, budget_bytes) AS told
 JOIN devices USING (partition_id)
 LEFT JOIN (SELECT partition_id, budget_bytes, max(round), micro_batch, trained_layers,
@@ -222,6 +228,8 @@ def _group(
         twin_difference=_over_devices(devices, "twin_difference"),
         twin_cosine=_over_devices(devices, "twin_cosine"),
         shared=tuple(shared),
+        ram_bytes=_largest(one.ram_bytes for one in devices),
+        flash_bytes=_largest(one.flash_bytes for one in devices),
     )
 
 

@@ -89,6 +89,8 @@ FIRST = (
     Column("planned", lambda g: _size(g.planned_bytes), 3),
     Column("measured", lambda g: _size(g.measured_bytes)),
 )
+RAM = Column("RAM", lambda g: _size(g.ram_bytes))
+FLASH = Column("flash", lambda g: _size(g.flash_bytes), 2)
 CAPTURED = Column("captured", lambda g: _share(g.gradient_captured), 4)
 LOCAL = Column("local accuracy", lambda g: _change(g.accuracy_before, g.accuracy_after))
 TWIN = Column("against its twin", lambda g: _points(g.twin_difference))
@@ -105,6 +107,7 @@ PART = Column("took part", _participation, right=False)
 def columns(summary: Summary) -> list[Column]:
     """Return the columns of a run's table: those that every run has, and those that this one can fill."""
     found = [*FIRST]
+    found += [RAM, FLASH] if any(g.ram_bytes is not None for g in summary.groups) else []
     found += [CAPTURED] if any(g.gradient_captured for g in summary.groups) else []
     found += [TWIN, COSINE] if summary.twins else []
     found += [LOCAL]

@@ -103,13 +103,13 @@ def _planned_ahead(place: Workplace, devices: Fleet) -> Iterator[str]:
 
 
 def _without_room(place: Workplace, devices: Fleet) -> Iterator[str]:
-    """Yield, by group and budget, which devices cannot hold what strategy and codec need, by the server's profile."""
+    """Yield, by group and budget, which devices can do no step, or hold no strategy or codec, by the profile."""
     found: dict[tuple[str, int, Resources], list[int]] = {}
     for device in devices:
         for start, resources in device.phases:
             found.setdefault((device.group, start, resources), []).append(device.partition_id)
     for (group, start, resources), ids in found.items():
-        error = place.plans.too_small_for_copies(resources)
+        error = place.plans.too_small_for_copies(resources) or _too_small(place, resources)
         if error is not None:
             who = (
                 f"device {ids[0]} has"
@@ -117,6 +117,16 @@ def _without_room(place: Workplace, devices: Fleet) -> Iterator[str]:
                 else f"{len(ids)} devices, the first is {ids[0]}, have"
             )
             yield f"{group}: {who} no plan from round {start} on: {error}"
+
+
+def _too_small(place: Workplace, resources: Resources) -> BudgetError | None:
+    """Return why a device that says what RAM or flash it has can do no step; it is left out of every round."""
+    if resources.whole_device:
+        try:
+            place.plans.first(resources)
+        except BudgetError as error:
+            return error
+    return None
 
 
 @contextmanager

@@ -121,8 +121,8 @@ def _cheaper(found: Findings, rows: Rows, baseline: str, words: Wording) -> Iter
         name = min(cheaper, key=lambda one: prices[one])
         cost = wording(measure, found.rows[measure].values())
         yield (
-            f"{quoted(name)} takes {own / prices[name]:.3g} times less: {cost.value(prices[name])} of {measure.title} "
-            f"instead of {cost.value(own)}{_room(rows[name], words)}."
+            f"{quoted(name)} takes {_times(own / prices[name])} times less: "
+            f"{cost.value(prices[name])} of {measure.title} instead of {cost.value(own)}{_room(rows[name], words)}."
             if prices[name]
             else f"{quoted(name)} takes no {measure.title} at all{_room(rows[name], words)}."
         )
@@ -152,6 +152,12 @@ def _on_the_front(found: Findings) -> Iterator[str]:
             return
 
 
+def _times(ratio: float) -> str:
+    """Return a ratio of three digits, without an exponent."""
+    rounded = float(f"{ratio:.3g}")
+    return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:g}"
+
+
 def _costs(found: Findings) -> Iterator[str]:
     """Yield what a target took in rounds, and who never reached it."""
     costs = {name: cost for name, cost in found.costs.get(ROUNDS, {}).items() if cost.values}
@@ -173,7 +179,7 @@ def _costs(found: Findings) -> Iterator[str]:
     partly = sum(0 < cost.reached < len(cost.values) for cost in costs.values())
     never = sum(not cost.reached for cost in costs.values())
     parts = [f"{never} never reached {target}"] if never else []
-    parts += [f"{partly} reached {target} with some seeds alone"] if partly else []
+    parts += [f"{partly} reached {target} with only some of their seeds"] if partly else []
     if parts:
         yield f"Of {len(costs)} variants, {' and '.join(parts)}."
 

@@ -22,6 +22,7 @@ from fed_asi.memory.meter import ActivationMeter
 from fed_asi.torch_private import BATCH_NORM, DROPOUT
 from fed_asi.training.at_once import AtOnce, Parts
 from fed_asi.training.sgd import Sgd
+from fed_asi.training.whole_step import WholeStep
 from fed_asi.units import format_bytes
 
 SCALARS = 16  # bytes
@@ -61,7 +62,8 @@ class Stepper:
     """Does a device's steps on its compressed tail and holds each against the budget before anything moves.
 
     budget_bytes: None is unlimited. covers: what the budget is held against. deadline: time.monotonic().
-    strategy_bytes: of the copies that the strategy and the codec have beside the step.
+    strategy_bytes: of the copies that the strategy and the codec have beside the step. whole: counts the whole step, of
+    a device that says what RAM or flash it has.
     """
 
     def __init__(
@@ -76,11 +78,13 @@ class Stepper:
         update: Update = "step",
         deadline: float = float("inf"),
         strategy_bytes: int = 0,
+        whole: WholeStep | None = None,
     ) -> None:
         self.tail, self.optimizer = tail, optimizer
         self.micro_batch, self.budget_bytes, self.covers = micro_batch, budget_bytes, covers
         self.side_by_side, self.update, self.deadline = side_by_side, update, deadline
         self.strategy_bytes = strategy_bytes
+        self.whole = whole
         self.largest = Largest()
         self._at_once = AtOnce(tail, optimizer) if update == "layer" else None
         self._parts = Parts(tail, optimizer)
@@ -95,6 +99,8 @@ class Stepper:
         """
         if time.monotonic() > self.deadline:
             raise DeadlineError(f"past its deadline after {self.largest.steps} steps")
+        if self.whole is not None:
+            self.whole.count(self.tail, x, y, self.micro_batch)
         if self.update != "step":
             loss = self._moving_each_micro_batch(x, y, lr)
         else:
@@ -117,7 +123,7 @@ class Stepper:
         with self._parts.taken():
             with meter:
                 loss = F.cross_entropy(self.tail(x.float()), y) * (len(y) / batch)
-            self._hold_against_budget(meter)
+            self._hold_against_budget(meter, len(y) // micro_batches)
             torch.autograd.backward(loss)
         if self.largest.steps == 0:
             moved = set() if self._at_once is None else self._at_once.moved
@@ -134,13 +140,15 @@ class Stepper:
             self._meters[key] = ActivationMeter(self.tail, micro_batches, detailed=known is None)
         return self._meters[key]
 
-    def _hold_against_budget(self, meter: ActivationMeter) -> None:
+    def _hold_against_budget(self, meter: ActivationMeter, samples: int) -> None:
         largest = self.largest
         saved = meter.per_micro_batch_bytes
         published = -(-meter.published_bytes // int(meter.micro_batches))
         held = {"saved": saved, "published": published, "training": saved + self._training_bytes()}
         largest.saved_bytes = max(largest.saved_bytes, saved)
         largest.published_bytes = max(largest.published_bytes, published)
+        if self.whole is not None and samples in self.whole.counted:
+            self.whole.metered(samples, saved)
         if self.budget_bytes is not None and held[self.covers] > self.budget_bytes:
             by_layer = meter.by_layer if meter.detailed else self._by_layer
             biggest = sorted(by_layer.items(), key=lambda item: -item[1])[:3]

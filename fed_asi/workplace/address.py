@@ -69,7 +69,7 @@ def run_fingerprint(config: RunConfig) -> str:
         if "clock" in content and content["clock"][key] is None:
             del content["clock"][key]
     for owner in (*content["groups"], *content["devices"]):
-        for key in DeviceKeys.model_fields:
+        for key in (*DeviceKeys.model_fields, "ram", "flash", "reserve"):
             if owner[key] is None:
                 del owner[key]  # the same
     return f"{seeds.derive(0, json.dumps(content, sort_keys=True)):016x}"

@@ -46,7 +46,7 @@ def look_ahead(
         model = build_model(config, source.num_classes, weights_dir)
         check_start(config, splits, model, source.num_classes)
         found = profiled(config, model.eval(), splits.public)
-        return list(_plans(config, plans_of(config, found.profile)))
+        return list(_plans(config, plans_of(config, found.profile, found.benches)))
 
 
 def _plans(config: RunConfig, plans: DevicePlans) -> Iterator[Ahead]:

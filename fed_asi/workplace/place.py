@@ -34,6 +34,7 @@ from fed_asi.planning.device_plans import DevicePlans, plans_of
 from fed_asi.planning.profile import Profile
 from fed_asi.results.progress import Unwatched, Watcher
 from fed_asi.workplace.address import run_fingerprint
+from fed_asi.workplace.benches import benches_of
 from fed_asi.workplace.features import open_features
 from fed_asi.workplace.storing import quick_trunk
 
@@ -154,7 +155,7 @@ def open_workplace(
         test_features=features["test"],
         test_labels=torch.from_numpy(arrays["test_labels"]),
         shards=Shards(arrays["indices"], arrays["offsets"]),
-        plans=plans_of(config, profile),
+        plans=plans_of(config, profile, benches_of(config, trunk, tail, manifest["trained"])),
         reference=reference_of(tail, profile),
         notes=tuple(manifest["notes"]),
         whole=whole,

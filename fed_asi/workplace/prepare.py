@@ -25,6 +25,7 @@ from fed_asi.results.progress import Unwatched, Watcher
 from fed_asi.training.pretraining import pretrain_
 from fed_asi.workplace.address import run_fingerprint
 from fed_asi.workplace.aside import aside
+from fed_asi.workplace.benches import benches_of
 from fed_asi.workplace.features import all_features, store_path
 from fed_asi.workplace.place import IMAGES, MANIFEST, VERSION, Workplace, is_prepared, open_workplace
 from fed_asi.workplace.profiled import profiled
@@ -121,9 +122,11 @@ def _profile_and_features(
     # With more threads the number a thread gets is torch's to say, and it decides the last bits.
     if is_cut(config) and config.compute.threads == 1:
         trained = trained_names(model, config)
-        parts = stored(config, cut_network(config, model, trained), trained, splits.public[0])
+        cut = cut_network(config, model, trained)
+        parts = stored(config, cut, trained, splits.public[0])
+        benches = benches_of(config, *cut, trained)
         with aside(partial(all_features, config, parts.trunk, splits, store, watcher)) as kept:
-            profile = profile_of(config, parts.tail, parts.trunk, splits.public, trained)
+            profile = profile_of(config, parts.tail, parts.trunk, splits.public, trained, benches)
             return _Made(trained, profile, kept.result(), parts.ranges)
     made = profiled(config, model, splits.public)
     features = all_features(config, made.trunk, splits, store, watcher)

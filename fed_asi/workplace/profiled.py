@@ -11,6 +11,7 @@ from fed_asi.data.images import Images
 from fed_asi.fleets.config import RunConfig
 from fed_asi.layers.copying import copied
 from fed_asi.planning.profile import Profile
+from fed_asi.workplace.benches import Benches, benches_of
 from fed_asi.workplace.profiling import cut_network, layers_of_plans, profile_of, trained_names
 from fed_asi.workplace.storing import stored
 
@@ -19,26 +20,29 @@ from fed_asi.workplace.storing import stored
 class Profiled:
     """A network's profile, the layers that some device may train, and the frozen part before them.
 
-    ranges: of a trunk in eight bits, from which the same trunk is made again.
+    ranges: of a trunk in eight bits, from which the same trunk is made again. benches: where its steps are counted.
     """
 
     profile: Profile
     trained: Sequence[str]
     trunk: fx.GraphModule
     ranges: Mapping[str, tuple[float, float]] | None
+    benches: Benches
 
 
 def profiled(config: RunConfig, model: nn.Module, public: tuple[Images, Tensor]) -> Profiled:
     """Return the profile of a network cut where its plans need it: before the first layer that some of them train."""
     trained = trained_names(model, config)
     whole = copied(model).state_dict()
-    parts = stored(config, cut_network(config, model, trained), trained, public[0])
-    profile = profile_of(config, parts.tail, parts.trunk, public, trained)
-    used = layers_of_plans(config, profile)
+    cut = cut_network(config, model, trained)
+    parts, benches = stored(config, cut, trained, public[0]), benches_of(config, *cut, trained)
+    profile = profile_of(config, parts.tail, parts.trunk, public, trained, benches)
+    used = layers_of_plans(config, profile, benches)
     if used < {layer.name for layer in profile.layers}:
         trained = [layer.name for layer in profile.layers if layer.name in used]
         # Weights that the first tail stored may be the trunk's now, and a trunk is stored from float32.
         model.load_state_dict(whole)
-        parts = stored(config, cut_network(config, model, trained), trained, public[0])
-        profile = profile_of(config, parts.tail, parts.trunk, public, trained)
-    return Profiled(profile, trained, parts.trunk, parts.ranges)
+        cut = cut_network(config, model, trained)
+        parts, benches = stored(config, cut, trained, public[0]), benches_of(config, *cut, trained)
+        profile = profile_of(config, parts.tail, parts.trunk, public, trained, benches)
+    return Profiled(profile, trained, parts.trunk, parts.ranges, benches)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +24,7 @@ from fed_asi.methods import Family, Vanilla
 from fed_asi.planning import calibration
 from fed_asi.planning.device_plans import choose_layers, micro_batches_needed, plans_of
 from fed_asi.planning.profile import Profile
+from fed_asi.workplace.benches import Benches
 from fed_asi.workplace.kept_profiles import kept_profile, tensor_fingerprint
 
 
@@ -41,13 +42,13 @@ def cut_network(
     return cut.folded(trunk), tail
 
 
-def layers_of_plans(config: RunConfig, profile: Profile) -> set[str]:
+def layers_of_plans(config: RunConfig, profile: Profile, benches: Benches) -> set[str]:
     """Return the layers that some device of the fleet will train in some round, all where that is not known.
 
     Known before the first round is what plans choose for the fleet's own budgets from the server's profile; not where
     they depend on a device's time, which depends on the cut.
     """
-    plans = plans_of(config, profile)
+    plans = plans_of(config, profile, benches)
     used = set() if is_cut(config) or asks_time(config) else plans.layers_of(_every_resources(config))
     return used or {layer.name for layer in profile.layers}
 
@@ -57,15 +58,27 @@ def _every_resources(config: RunConfig) -> set[Resources]:
     return {resources for device in fleet.build(config) for _, resources in device.phases}
 
 
-def check_plans(config: RunConfig, profile: Profile) -> None:
+def check_plans(config: RunConfig, profile: Profile, benches: Benches) -> None:
     """Do nothing where plans can be made from a profile; raise what every device would fail with in every round.
 
-    A budget below the smallest plan is no mistake: that device is left out, with its cause.
+    A budget below the smallest plan is no mistake: that device is left out, with its cause. So is a device whose RAM
+    or flash is too small, as long as another one of the fleet has a plan.
     """
-    plans = plans_of(config, profile)
-    for resources in _every_resources(config):
-        with contextlib.suppress(BudgetError):
+    plans = plans_of(config, profile, benches)
+    too_small, fits = list[str](), False
+    for resources in sorted(_every_resources(config), key=_ram_and_flash):
+        try:
             plans.first(resources)
+            fits = True
+        except BudgetError as error:
+            too_small += [str(error)] if resources.whole_device else []
+    if too_small and not fits:
+        raise ConfigError([f"no device can do a step: {one}" for one in dict.fromkeys(too_small)])
+
+
+def _ram_and_flash(resources: Resources) -> tuple[float, float]:
+    ram, flash = (math.inf if one is None else one for one in (resources.ram_bytes, resources.flash_bytes))
+    return ram, flash
 
 
 def trained_names(model: nn.Module, config: RunConfig) -> Sequence[str]:
@@ -99,6 +112,7 @@ def profile_of(
     trunk: fx.GraphModule,
     public: tuple[Images, Tensor],
     trained: Sequence[str],
+    benches: Benches,
 ) -> Profile:
     """Return the profile of the tail on the server's public images, for every micro-batch a plan may take.
 
@@ -126,5 +140,5 @@ def profile_of(
         "methods": [f"{one.method.__module__}.{one.method.__qualname__} {one}" for one in methods],
     }
     made = kept_profile(about, lambda: calibration.profile(tail, x, y, methods=methods, **asked))
-    check_plans(config, made)
+    check_plans(config, made, benches)
     return made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -11,17 +11,19 @@ from torch import Tensor
 
 from fed_asi import data
 from fed_asi.data.images import Images, select
+from fed_asi.data.schemes import Columns
 from fed_asi.errors import ConfigError
 from fed_asi.fleets.config import RunConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """Images and labels by use; no image has two."""
+    """Images and labels by use; no image has two. columns: what else is said of those to train on, (N,) by name."""
 
     public: tuple[Images, Tensor]
     train: tuple[Images, Tensor]
     test: tuple[Images, Tensor]
+    columns: Columns = field(default_factory=dict)
 
 
 def split_images(config: RunConfig, source: data.Dataset) -> Splits:
@@ -43,6 +45,7 @@ def split_images(config: RunConfig, source: data.Dataset) -> Splits:
         (select(x, rows.public), y[rows.public]),
         (select(x, train), y[train]),
         (select(judged_x, tested), judged_y[tested]),
+        {column: values[train] for column, values in source.columns.items()},
     )
 
 

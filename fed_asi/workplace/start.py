@@ -73,7 +73,7 @@ def shards_of(config: RunConfig, splits: Splits) -> Shards:
     """Return which training image is on which device. Raises ConfigError where they cannot be spread so."""
     try:
         scheme = scheme_of(config.sharding)
-        return sharding.make(splits.train[1].numpy(), config.num_devices, scheme, config.seed)
+        return sharding.make(splits.train[1].numpy(), config.num_devices, scheme, config.seed, splits.columns)
     except ConfigError as error:
         raise ConfigError(
             [f"sharding: {problem.removeprefix('sharding: ')}" for problem in error.problems]

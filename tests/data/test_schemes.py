@@ -59,7 +59,7 @@ class Said:
 def test_a_scheme_of_ones_own_deals_the_samples(own_names: None) -> None:
     shards.register("said", Said)
     assert shards.find("said") is Said
-    assert shards.names() == ["classes", "dirichlet", "iid", "said"]
+    assert shards.names() == ["classes", "column", "dirichlet", "iid", "said"]
     made = shards.make(LABELS, 4, shards.find("said")(), seed=0)
     assert all(np.array_equal(shard, np.arange(device, 3000, 4)) for device, shard in enumerate(made))
 
@@ -107,3 +107,42 @@ def test_a_class_that_is_no_scheme_is_refused_when_it_is_registered(scheme: type
 def test_an_unknown_name_gets_the_nearest_ones() -> None:
     with pytest.raises(ConfigError, match="unknown sharding scheme 'dirichelt'; did you mean dirichlet"):
         shards.find("dirichelt")
+
+
+WRITERS = np.array(["b", "a", "c", "a", "d", "b", "a", "e"])
+
+
+def by_writer(devices: int, *, minimum: int = 1, column: str = "writer", seed: int = 0) -> list[set[str]]:
+    scheme = shards.ByColumn(column, minimum)
+    found = shards.make(np.zeros(8, dtype=int), devices, scheme, seed, {"writer": WRITERS})
+    return [set(WRITERS[shard]) for shard in found]
+
+
+def test_as_many_values_as_devices_are_one_each() -> None:
+    assert by_writer(5) == [{"a"}, {"b"}, {"c"}, {"d"}, {"e"}]
+
+
+def test_more_values_are_dealt_whole() -> None:
+    dealt = by_writer(2)
+    assert sorted(map(len, dealt)) == [2, 3]
+    assert set.union(*dealt) == set("abcde")
+    assert dealt == by_writer(2)
+    assert any(by_writer(2, seed=seed) != dealt for seed in range(1, 5))
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (lambda: by_writer(6), "'writer' has 5 values in 8 samples, for 6 devices"),
+        (lambda: by_writer(5, column="writers"), "no column 'writers'; did you mean writer?"),
+        (lambda: by_writer(4, minimum=2), "minimum: 2 samples a device, but by 'writer' device"),
+        (
+            lambda: shards.make(np.zeros(8, dtype=int), 2, shards.ByColumn("writer"), 0),
+            "no column 'writer'; they have labels alone",
+        ),
+    ],
+)
+def test_what_a_column_cannot_do_is_said(asked, said) -> None:
+    with pytest.raises(ConfigError) as caught:
+        asked()
+    assert said in str(caught.value)

@@ -24,6 +24,12 @@ def test_a_twin_is_named_where_there_is_one_and_has_as_long_again() -> None:
     assert "twin" not in job().to_json()
 
 
+def test_ram_and_flash_are_said_where_there_are_any() -> None:
+    sent = job(ram_bytes=300, reserve_bytes=5)
+    assert Job.from_json(sent.to_json()) == sent
+    assert not {"ram_bytes", "flash_bytes", "reserve_bytes"} & set(json.loads(job().to_json())["resources"])
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "7", '"job"', "{", "[" * 10**5, json.dumps({"version": JOB_VERSION, "colour": "red"})]
 )

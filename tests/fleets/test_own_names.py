@@ -178,11 +178,6 @@ def test_files_of_code_are_known_without_running_them(project):
             "groups[1].device.preset: net.py:build is no device; write it as Hardware.of(",
         ),
         ("model.name=no_such_package.nets:build", "a file is named ./no_such_package.py:build"),
-        ("model.name=timm:resnet18", "model.name: timm:resnet18 is no name of code: a network of timm"),
-        (
-            "data.source=hf:uoft-cs/cifar10",
-            "data.source: hf:uoft-cs/cifar10 is no name of code: a data set of",
-        ),
         ("code.x=1", "code: unknown key; code is named where it is used"),
     ],
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +10,8 @@ from pydantic import ValidationError
 from fed_asi.fleets import fleet
 from fed_asi.fleets.checks import check
 from fed_asi.fleets.config import RunConfig
-from fed_asi.fleets.fleet import Fleet
 from fed_asi.fleets.pace import ANY_PACE, Pace, PaceKeys, pace_of
-from fed_asi.fleets.pace_checks import asks_time, pace_fits
+from fed_asi.fleets.pace_checks import asks_time
 from fed_asi.workplace.address import run_fingerprint
 from runs import small
 
@@ -113,12 +110,7 @@ def test_times_are_numbers_above_0(key: str, value: Any) -> None:
 
 
 def test_devices_of_ram_and_flash_are_not_planned_with_time_yet() -> None:
-    """Those resources say `whole_device`; until plans of whole devices know time, both at once is refused."""
-    config = small(groups=groups(quicker=True))
-    assert check(config) == []
-    there = fleet.build(config)
-    whole = [replace(one, resources=SimpleNamespace(whole_device=True)) for one in there]  # type: ignore[arg-type]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fed_asi.fleets.fleet.build", lambda _config: Fleet(tuple(whole)))
-        (said,) = pace_fits(config, (), 1)
-    assert said.startswith("quicker: 'a' names ram or flash")
+    for key in ("ram", "flash"):
+        (said,) = check(small(groups=groups(quicker=True, **{key: "320 KiB"})))
+        assert said.startswith("quicker: 'a' names ram or flash")
+    assert check(small(groups=groups(ram="320 KiB", device="stm32f746"))) == []

@@ -109,7 +109,9 @@ def test_settings_of_a_scheme_nobody_registered_here_can_still_be_read(
     monkeypatch.delitem(shards._SCHEMES, "heaps")
     again = RunConfig.from_json(config.to_json())
     assert again == config
-    assert problems(again.sharding) == ["sharding.scheme: unknown 'heaps'; known: classes, dirichlet, iid"]
+    assert problems(again.sharding) == [
+        "sharding.scheme: unknown 'heaps'; known: classes, column, dirichlet, iid"
+    ]
     with pytest.raises(ConfigError, match=r"sharding\.scheme: unknown 'heaps'"):
         scheme_of(again.sharding)
 

@@ -108,6 +108,22 @@ def test_a_schedule_is_planned_ahead(saved: Path, capsys: pytest.CaptureFixture[
         assert "write ROUND=BUDGET" in capsys.readouterr().err
 
 
+def test_a_whole_device_is_planned_by_ram_and_flash(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device = [*TINY, "--profile", str(saved / "profile.json"), "--methods", "vanilla", "--flash", "1 MiB"]
+    save = ["--save", str(tmp_path / "plan.json"), "--update", "layer", "--reserve", "1 KiB"]
+    assert main([*device, "--ram", "64 KiB", *save]) == 0
+    text = capsys.readouterr().out
+    for word in ("classifier", "trained weights", "trunk", "RAM", "flash", "largest there"):
+        assert word in text
+    assert Plan.load(tmp_path / "plan.json").methods
+    assert main([*device, "--ram", "2 KiB"]) == 2
+    assert "ram 2.0 KiB is below the smallest step" in capsys.readouterr().err
+    assert main([*TINY, "--reserve", "1 KiB"]) == 2
+    assert "--reserve 1 KiB: goes with --ram or --flash" in capsys.readouterr().err
+
+
 def test_tables_print_as_profiles_and_plans_do(saved: Path) -> None:
     profile = Profile.load(saved / "profile.json")
     assert "classifier" in str(profile)

@@ -124,6 +124,9 @@ def test_a_run_sends_its_rounds_and_is_the_same(monkeypatch, tmp_path: Path) -> 
         return made[0]
 
     monkeypatch.setitem(sinks.SINKS, "mine", mine)
+    monkeypatch.setattr(
+        "fed_asi.results.report.write", lambda _folders: tmp_path
+    )  # a page is not asked about here
     assert main(["run", FLEET, *TINY, "--out", str(tmp_path), "--sink", "mine"]) == OK
     assert main(["run", FLEET, *TINY, "--out", str(tmp_path)]) == OK
 

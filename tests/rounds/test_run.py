@@ -44,3 +44,21 @@ def test_how_a_run_ends_is_recorded(tmp_path: Path) -> None:
         assert (stopped.run().status, stopped.run().cause) == ("interrupted", "stopped by the user")
         assert (failed.run().status, failed.run().cause) == ("failed", "the disk is gone")
         assert failed.exit_code() == 1
+
+
+def test_who_is_too_small_is_named_before_the_first_round_and_left_out(tmp_path: Path) -> None:
+    """A step of the others is counted, and its bytes are in the records beside what they have."""
+    group = {"count": 1, "budget": "unlimited", "batch_size": 8, "flash": "1 MiB"}
+    groups = [{**group, "name": "tiny", "ram": "4 KiB"}, {**group, "name": "board", "ram": "200 KiB"}]
+    run_loop(small(rounds=1, cohort=2, groups=groups), tmp_path / "run")
+    with RunStore.read(tmp_path / "run") as store:
+        (note,) = (one for one in store.notes() if "no plan from round 1 on" in one)
+        tiny, board = store.device_rounds()
+        devices = list(store.devices())
+    assert note.startswith(
+        "tiny: device 0 has no plan from round 1 on: ram 4.0 KiB is below the smallest step"
+    )
+    assert (tiny.outcome, board.outcome) == ("excluded", "trained")
+    assert board.ram_bytes is not None
+    assert 4 * 1024 < board.ram_bytes <= 200 * 1024 == devices[1].ram_bytes
+    assert (tiny.ram_bytes, devices[0].ram_bytes, devices[0].flash_bytes) == (None, 4 * 1024, 1024 * 1024)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from fed_asi.studies.findings import find
-from fed_asi.studies.sentences import answer
+from fed_asi.studies.sentences import _times, answer
 from fed_asi.studies.statistics import Verdict
 from made_study import study
 
@@ -18,7 +18,7 @@ def test_the_answer_names_what_is_higher_what_is_open_and_what_is_missing(made):
         "+12.5); not told apart with “alike” (−0.3 points, −5.5 to +4.8).",
         "By the means, none beats these in both accuracy and saved bytes: “plain”, “better”.",
         "75 % took the fewest rounds with “better”: 3 in the median.",
-        "Of 4 variants, 2 reached 75 % with some seeds alone.",
+        "Of 4 variants, 2 reached 75 % with only some of their seeds.",
         "Too few seeds to conclude anything: “lone”.",
         "Not every variant has the same seeds: only differences from the baseline are of the same ones.",
         "1 of 11 runs is missing.",
@@ -80,3 +80,11 @@ def test_no_other_verdict_is_called_higher_or_lower(made, verdict):
     said = answer(replace(found, rows={**found.rows, first: rows}))[0]
     assert "higher with" not in said
     assert "lower with" not in said
+
+
+@pytest.mark.parametrize(
+    ("ratio", "said"),
+    [(2.0712, "2.07"), (1.5, "1.5"), (99.96, "100"), (2236.1, "2,240"), (1.2345e6, "1,230,000")],
+)
+def test_a_ratio_is_three_digits_without_an_exponent(ratio, said):
+    assert _times(ratio) == said

@@ -1,0 +1,119 @@
+"""Things of other libraries by the names of a fleet file, such as "timm:resnet18" and "hf:uoft-cs/cifar10".
+
+A prefix is one file in the room of what it names; the file registers it here with the package that it needs. `pin`
+puts an @ and the package's version between, "timm@1.0.20:resnet18"; from then on the name asks for that version.
+Nothing of a package is imported before `find`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, TypeVar
+
+from fed_asi.errors import ConfigError, first_line
+from fed_asi.texts import clipped, visible
+
+Find = Callable[[str], Any]
+_Found = TypeVar("_Found", bound=Find)
+_NAME = re.compile(r"([a-z][a-z0-9-]*)(?:@([\w.+!-]+))?:(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """A prefix of names, the kind of thing they are of, the package it needs, and what finds one by its name."""
+
+    prefix: str
+    kind: str
+    package: str
+    find: Find
+
+
+_LIBRARIES: dict[str, Library] = {}
+
+
+def register(prefix: str, kind: str, package: str) -> Callable[[_Found], _Found]:
+    """Return a decorator that lets names with a prefix be found by a function of what follows the colon.
+
+    kind: what they are, such as "network". package: as `pip` knows it; the extra of fed-asi that installs it has the
+    prefix's name.
+    """
+
+    def known(find: _Found) -> _Found:
+        _LIBRARIES[prefix] = Library(prefix, kind, package, find)
+        return find
+
+    return known
+
+
+def is_library(name: str) -> bool:
+    """Return whether a name is one of another library, with its version or without."""
+    return _parsed(name) is not None
+
+
+def shown_name(name: str) -> str:
+    """Return a name without the version. A name of no library stays as it is."""
+    found = _NAME.fullmatch(name)
+    return f"{found[1]}:{found[3]}" if found else name
+
+
+def pin(name: str) -> str:
+    """Return a library's name with the version of its package that is installed; nothing of it is imported.
+
+    Raises ConfigError where the package is missing, or is another version than the name says.
+    """
+    library, version, what = _asked(name)
+    here = _version(library)
+    if version not in {None, here}:
+        raise ConfigError(
+            f"{visible(shown_name(name))} was asked of {library.package} {visible(str(version))}, here is {here}: "
+            "install that version, or start again"
+        )
+    return f"{library.prefix}@{here}:{what}"
+
+
+def find(kind: str, name: str) -> Any:
+    """Return what a library has by that name.
+
+    Raises ConfigError where it is of another kind, where the package is missing, cannot be imported or is another
+    version, and for what the library has not.
+    """
+    library, _, what = _asked(name)
+    if library.kind != kind:
+        raise ConfigError(f"{visible(shown_name(name))}: {library.prefix} names a {library.kind}, no {kind}")
+    pin(name)
+    try:
+        return library.find(what)
+    except ImportError as error:
+        raise ConfigError(
+            f"{visible(shown_name(name))}: {library.package} cannot be imported: {clipped(first_line(error), 200)}"
+        ) from error
+
+
+def _version(library: Library) -> str:
+    try:
+        return metadata.version(library.package)
+    except metadata.PackageNotFoundError:
+        raise ConfigError(
+            f"a name of {library.prefix} needs {library.package}, which is missing: "
+            f'pip install "fed-asi[{library.prefix}]"'
+        ) from None
+
+
+def _asked(name: str) -> tuple[Library, str | None, str]:
+    found = _parsed(name)
+    if found is None:
+        raise ConfigError(f"{visible(name)} is no name of a library: one begins with {_prefixes()}")
+    return found
+
+
+def _prefixes() -> str:
+    return ", ".join(f"{prefix}:" for prefix in sorted(_LIBRARIES))
+
+
+def _parsed(name: str) -> tuple[Library, str | None, str] | None:
+    found = _NAME.fullmatch(name)
+    library = _LIBRARIES.get(found[1]) if found else None
+    return (library, found[2], found[3]) if found and library else None

@@ -1,0 +1,134 @@
+"""Where steps of a network are traced for planning: what each plan's step needs, measured, with every layer's share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fed_asi.compression.compress import compress_known_
+from fed_asi.compression.graph import analyse
+from fed_asi.layers.copying import copied
+from fed_asi.memory.arena.planned import Arena, arena, inference_arena, laid_out
+from fed_asi.memory.arena.shares import Shares
+from fed_asi.memory.arena.split import shares
+from fed_asi.memory.arena.step import Gradients, MakeMover, MakeOptimizer, record_step
+from fed_asi.memory.device import DeviceMemory, in_all
+from fed_asi.memory.stored import Format, activation_bytes, stored_bytes
+from fed_asi.planning.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What becomes of gradients in a step, and what moves the weights; see `fed_asi.arena`."""
+
+    gradients: Gradients
+    optimizer: MakeOptimizer | None = None
+    mover: MakeMover | None = None
+    momentum: bool = False
+
+
+RuleAt = Callable[[int], Rule]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A plan as it was traced: what it needs, and of every layer its share."""
+
+    memory: DeviceMemory
+    shares: Shares
+
+
+class Bench:
+    """A network on which steps are traced, in the mode it trains in; it is only read.
+
+    model: the trained part at least. trunk: the frozen part before it. x, y: as many images as the largest
+    micro-batch has, of what goes into the trunk, or into the model where there is none. rule: of every step, or of
+    those with a micro-batch, where it depends on that. copies: of trained weights, for a strategy and a codec.
+    storage: of what is frozen but for the layers `moved`, which are sent as others train them; the parts given are in
+    float32.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        rule: Rule | RuleAt,
+        *,
+        trunk: nn.Module | None = None,
+        copies: int = 0,
+        storage: Format = "float32",
+        moved: Set[str] = frozenset(),
+    ) -> None:
+        self.copies, self._storage = copies, storage
+        self._rule = rule
+        self._model, self._y = copied(model), y
+        self._graph = analyse(self._model)
+        self._before: Arena | None = None
+        self._read: int | None = None
+        if trunk is not None:
+            self._before = inference_arena(trunk, x[:1], storage=storage)
+            self._read = stored_bytes((*trunk.parameters(), *trunk.buffers()), storage)
+        every = self._model.named_parameters()
+        rest = [p for name, p in every if not any(name == m or name.startswith(f"{m}.") for m in moved)]
+        self._spared = (
+            0 if storage == "float32" else sum(p.nbytes for p in rest) - stored_bytes(rest, storage)
+        )
+        with torch.no_grad():
+            self._x = x if trunk is None else trunk(x)
+
+    def rule(self, micro_batch: int) -> Rule:
+        """Return what becomes of gradients where a step has such micro-batches."""
+        return self._rule if isinstance(self._rule, Rule) else self._rule(micro_batch)
+
+    def trunk_bytes(self, micro_batch: int) -> int:
+        """Return the RAM of the trunk's phase, beside what stays: its arena, and features that wait."""
+        return 0 if self._before is None else self._before.bytes + self._waiting(micro_batch)
+
+    def count(self, model: nn.Module, x: Tensor, y: Tensor) -> DeviceMemory:
+        """Return what a step of a model that is compressed already needs on one micro-batch; remembered by its shapes.
+
+        model: as the bench's, only read. x: (b, ...) what goes into it, behind the trunk.
+        """
+        rule = self.rule(len(x))
+        step = arena(
+            model,
+            x.contiguous(),
+            y,
+            gradients=rule.gradients,
+            optimizer=rule.optimizer,
+            mover=rule.mover,
+        )
+        return self._in_all(step, len(x))
+
+    def measure(self, plan: Plan, names: Sequence[str]) -> Measured:
+        """Return what a plan needs. names: of the profile's layers, in forward order."""
+        compress_known_(self._model, self._graph, plan)
+        b = plan.micro_batch
+        rule = self.rule(b)
+        trace = record_step(
+            self._model,
+            self._x[:b],
+            self._y[:b],
+            gradients=rule.gradients,
+            optimizer=rule.optimizer,
+            mover=rule.mover,
+        )
+        return Measured(self._in_all(laid_out(trace), b), shares(trace, names))
+
+    def _in_all(self, step: Arena, micro_batch: int) -> DeviceMemory:
+        waiting = 0 if self._before is None else self._waiting(micro_batch)
+        return in_all(
+            step,
+            self._before,
+            waiting_bytes=waiting,
+            copies=self.copies,
+            read_bytes=self._read,
+            spared_bytes=self._spared,
+        )
+
+    def _waiting(self, micro_batch: int) -> int:
+        return activation_bytes(self._x[1:micro_batch].nbytes, self._storage)

@@ -1,0 +1,125 @@
+"""What traces have told of the forms of layers so far, and what is assumed of the others: never more than they need.
+
+A form's numbers depend on the micro-batch, on whether the layer runs before the first trained one, is it, or comes
+after, and, within a block with a way around it, on whether that way has a gradient. That is the key they are known by.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fed_asi.memory.arena.shares import Share
+from fed_asi.memory.device import DeviceMemory
+from fed_asi.methods import Frozen, Vanilla
+from fed_asi.planning.bench import Bench, Measured
+from fed_asi.planning.packing import Form
+from fed_asi.planning.profile import Candidate, LayerProfile
+from fed_asi.planning.question import Question, trained_parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One micro-batch and one first trained layer."""
+
+    micro_batch: int
+    first: int
+
+
+@dataclass(slots=True)
+class KnownForms:
+    """Numbers of forms by what was traced on a bench.
+
+    around: of `Shares`. before: by micro-batch, what is alive before the first layer. flash: bytes of a plan that
+    trains nothing; None: no trace yet. other: static bytes that are no layer's. turns: by micro-batch, how often
+    something was learnt. smallest: of all traced steps, the one of least RAM.
+    """
+
+    question: Question
+    bench: Bench
+    shares: dict[tuple[Any, ...], Share] = field(default_factory=dict)
+    around: tuple[int, ...] = ()
+    before: dict[int, int] = field(default_factory=dict)
+    flash: int | None = None
+    other: int = 0
+    turns: dict[int, int] = field(default_factory=dict)
+    smallest: DeviceMemory | None = None
+    _candidates: dict[tuple[Problem, int], list[Candidate]] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> tuple[LayerProfile, ...]:
+        """The profile's layers, in forward order."""
+        return self.question.profile.layers
+
+    def candidates(self, problem: Problem, index: int) -> list[Candidate]:
+        """Return the forms that a layer may take: frozen before the first trained one, which itself trains."""
+        found = self._candidates.get((problem, index))
+        if found is None:
+            found = self._candidates[problem, index] = self._found(problem, index)
+        return found
+
+    def _found(self, problem: Problem, index: int) -> list[Candidate]:
+        layer = self.layers[index]
+        if index < problem.first:
+            return [Candidate(Frozen(), 0, 0, layer.weight_norm, 0.0)]
+        found = self.question.candidates(layer, problem.micro_batch)
+        if index > problem.first:
+            return found
+        return [c for c in found if c.method.trains_bias or c.method.trains_weight]
+
+    def form(self, problem: Problem, index: int, candidate: Candidate) -> Form:
+        """Return what a form is worth and needs, as far as that is known."""
+        layer, question = self.layers[index], self.question
+        trained = layer.element_bytes * trained_parameters(layer, candidate.method)
+        share = self.shares.get(self._key(problem, index, candidate))
+        if share is None:
+            share = self._assumed(layer, candidate, trained, problem.micro_batch)
+        rule = self.bench.rule(problem.micro_batch)
+        times = 1 + (rule.gradients == "accumulated") + rule.momentum + self.bench.copies
+        static = times * trained + share.mean + share.factors
+        value = question.value(layer, candidate)
+        return Form(value, static, share.constant - trained, share, candidate.saved_bytes)
+
+    def _assumed(self, layer: LayerProfile, candidate: Candidate, trained: int, micro_batch: int) -> Share:
+        """Return what a form needs at least, as far as a profile tells."""
+        method, rule = candidate.method, self.bench.rule(micro_batch)
+        # Warm factors are static, and a whole input may be another layer's too.
+        saved = 0 if method.warm_start or isinstance(method, Vanilla) else candidate.saved_bytes
+        whole = method.trains_weight and not candidate.thin and rule.mover is not None
+        gradient = (
+            self.question.gradient_bytes(layer, candidate) if whole and not method.picks_channels else 0
+        )
+        held = trained if rule.gradients == "held" and not method.picks_channels else 0
+        return Share(saved=saved, held=held, backward=max(saved + gradient, held))
+
+    def _key(self, problem: Problem, index: int, candidate: Candidate) -> tuple[Any, ...]:
+        first, around = problem.first, self.around[index] if self.around else -1
+        role = "before" if index < first else "first" if index == first else "after"
+        detour = role == "after" and around >= 0 and first >= around
+        return problem.micro_batch, index, candidate.method, role, detour
+
+    def turn(self, problem: Problem) -> int:
+        """Return how much was known of a problem's micro-batch, as a number that grows with it."""
+        return self.turns.get(problem.micro_batch, 0)
+
+    def learn(self, problem: Problem, chosen: tuple[int, ...], measured: Measured) -> bool:
+        """Take down what the trace of a plan told; return whether anything of it was new."""
+        memory, b = measured.memory, problem.micro_batch
+        fresh = not self.around
+        self.around = measured.shares.around
+        forms = []
+        for i, (pick, share) in enumerate(zip(chosen, measured.shares.layers, strict=True)):
+            candidate = self.candidates(problem, i)[pick]
+            key = self._key(problem, i, candidate)
+            fresh |= key not in self.shares
+            self.shares.setdefault(key, share)
+            forms.append(self.form(problem, i, candidate))
+        before = max(self.before.get(b, 0), measured.shares.before)
+        fresh |= before != self.before.get(b, 0) or self.flash is None
+        self.before[b] = before
+        self.flash = memory.flash_bytes - sum(one.flash for one in forms)
+        self.other = memory.static_bytes - sum(one.static for one in forms)
+        if self.smallest is None or memory.ram_bytes < self.smallest.ram_bytes:
+            self.smallest = memory
+        self.turns[b] = self.turn(problem) + 1
+        return fresh

@@ -1,0 +1,70 @@
+"""What a device has for a plan, whether a step is within it, and what to say where none is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from fed_asi.errors import BudgetError
+from fed_asi.memory.device import DeviceMemory
+from fed_asi.units import format_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """What a device has, in bytes; None: no limit. reserve_bytes: of its RAM, for what is not counted."""
+
+    ram_bytes: int | None = None
+    flash_bytes: int | None = None
+    budget_bytes: int | None = None
+    reserve_bytes: int = 0
+
+    @property
+    def arena_bytes(self) -> int | None:
+        """RAM without what is reserved; None: no limit."""
+        return None if self.ram_bytes is None else self.ram_bytes - self.reserve_bytes
+
+    def holds(self, memory: DeviceMemory) -> bool:
+        """Return whether RAM and flash are enough; what `memory` itself reserves is counted beside the reserve."""
+        ram, flash = self.arena_bytes, self.flash_bytes
+        return (ram is None or memory.ram_bytes <= ram) and (flash is None or memory.flash_bytes <= flash)
+
+
+def nothing_fits(within: Within, smallest: DeviceMemory) -> BudgetError:
+    """Return why no plan is within a device. smallest: what the smallest step needs, without a reserve."""
+    memory = replace(smallest, reserve_bytes=within.reserve_bytes)
+    if within.ram_bytes is not None and memory.ram_bytes > within.ram_bytes:
+        return BudgetError(
+            f"ram {format_bytes(within.ram_bytes)} is below the smallest step, {format_bytes(memory.ram_bytes)}: "
+            f"{needs(memory)} {_advice(memory)}"
+        )
+    if within.flash_bytes is not None and memory.flash_bytes > within.flash_bytes:
+        return BudgetError(
+            f"flash {format_bytes(within.flash_bytes)} is below what is only read, "
+            f"{format_bytes(memory.flash_bytes)}: frozen weights, statistics and tables, as they are stored. "
+            "Take a smaller network."
+        )
+    others = [
+        f"{name} of {format_bytes(size)}"
+        for name, size in (("ram", within.ram_bytes), ("flash", within.flash_bytes))
+        if size is not None
+    ]
+    return BudgetError(
+        f"no plan is within the budget of {format_bytes(within.budget_bytes)} and {' and '.join(others)} at one time. "
+        "Raise the budget, or leave it to ram and flash alone."
+    )
+
+
+def needs(memory: DeviceMemory) -> str:
+    """Return what of RAM a step needs, the phase that binds and its largest tensors, as sentences."""
+    tensors = ", ".join(f"{one.name} {format_bytes(one.bytes)}" for one in memory.largest())
+    phase = max(memory.trunk_bytes, memory.step.bytes)
+    return (
+        f"{format_bytes(memory.static_bytes)} stay, the {memory.phase} needs {format_bytes(phase)}, "
+        f"{format_bytes(memory.reserve_bytes)} are reserved. Largest in the {memory.phase}: {tensors}."
+    )
+
+
+def _advice(memory: DeviceMemory) -> str:
+    if memory.phase == "trunk":
+        return "These have to shrink: lower model.resolution, or take a smaller network."
+    return "These have to shrink: train fewer layers, lower the micro-batch, or take a smaller network."

@@ -1,0 +1,53 @@
+"""Where a run's plans for RAM and flash are measured: its own trunk and tail, by its own rule of updates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence, Set
+from functools import partial
+
+import torch
+from torch import fx
+
+from fed_asi.compression import cut
+from fed_asi.compression.compress import uncompress_
+from fed_asi.fleets.aggregate import held_copies
+from fed_asi.fleets.config import RunConfig
+from fed_asi.layers.copying import copied
+from fed_asi.planning.bench import Bench
+from fed_asi.training.rules import rules_of
+from fed_asi.training.steps import training_mode_
+
+Benches = Callable[[int], Bench]  # by the images of a batch
+
+
+def benches_of(
+    config: RunConfig, trunk: fx.GraphModule, tail: fx.GraphModule, trained: Sequence[str]
+) -> Benches:
+    """Return what makes the bench of devices with a batch size; nothing is traced before it is asked for.
+
+    trunk, tail: the frozen and the trained part as they were cut, in float32, which are only read. trained: the layers
+    that some device trains; what else is frozen is stored in the run's format.
+    """
+    return partial(_bench, config, trunk, tail, frozenset(trained))
+
+
+def _bench(
+    config: RunConfig, trunk: fx.GraphModule, tail: fx.GraphModule, trained: Set[str], batch_size: int
+) -> Bench:
+    model = copied(tail)
+    uncompress_(model)  # it may be at work
+    training_mode_(model)
+    resolution = config.model.resolution
+    # No byte depends on the images; noise, so that no decomposition meets a matrix of rank 0.
+    x = torch.randn(batch_size, 3, resolution, resolution, generator=torch.Generator().manual_seed(0))
+    y = torch.zeros(batch_size, dtype=torch.long)
+    return Bench(
+        model,
+        x,
+        y,
+        rules_of(config.train, batch_size),
+        trunk=cut.folded(trunk),  # as it runs; of one that is folded the same
+        copies=held_copies(config.aggregate, config.upload),
+        storage=config.storage.frozen,
+        moved=trained,
+    )

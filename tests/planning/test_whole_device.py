@@ -1,0 +1,174 @@
+"""The plan of a whole device: the best of all plans that were traced one by one, and it says why there is none."""
+
+from __future__ import annotations
+
+import itertools
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from fed_asi.compression.compress import compress_known_
+from fed_asi.compression.graph import Graph, analyse
+from fed_asi.errors import BudgetError, ConfigError
+from fed_asi.memory.device import DeviceMemory, device_memory
+from fed_asi.methods import Frozen
+from fed_asi.planning.bench import Bench, Rule
+from fed_asi.planning.calibration import profile
+from fed_asi.planning.profile import Candidate, Profile
+from fed_asi.planning.question import Options, ask
+from fed_asi.planning.whole_device import DevicePlanner, plan_device
+from fed_asi.planning.within import Within
+from fed_asi.training.at_once import at_once
+from fed_asi.training.sgd import Sgd
+
+
+class Net(nn.Module):
+    """A convolution with a way around it behind another one, and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.body = nn.Conv2d(6, 6, 3, padding=1)
+        self.relu = nn.ReLU()
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.stem(x))
+        return self.head((x + self.relu(self.body(x))).mean((2, 3)))
+
+
+RULES = {
+    "layer": Rule("applied", mover=partial(at_once, clip_norm=1.0)),
+    "step": Rule("accumulated", optimizer=partial(Sgd, clip_norm=1.0)),
+    "held": Rule("held", optimizer=partial(Sgd, clip_norm=1.0)),
+}
+METHODS = ("bias", "quantized", "vanilla")
+FEW = ("bias", "vanilla")
+Tried = list[tuple[float, DeviceMemory]]
+
+
+@pytest.fixture(scope="module")
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return Net().train()
+
+
+@pytest.fixture(scope="module")
+def images() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(2, 3, 8, 8, generator=generator), torch.tensor([1, 2])
+
+
+@pytest.fixture(scope="module")
+def made(net: nn.Module, images: tuple[torch.Tensor, torch.Tensor]) -> Profile:
+    names = ["stem", "body", "head"]
+    return profile(
+        net, *images, trained=names, micro_batches=(1, 2), methods=METHODS, centered=False, grid=False
+    )
+
+
+def every_plan(
+    made: Profile,
+    net: nn.Module,
+    images: tuple[torch.Tensor, torch.Tensor],
+    rule: Rule,
+    methods: tuple[str, ...],
+) -> Tried:
+    """What each plan that may be asked for is worth and needs, each traced by itself."""
+    question, graph = ask(made, Options(methods=methods, centered=False)), analyse(net)
+    found = []
+    for b in made.micro_batches:
+        forms = [question.candidates(layer, b) for layer in made.layers]
+        for picks in itertools.product(*forms):
+            chosen = dict(zip((layer.name for layer in made.layers), picks, strict=True))
+            value = sum(question.value(layer, chosen[layer.name]) for layer in made.layers)
+            found.append((value, needed(net, graph, images, b, chosen, rule)))
+    return found
+
+
+def needed(
+    net: nn.Module,
+    graph: Graph,
+    images: tuple[torch.Tensor, torch.Tensor],
+    b: int,
+    chosen: dict[str, Candidate],
+    rule: Rule,
+) -> DeviceMemory:
+    methods = {name: c.method for name, c in chosen.items() if not isinstance(c.method, Frozen)}
+    compress_known_(net, graph, methods)
+    x, y = images
+    return device_memory(
+        net, x[:b], y[:b], gradients=rule.gradients, optimizer=rule.optimizer, mover=rule.mover
+    )
+
+
+MANY = (pytest.mark.slow, pytest.mark.computes)
+
+
+@pytest.mark.parametrize(
+    ("name", "methods"),
+    [
+        ("layer", FEW),
+        pytest.param("layer", METHODS, marks=MANY),
+        pytest.param("step", METHODS, marks=MANY),
+        pytest.param("held", METHODS, marks=MANY),
+    ],
+)
+def test_it_is_the_best_of_all_plans_traced_one_by_one(
+    name: str,
+    methods: tuple[str, ...],
+    made: Profile,
+    net: nn.Module,
+    images: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    rule = RULES[name]
+    tried = every_plan(made, net, images, rule, methods)
+    assert len(tried) > 12
+    bench = Bench(net, *images, rule)
+    sizes = sorted({memory.ram_bytes for _, memory in tried})
+    planner, traced = DevicePlanner(made, bench, methods=methods, centered=False), 0
+    for ram in sizes[:: max(1, len(sizes) // 5)]:
+        best = max(value for value, memory in tried if memory.ram_bytes <= ram)
+        found = planner.best(Within(ram))
+        assert found.plan.value == pytest.approx(best, rel=1e-9)
+        assert found.memory.ram_bytes <= ram
+        traced += found.traced
+    assert traced < len(tried) // 2
+    with pytest.raises(
+        BudgetError, match=r"below the smallest step, .*the step needs .* Largest in the step: .* shrink"
+    ):
+        plan_device(made, bench, ram=sizes[0] - 1, methods=methods, centered=False)
+
+
+def test_flash_and_a_reserve_count(
+    made: Profile, net: nn.Module, images: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    bench = Bench(net, *images, RULES["layer"])
+    free = plan_device(made, bench, methods=METHODS, centered=False)
+    most = free.memory.ram_bytes
+    assert (
+        plan_device(made, bench, ram=most, methods=METHODS, centered=False).plan.methods == free.plan.methods
+    )
+    held = plan_device(made, bench, ram=most, reserve=64, methods=METHODS, centered=False)
+    assert held.memory.ram_bytes <= most
+    assert held.memory.reserve_bytes == 64
+    assert held.plan.micro_batch < free.plan.micro_batch
+    least = free.memory.constant_bytes
+    weights = sum(t.nbytes for t in net.parameters())
+    tight = plan_device(made, bench, flash=least, methods=METHODS, centered=False)
+    assert tight.memory.trained_bytes == weights  # nothing may be frozen
+    with pytest.raises(BudgetError, match=r"^flash .* is below what is only read"):
+        plan_device(made, bench, flash=least, ram=free.memory.ram_bytes // 3, methods=METHODS, centered=False)
+
+
+def test_methods_whose_bytes_follow_the_data_are_refused(
+    made: Profile, net: nn.Module, images: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    asked = {"methods": ("hosvd(epsilon=0.8)",), "centered": False}
+    loose = profile(net, *images, trained=["body", "head"], micro_batches=(1,), **asked)
+    with pytest.raises(ConfigError, match="ram: the bytes of hosvd depend on the data"):
+        plan_device(
+            loose, Bench(net, *images, RULES["layer"]), ram="1 MiB", methods=("hosvd",), centered=False
+        )
