@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,11 @@ from fed_asi.devices.tasks import Images
 from fed_asi.errors import ConfigError, SlowPlanError
 from fed_asi.fleets import fleet
 from fed_asi.fleets.clock import Spent
+from fed_asi.results.store import RunStore
 from fed_asi.rounds.pace_check import check_pace
+from fed_asi.rounds.run import run_loop
 from fed_asi.rounds.timing import Timing
+from fed_asi.units import format_bytes
 from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.prepare import prepare
 from runs import job, small
@@ -111,3 +115,16 @@ def test_nobody_with_a_plan_is_said_before_the_first_round(place: Workplace) -> 
     assert check_pace(place, fleet.build(place.config)) == []
     with pytest.raises(SlowPlanError, match="Most of it is the"):
         plans_for(some, 0).first(fleet.build(some.config)[0].resources)
+
+
+def test_a_run_plans_ahead_and_trains_within_the_time(tmp_path: Path, place: Workplace) -> None:
+    free = ahead(place, 0).sim_seconds
+    told = {**BOARD, "max_seconds": free * 0.97, "schedule": [{"round": 2, "budget": "8 KiB"}]}
+    run_loop(small(groups=groups(told, BOARD), method={"name": "planner"}, cohort=6), tmp_path / "run")
+    with RunStore.read(tmp_path / "run") as store:
+        rows = [row for row in store.device_rounds() if row.partition_id == 0]
+        (note,) = [text for text in store.notes() if "planned ahead" in text]
+    assert [row.outcome for row in rows] == ["trained"] * 2
+    assert all(0.0 < (row.sim_seconds or 0.0) <= free * 0.97 for row in rows)
+    first, second = (format_bytes(row.planned_bytes) for row in rows)
+    assert f"{first} from round 1, {second} from round 2" in note
