@@ -63,6 +63,8 @@ def wrong_time(arguments: argparse.Namespace) -> Iterator[str]:
     for key, most in limits.items():
         if most is not None and not 0.0 < most < math.inf:
             yield f"{key} {most:g}: of a step, above 0"
+    if arguments.published and arguments.objective in RATES:
+        yield f"--objective {arguments.objective}: chooses freely; leave --published out"
     if asks_time(arguments):
         yield from (
             f"--{one}: is not planned with time yet; leave it or --device and --quicker out"

@@ -74,6 +74,11 @@ def test_what_cannot_be_told_is_refused_at_once(
         (["--device", "stm32f746", "--max-seconds", "-1"], "--max-seconds -1: of a step, above 0"),
         (["--device", "stm32f746", "--max-joules", "nan"], "--max-joules nan: of a step"),
         (["--device", "stm32f746", "--schedule", "5=1 KiB"], "--schedule: is not planned with time yet"),
+        (["--device", "stm32f746", "--ram", "320 KiB"], "--ram: is not planned with time yet"),
+        (
+            ["--device", "stm32f746", "--published", "--objective", "captured-per-joule"],
+            "leave --published out",
+        ),
     ):
         assert main([*TINY, *words]) == 2
         error = capsys.readouterr().err
