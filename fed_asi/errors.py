@@ -4,6 +4,7 @@ FedAsiError
 ├── ConfigError            a fleet file, a command-line value (all its problems at once)
 ├── UnsupportedLayerError  a layer or tensor no method here can handle
 ├── BudgetError            no plan fits the budget
+│   └── SlowPlanError      none is within the seconds or joules of a round
 ├── OverBudgetError        a step's measured bytes passed the budget: that device's out-of-memory
 │   └── OverRamError       a whole step needs more RAM or flash than its device has
 ├── ProfileError           a profile or plan that is corrupt, too new, or of another model
@@ -38,6 +39,10 @@ class UnsupportedLayerError(FedAsiError):
 
 class BudgetError(FedAsiError):
     """No plan fits the budget."""
+
+
+class SlowPlanError(BudgetError):
+    """Plans fit the budget, and none of them is within the seconds or joules that a round may take."""
 
 
 class OverBudgetError(FedAsiError):

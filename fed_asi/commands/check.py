@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fed_asi.commands.console import LOST, OK, show
 from fed_asi.fleets.file import load_config
+from fed_asi.fleets.pace_checks import asks_time
 from fed_asi.planning.columns import columns
 from fed_asi.texts import visible
 from fed_asi.units import format_bytes
@@ -42,6 +43,8 @@ def main(given: argparse.Namespace) -> int:
     )
     if config.model.weights == "public":
         show("The server trains the network first; ranks may then come out otherwise.")
+    if asks_time(config):
+        show("Planned by bytes alone; what a round may take of a device's time counts when the run begins.")
     if all(one.attempt is None for one in found):
         show("No device has a plan: the run would train nothing.")
         return LOST

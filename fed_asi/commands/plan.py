@@ -15,12 +15,14 @@ from torch.nn import functional as F
 from fed_asi import data, models
 from fed_asi.commands.console import bar, show
 from fed_asi.commands.plan_device import add_device_arguments, show_device_plan, wrong_arguments
+from fed_asi.commands.plan_time import add_time_arguments, asks_time, show_timed_plan, wrong_time
 from fed_asi.compression.compress import compress_
 from fed_asi.compression.tune import layers_named
 from fed_asi.data.images import to_batch
 from fed_asi.errors import ConfigError
 from fed_asi.files import check_writable
 from fed_asi.fleets.config import RESOLUTIONS
+from fed_asi.fleets.pace import RATES
 from fed_asi.layers.copying import copied
 from fed_asi.machine import threads
 from fed_asi.methods.family import default_families, families
@@ -63,6 +65,9 @@ def _answer(arguments: argparse.Namespace) -> None:
     options = _options(arguments, model)
     with bar(f"calibration on {len(x)} images") as progress:
         made = _profile(arguments, model, x, y, progress)
+    if asks_time(arguments):
+        show_timed_plan(arguments, model, (x, y), made, options)
+        return
     if arguments.schedule:
         show(schedule_table(made, _schedule(arguments), **options))
         return
@@ -104,7 +109,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--methods", help="kinds that may be used, with commas, such as asi,bias")
     add("--micro-batch", type=int)
-    add("--objective", choices=OBJECTIVES)
+    add("--objective", choices=(*OBJECTIVES, *RATES))
+    add_time_arguments(parser)
     add("--count", choices=COUNTS, default="saved", help="what the budget covers")
     add("--published", action="store_true", help="the papers' rank selection")
     add(
@@ -146,6 +152,7 @@ def _check(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and not _names(value):
             wrong.append(f"--{name} {value!r}: names with commas")
+    wrong += wrong_time(arguments)
     if wrong:
         raise ConfigError(wrong)
 

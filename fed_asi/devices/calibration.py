@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from fed_asi.compression.graph import analyse
+from fed_asi.devices.pacing import paced
 from fed_asi.errors import RunError
 from fed_asi.files import write_file
 from fed_asi.methods import Family, Method, Vanilla
@@ -74,11 +75,15 @@ def own_profile(place: Workplace, partition_id: int) -> Profile:
 
 
 def plans_for(place: Workplace, partition_id: int) -> DevicePlans:
-    """Return the plans of a device: from the server's profile, its own, or everyone's.
+    """Return the plans of a device, its time counted where that is asked: from the server's profile, its own, or all's.
 
     A device's own profile is a function of seed, device and initial weights alone; it is kept in the process
     and, where the folder may be written, beside the run's.
     """
+    return paced(place, partition_id, _by_bytes(place, partition_id))
+
+
+def _by_bytes(place: Workplace, partition_id: int) -> DevicePlans:
     calibration = place.config.method.calibration
     if calibration == "server":
         return place.plans

@@ -8,14 +8,14 @@ be quick (features computed once, micro-batches side by side), is not what a dev
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import prod
 
 from fed_asi.devices.exchange import Exchange
 from fed_asi.fleets.clock import Task
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.resources import Resources
-from fed_asi.memory.work import FLOAT_BYTES, Network, Work, total
+from fed_asi.memory.work import Network, Shape, Work, total
 from fed_asi.methods import Method
+from fed_asi.planning.duty import Duty, micro_batches, whole_tensor
 from fed_asi.planning.plan import Plan
 
 _Methods = frozenset[tuple[str, Method]]
@@ -78,27 +78,35 @@ class Tasks:
         found = {resources.batch_size: epochs * full + begun, rest: epochs * (rest > 0)}
         return {size: count for size, count in found.items() if size and count}
 
+    def duty(self, resources: Resources, images: Images) -> Duty:
+        """Return a device's round, whatever its plan."""
+        each, twice = self.config.train.update != "step", self.config.method.recipe.recomputes
+        return Duty(
+            self.batches(resources, images), images.held, self.down_bytes, self.sent_bytes, each, twice
+        )
+
     def up_bytes(self, plan: Plan) -> int:
-        """Return the bytes of the tensors that a device sends back, as its codec writes them and its strategy adds."""
+        """Return the bytes of the tensors that a device sends back."""
+        return sum(self.sent_bytes(shape) for shape in self.tail.trained_shapes(plan.methods))
+
+    def sent_bytes(self, shape: Shape) -> int:
+        """Return the bytes of a trained tensor, as the codec writes it, with what the strategy adds."""
         codec, extras = self.exchange.codec, len(self.exchange.strategy.extras)
-        total_bytes = 0
-        for shape in self.tail.trained_shapes(plan.methods):
-            whole = FLOAT_BYTES * prod(shape)
-            written = whole if codec.whole else sum(one.nbytes for one in codec.pieces(shape).values())
-            total_bytes += written + extras * whole
-        return total_bytes
+        whole = whole_tensor(shape)
+        written = whole if codec.whole else sum(one.nbytes for one in codec.pieces(shape).values())
+        return written + extras * whole
 
     def judged(self, micro_batch: int, images: Images) -> Work:
         """Return the work of judging the images held back, before training and after it."""
-        parts = _micro_batches(images.held, micro_batch)
+        parts = micro_batches(images.held, micro_batch)
         return total(self._judge(size).times(2 * count) for size, count in parts)
 
     def _passed(self, size: int, micro_batch: int) -> Work:
-        parts = _micro_batches(size, micro_batch)
+        parts = micro_batches(size, micro_batch)
         return total(self._forward(one).times(count) for one, count in parts)
 
     def _stepped(self, plan: Plan, size: int) -> Work:
-        parts = _micro_batches(size, plan.micro_batch)
+        parts = micro_batches(size, plan.micro_batch)
         updates = 1 if self.config.train.update == "step" else sum(count for _, count in parts)
         steps = total(self._step(plan, one).times(count) for one, count in parts)
         return total([steps, self.tail.update(plan.methods).times(updates)])
@@ -119,9 +127,3 @@ class Tasks:
             twice = self.config.method.recipe.recomputes
             self._steps[key] = self.tail.step(size, plan.methods, twice=twice)
         return self._steps[key]
-
-
-def _micro_batches(images: int, size: int) -> list[tuple[int, int]]:
-    """Return (images, how many such micro-batches): the full ones, and the smaller last one."""
-    count, rest = divmod(images, min(size, images) or 1)
-    return [(min(size, images), count)] * (count > 0) + [(rest, 1)] * (rest > 0)

@@ -98,7 +98,10 @@ class MethodConfig(Section):
     layers: Annotated[int | Literal["all", "any"] | tuple[str, ...], BeforeValidator(_layers)] = 4
     selection: Literal["exact", "published"] = "exact"
     centered: bool | None = None  # may x - mu be kept (mu from calibration)? None: what `name` stands for
-    objective: Literal["captured", "perplexity", "relative-error"] | None = None  # None: the planner's
+    objective: (
+        Literal["captured", "perplexity", "relative-error", "captured-per-second", "captured-per-joule"]
+        | None
+    ) = None  # None: the planner's
     covers: Literal["saved", "published", "training"] = "saved"
     over_budget: str = "exclude"  # a policy of over_budget.py
     calibration: Literal["server", "device", "federated"] = "server"  # whose images plans are made from

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, create_model
 
 from fed_asi.fleets.hardware import NUMBERS, problem_of
+from fed_asi.fleets.pace import PaceKeys
 from fed_asi.fleets.section import Section
 from fed_asi.units import parse_bytes
 
@@ -69,7 +70,7 @@ def _named(key: str) -> BeforeValidator:
     return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
 
 
-class DeviceKeys(Section):
+class DeviceKeys(PaceKeys):
     """The keys of a group and of a single device; what a device does not say is its group's."""
 
     device: Annotated[HardwareConfig | None, _named("preset")] = None

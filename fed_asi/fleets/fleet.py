@@ -11,6 +11,7 @@ from fed_asi.fleets.config import DeviceConfig, GroupConfig, RunConfig
 from fed_asi.fleets.device_keys import PresenceConfig
 from fed_asi.fleets.drawing import draw, draw_all
 from fed_asi.fleets.hardware import Hardware
+from fed_asi.fleets.pace import ANY_PACE, Pace, pace_of
 from fed_asi.fleets.resources import OF_DEVICE, Resources, resources_of, schedule_of
 
 
@@ -19,7 +20,8 @@ class Device:
     """One device: its shard's number, its group, and what it has for a step.
 
     schedule: (from this round on, what it has then), rounds ascending and counted from 1.
-    hardware: what it has beside memory; None: it has no clock. presence: when it is there; None: always.
+    hardware: what it has beside memory; None: it has no clock. presence: when it is there; None: always. pace: what a
+    round of it may take.
     """
 
     partition_id: int
@@ -28,6 +30,7 @@ class Device:
     schedule: tuple[tuple[int, Resources], ...] = ()
     hardware: Hardware | None = None
     presence: PresenceConfig | None = None
+    pace: Pace = ANY_PACE
 
     def resources_at(self, round: int) -> Resources:
         """Return what this device has in `round`, counted from 1."""
@@ -91,6 +94,7 @@ def build(config: RunConfig) -> Fleet:
 
 def _of_group(group: GroupConfig, first: int, seed: int) -> Iterator[Device]:
     ids = range(first, first + group.count)
+    pace = pace_of(group)
     drawn = itertools.repeat(None) if group.device is None else draw_all(group.device, seed, ids)
     of_device = OF_DEVICE in (group.ram, group.flash)
     resources: Resources | None = None
@@ -99,7 +103,7 @@ def _of_group(group: GroupConfig, first: int, seed: int) -> Iterator[Device]:
         if resources is None or of_device:
             resources = resources_of(group, None, hardware)
             schedule = schedule_of(group, resources)
-        yield Device(partition_id, group.name, resources, schedule, hardware, group.presence)
+        yield Device(partition_id, group.name, resources, schedule, hardware, group.presence, pace)
 
 
 def _as_its_group(own: DeviceConfig, group: GroupConfig) -> DeviceConfig:
@@ -118,4 +122,5 @@ def _own(device: Device, own: DeviceConfig, seed: int) -> Device:
         schedule_of(own, resources),
         hardware,
         own.presence or device.presence,
+        pace_of(own, device.pace),
     )

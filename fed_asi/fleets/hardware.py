@@ -72,6 +72,15 @@ class Hardware:
         """Whether a device's seconds can be told."""
         return not self.missing
 
+    @property
+    def lacking_power(self) -> list[str]:
+        """The keys without which its joules are not known."""
+        draws = {
+            "compute_watts": self.compute_watts is not None or self.mac_joules is not None,
+            "radio_watts": self.radio_watts is not None,
+        }
+        return [key for key, known in draws.items() if not known]
+
     @classmethod
     def of(cls, name: str, numbers: Mapping[str, Any]) -> Self:
         """Return the hardware with these numbers by key. Raises ConfigError with every one that is none."""

@@ -11,6 +11,7 @@ from fed_asi.errors import BudgetError, ConfigError
 from fed_asi.fleets import over_budget
 from fed_asi.fleets.aggregate import held_copies
 from fed_asi.fleets.config import MethodConfig, RunConfig, TrainConfig
+from fed_asi.fleets.pace import RATES
 from fed_asi.fleets.resources import Resources
 from fed_asi.methods import Family, Vanilla
 from fed_asi.planning import search
@@ -22,6 +23,13 @@ from fed_asi.planning.whole_device import DevicePlan, DevicePlanner
 from fed_asi.planning.within import Within
 
 CHECKPOINTED = "planned bytes are those of keeping everything; checkpointing keeps less and computes it again"
+
+
+Best = Callable[..., Plan]  # of what a device has, a profile, a budget in bytes and the options of `plan`
+
+
+def _within_budget(_resources: Resources, profile: Profile, budget_bytes: int | None, **options: Any) -> Plan:
+    return search.plan(profile, budget_bytes, **options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,7 @@ class DevicePlans:
         self._made: dict[int, Bench] = {}
         self._planners: dict[tuple[int, int | None, str], DevicePlanner] = {}
         self._known: dict[tuple[Resources, int | None, str], Plan | BudgetError] = {}
+        self._best: Best = _within_budget
 
     @property
     def profile(self) -> Profile:
@@ -68,6 +77,12 @@ class DevicePlans:
     def replanned(self, profile: Profile) -> DevicePlans:
         """Return plans by the same settings from another profile."""
         return DevicePlans(profile, self._method, self._train, self._copies, self._benches)
+
+    def timed(self, best: Best) -> DevicePlans:
+        """Return plans by the same settings and from the same profile, each the best in another sense."""
+        found = self.replanned(self._profile)
+        found._best = best
+        return found
 
     def too_small_for_copies(self, resources: Resources) -> BudgetError | None:
         """Return why nothing fits a budget into which something would, were it not for strategy and codec."""
@@ -169,7 +184,8 @@ class DevicePlans:
         method = self._method
         if resources.whole_device:
             return self.whole(resources, layer_count, selection).plan
-        return search.plan(
+        return self._best(
+            resources,
             self._within(resources.batch_size, resources.micro_batch),
             resources.budget_bytes,
             micro_batch=resources.micro_batch,
@@ -184,7 +200,7 @@ class DevicePlans:
         method = self._method
         return {
             "methods": method.families or (Family(Vanilla),),
-            "objective": method.objective,
+            "objective": None if method.objective in RATES else method.objective,
             "layers": self._layers(layer_count),
             "selection": selection,
             "centered": method.may_center,

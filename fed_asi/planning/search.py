@@ -23,7 +23,7 @@ from fed_asi.units import format_bytes, parse_bytes
 
 
 @dataclass(frozen=True, slots=True)
-class _Problem:
+class Problem:
     """The knapsack of one micro-batch and one first trained layer."""
 
     question: Question
@@ -73,24 +73,25 @@ def plan(
     question = ask(profile, options)
     budget_bytes = parse_bytes(budget)
     limit = UNLIMITED_BYTES if budget_bytes is None else budget_bytes
-    problems = _all_problems(question, admitted_micro_batches(profile, micro_batch))
+    problems = all_problems(question, admitted_micro_batches(profile, micro_batch))
     best = _search(problems, limit)
     if best is None:
-        raise _below_smallest(problems, limit)
-    return _assemble(budget_bytes, *best)
+        raise below_smallest(problems, limit)
+    return assemble(budget_bytes, *best)
 
 
 def smallest_plan_bytes(profile: Profile, micro_batch: int | None = None, **options: Any) -> int:
     """Return the bytes of the smallest plan; `options` are those of `plan`."""
     question = ask(profile, Options(**options))
-    return min(p.smallest for p in _all_problems(question, admitted_micro_batches(profile, micro_batch)))
+    return min(p.smallest for p in all_problems(question, admitted_micro_batches(profile, micro_batch)))
 
 
-def _all_problems(question: Question, micro_batches: Sequence[int]) -> list[_Problem]:
+def all_problems(question: Question, micro_batches: Sequence[int]) -> list[Problem]:
+    """Return the knapsack of each micro-batch, first trained layer and largest gradient."""
     return [problem for one in question.capped() for problem in _problems(one, micro_batches)]
 
 
-def _problems(question: Question, micro_batches: Sequence[int]) -> Iterator[_Problem]:
+def _problems(question: Question, micro_batches: Sequence[int]) -> Iterator[Problem]:
     layers = question.profile.layers
     firsts = [i for i, layer in enumerate(layers) if layer.name in question.allowed or layer.head]
     must = [i for i, layer in enumerate(layers) if layer.name in question.forced or layer.head]
@@ -101,7 +102,7 @@ def _problems(question: Question, micro_batches: Sequence[int]) -> Iterator[_Pro
         for first in (i for i in firsts if i <= must[0]):
             floor = question.floor(micro_batch, first)
             smallest = floor + smallest_bytes(choices[first:])
-            yield _Problem(
+            yield Problem(
                 question, micro_batch, first, floor, float(frozen[first]), whole.tail(first), smallest
             )
 
@@ -119,10 +120,10 @@ def _choices(question: Question, layer: LayerProfile, micro_batch: int) -> Choic
     return Choices(sizes, np.array([question.value(layer, c) for c in found]))
 
 
-def _search(problems: Sequence[_Problem], limit: int) -> tuple[_Problem, Solution] | None:
+def _search(problems: Sequence[Problem], limit: int) -> tuple[Problem, Solution] | None:
     """Return the best problem and its solution: most promising bound first, the hopeless never solved."""
     bounds = [p.frozen_value + p.knapsack.bound(limit - p.floor) for p in problems]
-    best: tuple[_Problem, Solution] | None = None
+    best: tuple[Problem, Solution] | None = None
     best_key = (-np.inf, 0, 0)
     for index in sorted(range(len(problems)), key=lambda i: -bounds[i]):
         problem = problems[index]
@@ -143,7 +144,8 @@ def _search(problems: Sequence[_Problem], limit: int) -> tuple[_Problem, Solutio
     return best
 
 
-def _assemble(budget_bytes: int | None, problem: _Problem, solution: Solution) -> Plan:
+def assemble(budget_bytes: int | None, problem: Problem, solution: Solution) -> Plan:
+    """Return the plan of a problem's solution."""
     question = problem.question
     layers = question.profile.layers[problem.first :]
     picked = [
@@ -180,7 +182,8 @@ def _notes(methods: Iterator[Method]) -> Iterator[str]:
         )
 
 
-def _below_smallest(problems: Sequence[_Problem], limit: int) -> BudgetError:
+def below_smallest(problems: Sequence[Problem], limit: int) -> BudgetError:
+    """Return why no plan is within so many bytes."""
     problem = min(problems, key=lambda p: p.smallest)
     question = problem.question
     layers = question.profile.layers[problem.first :]

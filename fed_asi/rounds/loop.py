@@ -21,6 +21,7 @@ from fed_asi.results.store import RunStore
 from fed_asi.rounds.asking import Asking
 from fed_asi.rounds.buffered import Buffered
 from fed_asi.rounds.executor import Executor
+from fed_asi.rounds.pace_check import check_pace
 from fed_asi.rounds.resuming import Resuming
 from fed_asi.rounds.round_clock import RoundClock
 from fed_asi.rounds.round_end import RoundEnd
@@ -70,7 +71,7 @@ class Rounds:
         state = State(0, {name: tensor.clone() for name, tensor in self._place.reference.items()})
         begun = self._clock.closed(RoundRecord(0, 0, 0, None, None), [], 0.0)
         self._clock.check(self._asking.job(1, one, state) for one in self.fleet.partition_ids)
-        for text in self._clock.notes():
+        for text in (*self._clock.notes(), *check_pace(self._place, self.fleet)):
             self._store.note(text)
         self._end.finish(begun, [], state, time.perf_counter())
         return state

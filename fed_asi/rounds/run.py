@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from fed_asi.devices.pacing import paced
 from fed_asi.errors import BudgetError, RunError
 from fed_asi.fleets import fleet
 from fed_asi.fleets.config import RunConfig
@@ -95,7 +96,7 @@ def _planned_ahead(place: Workplace, devices: Fleet) -> Iterator[str]:
         parts = []
         for start, resources in device.phases:
             try:
-                chosen = place.plans.first(resources)
+                chosen = paced(place, device.partition_id, place.plans).first(resources)
                 parts.append(f"{format_bytes(chosen.planned_bytes)} from round {start}")
             except BudgetError as error:
                 parts.append(f"no plan from round {start} ({str(error).partition(' (')[0]})")

@@ -79,7 +79,7 @@ class Workplace:
     tail: the trained part, shared by all work in this process, one job at a time. features: (N, ...) of the
     training images; test_features: of those the server judges by. reference: initial values of every tensor
     that some device may train, by name. notes: what the report should say. whole: set where features are off.
-    own_plans: those from other profiles than the server's, kept by file name.
+    own_plans: those from other profiles than the server's, kept by file name. kept: what else is made once a process.
     """
 
     config: RunConfig
@@ -96,6 +96,7 @@ class Workplace:
     notes: tuple[str, ...] = ()
     whole: WholeNetwork | None = None
     own_plans: dict[str, DevicePlans] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)
 
     def shard(self, partition_id: int) -> Shard:
         """Return a device's rows; the holdout is drawn once, and training keeps at least one row."""

@@ -17,6 +17,7 @@ from fed_asi.data.images import Images, to_batch
 from fed_asi.errors import BudgetError, ConfigError
 from fed_asi.fleets import fleet, over_budget
 from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.pace_checks import asks_time
 from fed_asi.fleets.resources import Resources
 from fed_asi.layers.copying import copied
 from fed_asi.methods import Family, Vanilla
@@ -44,10 +45,11 @@ def cut_network(
 def layers_of_plans(config: RunConfig, profile: Profile, benches: Benches) -> set[str]:
     """Return the layers that some device of the fleet will train in some round, all where that is not known.
 
-    Known before the first round is what plans choose for the fleet's own budgets from the server's profile.
+    Known before the first round is what plans choose for the fleet's own budgets from the server's profile; not where
+    they depend on a device's time, which depends on the cut.
     """
     plans = plans_of(config, profile, benches)
-    used = set() if is_cut(config) else plans.layers_of(_every_resources(config))
+    used = set() if is_cut(config) or asks_time(config) else plans.layers_of(_every_resources(config))
     return used or {layer.name for layer in profile.layers}
 
 

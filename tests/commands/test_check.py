@@ -23,8 +23,11 @@ def test_a_project_of_its_own_is_loaded_planned_and_nothing_is_written(tmp_path,
 
 def test_a_fleet_without_a_plan_is_said_and_is_no_success(tmp_path, capsys):
     fleet = own_project.write(tmp_path / "project")
-    assert main(["check", str(fleet), "--set", "groups.*.budget=10"]) == 1
-    assert "No device has a plan" in capsys.readouterr().out
+    timed = ["--set", "groups.*.quicker=true"]
+    assert main(["check", str(fleet), "--set", "groups.*.budget=10", *timed]) == 1
+    said = capsys.readouterr().out
+    assert "No device has a plan" in said
+    assert "Planned by bytes alone" in said
 
 
 def test_what_only_data_and_network_show_is_said_too(tmp_path, capsys):

@@ -1,0 +1,149 @@
+"""`fed-asi plan --device`: a plan with the seconds and joules of a step, where they go, and what other bytes take."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fed_asi.commands.console import bar, show
+from fed_asi.compression import cut
+from fed_asi.compression.graph import analyse
+from fed_asi.errors import ConfigError
+from fed_asi.fleets.hardware import Hardware, Preset, preset
+from fed_asi.fleets.pace import RATES
+from fed_asi.memory.work import Shape, network_of
+from fed_asi.planning.device_round import DeviceRound
+from fed_asi.planning.duty import Duty
+from fed_asi.planning.figure import figure
+from fed_asi.planning.in_time import plan_in_time
+from fed_asi.planning.profile import Profile
+from fed_asi.planning.tables import plan_table
+from fed_asi.planning.time_frontier import frontier
+from fed_asi.planning.time_tables import frontier_table, kinds_of_work, takes, where_it_goes
+from fed_asi.planning.wishes import Wishes
+
+
+def add_time_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what a device is, and what a step on it may take."""
+    add = parser.add_argument
+    add(
+        "--device",
+        help="a preset such as stm32f746, or its TOML file: plan with the seconds and joules of a step",
+    )
+    add("--max-seconds", type=float, metavar="S", help="of a step of all calibration images, on --device")
+    add("--max-joules", type=float, metavar="J", help="the same in joules")
+    add(
+        "--quicker",
+        action=argparse.BooleanOptionalAction,
+        help="of plans that capture the same to 0.1 %% the quickest; without --device that of fewest "
+        "multiply-accumulates; so it is with --device",
+    )
+
+
+def asks_time(arguments: argparse.Namespace) -> bool:
+    """Return whether the plan's time is asked about."""
+    return arguments.device is not None or bool(arguments.quicker)
+
+
+def wrong_time(arguments: argparse.Namespace) -> Iterator[str]:
+    """Yield what is wrong with a device and with what a step on it may take."""
+    limits = {f"--{key.replace('_', '-')}": getattr(arguments, key) for key in ("max_seconds", "max_joules")}
+    asked = [key for key, most in limits.items() if most is not None]
+    asked += [f"--objective {arguments.objective}"] if arguments.objective in RATES else []
+    if arguments.device is None:
+        yield from (f"{one}: needs a device whose time is known, such as --device stm32f746" for one in asked)
+    else:
+        yield from _wrong_device(arguments)
+    for key, most in limits.items():
+        if most is not None and not 0.0 < most < math.inf:
+            yield f"{key} {most:g}: of a step, above 0"
+    if arguments.published and arguments.objective in RATES:
+        yield f"--objective {arguments.objective}: chooses freely; leave --published out"
+    if asks_time(arguments):
+        yield from (
+            f"--{one}: is not planned with time yet; leave it or --device and --quicker out"
+            for one in ("schedule", "ram", "flash")
+            if getattr(arguments, one, None)
+        )
+
+
+def _wrong_device(arguments: argparse.Namespace) -> Iterator[str]:
+    try:
+        found = preset(arguments.device).hardware
+    except ConfigError as error:
+        yield from (f"--device: {problem}" for problem in error.problems)
+        return
+    if found.missing:
+        yield f"--device {arguments.device}: lacks {', '.join(found.missing)}, without which it has no clock"
+    power = [key for key in found.lacking_power if key != "radio_watts"]  # a step sends nothing
+    if power and (arguments.max_joules is not None or arguments.objective == "captured-per-joule"):
+        yield f"--device {arguments.device}: lacks {', '.join(power)}, without which its joules are not known"
+
+
+def show_timed_plan(
+    arguments: argparse.Namespace,
+    model: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    made: Profile,
+    options: dict[str, Any],
+) -> None:
+    """Print the best plan with its time, where that goes, and other bytes; save it where that is asked for."""
+    round, named = _round(arguments, model, batch[0], made)
+    wishes = Wishes(
+        arguments.max_seconds,
+        arguments.max_joules,
+        arguments.objective if arguments.objective in RATES else None,
+        quicker=arguments.quicker is not False,
+    )
+    asked = options | ({"objective": None} if wishes.rate else {})
+    chosen = plan_in_time(made, arguments.budget, round, wishes, **asked)
+    show(plan_table(chosen.plan, made))
+    show(f"\na step of {len(batch[0])} images{named}, trunk included: {takes(chosen)}")
+    show(f"\n{where_it_goes(chosen, round)}")
+    show(kinds_of_work(round, chosen))
+    with bar("other bytes"):
+        rows = frontier(made, chosen.plan, round, **asked)
+    show(f"\n{frontier_table(rows, chosen, made)}")
+    if arguments.save:
+        chosen.plan.save(arguments.save)
+    if arguments.figure:
+        figure([(arguments.budget, chosen.plan)], arguments.figure)
+
+
+def _round(
+    arguments: argparse.Namespace, model: nn.Module, x: Tensor, made: Profile
+) -> tuple[DeviceRound, str]:
+    """Return one step of all images on the device, with nothing sent, and how the device is named."""
+    trunk, tail = cut.cut(model.eval(), {layer.name for layer in made.layers}, x[:1])
+    quick = cut.folded(trunk)
+    with torch.inference_mode():
+        features = quick(x[:1])
+    networks = network_of(quick, x[:1]), network_of(tail.eval(), features.clone(), analyse(tail).pooled)
+    device = preset(arguments.device) if arguments.device else None
+    return DeviceRound(*networks, Duty({len(x): 1}, up=_nothing), _unlinked(device)), _named(device)
+
+
+def _nothing(_shape: Shape) -> int:
+    return 0
+
+
+def _unlinked(device: Preset | None) -> Hardware | None:
+    """Return a device whose messages take nothing: a step has none."""
+    if device is None:
+        return None
+    return replace(device.hardware, latency_seconds=0.0, radio_watts=device.hardware.radio_watts or 0.0)
+
+
+def _named(device: Preset | None) -> str:
+    if device is None:
+        return ""
+    sources = device.sources.values()
+    guessed = sum(one.is_estimate for one in sources)
+    note = f" ({guessed} of its {len(sources)} numbers are estimates)" if guessed else ""
+    return f" on {device.title}{note}"

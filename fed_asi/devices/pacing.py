@@ -1,0 +1,109 @@
+"""Plans of devices whose time counts: from a device's hardware and shard, which decide what a round of a plan takes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+from fed_asi.devices.tasks import Images, Tasks
+from fed_asi.errors import ConfigError
+from fed_asi.fleets import fleet
+from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.fleet import Device, Fleet
+from fed_asi.fleets.hardware import Hardware
+from fed_asi.fleets.pace import RATES
+from fed_asi.fleets.pace_checks import asks_time
+from fed_asi.fleets.resources import Resources
+from fed_asi.planning.device_plans import DevicePlans
+from fed_asi.planning.device_round import DeviceRound
+from fed_asi.planning.in_time import plan_in_time
+from fed_asi.planning.plan import Plan
+from fed_asi.planning.profile import Profile
+from fed_asi.planning.wishes import Wishes
+from fed_asi.workplace.counting import networks_of
+from fed_asi.workplace.place import Workplace
+
+_NAME = "pacing"  # among what a workplace keeps
+
+
+def paced(place: Workplace, partition_id: int, plans: DevicePlans) -> DevicePlans:
+    """Return a device's plans with what a round may take; these themselves where its time does not count."""
+    found = place.kept.get(_NAME)
+    if found is None or found.config is not place.config:
+        found = place.kept[_NAME] = _Pacing.of(place)
+    known: _Pacing = found
+    return plans if known.tasks is None else known.plans(place, partition_id, plans)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pacing:
+    """A run's devices and tasks, once a process. tasks: None where no plan depends on time. What was made is kept.
+
+    rounds: the last one alone, as what it counted is large: plans of one device come one after another.
+    """
+
+    config: RunConfig
+    fleet: Fleet
+    tasks: Tasks | None = None
+    known: dict[Hashable, DevicePlans] = field(default_factory=dict)
+    rounds: dict[Hashable, DeviceRound] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, place: Workplace) -> _Pacing:
+        """Return what plans with time need; of a run that asks for none, nothing is made."""
+        if not asks_time(place.config):
+            return cls(place.config, Fleet(()))
+        tasks = Tasks(place.config, *networks_of(place.folder, place.config), 0)
+        extras = len(tasks.exchange.strategy.extras)
+        tasks.down_bytes = (1 + extras) * sum(tensor.nbytes for tensor in place.reference.values())
+        return cls(place.config, fleet.build(place.config), tasks)
+
+    def plans(self, place: Workplace, partition_id: int, plans: DevicePlans) -> DevicePlans:
+        """Return a device's plans; devices with the same hardware, images and wishes share them."""
+        device = self.fleet[partition_id]
+        wishes = self.wishes(device)
+        if wishes is None:
+            return plans
+        shard = place.shard(partition_id)
+        images = Images(len(shard.train), len(shard.holdout))
+        key = (id(plans), device.hardware, images, wishes)
+        if key not in self.known:
+            self.known[key] = plans.timed(_Best(self, device.hardware, images, wishes))
+        return self.known[key]
+
+    def round(self, hardware: Hardware | None, images: Images, resources: Resources) -> DeviceRound:
+        """Return what a device's round takes under any plan."""
+        if self.tasks is None:
+            raise ConfigError("this run asks for no time")
+        key = (hardware, images, resources.batch_size)
+        if key not in self.rounds:
+            self.rounds.clear()
+            duty = self.tasks.duty(resources, images)
+            self.rounds[key] = DeviceRound(self.tasks.trunk, self.tasks.tail, duty, hardware)
+        return self.rounds[key]
+
+    def wishes(self, device: Device) -> Wishes | None:
+        """Return what is asked of a device's time; None: nothing."""
+        objective = self.config.method.objective
+        rate = objective if objective in RATES else None
+        if rate is None and not device.pace.asks:
+            return None
+        return Wishes(device.pace.max_seconds, device.pace.max_joules, rate, device.pace.quicker)
+
+
+@dataclass(frozen=True, slots=True)
+class _Best:
+    """The best plan of a device by what is asked of its time."""
+
+    pacing: _Pacing
+    hardware: Hardware | None
+    images: Images
+    wishes: Wishes
+
+    def __call__(
+        self, resources: Resources, profile: Profile, budget_bytes: int | None, **options: Any
+    ) -> Plan:
+        """Return it. Raises BudgetError where no plan is within its limits."""
+        round = self.pacing.round(self.hardware, self.images, resources)
+        return plan_in_time(profile, budget_bytes, round, self.wishes, **options).plan
