@@ -12,7 +12,7 @@ from fed_asi.studies.study_file import StudyConfig, VariantConfig, load_study
 
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "experiments" / "studies").glob("*.toml"))
-PAGE = (ROOT / "docs" / "study.md").read_text()
+PAGE = (ROOT / "docs" / "howto" / "study.md").read_text()
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
