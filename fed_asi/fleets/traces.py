@@ -1,4 +1,4 @@
-"""Traces of presence: intervals of one's own, and what FedScale and FLASH publish, read as they publish it.
+"""Traces of presence: intervals of yours, and the files of FedScale and FLASH as published.
 
 CSV: device,start,end in seconds; it begins again after the last end of the file.
 FedScale's client_behave_trace: a pickled dictionary, of client to {"active": [...], "inactive": [...], "finish_time"}:

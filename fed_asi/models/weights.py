@@ -1,4 +1,4 @@
-"""Pretrained weights: a path, a folder of one's own, or their publisher's address with a checksum."""
+"""Pretrained weights: from a path, a folder of yours, or their publisher's address with a checksum."""
 
 from __future__ import annotations
 
