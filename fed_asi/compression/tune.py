@@ -33,7 +33,7 @@ def tune_last_(model: nn.Module, n: int) -> list[str]:
             parameter.requires_grad_(True)
     trained = _trained(model)
     if not trained:
-        raise ConfigError("the network has no parameters behind its last convolution, so no head to train")
+        raise ConfigError("the network has no parameters after its last convolution, so no head to train")
     return trained
 
 

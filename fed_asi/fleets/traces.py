@@ -147,7 +147,7 @@ def _read(path: str, _stamp: float) -> Traces:
         problems += [f"{name}: {where}: {one}" for one in wrong]
         rows += [row] if isinstance(row, One) and not wrong else []
     if not problems and not any(row.intervals for row in rows):
-        problems = [f"{name}: nobody is ever there"]
+        problems = [f"{name}: no device is ever present"]
     if problems:
         more = len(problems) - _SHOWN
         raise ConfigError(problems[:_SHOWN] + ([f"{name}: and {more} more problems"] if more > 0 else []))
