@@ -30,7 +30,7 @@ IN_THE_IMAGE = {
 }  # packages whose code a fleet may name there
 
 
-DEVICE_BYTES = 512 * MIB  # measured: SuperNode, worker, torch, one network (docs/compose.md)
+DEVICE_BYTES = 512 * MIB  # measured: SuperNode, worker, torch, one network (docs/howto/compose.md)
 
 
 MARGIN_BYTES = 128 * MIB  # above that: what a step may take beside its budget, page cache, /tmp

@@ -14,7 +14,10 @@ from fed_asi.results.timeline import Timeline
 from fed_asi.units import energy_unit, time_unit
 
 OVER_TIME = "Accuracy over simulated time and energy"
-SAYS = "Time and energy are counted from each device's plan and rates (docs/clock.md); joules are those of the fleet."
+SAYS = (
+    "Time and energy are counted from each device's plan and rates (docs/explanation/clock.md); "
+    "joules are those of the fleet."
+)
 DOWNLOAD, COMPUTE, UPLOAD, WAITING = "#7fb7be", "#2a6f97", "#e9a23b", "#e3e8ec"
 
 
