@@ -28,6 +28,7 @@ from fed_asi.memory.device import DeviceMemory, device_memory
 from fed_asi.methods import ASI, Method
 from fed_asi.planning.plan import FLOOR, Plan
 from fed_asi.planning.profile import Profile
+from fed_asi.planning.rivals import captured_share
 from fed_asi.results.clock_figures import draw_round
 from fed_asi.results.drawing import (
     BAD,
@@ -191,8 +192,8 @@ def devices(name: str = "mcunet", resolution: int = 128, layers: int = 4) -> dic
     }
 
 
-def run() -> tuple[dict[str, Plan], Timeline]:
-    """Return the plans of a small fleet's network for some budgets, and its last round on the clock."""
+def run() -> tuple[dict[str, Plan], dict[str, float], Timeline]:
+    """Return plans of a small fleet's network by budget, what each captures, and its last round on the clock."""
     with tempfile.TemporaryDirectory() as folder:
         file, home = Path(folder) / "explain.toml", Path(folder) / "run"
         file.write_text(FLEET)
@@ -202,7 +203,8 @@ def run() -> tuple[dict[str, Plan], Timeline]:
             last = timeline_of(store)
     if last is None:
         raise SystemExit("the fleet has no clock: give its groups devices")
-    return {budget: plan(profile, budget) for budget in BUDGETS}, last
+    plans = {budget: plan(profile, budget) for budget in BUDGETS}
+    return plans, {budget: captured_share(one, profile) for budget, one in plans.items()}, last
 
 
 def draw_steps(figure: Figure, found: dict[str, Alive]) -> None:
@@ -365,7 +367,7 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
     torch.set_num_threads(1)
     found, held = steps(), devices()
-    plans, last = run()
+    plans, captured, last = run()
     (DOCS / "figures").mkdir(parents=True, exist_ok=True)
     with drawing():
         for name, draw in {
@@ -378,10 +380,7 @@ def main() -> None:
             draw(figure)
             legend_below(figure)
             (DOCS / "figures" / f"{name}.svg").write_bytes(by_day_and_night(saved(figure, "svg")))
-    said = ", ".join(
-        f"{100 * one.value:.1f} % within {budget} (micro-batch {one.micro_batch})"
-        for budget, one in plans.items()
-    )
+    said = ", ".join(f"{100 * share:.1f} % of it within {budget}" for budget, share in captured.items())
     text = PAGE.format(**numbers(found, held), plans=said, round=format_seconds(last.seconds))
     (DOCS / "figures.md").write_text(text, encoding="utf-8")
 

@@ -72,6 +72,7 @@ x-hardened: &hardened
   environment: &environment
     FED_ASI_PROFILES: ${{COMPOSE_PROFILES:-}}
     FED_ASI_PORT: ${{FED_ASI_PORT:-8080}}
+    FLWR_LOG_LEVEL: ${{FLWR_LOG_LEVEL:-WARNING}}
     OMP_NUM_THREADS: "{threads}"
 
 services:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from fed_asi.fleets.config import RunConfig
 from fed_asi.results import first_screen, table
 from fed_asi.results.figures import Picture
 from fed_asi.results.first_screen import Answer
@@ -85,7 +86,8 @@ def _run(summary: Summary, figures: Mapping[str, Picture], now: Now | None) -> I
 
 
 def _under(summary: Summary) -> str:
-    run, devices = summary.run, sum(group.devices for group in summary.groups)
+    run = summary.run
+    devices = RunConfig.from_json(run.config).num_devices  # there before they are recorded
     took = format_seconds(sum(record.host_seconds for record in summary.rounds))
     return (
         f"{run.status} · begun {run.created_at} · {devices} devices · seed {run.seed} · {run.backend}, "
