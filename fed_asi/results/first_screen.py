@@ -64,6 +64,9 @@ def _accuracy(summary: Summary) -> Iterator[str]:
     first, final = summary.first, summary.final
     if first is None or final is None or first.accuracy is None or final.accuracy is None:
         return
+    if first is final:
+        yield f"accuracy {100 * first.accuracy:.1f} % before any training, on the server's test images"
+        return
     yield f"accuracy {100 * first.accuracy:.1f} % → {100 * final.accuracy:.1f} % on the server's test images"
     if final.worst_class_accuracy is not None:
         yield f"its worst class {100 * final.worst_class_accuracy:.1f} %"

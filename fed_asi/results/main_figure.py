@@ -70,7 +70,8 @@ def _bought_says(summary: Summary) -> str:
     if not known:
         return EACH
     low, high = min(one.mean for one in known), max(one.mean for one in known)
-    return f"Plans capture {100 * low:.1f} to {100 * high:.1f} % of the gradient; plain training is 100 %. {EACH}"
+    span = " to ".join(dict.fromkeys(f"{100 * one:.1f}" for one in (low, high)))
+    return f"Plans capture {span} % of the gradient; plain training is 100 %. {EACH}"
 
 
 def _cost(figure: Figure, summary: Summary) -> None:

@@ -26,7 +26,8 @@ def test_a_steps_memory_is_its_traces(made) -> None:
     plain, low_rank = made["steps"]("tiny", 32, 4, 8).values()
     trunk, tail, x, y = made["network"]("tiny", 32, 4, 8, None)
     with torch.no_grad():
-        found = arena(tail, trunk(x), y, gradients="applied")
+        features = trunk(x)
+    found = arena(tail, features, y, gradients="applied")
     assert plain.between == found.saved_bytes
     assert plain.peak == sum(one.bytes for one in found.at_peak)
     assert low_rank.between < plain.between

@@ -45,6 +45,8 @@ def test_a_run_that_goes_on_says_what_it_is_at(made):
         "going", "It is running: 4 of 4 rounds are done", expected
     )
     assert did_it_work(replace(going, rounds=())).says == "It is being prepared"
+    begun = did_it_work(replace(going, rounds=made.rounds[:1]))
+    assert begun.lines == ("accuracy 12.0 % before any training, on the server's test images",)
 
 
 def test_a_run_that_did_not_end_says_why_and_how_to_go_on(made):

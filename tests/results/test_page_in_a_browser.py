@@ -28,7 +28,7 @@ PAGES = {
 
 @pytest.mark.parametrize("kind", PAGES)
 def test_nothing_sticks_out_and_the_first_screen_answers(kind, tmp_path):
-    page = report.write([PAGES[kind](tmp_path / "a run")]).read_text()
+    page = report.write([PAGES[kind](tmp_path / "run")]).read_text()
     found = measured(tmp_path, page, SCREENS)
     assert len(found) == len(SCREENS)
     for (width, height), lies in zip(SCREENS, found, strict=True):
