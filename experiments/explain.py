@@ -22,7 +22,7 @@ from fed_asi import compress_, models, plan, tune_last_
 from fed_asi.compression.cut import cut, folded
 from fed_asi.fleets import hardware
 from fed_asi.fleets.file import load_config
-from fed_asi.memory.arena.planned import Arena, laid_out
+from fed_asi.memory.arena.planned import laid_out
 from fed_asi.memory.arena.step import record_step
 from fed_asi.memory.device import DeviceMemory, device_memory
 from fed_asi.methods import ASI, Method
@@ -136,20 +136,15 @@ class Alive:
 def alive(model: nn.Module, x: Tensor, y: Tensor) -> Alive:
     """Return what is alive over a training step of a network, each gradient applied as soon as it is there."""
     trace = record_step(model, x, y, gradients="applied")
-    found = laid_out(trace)
-    return Alive(
-        tuple(_sizes(found, trace.forward, across=True)), tuple(_sizes(found, trace.forward)), trace.forward
-    )
-
-
-def _sizes(found: Arena, forward: int, *, across: bool = False) -> list[int]:
-    """Return the bytes at each operation; across: of those alone that are made before the backward and read in it."""
-    sizes = [0] * len(found.operations)
+    found, loss = laid_out(trace), trace.results["loss"].storage
+    kept = found.factor_bytes  # from the step before
+    saved, total = [kept] * len(found.operations), [kept] * len(found.operations)
     for one in found.tensors:
-        if not across or one.first < forward <= one.last:
-            for operation in range(one.first, one.last + 1):
-                sizes[operation] += one.bytes
-    return sizes
+        waits = one.first < trace.forward <= one.last and loss not in one.storages
+        for operation in range(one.first, one.last + 1):
+            total[operation] += one.bytes
+            saved[operation] += one.bytes if waits else 0
+    return Alive(tuple(saved), tuple(total), trace.forward)
 
 
 def network(

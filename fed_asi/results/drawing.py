@@ -103,7 +103,8 @@ def legend_below(figure: Figure) -> None:
 
 def _on_lines(name: str, room: float) -> str:
     """Return a name on as many lines as it needs, each of so many points; three of them at most."""
-    lines, rest = [], name
+    lines: list[str] = []
+    rest = name
     while rest and len(lines) < LINES:
         fits = _fitting(rest, room)
         if len(lines) == LINES - 1 and fits < len(rest):

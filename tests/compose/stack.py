@@ -51,7 +51,7 @@ reserve = "40 KiB"
 name = "too small"
 count = 1
 budget = "unlimited"
-ram = "48 KiB"
+ram = "16 KiB"
 """
 FLEET = ROOT / "experiments" / "fleets" / "compose.toml"
 CONSTANT = (

@@ -24,12 +24,13 @@ def made() -> dict:
 
 def test_a_steps_memory_is_its_traces(made) -> None:
     plain, low_rank = made["steps"]("tiny", 32, 4, 8).values()
-    trunk, tail, x, y = made["network"]("tiny", 32, 4, 8, None)
-    with torch.no_grad():
-        features = trunk(x)
-    found = arena(tail, features, y, gradients="applied")
-    assert plain.between == found.saved_bytes
-    assert plain.peak == sum(one.bytes for one in found.at_peak)
+    for method, one in ((None, plain), (made["FORM"], low_rank)):
+        trunk, tail, x, y = made["network"]("tiny", 32, 4, 8, method)
+        with torch.no_grad():
+            features = trunk(x)
+        found = arena(tail, features, y, gradients="applied")
+        assert one.between == found.saved_bytes
+        assert one.peak == found.factor_bytes + sum(tensor.bytes for tensor in found.at_peak)
     assert low_rank.between < plain.between
     assert all(saved <= total for saved, total in zip(plain.saved, plain.total, strict=True))
     figure = Figure()
