@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What is compiled is kept, whatever the machine says: pytest rewrites 200 files of tests otherwise, in every process.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo results named test slow compose-test lint types fast clean
+.PHONY: help demo results named docs test slow compose-test lint types fast clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -22,6 +22,10 @@ demo: $(VENV)/.installed  ## a small fleet on real images: the result table and 
 results: named $(VENV)/.installed  ## a page of docs/results from its study: make results NAME=demo_budgets [DATA_DIR=... WEIGHTS_DIR=...]
 	$(BIN)/fed-asi study experiments/studies/$(NAME).toml --results docs/results/$(NAME) \
 	  $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") $(if $(WEIGHTS_DIR),--weights-dir "$(WEIGHTS_DIR)")
+
+docs: $(VENV)/.docs  ## the documentation as a site, build/docs/index.html; a broken link or a missing docstring fails
+	$(BIN)/sphinx-build -q -W --keep-going -E -b html docs build/docs
+	@echo "docs: build/docs/index.html"
 
 named:
 	@test -n "$(NAME)" || { echo "make: say which study: make results NAME=demo_budgets (experiments/studies/)"; exit 2; }
@@ -57,6 +61,10 @@ $(VENV)/.torch:
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml $(CONSTRAINTS)
 	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(INSTALL) -e ".[docs]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml $(CONSTRAINTS)

@@ -1,6 +1,6 @@
 """The arena of four networks and ten forms, and the RAM and flash of the device around it.
 
-python experiments/arena_table.py > docs/arena_table.md
+python experiments/arena_table.py > docs/results/arena_table.md
 """
 
 from __future__ import annotations
@@ -113,8 +113,9 @@ def same(tail: nn.Module, x: torch.Tensor, y: torch.Tensor) -> bool:
 
 HEADING = """# The arena of four networks and ten forms
 
-Made by `python experiments/arena_table.py > docs/arena_table.md`; what the words mean is in
-[memory_of_a_device.md](memory_of_a_device.md). The last four convolutions and the head train, float32, random
+Made by `python experiments/arena_table.py > docs/results/arena_table.md`; what the words mean is in
+[memory_of_a_device.md](../explanation/memory_of_a_device.md).
+The last four convolutions and the head train, float32, random
 weights; the arena is of one micro-batch of the tail, behind a trunk that runs image by image. *Held*: gradients stay
 in the arena until the update; *accumulated*: each is added to one in static memory; *applied*: each moves its weight
 at once. *Over the bound*: the worst of the three arenas above the most bytes needed at one time. *As torch*: the step

@@ -312,7 +312,7 @@ plain PyTorch puts aside the input of every layer that trains; the pile is highe
 taken down layer by layer. **It saves {plain_saved}; with ASI at ranks {ranks} it is {asi_saved}, {times:.0f} times
 less,** because what is put aside is a core and four thin factors. The peak, {plain_peak} against {asi_peak}, shrinks
 less: what comes and goes within one operation stays as large as it was. This is the trace that the
-[arena](../memory_of_a_device.md) is planned from; each gradient is applied as soon as it is there.
+[arena](memory_of_a_device.md) is planned from; each gradient is applied as soon as it is there.
 
 ## What a device holds
 
@@ -322,7 +322,7 @@ MCUNet's last four convolutions and head, one image at a time. Bars from the top
 enough where weights and their gradients are the larger part;** moving each weight as soon as its gradient is there
 takes the gradients away, and storing what is frozen in int8 shrinks flash and the trunk's activations. What still
 does not fit is the weights that train: a plan for `ram` and `flash` trains fewer channels, and then 320 KiB and 1 MiB
-are enough ([memory_of_a_device.md](../memory_of_a_device.md#devices-that-name-it)).
+are enough ([memory_of_a_device.md](memory_of_a_device.md#devices-that-name-it)).
 
 ## A plan's bytes by layer
 
@@ -340,7 +340,7 @@ yours.
 A round of three microcontrollers (stm32h743), two Raspberry Pi Zero 2 W and a phone (Snapdragon 410), each with its
 own shard, in simulated seconds. The round takes {round}. **The slowest device sets the pace; the others wait
 (grey).** Ways out are a deadline, asking more devices than are needed, updates in place of rounds
-([clock.md](../clock.md)), and plans within a round's seconds ([plan_time.md](../plan_time.md)).
+([clock.md](clock.md)), and plans within a round's seconds ([plan_time.md](plan_time.md)).
 """
 
 

@@ -1,6 +1,6 @@
 """What a step really keeps, plain PyTorch against ours, measured by the meter.
 
-    python experiments/memory_table.py --data-dir FOLDER --weights-dir FOLDER > docs/memory_table.md
+    python experiments/memory_table.py --data-dir FOLDER --weights-dir FOLDER > docs/results/memory_table.md
 
 MCUNet: ImageNet weights, CIFAR-10 images at 128x128, batch 128, ranks of HOSVD at 0.8 on those images.
 MobileNetV2, ResNet18: 224x224, batch 64, random weights; their ranks are a stand-in, in proportion to the
@@ -213,7 +213,7 @@ def show(case: Case, rows: list[Row]) -> None:
 
 HEADING = """# Bytes a training step keeps
 
-Made by `python experiments/memory_table.py --data-dir FOLDER --weights-dir FOLDER > docs/memory_table.md`.
+Made by `python experiments/memory_table.py --data-dir FOLDER --weights-dir FOLDER > docs/results/memory_table.md`.
 
 *Counted* is the papers' figure: inputs, or their compressed forms, of the trained convolutions alone. *Saved*
 is every byte that autograd and the layers keep from forward to backward, by `ActivationMeter`: masks, pooled

@@ -1,6 +1,6 @@
 """Ten unlike torchvision networks through tune_last_, cut, profile, plan, compress_ and one step: what happens.
 
-python experiments/networks.py --out docs/networks.md
+python experiments/networks.py --out docs/results/networks.md
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ HEADER = (
 )
 PAGE = f"""# Ten unlike networks
 
-Made by `python experiments/networks.py --out docs/networks.md`: batch {BATCH}, 64x64, random weights. From the
+Made by `python experiments/networks.py --out docs/results/networks.md`: batch {BATCH}, 64x64, random weights. From the
 last 4 convolutions (convnext_tiny: 2) and what is behind them, or the two linear layers of a transformer's last
 block, the plan trains what its budget allows. The budget is half of what plain PyTorch keeps between forward and
 backward; "planned" is the plan's promise, "measured" what a step of the compressed network really kept. No

@@ -1,6 +1,6 @@
 """The poster's ImageNet table, counted anew beside what it prints, with true MACs and really saved bytes.
 
-    python experiments/poster_table.py --out docs/poster_table.md
+    python experiments/poster_table.py --out docs/results/poster_table.md
 
 Vanilla and gradient-filter figures depend on sizes alone, and the vanilla ones and all MB must agree to the
 printed digit (tests/experiments/test_poster_table.py). HOSVD and ASI ranks depend on ImageNet activations, which
@@ -313,7 +313,7 @@ def document(rows: Sequence[Row], weights: dict[str, str], source: str) -> str:
     return (
         f"""# The poster's table, counted anew
 
-Made by `python experiments/poster_table.py --out docs/poster_table.md`. Batch {BATCH},
+Made by `python experiments/poster_table.py --out docs/results/poster_table.md`. Batch {BATCH},
 {RESOLUTION}x{RESOLUTION}, 1000 classes. "printed" is the poster; "diff" is ours less the poster's, rounded.
 
 * **MB** (MiB) counts only the kept inputs of trained convolutions; **GFLOPs** are the published convention:

@@ -1,6 +1,6 @@
 """The presets of devices as a page: every number, and where it is from.
 
-python experiments/presets_page.py > docs/presets.md
+python experiments/presets_page.py > docs/reference/presets.md
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from fed_asi.units import format_bytes
 HEAD = """# Presets of devices
 
 What `device = "NAME"` of a [fleet file](fleet_file.md#a-device) stands for, and where each number is from. Written by
-`python experiments/presets_page.py > docs/presets.md` from the files of `fed_asi/fleets/presets/`; [clock.md](clock.md)
-says what the numbers do.
+`python experiments/presets_page.py > docs/reference/presets.md` from the files of
+`fed_asi/fleets/presets/`; [clock.md](../explanation/clock.md) says what the numbers do.
 An estimate is a number that no public document gives: it says how it was made, and a better one is welcome.
 
 | preset | what | dense multiply-accumulates / s | bytes / s | bits / s down, up | computing | RAM, flash | estimates |

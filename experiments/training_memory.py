@@ -1,6 +1,6 @@
 """Everything a device holds while it trains MCUNet's last 4 convolutions, each part under its own name.
 
-python experiments/training_memory.py > docs/training_memory.md
+python experiments/training_memory.py > docs/results/training_memory.md
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def show(rows: dict[str, TrainingMemory]) -> None:
 
 HEADING = """# Everything a training step holds
 
-Made by `python experiments/training_memory.py > docs/training_memory.md`; MCUNet, last 4 convolutions and head,
+Made by `python experiments/training_memory.py > docs/results/training_memory.md`; MCUNet, last 4 convolutions and head,
 float32, plain SGD. *Saved* bytes are what budgets are held against by default; the rest is counted here, so
 that nobody reads "fits in N KiB" of a part alone. Transients are peaks of PyTorch on CPU, whose operations make
 temporaries that a microcontroller's kernels would not; the trunk's runs while nothing is saved."""

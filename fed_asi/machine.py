@@ -53,7 +53,7 @@ def one_thread(work: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
     """Return `work`, done by one of torch's threads whatever their number, which is as before afterwards.
 
     For decompositions of many small matrices: LAPACK's threads meet after every column, so that beside a busy
-    process two take 20 to 100 times as long as one (docs/plan.md), and their number decides the last bits.
+    process two take 20 to 100 times as long as one (docs/explanation/plan.md), and their number decides the last bits.
     """
 
     @wraps(work)

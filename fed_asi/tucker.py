@@ -237,8 +237,8 @@ class _Cuts:
     def plane(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what `space` does of (..., r, b, H, W), the factors of samples spread over the batch.
 
-        A few samples tell the spatial bases as well as all do (docs/warm_start.md); both modes of all are then cut
-        in one product.
+        A few samples tell the spatial bases as well as all do (docs/results/warm_start.md); both modes of all
+        are then cut in one product.
         """
         lead, samples, pixels = x.shape[: self.lead], x.shape[self.lead + 1], x.shape[-2:].numel()
         spread = x[(..., slice(None, None, samples // PLANE_SAMPLES), slice(None), slice(None))]
@@ -272,7 +272,7 @@ class _Cuts:
     def _seen(self, x: Tensor) -> int:
         """Return from how many of a micro-batch's samples the channels' basis is found.
 
-        Half of many tell it nearly as well, and a third of the work is spared (docs/warm_start.md).
+        Half of many tell it nearly as well, and a third of the work is spared (docs/results/warm_start.md).
         """
         samples = x.shape[self.lead]
         return samples // 2 if samples >= HALVED_SAMPLES and self.ranks[1] <= samples // 2 else samples

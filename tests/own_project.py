@@ -1,11 +1,11 @@
-"""The project of docs/own_code.md, written into a folder: a fleet all of whose names are code of its own."""
+"""The project of docs/howto/own_code.md, written into a folder: a fleet all of whose names are code of its own."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-PAGE = Path(__file__).parents[1] / "docs" / "own_code.md"
+PAGE = Path(__file__).parents[1] / "docs" / "howto" / "own_code.md"
 
 
 def of_the_page() -> dict[str, str]:

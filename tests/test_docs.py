@@ -10,7 +10,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # The changelog names what was; the licence is not ours.
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 SOURCES = sorted(
     path
     for folder in ("fed_asi", "clients", "server", "deploy", "experiments", "tests")
@@ -39,6 +42,21 @@ def test_what_a_page_names_is_there(page: Path) -> None:
     assert missing(text) == []
     links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link]
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_index_names_every_page() -> None:
+    docs = ROOT / "docs"
+    named = re.findall(r"\]\(([^)]+\.md)\)", (docs / "index.md").read_text())
+    assert sorted(named) == sorted(
+        str(path.relative_to(docs)) for path in docs.rglob("*.md") if path.parent != docs
+    )
+
+
+def test_the_glossary_is_in_order_and_has_a_term_once() -> None:
+    text = (ROOT / "docs" / "reference" / "glossary.md").read_text()
+    terms = [row.lower() for row in re.findall(r"^\| (?!term|-)(.*?) \|", text, flags=re.M)]
+    assert terms == sorted(set(terms))
+    assert len(terms) > 40
 
 
 def test_what_docstrings_name_is_there() -> None:

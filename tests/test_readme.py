@@ -26,6 +26,18 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines]
 
 
+def test_it_is_short_and_names_the_paper_first() -> None:
+    assert len(TEXT.splitlines()) <= 120
+    first, paper = (
+        TEXT.index("ASI"),
+        "Beyond Low-rank Decomposition: A Shortcut Approach for Efficient On-Device Learning",
+    )
+    named = " ".join(TEXT[first - 40 : first + 500].split())
+    assert paper in named
+    (fleet,) = blocks("toml")
+    assert len(fleet.splitlines()) == 10
+
+
 def test_every_fenced_block_has_a_tested_language() -> None:
     fences = re.findall(r"^```(\w*)$", TEXT, flags=re.M)
     assert set(fences[::2]) <= {"sh", "python", "toml", "text"}

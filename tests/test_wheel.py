@@ -49,18 +49,23 @@ batch_size = 16
 
 def run(command: Sequence[object], folder: Path) -> str:
     """Return what a command prints, run in a folder where nothing of the clone is to be found."""
+    return ran(command, folder).stdout
+
+
+def ran(command: Sequence[object], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Return a command that has been run so, without an error."""
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "FED_ASI_"))
     }
     words = [str(word) for word in command]
     done = subprocess.run(words, check=False, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    return done
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy of the clone with the setuptools that is here."""
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the clone, to build in."""
     folder = tmp_path_factory.mktemp("wheel")
     named = (
         "fed_asi",
@@ -70,12 +75,19 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "experiments",
         "tests",
         "pyproject.toml",
-        "README.md",
-        "LICENSE",
+        "MANIFEST.in",
+        *("README.md", "CHANGELOG.md", "CITATION.cff", "SECURITY.md", "LICENSE"),
     )
     for path in (ROOT / name for name in named):
         copy = shutil.copytree if path.is_dir() else shutil.copy2
         copy(path, folder / path.name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(copied: Path) -> Path:
+    """The wheel, built with the setuptools that is here."""
+    folder = copied
     options = ["--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", "built"]
     run([sys.executable, "-m", "pip", "wheel", ".", *options], folder)
     (built,) = (folder / "built").glob("*.whl")
@@ -109,6 +121,23 @@ def test_the_wheel_holds_the_package_alone(wheel: Path) -> None:
     }
     assert {"fed_asi/fleets/presets/stm32f746.toml", "fed_asi/commands/project/fleet.toml.in"} <= ours
     assert {name for name in names if name.startswith("fed_asi/")} == {*ours, "fed_asi/py.typed"}
+
+
+def test_a_source_distribution_makes_the_same_wheel_and_nothing_warns(copied: Path, wheel: Path) -> None:
+    build = "import os, shutil, sys; from setuptools import build_meta; "
+    build += "source = build_meta.build_sdist('dist'); shutil.unpack_archive('dist/' + source, 'from'); "
+    build += "os.chdir('from/' + source.removesuffix('.tar.gz')); build_meta.build_wheel('dist')"
+    done = ran([sys.executable, "-W", "error", "-c", build], copied)
+    assert "warning" not in f"{done.stdout}{done.stderr}".lower()
+    (again,) = copied.glob("from/*/dist/*.whl")
+    assert set(zipfile.ZipFile(again).namelist()) == set(zipfile.ZipFile(wheel).namelist())
+    assert {path.name for path in copied.glob("from/*/*")} >= {
+        "CHANGELOG.md",
+        "SECURITY.md",
+        "LICENSE",
+        "fed_asi",
+    }
+    assert not list(copied.glob("from/*/tests"))
 
 
 def test_nothing_is_installed_under_names_of_everybody(installed: Path, tmp_path: Path) -> None:

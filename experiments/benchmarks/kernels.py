@@ -4,7 +4,7 @@
     taskset -c 3 python experiments/benchmarks/kernels.py compress # one activation against the published order
     taskset -c 3 python experiments/benchmarks/kernels.py micro    # micro-batches 1 to 4, and 64 side by side
     python experiments/benchmarks/kernels.py peak                  # the most bytes a step holds at one time
-    ... --networks mcunet,resnet18 --batches 16,64,128 --seconds 6 --markdown docs/kernels.md
+    ... --networks mcunet,resnet18 --batches 16,64,128 --seconds 6 --markdown docs/results/kernels.md
 
 All figures of a line come from one process, one thread, runs interleaved, medians; the allocator keeps its
 memory for both sides (a fresh page costs more than a pass over it). On CPU the time is that of the thread: what

@@ -1,7 +1,7 @@
 """What devices' local training costs by itself, without Flower and Ray.
 
     python experiments/benchmarks/local_work.py again RUN [--rounds 6] [--workers 1]   # JSON
-    python experiments/benchmarks/local_work.py micro [--log docs/scale.md]
+    python experiments/benchmarks/local_work.py micro [--log docs/results/scale.md]
 
 `again` does the jobs of a finished run's rounds 2, 3, ... again, one after another or beside each other in so many
 processes, with neither Flower nor Ray; simulation.py holds its wall time against them.

@@ -1,8 +1,8 @@
 """RAM of MCUNet's training step by when weights move: gradients accumulated, and applied where layers find them.
 
 python experiments/benchmarks/update_memory.py
-prints the tables of docs/updates.md. Every layout is proved: the step done again in one buffer of that size gives
-torch's loss and weights to the bit, else the row ends with "not proved".
+prints the tables of docs/explanation/updates.md. Every layout is proved: the step done again in one buffer of that size
+gives torch's loss and weights to the bit, else the row ends with "not proved".
 """
 
 from __future__ import annotations

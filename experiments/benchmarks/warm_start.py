@@ -1,6 +1,8 @@
 """What each way to find an activation's subspaces costs in error, on real MCUNet activations.
 
-    python experiments/benchmarks/warm_start.py --data-dir DATA --weights-dir WEIGHTS --markdown docs/warm_start.md
+    python experiments/benchmarks/warm_start.py --data-dir DATA --weights-dir WEIGHTS --markdown FILE
+
+Written to docs/results/warm_start.md.
 
 MCUNet with ImageNet weights, CIFAR-10 at 128x128, the last 4 convolutions and the head trained by SGD (lr 0.05,
 clip 2.0) for 50 steps on shuffled batches. In every step each variant, with its own warm factors, compresses the

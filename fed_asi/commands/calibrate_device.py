@@ -19,7 +19,7 @@ from fed_asi.fleets.fitting import KEYS, costs_of, fitted
 from fed_asi.fleets.hardware import Hardware, load, problem_of, to_toml
 from fed_asi.training.measuring import Measured, measure
 
-# None of them among those that docs/clock.md tries the rates on.
+# None of them among those that docs/explanation/clock.md tries the rates on.
 NETWORKS = ("mcunet-in4", "mnasnet1_0", "squeezenet1_1", "resnet50")
 FORMS = (
     "vanilla",

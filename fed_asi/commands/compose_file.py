@@ -30,7 +30,7 @@ IN_THE_IMAGE = {
 }  # packages whose code a fleet may name there
 
 
-DEVICE_BYTES = 512 * MIB  # measured: SuperNode, worker, torch, one network (docs/compose.md)
+DEVICE_BYTES = 512 * MIB  # measured: SuperNode, worker, torch, one network (docs/howto/compose.md)
 
 
 WHOLE_DEVICE_BYTES = 128 * MIB  # the solver and the traces of a step
@@ -45,7 +45,7 @@ SUPERLINK_BYTES = 384 * MIB
 RUNNER_BYTES = 2048 * MIB
 
 
-PAGE_BYTES = 384 * MIB  # it draws: measured 164 MiB (docs/compose.md)
+PAGE_BYTES = 384 * MIB  # it draws: measured 164 MiB (docs/howto/compose.md)
 
 
 RESERVE_BYTES = 1024 * MIB  # left to the machine itself

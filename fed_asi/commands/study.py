@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("study", type=Path, metavar="STUDY.toml", help="the study file (docs/study.md)")
+    parser.add_argument("study", type=Path, metavar="STUDY.toml", help="the study file (docs/howto/study.md)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where studies are kept; default: runs")
     parser.add_argument(
         "--only", metavar="PATTERN", help="runs whose variant or folder is like it: 'asi*', '*seed-0'"

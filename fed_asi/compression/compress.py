@@ -32,10 +32,10 @@ def compress_(
 
     spec: a method for every trained convolution (every trained Linear where no convolution is trained);
         or a plan, or layer name -> method, which also decide what is trained: exactly the layers named, with
-        the batch norms behind them. A compressed model is uncompressed first.
-    seed: of the layers' random starts and dropout. micro_batch: batches above it are treated as independent
+        the batch norms after them. A compressed model is uncompressed first.
+    seed: of the layers' random starts and dropout. micro_batch: larger batches are treated as independent
         micro-batches side by side. means: channel means for centered methods. energies: of the channels, for
-        methods that choose some. A plan brings its own of both.
+        methods that choose some of them. A plan brings its own means and energies.
     smooth_bits: 8 or 4 to keep the slopes of Hardswish, SiLU, GELU and the like approximately; None keeps
         them exact, at the size of their input.
     Every batch norm of the model is fixed: it uses its running statistics in training mode too.
@@ -77,7 +77,7 @@ def compress_known_(
 
 
 def uncompress_(model: nn.Module) -> None:
-    """Give every layer its own class back, and every parameter its `requires_grad` from before compress_."""
+    """Restore every layer's class, and every parameter's `requires_grad` from before `compress_`."""
     for module in model.modules():
         layers.detach_(module)
     before: Mapping[str, bool] = model.__dict__.pop(_TRAINED_BEFORE, {})

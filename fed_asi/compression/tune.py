@@ -17,10 +17,10 @@ from fed_asi.units import shown
 def tune_last_(model: nn.Module, n: int) -> list[str]:
     """Freeze all but the last `n` convolutions and return the names of the parameters still trained.
 
-    As in the papers, everything that stands behind the first of them in module order is trained too: batch
-    norm's gamma and beta, and the classifier. n = 0 trains the head alone: what stands behind the last
-    convolution and its batch norm.
-    Raises ConfigError when the network has fewer convolutions, or nothing behind the last one for n = 0.
+    As in the papers, everything after the first of them in module order is trained too: batch norm's gamma
+    and beta, and the classifier. n = 0 trains the head alone, which is what follows the last convolution and
+    its batch norm.
+    Raises ConfigError when the network has fewer convolutions, or nothing after the last one for n = 0.
     """
     named = [(name, module) for name, module in model.named_modules() if module._parameters]
     convolutions = [index for index, (_, module) in enumerate(named) if isinstance(module, CONVOLUTIONS)]
@@ -33,7 +33,7 @@ def tune_last_(model: nn.Module, n: int) -> list[str]:
             parameter.requires_grad_(True)
     trained = _trained(model)
     if not trained:
-        raise ConfigError("the network has no parameters behind its last convolution, so no head to train")
+        raise ConfigError("the network has no parameters after its last convolution, so no head to train")
     return trained
 
 
@@ -49,8 +49,8 @@ def tune_(model: nn.Module, layers: Mapping[str, Method], graph: Graph | None = 
     """Train exactly what `layers` asks for and return the names of the parameters trained.
 
     layers: module name -> method; a Frozen one trains nothing, BiasOnly the bias, all others the weight too.
-        The batch norm behind a named convolution trains with it: gamma and beta, or beta alone.
-    graph: what `analyse(model)` gave, when the caller has it.
+        The batch norm after a named convolution trains with it: gamma and beta, or beta alone.
+    graph: the result of `analyse(model)`, if the caller has it.
     Raises ConfigError, before anything changes, for names that are not modules or have no such parameter.
     """
     graph = analyse(model) if graph is None else graph

@@ -32,8 +32,8 @@ class Split:
 class Dataset:
     """Images (N, H, W, 3) uint8, in memory or on disk, and labels (N,), for training and for testing.
 
-    columns: what else is said of each training image, (N,) by name, such as who took it; shards may go by it.
-    Raises MissingDataError, when it is made, where they are anything else or the training part is empty.
+    columns: other values of each training image, (N,) by name, such as its author; images can be sharded by them.
+    Raises MissingDataError, when it is made, where arrays have another form or the training part is empty.
     """
 
     name: str
@@ -111,7 +111,7 @@ def from_arrays(
     test: tuple[UInt8Images, NDArray[np.integer]],
     class_names: Sequence[str],
 ) -> Dataset:
-    """Return a data set of one's own arrays, its fingerprint taken from their contents.
+    """Return a data set of your arrays, with a fingerprint of their contents.
 
     train, test: images (N, H, W, 3) uint8 and labels (N,) in 0..len(class_names) - 1.
     Raises MissingDataError that names each array of a wrong shape, type or range.
@@ -133,10 +133,10 @@ def from_samples(
     test: Iterable[tuple[Any, int]],
     class_names: Sequence[str],
 ) -> Dataset:
-    """Return a data set of samples that come one by one; each part is read once, and its order stays.
+    """Return a data set of samples that come one by one; each part is read once, and keeps its order.
 
     train, test: (image, label) of each; an image is (H, W, 3) uint8, or what numpy makes that of, all of one size.
-    Raises MissingDataError where a part is none, or its images are not alike.
+    Raises MissingDataError where a part is empty, or its images differ in shape.
     """
     parts = []
     for use, samples in (("training", train), ("test", test)):

@@ -1,4 +1,4 @@
-"""Data sets that lie in folders as their publishers lay them out: ImageNet, CUB-200-2011, or one's own."""
+"""Data sets in folders, as their publishers lay them out: ImageNet, CUB-200-2011, or yours."""
 
 from __future__ import annotations
 

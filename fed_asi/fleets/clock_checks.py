@@ -37,7 +37,7 @@ def _buffered(config: RunConfig) -> Iterator[str]:
     if clock.at_work > config.num_devices:
         yield f"clock.at_work: {clock.at_work} devices at a time, but the groups hold only {config.num_devices}"
     if clock.ask is not None:
-        yield "clock.ask: with clock.at_work who is late counts in a later update; leave it out, or at_work"
+        yield "clock.ask: with clock.at_work, late devices count in a later update; leave out one of the two"
     if clock.among == "all":
         yield 'clock.among: with clock.at_work the server asks those who are there; leave "all" out'
 
@@ -56,4 +56,4 @@ def _timeless(config: RunConfig) -> Iterator[str]:
         except ConfigError:  # said elsewhere
             continue
         if not has:
-            yield f"{where}: {name!r} has no clock, so nobody knows when it replies; name a preset, or give its rates"
+            yield f"{where}: {name!r} has no clock, so its reply time is unknown; name a preset or give its rates"

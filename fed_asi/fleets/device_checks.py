@@ -69,7 +69,7 @@ def _together(config: RunConfig) -> Iterator[str]:
         Attendance((device.presence for device in devices), config.seed).first(np.zeros(len(devices)))
         == math.inf
     ):
-        yield "presence: nobody is ever there: by this seed no device drew a time; give other traces, or a larger share"
+        yield "presence: no device is ever present: by this seed none drew a time; give other traces or a larger share"
 
 
 def _problems(device: HardwareConfig) -> Iterator[str]:

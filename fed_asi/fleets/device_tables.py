@@ -1,4 +1,4 @@
-"""Tables of devices: a CSV of one's own, and what FedScale and FLASH publish, read as they publish it.
+"""Tables of devices: a CSV of yours, and the files of FedScale and FLASH as published.
 
 CSV: a header of keys of `hardware.NUMBERS`, then a row a device.
 FedScale's client_device_capacity: a pickled dictionary, of client to {"computation", "communication"}: milliseconds an

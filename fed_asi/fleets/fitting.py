@@ -36,7 +36,7 @@ def fitted(works: Sequence[Work], seconds: Sequence[float], guess: Hardware) -> 
     """
     measured = np.array(seconds, dtype=np.float64)
     if len(measured) == 0 or not bool((measured > 0).all()):
-        raise ConfigError("rates are found from seconds above 0, and there are none")
+        raise ConfigError("rates are fitted to times above 0 seconds, and there are none")
     done = np.array(works, dtype=np.float64)
     first = np.log(np.maximum(costs_of(guess), 1e-18))
     found = first.copy()

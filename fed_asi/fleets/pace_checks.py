@@ -66,9 +66,9 @@ def _lacks(device: Device, key: str, rate: str | None) -> str:
         return ""
     hardware = device.hardware
     if hardware is None or not hardware.has_clock:
-        return "has no clock, so nobody knows what a round takes; give it a device, such as a preset"
+        return "has no clock, so the time of its rounds is unknown; give it a device, such as a preset"
     joules = key == "max_joules" or (key == "method.objective" and rate == "joules")
     missing = hardware.lacking_power if joules else []
     if not missing:
         return ""
-    return f"does not say {', '.join(missing)}, so nobody knows its joules; give its device these, or name a preset"
+    return f"does not say {', '.join(missing)}, so its joules are unknown; give its device these, or name a preset"

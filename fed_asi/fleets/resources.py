@@ -10,7 +10,7 @@ To add a resource, touch these places and no other:
 4. results/schema.py: its column, last in DeviceRecord and with a default; SCHEMA_VERSION tells the tables
    apart, and the store has to go on reading those without the column. What a schedule changes has a column
    of DeviceRoundRecord too.
-5. docs/fleet_file.md: a line under groups and under devices.
+5. docs/reference/fleet_file.md: a line under groups and under devices.
 Fleet, jobs, plans and records carry it from there on: they copy whatever fields there are.
 tests/fleets/test_resources.py names the place that was forgotten.
 """

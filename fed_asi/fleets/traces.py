@@ -1,4 +1,4 @@
-"""Traces of presence: intervals of one's own, and what FedScale and FLASH publish, read as they publish it.
+"""Traces of presence: intervals of yours, and the files of FedScale and FLASH as published.
 
 CSV: device,start,end in seconds; it begins again after the last end of the file.
 FedScale's client_behave_trace: a pickled dictionary, of client to {"active": [...], "inactive": [...], "finish_time"}:
@@ -147,7 +147,7 @@ def _read(path: str, _stamp: float) -> Traces:
         problems += [f"{name}: {where}: {one}" for one in wrong]
         rows += [row] if isinstance(row, One) and not wrong else []
     if not problems and not any(row.intervals for row in rows):
-        problems = [f"{name}: nobody is ever there"]
+        problems = [f"{name}: no device is ever present"]
     if problems:
         more = len(problems) - _SHOWN
         raise ConfigError(problems[:_SHOWN] + ([f"{name}: and {more} more problems"] if more > 0 else []))

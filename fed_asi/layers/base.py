@@ -110,7 +110,7 @@ class LayerKind(ABC):
         return ranks
 
     def remark(self, module: nn.Module, method: Method) -> str:
-        """Return what a reader of the report should know of this layer under `method`; empty for nothing."""
+        """Return what a reader of the report should know about this layer under `method`, or an empty text."""
         return ""
 
 

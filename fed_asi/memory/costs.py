@@ -97,8 +97,8 @@ def _row(layer: LayerCost) -> str:
 def cost(model: nn.Module, x: Tensor) -> Cost:
     """Return what one training step on the batch x costs, in bytes and multiply-accumulates.
 
-    x: (B, ...) one batch; a compressed model's micro-batches are counted each by itself. The model is only
-    read: a copy of it runs forward once, batch norms fixed. Element-by-element work is not counted.
+    x: (B, ...) one batch; a compressed model's micro-batches are counted one by one. The model is not changed:
+    a copy of it runs forward once, with fixed batch norms. Elementwise work is not counted.
     """
     model = copied(model).train()
     again = "recomputed_bytes" in model.__dict__  # gradient checkpointing: each forward happens twice

@@ -46,24 +46,24 @@ _PASSED_OVER = PLAIN | {Call}
 
 
 class ActivationMeter:
-    """Measure the bytes kept for backward by what runs inside the `with` block.
+    """Measure the bytes that what runs inside the `with` block keeps for its backward pass.
 
-    model: plain or compressed. micro_batches: how many micro-batches the block's one batch stands for when
-    they run side by side (a Fraction N / b when b does not divide N). constants: tensors that are there anyway.
-    detailed: whether bytes are told apart by layer and kind, which costs a hook at every module's call. Without
-    it saved_bytes, state_bytes and published_bytes are the same measurements, and by_layer and by_kind stay empty:
-    cheap enough for every step of a training.
+    model: plain or compressed. micro_batches: the number of micro-batches in the block's batch, if they
+    run side by side (a Fraction N / b when b does not divide N). constants: tensors that exist anyway.
+    detailed: whether to measure by layer and kind, which takes a hook at every module's call. Without
+    it saved_bytes, state_bytes and published_bytes are the same, and by_layer and by_kind stay empty; this is
+    cheap enough for every training step.
 
-    Raises UnsupportedLayerError at the end of a block in which a backward ran: what it was kept for is gone then.
+    Raises UnsupportedLayerError at the end of a block that ran a backward pass, which frees what is measured.
 
     After the block, while the loss is still held:
         saved_bytes: all storages alive that autograd or the layers hold, each once.
         state_bytes: the part of them held by modules across steps (warm-start factors).
-        published_bytes: the papers' count, inputs (or factors) of trained convolutions alone.
+        published_bytes: the papers' count, the inputs (or factors) of trained convolutions alone.
         by_layer, by_kind: saved_bytes by qualified module name and by class; a storage that two layers
             keep counts for the first. Functional code outside any module is "(loss)".
-    The meter may be entered again for every step; the last block's numbers stay until then. After compress_ or
-    uncompress_, or when parameters were replaced, make a new one.
+    A meter can be entered again for every step; the last block's numbers stay until then. Make a new one after
+    compress_ or uncompress_, or when parameters have been replaced.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Pretrained weights: a path, a folder of one's own, or their publisher's address with a checksum."""
+"""Pretrained weights: from a path, a folder of yours, or their publisher's address with a checksum."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def find(name: str, weights: str | Path, folder: Path | None = None) -> Path:
         return download.fetch(url, checksum, download.cache_dir())
     if not url:
         raise WeightsError(
-            f"nobody publishes ImageNet weights of {own_code.shown_name(name)}; name a path, or train without weights"
+            f"there are no published ImageNet weights of {own_code.shown_name(name)}; name a path or train without"
         )
     raise WeightsError(
         f"no ImageNet weights of {name}, and {urlsplit(url).hostname} does not answer: put {name}.pth "

@@ -43,17 +43,17 @@ def profile(
     grid: bool = False,
     progress: Progress | None = None,
 ) -> Profile:
-    """Return what every form of keeping costs and is worth, layer by layer; the model is only read.
+    """Return what every form of each layer's input costs and preserves; the model is not changed.
 
     x: (N, C, H, W), y: (N,), the calibration batch. trained: names of layers or of parameters, such as
     `tune_last_` returns; None for every layer with a compressed form. micro_batches: powers of two up to N
     when None. methods: what is tried, such as "asi" or HOSVD(0.7); None for what plans use by default.
     selection: "published" tries only the papers' epsilon grid. density: rank tuples tried per layer and
         micro-batch.
-    centered: what plans will say; None for plans of any kind, in twice the time. grid: whether the papers' grid is
-        tried beside other ranks, for plans of selection "published".
+    centered: as plans will ask for it; None for plans of any kind, in twice the time. grid: whether to try the
+        papers' grid too, for plans with selection "published".
     progress: called with (steps done, steps in all), from 0 on.
-    One thread does all of it, whatever torch's number of them, which decides neither time nor bits.
+    One thread does all of it, whatever torch is set to.
     Batch norms are frozen, as in training. Raises ConfigError and UnsupportedLayerError with names and
     reasons.
     """

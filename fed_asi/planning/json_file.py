@@ -41,7 +41,7 @@ def read_versioned(text: str, source: str, newest: int, oldest: int = 1) -> dict
         raise ProfileError(f"{source} is corrupt: it has no version")
     if data["version"] < oldest:
         raise ProfileError(
-            f"{source} has version {data['version']}, which this release no longer reads; make it anew"
+            f"{source} has version {data['version']}, which this release no longer reads; make it again"
         )
     if data["version"] > newest:
         raise ProfileError(f"{source} has version {data['version']}; this release reads up to {newest}")

@@ -26,7 +26,7 @@ GRADIENT = "(largest gradient)"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One choice for the whole model; layers that `methods` does not name are frozen.
+    """How each layer of a model keeps its input; layers that `methods` does not name are frozen.
 
     planned_bytes: what the step keeps of one micro-batch, in the sense of `count`. value: the objective,
         larger is better.

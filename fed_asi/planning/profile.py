@@ -116,7 +116,7 @@ class LayerProfile:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """All layers in the order of the forward pass, and the bytes no form of keeping can avoid.
+    """All layers in the order of the forward pass, and the bytes that no form can avoid.
 
     floors: per micro-batch, the bytes kept besides inputs (masks, the loss) when layer i is the first
         trained one.

@@ -50,24 +50,24 @@ def plan(
     momentum: bool = False,
     copies: int = 0,
 ) -> Plan:
-    """Return the plan of highest objective whose bytes are within the budget; exact.
+    """Return the plan with the highest objective within the budget; exact.
 
     budget: bytes, text such as "256 KiB", or None for unlimited.
-    micro_batch: pins it; otherwise the best one is chosen, and among equals the largest, which is the
+    micro_batch: sets it; by default the best one is chosen, and among equals the largest, which is the
         fastest.
-    methods: what may be used, such as ("asi",), ("hosvd(epsilon=0.7)",) or (HOSVD(0.7),), of what the profile was
-        made with. centered: whether forms that subtract a fixed mean may be used.
+    methods: those that may be used, such as ("asi",), ("hosvd(epsilon=0.7)",) or (HOSVD(0.7),), among those that
+        the profile was made with. centered: whether forms that subtract a fixed mean may be used.
     objective: "captured" (centred gradient energy, the default), "perplexity" (the papers'),
         "relative-error".
-    layers: None for any subset, "last 4" for the last 4 convolutions, or names; those named are all trained.
+    layers: None for any subset, "last 4" for the last 4 convolutions, or names; all of these are trained.
     count: what the budget covers: "saved" (all that is alive between forward and backward), "published"
         (the papers' count), "training" (saved, gradients and optimizer state).
     selection: "published" for the papers' epsilon grid, solved exactly.
     update: "step"; "micro-batch" where weights move after every backward and gradients need no buffers; "layer" where
         they move within it and the largest layer's gradient that is whole at one time is what counts. copies: further
         ones of each trained parameter that "training" counts, a strategy's.
-    Raises BudgetError when the smallest plan is above the budget; ConfigError, ProfileError for what is
-    not known.
+    Raises BudgetError when the smallest plan exceeds the budget; ConfigError or ProfileError for unknown
+    arguments.
     """
     options = Options(methods, objective, layers, count, selection, centered, update, momentum, copies)
     question = ask(profile, options)

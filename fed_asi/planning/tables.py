@@ -32,7 +32,7 @@ def breakdown(profile: Profile, chosen: Plan, **options: Any) -> str:
     static = sum(4 * len(mean) for mean in chosen.means.values())
     trained = 4 * sum(_parameters(profile.layer(name), m) for name, m in chosen.methods.items())
     parts.append(
-        f"beside these: gradients {format_bytes(trained)} (none when weights are updated in every backward), "
+        f"besides these: gradients {format_bytes(trained)} (none when weights are updated in every backward), "
         f"fixed means {format_bytes(static)}"
     )
     parts.append(rivals_table(profile, chosen.budget_bytes, chosen))

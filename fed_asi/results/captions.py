@@ -57,7 +57,7 @@ def of_clock(summaries: Sequence[Summary]) -> str:
         else ""
     )
     return (
-        f"{took}Time and energy are counted from each device's plan and rates (docs/clock.md); joules are those of the "
+        f"{took}Time and energy are counted from each device's plan and rates (docs/explanation/clock.md); joules are those of the "
         "fleet."
     )
 

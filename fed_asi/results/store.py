@@ -89,7 +89,7 @@ class RunStore:
 
     @classmethod
     def read(cls, folder: str | Path) -> Self:
-        """Return the store of a run, finished or going on, that nothing can be written to."""
+        """Return the store of a run, finished or not, for reading only."""
         folder = _existing(folder)
         with plainly(folder), ExitStack() as undo:
             connection = connect_to_read(folder / FILE_NAME)
@@ -102,7 +102,7 @@ class RunStore:
             return cls(folder, connection, None)
 
     def close(self) -> None:
-        """Let go of the file and the run's lock."""
+        """Close the file and release the run's lock."""
         self._connection.close()
         if self._lock is not None:
             self._lock.release()
@@ -180,13 +180,13 @@ class RunStore:
         return list(self._rows(GroupRoundRecord, "group_rounds", "ORDER BY round, group_name"))
 
     def select(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
-        """Return the rows of an SQL query of one's own. values: of its marks, by place or by name."""
+        """Return the rows of an SQL query. values: for its placeholders, by position or by name."""
         with plainly(self.folder):
             return self._connection.execute(query, values).fetchall()
 
     @contextmanager
     def at_one_moment(self) -> Iterator[None]:
-        """Let everything that the block reads be of one moment, also while another process writes."""
+        """Let everything that the block reads be from one moment, even while another process writes."""
         with plainly(self.folder):
             self._connection.execute("BEGIN")
             self._connection.execute(

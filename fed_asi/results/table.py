@@ -200,7 +200,7 @@ def _exchanged(summary: Summary) -> list[str]:
     shown = own_code.shown_name
     return [
         f'strategy "{shown(strategy)}", codec "{shown(codec)}": a device holds up to '
-        f"{format_bytes(held)} for them beside its step; {format_bytes(up)} went up, {format_bytes(down)} down"
+        f"{format_bytes(held)} for them besides its step; {format_bytes(up)} went up, {format_bytes(down)} down"
     ]
 
 

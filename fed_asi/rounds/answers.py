@@ -40,7 +40,7 @@ def had_model(record: DeviceRoundRecord) -> bool:
 def still_to_ask(waiting: list[Fate], answers: Sequence[Answer], wanted: int | None) -> list[Fate]:
     """Return who must compute now. waiting: in the order in which they will reply. wanted: None: all that were asked.
 
-    Who trained, but took longer than foretold, counts only as long as nobody who is waiting would have been quicker.
+    A device that trained, but took longer than predicted, counts only while no waiting device would have been faster.
     """
     if wanted is None or not waiting:
         return waiting

@@ -36,7 +36,7 @@ def asks_by_number(config: RunConfig) -> bool:
 
 def nobody_comes(at: float) -> RunError:
     """Return the error of a fleet that has gone for good. at: since when, on the run's clock."""
-    why = f"nobody is there after {at:.0f} simulated seconds, and nobody comes any more"
+    why = f"no device is present after {at:.0f} simulated seconds, and none will come"
     return RunError(f"{why}: give batteries charge_watts, or devices another presence")
 
 
@@ -173,7 +173,7 @@ class RoundClock:
         if who >= 0:
             what = "one step" if self._keys.fit else "its round"
             raise ConfigError(
-                f"clock.deadline_seconds: nobody can meet {self._deadline:g} s; the quickest, device {who} of "
+                f"clock.deadline_seconds: no device can meet {self._deadline:g} s; the fastest, device {who} of "
                 f"{self._fleet[who].group!r}, needs {quickest:.3g} s for {what}; use a longer one"
             )
 

@@ -41,7 +41,7 @@ def run_loop(
     weights_dir: Path | None = None,
     watcher: Watcher | None = None,
 ) -> None:
-    """Do a whole run in this process and record it in `folder`; with `resume`, the rest of one.
+    """Simulate a whole run in this process and record it in `folder`; with `resume`, the rest of one.
 
     Raises FedAsiError, one line for the user, and KeyboardInterrupt; both are recorded as the run's status.
     """

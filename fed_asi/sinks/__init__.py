@@ -1,6 +1,6 @@
-"""Where a run is sent while it goes on, beside its own records: TensorBoard, MLflow, Weights & Biases, one's own.
+"""Where a run's numbers are sent while it goes on, besides its records: TensorBoard, MLflow, Weights & Biases.
 
-A new one is one file here, or one class of one's own, registered. A sink that fails is dropped with a line; the run
+A new one is one file here, or a class of yours, registered. A sink that fails is dropped with a line; the run
 goes on, and its records have all of it.
 """
 
@@ -16,7 +16,7 @@ from fed_asi.errors import ConfigError, nearest
 
 
 class Sink(Protocol):
-    """What a run calls. Made before the run begins, with the folder for its files, which is in the run's."""
+    """What a run calls. It is made before the run begins, with a folder for its files within the run's folder."""
 
     def __init__(self, folder: Path) -> None:
         """Get ready. Raises ImportError where the package it needs is missing."""
@@ -28,7 +28,7 @@ class Sink(Protocol):
         """Take a round's numbers by name; round 0 is the model before any training."""
 
     def end(self, finished: bool) -> None:
-        """Let go of what is held. finished: no fault and nobody stopped the run."""
+        """Release what is held. finished: the run neither failed nor was stopped."""
 
 
 SINKS: dict[str, Callable[[Path], Sink]] = {}

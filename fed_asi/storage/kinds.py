@@ -128,7 +128,7 @@ def _product(layer: Any) -> Step | str:
 
 def _norm(norm: Any) -> Step | str:
     if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
-        return f"{type(norm).__name__} has a form in 8 bits behind a convolution, or as a BatchNorm2d with statistics"
+        return f"{type(norm).__name__} has a form in 8 bits after a convolution, or as a BatchNorm2d with statistics"
     return _product(as_convolution(norm))
 
 

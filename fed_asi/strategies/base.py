@@ -131,14 +131,14 @@ class Strategy(ABC):
 
     @abstractmethod
     def combine(self, given: Round, state: State) -> Combined:
-        """Return what a round comes to. Pure: neither argument is written to."""
+        """Return a round's new weights and state. Pure: neither argument is changed."""
 
     def sent(self, state: State, tensors: Weights) -> dict[str, Tensor]:
         """Return what goes to every device beside the weights, by `extra_name`."""
         return {}
 
     def at_device(self, given: AtDevice) -> Local:
-        """Return what a device does otherwise than plain local SGD in a round."""
+        """Return what a device does differently from plain local SGD in a round."""
         return Local(given)
 
     def check(self, update: Update, tensors: Weights) -> None:

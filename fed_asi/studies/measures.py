@@ -28,7 +28,7 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """What a finished run is measured by.
+    """A number by which finished runs are compared.
 
     title: as tables and axes have it. better: which way is. ways: the first one whose columns are there is taken. A way
     gives one row with one value; of a measure that is spent, a row a round with the round and what it took, and the
@@ -72,7 +72,7 @@ MEASURES: dict[str, Measure] = {}
 
 
 def register(measure: Measure) -> Measure:
-    """Add a measure to those that studies show, behind those before it. Raises ConfigError for a name twice."""
+    """Add a measure after those that studies show. Raises ConfigError for a name that is taken."""
     if measure.name in MEASURES:
         raise ConfigError(f"a measure called {measure.name!r} is there already")
     MEASURES[measure.name] = measure

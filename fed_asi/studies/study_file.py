@@ -1,4 +1,4 @@
-"""A study file on disk -> Study, or every problem it has by itself, at once (docs/study.md)."""
+"""A study file on disk -> Study, or every problem it has by itself, at once (docs/howto/study.md)."""
 
 from __future__ import annotations
 

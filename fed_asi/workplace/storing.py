@@ -54,7 +54,7 @@ def storage_notes(config: RunConfig, public: int) -> list[str]:
     """Return a line for a run's readers where its devices store what is frozen otherwise. public: images there are."""
     form, images = config.storage.frozen, min(config.storage.calibration_images, public)
     seen = f", ranges of activations from {images} public images" if form == "int8" else ""
-    return [] if form == "float32" else [f"storage: what is frozen is stored as {form}{seen}"]
+    return [] if form == "float32" else [f"storage: frozen weights are stored as {form}{seen}"]
 
 
 def quick_trunk(config: RunConfig, trunk: fx.GraphModule, manifest: Mapping[str, Any]) -> fx.GraphModule:

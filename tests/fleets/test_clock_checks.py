@@ -34,7 +34,7 @@ def test_who_cannot_be_late_is_named(tmp_path: Path) -> None:
     )
     said = problems_of(path, "clock.deadline_seconds=3.0")
     assert [one.partition(":")[0] for one in said] == ["groups[0].device", "devices[0].device"]
-    assert "nobody knows when it replies" in said[0]
+    assert "its reply time is unknown" in said[0]
 
 
 def test_what_does_not_go_with_updates_of_replies(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ PI = 'device = "raspberry-pi-5"\n'
         ('{kind = "trace"}', "groups[1].presence.trace: missing"),
         ('{kind = "trace", trace = "none.csv"}', "groups[1].presence.trace: "),
         ('{kind = "trace", trace = "unsorted.csv"}', "intervals must be sorted and apart"),
-        ('{kind = "trace", trace = "nobody.csv"}', "nobody is ever there"),
+        ('{kind = "trace", trace = "nobody.csv"}', "no device is ever present"),
         ('{kind = "daily", trace = "unsorted.csv"}', 'of kind = "trace"; it is "daily"'),
         ('{kind = "daily", from_hour = 3.0, until_hour = 3.0}', "it is never there"),
         ('{kind = "random", share = 0.0}', "groups[1].presence.share: must be"),
@@ -112,4 +112,4 @@ def test_a_fleet_in_which_nobody_is_ever_there(tmp_path: Path) -> None:
     one += 'presence = {kind = "trace", trace = "trace"}\n'
     path.write_text('name = "small"\nrounds = 4\ncohort = 1\n' + one)
     (problem,) = problems_of(path)
-    assert problem.startswith("presence: nobody is ever there: by this seed no device drew a time")
+    assert problem.startswith("presence: no device is ever present: by this seed none drew a time")

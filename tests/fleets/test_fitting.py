@@ -65,5 +65,5 @@ def test_what_no_measurement_tells_stays_as_guessed() -> None:
 
 @pytest.mark.parametrize("taken", [[], [0.0]])
 def test_without_seconds_there_are_no_rates(taken: list[float]) -> None:
-    with pytest.raises(ConfigError, match="seconds above 0"):
+    with pytest.raises(ConfigError, match="times above 0 seconds"):
         fitted([Work(1)] * len(taken), taken, GUESS)

@@ -1,4 +1,4 @@
-"""A fleet file that names things of other libraries: docs/libraries.md's own, on stand-ins for the packages."""
+"""A fleet file that names things of other libraries: docs/howto/libraries.md's own, on stand-ins for the packages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fed_asi.fleets.sharding import scheme_of
 from fed_asi.workplace.address import run_fingerprint
 from stand_ins import installed
 
-PAGE = Path(__file__).parents[2] / "docs" / "libraries.md"
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "libraries.md"
 NET = "mobilenetv4_conv_small_035"
 
 

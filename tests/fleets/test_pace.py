@@ -98,7 +98,7 @@ def test_joules_need_power() -> None:
     found = check(small(groups=groups(device={**rates, **link}, max_joules=3.0, max_seconds=9.0)))
     (said,) = found
     assert said.startswith(
-        "max_joules: 'a' does not say compute_watts, radio_watts, so nobody knows its joules"
+        "max_joules: 'a' does not say compute_watts, radio_watts, so its joules are unknown"
     )
 
 

@@ -35,7 +35,7 @@ def test_the_two_everyone_needs_are_there():
 
 
 def test_the_documented_mistakes_are_what_is_said(tmp_path):
-    text = (ROOT / "docs" / "errors.md").read_text()
+    text = (ROOT / "docs" / "reference" / "errors.md").read_text()
     toml, said = (re.search(f"```{kind}\n(.*?)```", text, re.DOTALL)[1] for kind in ("toml", "text"))
     (tmp_path / "five.toml").write_text(toml)
     with pytest.raises(ConfigError) as caught:
@@ -46,7 +46,7 @@ def test_the_documented_mistakes_are_what_is_said(tmp_path):
 
 
 def section(title: str) -> str:
-    text = (ROOT / "docs" / "fleet_file.md").read_text()
+    text = (ROOT / "docs" / "reference" / "fleet_file.md").read_text()
     (part,) = re.findall(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
     return part
 
@@ -112,7 +112,7 @@ def test_what_of_compute_changes_results_is_documented_as_the_fingerprint_has_it
     assert unchanged | {"deadline_seconds"} == free_keys()
     (said,) = re.findall(r"\n\n\s*(.*) change how long a run takes, never", ComputeConfig.__doc__ or "")
     assert set(re.findall(r"\w+", said)) - {"and"} == unchanged
-    simulation = (ROOT / "docs" / "simulation.md").read_text()
+    simulation = (ROOT / "docs" / "explanation" / "simulation.md").read_text()
     (said,) = re.findall(r"^## Settings that change time, never results\n(.*?)\. ", simulation, re.MULTILINE)
     assert set(re.findall(r"`(?:compute\.)?(\w+)`", said)) == unchanged
 

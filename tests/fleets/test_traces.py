@@ -80,9 +80,13 @@ def test_one_that_is_always_there_never_leaves(tmp_path: Path) -> None:
         ("a.csv", "x,-5,10\n", "begins before 0"),
         ("a.csv", "x,nan,10\n", "is no interval"),
         ("a.csv", "x,one,10\n", "line 1: 'x,one,10' is no device,start,end"),
-        ("a.csv", "", "nobody is ever there"),
+        ("a.csv", "", "no device is ever present"),
         ("a.csv", b"\xff", "is no CSV"),
-        ("a", pickle.dumps({1: {"active": [], "inactive": [], "finish_time": 10}}), "nobody is ever there"),
+        (
+            "a",
+            pickle.dumps({1: {"active": [], "inactive": [], "finish_time": 10}}),
+            "no device is ever present",
+        ),
         (
             "a",
             pickle.dumps({1: {"active": [1], "inactive": [], "finish_time": 10}}),

@@ -92,7 +92,7 @@ def test_the_phase_that_needs_more_is_named_with_its_largest_tensors() -> None:
 
 
 def test_the_documents_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "memory_of_a_device.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "explanation" / "memory_of_a_device.md").read_text()
     (block,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.S | re.M)
     exec(compile(block, "memory_of_a_device.md", "exec"), {"__name__": "example"})
     assert "needs more" in capsys.readouterr().out

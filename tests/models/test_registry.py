@@ -69,7 +69,7 @@ def test_weights_from_a_file_fit_under_the_names_of_their_publisher(tmp_path: Pa
     torch.save({f"module.{key}": value for key, value in wanted.items()}, tmp_path / "plain.pth")
     found = models.build("plain", 7, tmp_path / "plain.pth").state_dict()
     assert all(torch.equal(found[key], value) for key, value in wanted.items())
-    with pytest.raises(WeightsError, match="nobody publishes ImageNet weights of plain"):
+    with pytest.raises(WeightsError, match="there are no published ImageNet weights of plain"):
         models.build("plain", 7, "imagenet")
 
 

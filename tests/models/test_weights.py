@@ -93,7 +93,7 @@ def test_a_name_server_that_never_answers_is_given_up_on(monkeypatch: pytest.Mon
 
 
 def test_a_network_nobody_publishes_weights_of_is_said() -> None:
-    with pytest.raises(WeightsError, match="nobody publishes ImageNet weights of tiny"):
+    with pytest.raises(WeightsError, match="there are no published ImageNet weights of tiny"):
         models.build("tiny", 10, "imagenet")
 
 

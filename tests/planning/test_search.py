@@ -326,7 +326,7 @@ def test_damaged_files_are_named(text: str, what: str, kind: type[Plan | Profile
 
 
 def test_a_profile_that_held_another_count_is_refused() -> None:
-    with pytest.raises(ProfileError, match="version 1, which this release no longer reads; make it anew"):
+    with pytest.raises(ProfileError, match="version 1, which this release no longer reads; make it again"):
         Profile.from_json('{"version": 1}', "mine.json")
 
 

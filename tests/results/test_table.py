@@ -63,7 +63,7 @@ def test_what_strategy_and_codec_took_is_said_where_a_run_chose_any(summary):
     )
     (line,) = [line for line in table.lines(found) if line.startswith("strategy")]
     assert line == (
-        'strategy "scaffold", codec "int8": a device holds up to 7.0 KiB for them beside its step; '
+        'strategy "scaffold", codec "int8": a device holds up to 7.0 KiB for them besides its step; '
         "10.0 KiB went up, 5.0 KiB down"
     )
 

@@ -250,7 +250,9 @@ def test_who_comes_takes_a_place_that_is_free(place: Workplace, tmp_path: Path) 
 def test_a_fleet_that_has_gone_ends_the_run_by_name(place: Workplace, tmp_path: Path) -> None:
     empty = {"preset": "raspberry-pi-5", "battery_joules": 1e-3, "charge_watts": 0.0}
     groups = [{**TWO_KINDS[0], "count": 7, "device": empty}]
-    with pytest.raises(RunError, match=r"nobody is there after \d+ simulated seconds, and nobody comes"):
+    with pytest.raises(
+        RunError, match=r"no device is present after \d+ simulated seconds, and none will come"
+    ):
         run(place, tmp_path, small(**{**BASE, "groups": groups, "clock": {"at_work": 2}}))
 
 

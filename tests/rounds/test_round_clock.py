@@ -280,7 +280,9 @@ def test_the_server_may_not_know_who_is_there(tmp_path: Path) -> None:
 
 
 def test_a_deadline_that_nobody_can_meet_is_said_before_the_first_round(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nobody can meet 0.001 s; the quickest, device \d of 'g0', needs"):
+    with pytest.raises(
+        ConfigError, match=r"no device can meet 0.001 s; the fastest, device \d of 'g0', needs"
+    ):
         run_loop(small(groups=MIXED, cohort=6, clock={"deadline_seconds": 1e-3}), tmp_path / "run")
     with RunStore.read(tmp_path / "run") as store:
         assert store.rounds() == []

@@ -200,7 +200,7 @@ def odd(layer: nn.Module) -> fx.GraphModule:
     [
         (nn.PReLU(), "1: PReLU has no form in 8 bits"),
         (nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), "1: it pads by 'reflect'"),
-        (nn.BatchNorm2d(4, track_running_stats=False), "1: BatchNorm2d has a form in 8 bits behind"),
+        (nn.BatchNorm2d(4, track_running_stats=False), "1: BatchNorm2d has a form in 8 bits after"),
     ],
 )
 def test_what_has_no_form_is_named(layer: nn.Module, why: str) -> None:

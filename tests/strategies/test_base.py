@@ -248,7 +248,7 @@ def test_a_bound_moves_nobody_further() -> None:
 
 
 def test_the_document_names_every_strategy_and_key_with_its_default() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "strategies.md").read_text()
     rows = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
     for cls in (*map(strategies.find, NAMES), *map(codecs.find, codecs.names())):
         for one in fields(cls):

@@ -1,4 +1,4 @@
-"""What docs/strategies.md shows is so: its fleet file loads, its own strategy and codec run, its numbers hold."""
+"""What docs/reference/strategies.md shows is so: its fleet file loads, its strategy and codec run, its numbers hold."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fed_asi.fleets.file import load_config
 from fed_asi.results.store import RunStore
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "strategies.md").read_text()
+PAGE = (ROOT / "docs" / "reference" / "strategies.md").read_text()
 DEMO = ROOT / "experiments" / "fleets" / "demo.toml"
 
 
@@ -53,7 +53,7 @@ def test_one_of_ones_own_runs_as_shown(
 
 
 def test_the_fleet_files_page_names_them_all() -> None:
-    text = (ROOT / "docs" / "fleet_file.md").read_text()
+    text = (ROOT / "docs" / "reference" / "fleet_file.md").read_text()
     (row,) = re.findall(r"^\| `strategy` \|(.*)$", text, re.MULTILINE)
     assert set(re.findall(r'"([a-z-]+)"', row)) == set(strategies.names())
     (row,) = re.findall(r"^\| `codec` \|(.*)$", text, re.MULTILINE)

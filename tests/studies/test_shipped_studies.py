@@ -12,7 +12,8 @@ from fed_asi.studies.study_file import StudyConfig, VariantConfig, load_study
 
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "experiments" / "studies").glob("*.toml"))
-PAGE = (ROOT / "docs" / "study.md").read_text()
+PAGE = (ROOT / "docs" / "howto" / "study.md").read_text()
+KEYS = (ROOT / "docs" / "reference" / "study_file.md").read_text()
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
@@ -47,6 +48,6 @@ def test_the_documented_study_is_right(tmp_path: Path) -> None:
     ("title", "model"), [("## Keys", StudyConfig), ("### Entries of variants", VariantConfig)]
 )
 def test_every_key_is_documented(title: str, model: type[StudyConfig]) -> None:
-    part = PAGE.partition(f"{title}\n")[2].partition("\n\n| key | meaning")[0].partition("\n#")[0]
+    part = KEYS.partition(f"{title}\n")[2].partition("\n\n| key | meaning")[0].partition("\n#")[0]
     documented = set(re.findall(r"^\| `([a-z_]+)`", part, re.MULTILINE))
     assert documented == set(model.model_fields) - {"version"}

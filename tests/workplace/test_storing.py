@@ -119,7 +119,7 @@ def test_where_the_planner_moves_the_cut_the_trunk_is_stored_as_it_was_at_first(
     assert "blocks.0.depth_conv.conv.weight" in kept
     assert all(torch.equal(base[name], before[name]) for name in kept)
     assert made.notes == (
-        "storage: what is frozen is stored as int8, ranges of activations from 64 public images",
+        "storage: frozen weights are stored as int8, ranges of activations from 64 public images",
     )
     assert places["float32"].notes == ()
 

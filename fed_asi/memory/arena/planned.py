@@ -99,9 +99,9 @@ def arena(
 
     model: plain or compressed, in the mode it trains in. x: (b, ...) one micro-batch. y: (b,) its labels.
     gradients: "held" until the update (they are in the arena), "accumulated" over micro-batches (they are static
-    memory, outside), or "applied" to the weights as soon as each is there. optimizer: makes what moves the weights,
-    such as `partial(Sgd, momentum=0.9)`; None: the update is left out. mover: with "applied", makes what moves
-    weights layer by layer within the backward, such as `fed_asi.training.at_once.at_once`.
+    memory, outside of it), or "applied" to the weights as soon as each is computed. optimizer: makes the optimizer,
+    such as `partial(Sgd, momentum=0.9)`; None: no update. mover: with "applied", makes what updates
+    weights layer by layer within the backward pass, such as `fed_asi.training.at_once.at_once`.
     alignment: of every offset, in bytes. of_this_batch: accept a step whose operations depend on the data.
     Trained and frozen weights, means, factors, accumulated gradients and momentum are not in the arena; the result
     counts them beside it. Plans are remembered within the process, by the model's structure and all shapes.
