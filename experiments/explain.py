@@ -207,11 +207,13 @@ def draw_steps(figure: Figure, found: dict[str, Alive]) -> None:
     axes = panels(figure, len(found))
     top = 1.15 * max(one.peak for one in found.values())
     for one, (title, curve) in zip(axes, found.items(), strict=True):
-        places = range(len(curve.total))
-        one.fill_between(places, curve.total, step="post", color=OTHER, linewidth=0, label="comes and goes")
-        one.fill_between(
-            places, curve.saved, step="post", color=SAVED, linewidth=0, label="saved for the backward"
-        )
+        for sizes, color, label in (
+            (curve.total, OTHER, "comes and goes"),
+            (curve.saved, SAVED, "saved for the backward"),
+        ):
+            changes = [0, *(i for i in range(1, len(sizes)) if sizes[i] != sizes[i - 1])]
+            edges = [*changes, len(sizes)]
+            one.stairs([sizes[i] for i in changes], edges, baseline=0, fill=True, color=color, label=label)
         one.axvline(curve.forward, color=INK, linewidth=1, linestyle=":")
         one.text(curve.forward, 0.985 * top, "forward  ", ha="right", va="top")
         one.text(curve.forward, 0.985 * top, "  backward", ha="left", va="top")

@@ -57,8 +57,8 @@ def of_clock(summaries: Sequence[Summary]) -> str:
         else ""
     )
     return (
-        f"{took}Time and energy are counted from each device's plan and rates (docs/explanation/clock.md); joules are those of the "
-        "fleet."
+        f"{took}Time and energy are counted from each device's plan and rates (docs/explanation/clock.md); "
+        "joules are those of the fleet."
     )
 
 

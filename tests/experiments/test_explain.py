@@ -36,7 +36,7 @@ def test_a_steps_memory_is_its_traces(made) -> None:
     figure = Figure()
     with drawing():
         made["draw_steps"](figure, {"plain": plain, "ASI": low_rank})
-    tops = [max(one.get_paths()[0].vertices[:, 1]) for one in figure.axes[0].collections]
+    tops = [max(one.get_path().vertices[:, 1]) for one in figure.axes[0].patches]
     assert tops == [plain.peak, max(plain.saved)]
 
 
