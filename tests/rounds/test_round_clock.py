@@ -87,7 +87,7 @@ def test_a_fleet_that_has_gone_ends_the_run_by_name(
     found = clock(place, NIGHT)
     found.now = 12 * HOUR
     monkeypatch.setattr(found._attendance, "first", lambda _at: float("inf"))
-    with pytest.raises(RunError, match="nobody comes any more"):
+    with pytest.raises(RunError, match="none will come"):
         found.cohort(1)
 
 
