@@ -312,9 +312,10 @@ real thing. They are light by day and dark by night, as the reader's system is.
 One training step of MCUNet's last eight convolutions and head, 128x128, micro-batch 8, random weights. Going forward,
 plain PyTorch puts aside the input of every layer that trains; the pile is highest where the backward begins, and is
 taken down layer by layer. **It saves {plain_saved}; with ASI at ranks {ranks} it is {asi_saved}, {times:.0f} times
-less,** because what is put aside is a core and four thin factors. The peak, {plain_peak} against {asi_peak}, shrinks
-less: what comes and goes within one operation stays as large as it was. This is the trace that the
-[arena](memory_of_a_device.md) is planned from; each gradient is applied as soon as it is there.
+less,** because what is put aside is a core and four thin factors (with those of the step before, from which the next
+ones start). The peak, {plain_peak} against {asi_peak}, shrinks less: what comes and goes within one operation stays
+as large as it was. This is the trace that the [arena](memory_of_a_device.md) is planned from; each gradient is
+applied as soon as it is there.
 
 ## What a device holds
 
