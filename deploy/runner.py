@@ -43,6 +43,7 @@ from fed_asi.errors import FedAsiError, RunError
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.file import load_config
 from fed_asi.results import report
+from fed_asi.results.now import Now, read_now, write_now
 from fed_asi.results.schema import FILE_NAME
 from fed_asi.results.store import RunStore
 
@@ -81,6 +82,7 @@ def connect(devices: int) -> ControlHttpClient:
 
     Raises RunError when the SuperLink does not answer.
     """
+    _tell(Now("waiting for the SuperLink"))
     if not wait_for(lambda: reachable(OPERATOR_HOST), _START_S):
         raise RunError(f"no SuperLink within {_START_S:.0f} s: see docker compose logs superlink")
     client = control_client(OPERATOR_HOST, certificate())
@@ -88,9 +90,23 @@ def connect(devices: int) -> ControlHttpClient:
         if run.status.status != Status.FINISHED:
             say(WHO, f"stopping what an earlier runner left behind (run {run.run_id})")
             client.StopRun(StopRunRequest(run_id=run.run_id))
-    if not wait_for(lambda: _online(client) >= devices, _START_S, interval=1.0):
+    if not wait_for(lambda: _all_there(client, devices), _START_S, interval=1.0):
         say(WHO, f"{_online(client)} of {devices} devices came within {_START_S:.0f} s: starting with them")
+    _tell(Now("starting the run: the image's app is packed, and Flower starts it"))
     return client
+
+
+def _all_there(client: ControlHttpClient, devices: int) -> bool:
+    found = _online(client)
+    _tell(Now("devices that are there", found, devices))
+    return found >= devices
+
+
+def _tell(now: Now) -> None:
+    """Say in the log and to the page what is being done, once."""
+    if read_now(RUNS) != now:
+        say(WHO, now.text)
+        write_now(RUNS, now)
 
 
 def _online(client: ControlHttpClient) -> int:
@@ -132,7 +148,8 @@ def show(folder: Path) -> None:
     """Print the run's table and write its report beside its records."""
     report.show(folder, Console(width=140))
     report.write([folder])
-    say(WHO, "report: http://localhost:8080 while the service `page` runs (docker compose up page)")
+    port = os.environ.get("FED_ASI_PORT", "8080")
+    say(WHO, f"page: docker compose up page, then http://localhost:{port}")
 
 
 def run(fleet: str) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 import threading
@@ -97,6 +98,8 @@ def application(arguments: list[str]) -> tuple[OperatorGate, dict[str, Any]]:
         "ssl_keyfile": config.ssl_keyfile,
         "ssl_certfile": config.ssl_certfile,
         "log_config": flwr_private.get_uvicorn_log_config(flwr_private.console_handler.level),
+        "log_level": flwr_private.console_handler.level,
+        "access_log": flwr_private.console_handler.level <= logging.DEBUG,  # each device calls every 3 s
     }
     return gated, options
 

@@ -33,6 +33,9 @@ IN_THE_IMAGE = {
 DEVICE_BYTES = 512 * MIB  # measured: SuperNode, worker, torch, one network (docs/howto/compose.md)
 
 
+WHOLE_DEVICE_BYTES = 128 * MIB  # the solver and the traces of a step
+
+
 MARGIN_BYTES = 128 * MIB  # above that: what a step may take beside its budget, page cache, /tmp
 
 
@@ -42,7 +45,7 @@ SUPERLINK_BYTES = 384 * MIB
 RUNNER_BYTES = 2048 * MIB
 
 
-PAGE_BYTES = 256 * MIB
+PAGE_BYTES = 384 * MIB  # it draws: measured 164 MiB (docs/howto/compose.md)
 
 
 RESERVE_BYTES = 1024 * MIB  # left to the machine itself
@@ -52,7 +55,7 @@ _HEAD = """\
 # Made by: fed-asi compose {fleet}
 # Change the fleet file and make it again rather than editing this one. Keys are made at first start.
 #   docker compose up --build --abort-on-container-exit --exit-code-from runner
-# Report: http://localhost:8080 (FED_ASI_PORT=8081 docker compose up ... for another port)
+# Page: http://localhost:8080, live while the run goes on (FED_ASI_PORT=8081 docker compose up ... for another port)
 name: {project}
 
 x-hardened: &hardened
@@ -68,6 +71,8 @@ x-hardened: &hardened
   stop_grace_period: 10s
   environment: &environment
     FED_ASI_PROFILES: ${{COMPOSE_PROFILES:-}}
+    FED_ASI_PORT: ${{FED_ASI_PORT:-8080}}
+    FLWR_LOG_LEVEL: ${{FLWR_LOG_LEVEL:-WARNING}}
     OMP_NUM_THREADS: "{threads}"
 
 services:
@@ -119,10 +124,24 @@ _DEVICE = """
 
 
 def node_config(device: Device, num_devices: int) -> str:
-    """Return what a device's SuperNode is told: its partition, and its budget in bytes unless unlimited."""
+    """Return what a device's SuperNode is told: its partition, and its budget, RAM and flash, each where it has one."""
     text = f"partition-id={device.partition_id} num-partitions={num_devices}"
-    budget = largest_budget(device)
-    return text if budget is None else f"{text} budget={budget}"
+    own = {
+        "budget": largest_budget(device),
+        "ram": device.resources.ram_bytes,
+        "flash": device.resources.flash_bytes,
+    }
+    return text + "".join(f" {key}={size}" for key, size in own.items() if size is not None)
+
+
+def has(device: Device) -> str:
+    """Return what limits a device, for people."""
+    found = device.resources
+    sizes = {"RAM": found.ram_bytes, "flash": found.flash_bytes}
+    said = [f"{format_bytes(size)} {name}" for name, size in sizes.items() if size is not None]
+    if found.budget_bytes is not None or not said:
+        said.append(format_bytes(found.budget_bytes))
+    return ", ".join(said)
 
 
 def largest_budget(device: Device) -> int | None:
@@ -133,8 +152,12 @@ def largest_budget(device: Device) -> int | None:
 
 
 def limit_bytes(device: Device) -> int:
-    """Return the memory limit of a device's container, in bytes."""
-    return DEVICE_BYTES + MARGIN_BYTES + (largest_budget(device) or 0)
+    """Return the memory limit of a device's container, in bytes.
+
+    A device that names its RAM plans its whole step inside, which takes more than the step.
+    """
+    planning = WHOLE_DEVICE_BYTES if device.resources.whole_device else 0
+    return DEVICE_BYTES + MARGIN_BYTES + planning + (largest_budget(device) or 0)
 
 
 def compose_text(
@@ -181,7 +204,7 @@ def _service(device: Device, num_devices: int, mounts: Sequence[str]) -> str:
     return _DEVICE.format(
         id=device.partition_id,
         group=visible(device.group),
-        budget=format_bytes(device.resources.budget_bytes),
+        budget=visible(has(device)),
         node_config=node_config(device, num_devices),
         limit=-(-limit_bytes(device) // MIB),
         mounts=_more(mounts),

@@ -28,6 +28,7 @@ COMMANDS = {
     "check": "load all that a fleet file names, plan each group, start nothing",
     "plan": "plan what fits in a budget",
     "report": "show a run's result again, and write its page",
+    "watch": "show a run's page in the browser, live while the run goes on",
     "export": "write a run's records as CSV or Parquet",
     "compare": "say how two runs differ; exits 1 where they do",
     "compose": "write the docker-compose.yml of a fleet",

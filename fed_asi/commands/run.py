@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(given: argparse.Namespace) -> int:
     """Do the run, print its table, write its page, and return the exit code."""
     from fed_asi.results import report
+    from fed_asi.results.now import Telling
     from fed_asi.results.progress import Terminal
     from fed_asi.results.sending import Sending
     from fed_asi.results.store import RunStore
@@ -54,7 +55,8 @@ def main(given: argparse.Namespace) -> int:
     try:
         with (
             Terminal(Console(stderr=True)) as terminal,
-            Sending(terminal, sinks, folder, resumed=resumed) as watcher,
+            Telling(terminal, folder) as telling,
+            Sending(telling, sinks, folder, resumed=resumed) as watcher,
         ):
             backend_of(config.compute.backend)(
                 config,

@@ -39,7 +39,7 @@ def train(message: Message, context: Context) -> Message:
     state = DeviceState(context.state, worker.state_folder(run))
     with worker.at_work(run, job):
         place = worker.workplace(run)
-        reply = do_job(place, worker.within_own_budget(job, context.node_config), tensors, state)
+        reply = do_job(place, worker.within_own_limits(job, context.node_config), tensors, state)
     return Message(messages.write_reply(reply), reply_to=message)
 
 

@@ -20,6 +20,7 @@ from fed_asi.flower.simulation import workers
 from fed_asi.flower.waiting import Waiting
 from fed_asi.flower.worker import state_folder
 from fed_asi.results.lock import new_folder
+from fed_asi.results.now import Telling
 from fed_asi.results.progress import Terminal
 from fed_asi.results.rich_text import plain
 from fed_asi.results.schema import FILE_NAME
@@ -53,7 +54,11 @@ def serve(home: Path, grid: Grid, context: Context) -> None:
     )
     console = Console(stderr=True, width=120)
     console.print(plain(f"run: {folder}"), soft_wrap=True)
-    with Terminal(console) as watcher, recording(config, folder, resume) as store:
+    with (
+        Terminal(console) as terminal,
+        recording(config, folder, resume) as store,
+        Telling(terminal, folder) as watcher,
+    ):
         place = prepare(config, workplace_folder(folder), watcher=watcher)
         deployed = bool(context.run_config.get("deployed", False))
         waiting, states = waiting_for(deployed, config), None if deployed else folder / "devices"

@@ -66,13 +66,22 @@ def state_folder(run: RunAddress) -> Path | None:
     return None if os.environ.get(WORKPLACE_DIR) else Path(run.folder).parent / "devices"
 
 
-def within_own_budget(job: Job, node_config: Mapping[str, Any]) -> Job:
-    """Return the job with the device's own budget where that is smaller: a device knows best what it has."""
-    if "budget" not in node_config:
-        return job
-    own, asked = whole_number(node_config, "budget", "bytes"), job.resources.budget_bytes
-    smaller = own if asked is None else min(own, asked)
-    return replace(job, resources=replace(job.resources, budget_bytes=smaller))
+OWN = {
+    "budget": "budget_bytes",
+    "ram": "ram_bytes",
+    "flash": "flash_bytes",
+}  # what a node may be started with
+
+
+def within_own_limits(job: Job, node_config: Mapping[str, Any]) -> Job:
+    """Return the job with the device's own budget, RAM and flash where they are smaller: it knows best what it has."""
+    held: dict[str, int] = {}
+    for key, name in OWN.items():
+        if key in node_config:
+            own, asked = whole_number(node_config, key, "bytes"), getattr(job.resources, name)
+            held[name] = own if asked is None else min(own, asked)
+    changes: dict[str, Any] = held
+    return replace(job, resources=replace(job.resources, **changes)) if held else job
 
 
 def whole_number(node_config: Mapping[str, Any], key: str, unit: str) -> int:

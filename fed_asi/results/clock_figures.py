@@ -8,17 +8,14 @@ from itertools import accumulate
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fed_asi.results.drawing import BAD, line, panels, percent_axis, shades, shown
+from fed_asi.results.drawing import BAD, GRID, line, panels, percent_axis, shades, shown
 from fed_asi.results.summary import Summary
 from fed_asi.results.timeline import Timeline
 from fed_asi.units import energy_unit, time_unit
 
 OVER_TIME = "Accuracy over simulated time and energy"
-SAYS = (
-    "Time and energy are counted from each device's plan and rates (docs/explanation/clock.md); "
-    "joules are those of the fleet."
-)
-DOWNLOAD, COMPUTE, UPLOAD, WAITING = "#7fb7be", "#2a6f97", "#e9a23b", "#e3e8ec"
+DOWNLOAD, COMPUTE, UPLOAD, WAITING = "#7fb7be", "#2a6f97", "#e9a23b", GRID
+ROW = 0.17  # inches a device
 
 
 def accuracy_over_clock(figure: Figure, summaries: Sequence[Summary]) -> None:
@@ -40,15 +37,15 @@ def accuracy_over_clock(figure: Figure, summaries: Sequence[Summary]) -> None:
     axes[0].set_ylabel("accuracy on the server's test images")
 
 
-def round_of(timeline: Timeline) -> tuple[str, str]:
-    """Return the title of a round's figure, and what it says beside it."""
-    more = f" The {timeline.left_out} devices that were done first are left out." if timeline.left_out else ""
-    return f"Round {timeline.round}, device by device", f"One bar a device.{more}"
+def title_of(timeline: Timeline) -> str:
+    """Return the title of a round's figure."""
+    return f"Round {timeline.round}, device by device"
 
 
 def draw_round(figure: Figure, timeline: Timeline) -> None:
     """Draw a round: download, computing, upload and waiting, one bar a device; who did not count has its outcome."""
     (axes,) = panels(figure, 1)
+    figure.set_figheight(1.0 + ROW * max(8, len(timeline.bars)))
     places = range(len(timeline.bars))
     begun = [one.begun for one in timeline.bars]
     for title, color, lengths in _parts(timeline):
@@ -75,9 +72,9 @@ def _parts(timeline: Timeline) -> list[tuple[str, str, list[float]]]:
 
 
 def _names(axes: Axes, timeline: Timeline) -> None:
-    axes.set_yticks(range(len(timeline.bars)), [str(one.partition_id) for one in timeline.bars], fontsize=6)
+    axes.set_yticks(range(len(timeline.bars)), [str(one.partition_id) for one in timeline.bars], fontsize=7)
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     for place, one in enumerate(timeline.bars):
         if one.outcome != "trained":
-            axes.text(timeline.seconds * 1.01, place, one.outcome, va="center", fontsize=6, color=BAD)
+            axes.text(timeline.seconds * 1.01, place, one.outcome, va="center", fontsize=7, color=BAD)

@@ -1,33 +1,70 @@
-"""What figures are made of: colours, dots and lines, axes of bytes and of shares, and the PNG."""
+"""What figures are made of: colours, dots and lines, axes of bytes and of shares, a legend below, SVG and PNG.
+
+A figure is as wide as a phone can show with letters that can be read; two panels stand side by side, and below each
+other in a figure that is taller than wide.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
 from fed_asi.results.summary import Summary
-from fed_asi.texts import clipped
+from fed_asi.texts import clipped, visible
 from fed_asi.units import format_bytes
 
 INK, GRID, BAD = "#22303c", "#e3e8ec", "#c0392b"
-
-
-NAME_CHARS = 30  # of a group or a run in a legend
+PAPER, FAINT = "#ffffff", "#98a5b0"
+ON_DARK, ON_LIGHT = "#fefefe", "#101010"  # on what has the same colour by day and by night
+WIDTH, HEIGHT = 4.8, 3.5  # inches of a panel
+SMALL = 8.0  # points
+DPI = 144  # of bitmaps: for slides and chats; whoever wants more has the vector
+NAME_CHARS = 150  # of a group or a run in a legend, over at most three lines
+TICK_CHARS, LINES = 24, 3  # of a name at an axis, a line; lines of a name in a legend
+_HANDLE, _GAP = 30.0, 16.0  # points: of what is before a name in a legend, and between two columns
 
 
 Color = Any
 
 
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Draw as all figures are drawn: names are no formulas, and the same records give the same bytes."""
+    settings: Any = {
+        "text.parse_math": False,
+        "text.usetex": False,
+        "svg.hashsalt": "fed_asi",
+        "svg.fonttype": "path",
+        "font.size": 9,
+        "axes.edgecolor": FAINT,
+        "axes.labelcolor": INK,
+        "text.color": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+    }
+    with rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box here; the page has the name
+        yield
+
+
 def panels(figure: Figure, count: int) -> list[Axes]:
-    """Return so many axes side by side, as all figures have them."""
-    figure.set_size_inches(6.4 if count == 1 else 10.4, 4.4)
-    found = [figure.add_subplot(1, count, i + 1) for i in range(count)]
+    """Return so many axes, side by side or, in a figure that is taller than wide, below each other."""
+    upright = figure.get_figheight() > figure.get_figwidth()
+    rows, columns = (count, 1) if upright else (1, count)
+    figure.set_size_inches(WIDTH * columns, HEIGHT * rows)
+    figure.set_facecolor(PAPER)
+    found = [figure.add_subplot(rows, columns, i + 1, facecolor=PAPER) for i in range(count)]
     for axes in found:
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
@@ -37,17 +74,73 @@ def panels(figure: Figure, count: int) -> list[Axes]:
     return found
 
 
-def png(figure: Figure) -> bytes:
-    """Return the figure as a picture, with one legend below all of its panels."""
+def legend_below(figure: Figure) -> None:
+    """Put what all axes name into one legend below them, for which the figure grows; long names take several lines."""
     entries: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(str(label), handle)
-    if entries:
-        handles, labels = list(entries.values()), list(entries)
-        figure.legend(handles, labels, loc="outside lower center", frameon=False, fontsize=8, ncols=3)
+    if not entries:
+        return
+    room = 72 * figure.get_figwidth() - _GAP
+    names = [_on_lines(label, room - _HANDLE) for label in entries]
+    widest = max(_points(line) for name in names for line in name.split("\n")) + _HANDLE
+    columns = max(1, min(len(names), 4, int((room + _GAP) // (widest + _GAP))))
+    rows = -(-len(names) // columns)
+    deepest = [max(name.count("\n") + 1 for name in names[row::rows]) for row in range(rows)]
+    figure.set_figheight(figure.get_figheight() + 0.16 * sum(deepest) + 0.1)
+    figure.legend(
+        list(entries.values()),
+        names,
+        loc="outside lower center",
+        frameon=False,
+        fontsize=SMALL,
+        ncols=columns,
+        handlelength=2.4,
+        columnspacing=_GAP / SMALL,
+    )
+
+
+def _on_lines(name: str, room: float) -> str:
+    """Return a name on as many lines as it needs, each of so many points; three of them at most."""
+    lines: list[str] = []
+    rest = name
+    while rest and len(lines) < LINES:
+        fits = _fitting(rest, room)
+        if len(lines) == LINES - 1 and fits < len(rest):
+            lines.append(f"{rest[: max(1, fits - 1)]}…")
+            break
+        lines.append(rest[:fits])
+        rest = rest[fits:]
+    return "\n".join(lines)
+
+
+def _fitting(text: str, room: float) -> int:
+    """Return how many characters go on a line, one at least; where it can, the line ends with a word."""
+    fits = len(text)
+    while fits > 1 and _points(text[:fits]) > room:
+        fits -= 1
+    blank = text.rfind(" ", fits // 2, fits)
+    return fits if fits == len(text) or blank < 0 else blank + 1
+
+
+def _points(text: str) -> float:
+    return sum(_width(one) for one in text)
+
+
+@lru_cache(maxsize=4096)
+def _width(letter: str) -> float:
+    """Return how wide a letter is in a legend, in points."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a letter that the font has not: its box is as wide
+        return float(text_to_path.get_text_width_height_descent(letter, FontProperties(size=SMALL), False)[0])
+
+
+def saved(figure: Figure, kind: str) -> bytes:
+    """Return the figure as "svg" or "png"."""
     held = io.BytesIO()
-    figure.savefig(held, format="png", dpi=160, metadata={"Software": None})
+    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    figure.savefig(held, format=kind, dpi=DPI, metadata=metadata)
     return held.getvalue()
 
 
@@ -55,6 +148,14 @@ def shown(name: str) -> str:
     """Return a name as a legend has it; matplotlib leaves out what begins with "_"."""
     text = clipped(name, NAME_CHARS)
     return f" {text}" if text.startswith("_") else text
+
+
+def tick(name: str) -> str:
+    """Return a name as it stands at an axis or a point: on two lines at most."""
+    text = visible(name)
+    if len(text) <= TICK_CHARS:
+        return text
+    return f"{text[:TICK_CHARS]}\n{clipped(text[TICK_CHARS:], TICK_CHARS)}"
 
 
 def group_colors(summary: Summary) -> dict[str, Color]:

@@ -1,93 +1,125 @@
-"""The figures of a report: each a PNG and what it says."""
+"""The figures of a run's page: each as it stands on a page, as a bitmap, in words, and as a table."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from fed_asi.results.clock_figures import OVER_TIME, SAYS, accuracy_over_clock, draw_round, round_of
+from fed_asi.results import captions
+from fed_asi.results.clock_figures import OVER_TIME, accuracy_over_clock, draw_round, title_of
 from fed_asi.results.drawing import (
     BAD,
+    HEIGHT,
     INK,
+    WIDTH,
     Color,
     bytes_axis,
     dots,
+    drawing,
     group_colors,
+    legend_below,
     line,
     panels,
     percent_axis,
-    png,
+    saved,
     shades,
     shown,
 )
+from fed_asi.results.figure_tables import (
+    FigureTable,
+    clock_table,
+    devices_table,
+    round_table,
+    rounds_table,
+    runs_table,
+)
 from fed_asi.results.main_figure import main_figure
+from fed_asi.results.night import by_day_and_night
 from fed_asi.results.summary import DeviceResult, Summary
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A figure as PNG bytes, and what it says and cannot say, in words. pair: it has two panels side by side."""
+    """A figure: an SVG for a page, a bitmap, what to see in it and what it cannot say, and its numbers.
 
-    png: bytes
+    upright: of a figure of two panels the one for narrow screens, where they are below each other; None: one panel.
+    png: empty where none was asked for.
+    """
+
+    svg: bytes
+    png: bytes = b""
     says: str = ""
-    pair: bool = False
+    table: FigureTable | None = None
+    upright: bytes | None = None
 
 
 Maker = Callable[[Figure, Sequence[Summary]], None]
 
 
-def draw(summaries: Sequence[Summary]) -> dict[str, Picture]:
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What draws a figure, what to see in it, and its numbers."""
+
+    maker: Maker
+    says: str
+    table: FigureTable
+
+
+def draw(summaries: Sequence[Summary], *, bitmaps: bool = True) -> dict[str, Picture]:
     """Return figures by title: of one run, or of several runs against each other."""
-    makers: dict[str, tuple[str, Maker]]
-    if len(summaries) > 1:
-        makers = {
-            "Accuracy over rounds": ("", _rounds),
-            "Accuracy against activation memory": (SEVERAL, _runs),
-            **_of_the_clock(summaries),
-        }
-    else:
-        main = main_figure(summaries[0])
-        makers = {
-            main.title: (main.says, lambda figure, one: main.draw(figure, one[0])),
-            "Accuracy over rounds": ("", _rounds),
-            "Measured bytes against budget": ("", _budgets),
-            **_of_the_clock(summaries),
-        }
-    no_formula = rc_context({"text.parse_math": False, "text.usetex": False})  # a name is none
-    with no_formula, warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "Glyph .* missing from font"
-        )  # shown as a box; the page has the name
-        return {title: _picture(maker, summaries, says) for title, (says, maker) in makers.items()}
+    with drawing():
+        found = _several(summaries) if len(summaries) > 1 else _alone(summaries[0])
+        found |= _of_the_clock(summaries)
+        return {title: _picture(plan, summaries, bitmaps) for title, plan in found.items()}
 
 
-def _of_the_clock(summaries: Sequence[Summary]) -> dict[str, tuple[str, Maker]]:
+def _several(summaries: Sequence[Summary]) -> dict[str, _Plan]:
+    return {
+        "Accuracy over rounds": _Plan(_rounds, captions.of_rounds(summaries), rounds_table(summaries)),
+        "Accuracy against activation memory": _Plan(_runs, captions.SEVERAL, runs_table(summaries)),
+    }
+
+
+def _alone(summary: Summary) -> dict[str, _Plan]:
+    main, devices = main_figure(summary), devices_table(summary)
+    return {
+        main.title: _Plan(lambda figure, one: main.draw(figure, one[0]), main.says, devices),
+        "Accuracy over rounds": _Plan(_rounds, captions.of_rounds([summary]), rounds_table([summary])),
+        "Measured bytes against budget": _Plan(_budgets, captions.of_budgets(summary), devices),
+    }
+
+
+def _of_the_clock(summaries: Sequence[Summary]) -> dict[str, _Plan]:
     """Return the figures of runs that all have a clock, and of one run a round of it."""
     if not all(one.sim_seconds for one in summaries):
         return {}
-    found: dict[str, tuple[str, Maker]] = {OVER_TIME: (SAYS, accuracy_over_clock)}
+    found = {OVER_TIME: _Plan(accuracy_over_clock, captions.of_clock(summaries), clock_table(summaries))}
     last = summaries[0].timeline
     if len(summaries) == 1 and last is not None:
-        title, says = round_of(last)
-        found[title] = (says, lambda figure, _: draw_round(figure, last))
+        found[title_of(last)] = _Plan(
+            lambda figure, _: draw_round(figure, last), captions.of_round(last), round_table(last)
+        )
     return found
 
 
-SEVERAL = (
-    "One run a dot. Whether two of them differ by more than their seeds do, several seeds of each would say."
-)
+def _picture(plan: _Plan, summaries: Sequence[Summary], bitmaps: bool) -> Picture:
+    figure = _drawn(plan, summaries, (2 * WIDTH, HEIGHT))
+    svg, png = by_day_and_night(saved(figure, "svg")), saved(figure, "png") if bitmaps else b""
+    if len(figure.axes) == 1:
+        return Picture(svg, png, plan.says, plan.table)
+    upright = by_day_and_night(saved(_drawn(plan, summaries, (WIDTH, 2 * HEIGHT)), "svg"))
+    return Picture(svg, png, plan.says, plan.table, upright)
 
 
-def _picture(maker: Maker, summaries: Sequence[Summary], says: str) -> Picture:
-    figure = Figure(layout="constrained")
-    maker(figure, summaries)
-    return Picture(png(figure), says, pair=len(figure.axes) == 2)
+def _drawn(plan: _Plan, summaries: Sequence[Summary], size: tuple[float, float]) -> Figure:
+    figure = Figure(figsize=size, layout="constrained")
+    plan.maker(figure, summaries)
+    legend_below(figure)
+    return figure
 
 
 def _rounds(figure: Figure, summaries: Sequence[Summary]) -> None:

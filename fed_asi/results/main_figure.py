@@ -16,13 +16,16 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from fed_asi.results.drawing import INK, bytes_axis, dots, group_colors, panels, shown
 from fed_asi.results.estimate import FEWEST, Estimate
+from fed_asi.results.figure_tables import mean_of
 from fed_asi.results.summary import DeviceResult, GroupResult, Summary
+from fed_asi.texts import clipped
 
 EACH = (
     "Dots: devices, each the mean over its rounds. Rings: the mean over a group's devices, and its 95 % interval where "
     f"there are {FEWEST} or more."
 )
 BYTES = "saved activations of the largest step, one device"
+SAID = 4  # groups in a sentence
 POINTS, COSINES = 2.0, 0.05  # an axis shows so much at least, or it would make much of nothing
 
 
@@ -39,24 +42,36 @@ def main_figure(summary: Summary) -> MainFigure:
     """Return the main figure of a run, which depends on whether its devices have twins."""
     if summary.twins == "plain":
         return MainFigure(
-            "What budget and method cost", _cost_says("by plain training of the same layers"), _cost
+            "What budget and method cost", _cost_says(summary, "by plain training of the same layers"), _cost
         )
     if summary.twins is not None:
-        return MainFigure("What the budget costs", _cost_says("without its budget"), _cost)
+        return MainFigure("What the budget costs", _cost_says(summary, "without its budget"), _cost)
     return MainFigure(
         "What the bytes capture and what devices gain",
-        f"{EACH} Groups hold different images, and gain what the shared model lacks for them: a difference between "
-        "groups is not what their budgets cost. A run with measure.twins = true shows that.",
+        f"{_bought_says(summary)} Groups hold different images, and gain what the shared model lacks for them: a "
+        "difference between groups is not what their budgets cost. A run with measure.twins = true shows that.",
         _bought,
     )
 
 
-def _cost_says(how: str) -> str:
+def _cost_says(summary: Summary, how: str) -> str:
+    known = [one for one in summary.groups if one.twin_difference is not None]
+    ends = "; ".join(f"{clipped(one.name, 40)} {mean_of(one.twin_difference)}" for one in known[:SAID])
     return (
+        f"At 0 a device ends as accurate as its twin; here, in points: {ends}. "
         f"A device against its twin: the same weights, images and order, trained {how}. Left: its accuracy on its own "
         "held-out images minus its twin's; right: the cosine of their two updates. A device that its budget keeps from "
         f"training stays with the weights it was sent (cross). {EACH}"
     )
+
+
+def _bought_says(summary: Summary) -> str:
+    known = [one.gradient_captured for one in summary.groups if one.gradient_captured is not None]
+    if not known:
+        return EACH
+    low, high = min(one.mean for one in known), max(one.mean for one in known)
+    span = " to ".join(dict.fromkeys(f"{100 * one:.1f}" for one in (low, high)))
+    return f"Plans capture {span} % of the gradient; plain training is 100 %. {EACH}"
 
 
 def _cost(figure: Figure, summary: Summary) -> None:

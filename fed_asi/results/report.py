@@ -32,10 +32,10 @@ def write(folders: Sequence[str | Path], page: str | Path | None = None) -> Path
     summaries = [_summary(folder) for folder in folders]
     page = _home(folders[0]) / "report.html" if page is None else Path(page)
     check_writable(page)
-    drawn = [figures.draw(summaries)] if len(summaries) > 1 else []
-    drawn += [figures.draw([summary]) for summary in summaries]
-    write_text(page, render(summaries, drawn))
-    for caption, drawing in drawn[0].items():
+    together = [figures.draw(summaries)] if len(summaries) > 1 else []
+    each = [figures.draw([summary], bitmaps=not together) for summary in summaries]
+    write_text(page, render(summaries, [*together, *each]))
+    for caption, drawing in (together or each)[0].items():
         picture = page.parent / f"{caption.lower().replace(' ', '-')}.png"
         with writing(picture):
             picture.write_bytes(drawing.png)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
 from fed_asi.fleets.config import RunConfig
@@ -70,6 +71,7 @@ class GroupResult:
     shared: tuple[GroupRoundRecord, ...]  # the shared model on its held-out images, by round
     ram_bytes: int | None = None
     flash_bytes: int | None = None
+    ram_limit_bytes: int | None = None  # the least RAM of its devices that say what they have
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,11 @@ class Summary:
     notes: tuple[str, ...]
     missing: tuple[str, ...]
     timeline: Timeline | None = None  # of a run with a clock
+
+    @property
+    def going(self) -> bool:
+        """Whether some process is at the run right now."""
+        return self.standing == "running"
 
     @property
     def final(self) -> RoundRecord | None:
@@ -161,13 +168,18 @@ WHERE place <= 5 ORDER BY times DESC, outcome, said
 # Of each outcome a few: causes by the clock say seconds, so each of them is another, and none may hide the rest.
 
 
-def summarise(store: RunStore) -> Summary:
-    """Return what the records so far come to; the run may still be going on."""
+def summarise(store: RunStore, how_on: Callable[[Path], str] = resume_line) -> Summary:
+    """Return what the records so far come to; the run may still be going on.
+
+    how_on: the line that goes on with the run in a folder, where it was stopped.
+    """
     devices = tuple(DeviceResult(*row) for row in store.select(_DEVICES))
     left_out: dict[str, dict[str, int]] = {}
     for group, outcome, count in store.select(_LEFT_OUT):
         left_out.setdefault(group, {})[outcome] = count
-    sizes = Counter(record.group_name for record in store.devices())
+    fleet = store.devices()
+    sizes = Counter(record.group_name for record in fleet)
+    ram = {name: _least(one.ram_bytes for one in fleet if one.group_name == name) for name in sizes}
     shared: dict[str, list[GroupRoundRecord]] = {}
     for record in store.group_rounds():
         shared.setdefault(record.group_name, []).append(record)
@@ -175,12 +187,12 @@ def summarise(store: RunStore) -> Summary:
     for one in devices:
         of_group.setdefault(one.group, []).append(one)
     groups = tuple(
-        _group(name, size, of_group.get(name, ()), left_out.get(name, {}), shared.get(name, ()))
+        _group(name, size, of_group.get(name, ()), left_out.get(name, {}), shared.get(name, ()), ram[name])
         for name, size in sizes.items()
     )
     return Summary(
         store.folder.resolve().name,
-        _standing(store),
+        _standing(store, how_on),
         store.run(),
         groups,
         devices,
@@ -192,12 +204,12 @@ def summarise(store: RunStore) -> Summary:
     )
 
 
-def _standing(store: RunStore) -> str:
+def _standing(store: RunStore, how_on: Callable[[Path], str]) -> str:
     run = store.run()
     if run.status == "running" and not is_locked(store.folder):
-        return f"stopped half-way; go on with: {resume_line(store.folder)}"
+        return f"stopped half-way; go on with: {how_on(store.folder)}"
     if run.status == "interrupted":
-        return f"interrupted; go on with: {resume_line(store.folder)}"
+        return f"interrupted; go on with: {how_on(store.folder)}"
     return f"{run.status}: {run.cause}" if run.cause else run.status
 
 
@@ -207,6 +219,7 @@ def _group(
     devices: Sequence[DeviceResult],
     left_out: dict[str, int],
     shared: Sequence[GroupRoundRecord],
+    ram_limit_bytes: int | None,
 ) -> GroupResult:
     budgets = {one.budget_bytes for one in devices}
     return GroupResult(
@@ -230,6 +243,7 @@ def _group(
         shared=tuple(shared),
         ram_bytes=_largest(one.ram_bytes for one in devices),
         flash_bytes=_largest(one.flash_bytes for one in devices),
+        ram_limit_bytes=ram_limit_bytes,
     )
 
 
@@ -245,6 +259,10 @@ def _over_devices(devices: Sequence[DeviceResult], name: str) -> Estimate | None
 
 def _largest(values: Iterable[int | None]) -> int | None:
     return max((value for value in values if value is not None), default=None)
+
+
+def _least(values: Iterable[int | None]) -> int | None:
+    return min((value for value in values if value is not None), default=None)
 
 
 def _distinct(values: Iterable[int | None]) -> tuple[int, ...]:

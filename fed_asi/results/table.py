@@ -144,7 +144,7 @@ def lines(summary: Summary) -> list[str]:
     """Return what the table cannot hold: the fleet's accuracy, who was left out and why, what is missing."""
     said = [*summary.missing, _accuracy(summary), *_exchanged(summary)]
     said += _clock(summary)
-    said += _left_out(summary)
+    said += left_out(summary)
     said += reading(summary)
     said += [f"note: {note}" for note in summary.notes]
     if summary.standing != "finished":
@@ -180,7 +180,7 @@ def reading(summary: Summary) -> list[str]:
     return []
 
 
-def _left_out(summary: Summary) -> list[str]:
+def left_out(summary: Summary) -> list[str]:
     """Return a line an outcome other than "trained", with its most frequent cause."""
     lines: dict[str, str] = {}
     for outcome, cause, _ in summary.causes:

@@ -6,15 +6,11 @@ white. No two of the first 56 lines share colour and marker, and dashes change w
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from matplotlib import colormaps, rc_context
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -23,18 +19,15 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 from matplotlib.transforms import Bbox
 
-from fed_asi.results.drawing import GRID, INK, bytes_axis, percent_axis
+from fed_asi.results.drawing import GRID, INK, PAPER, bytes_axis, legend_below, percent_axis, saved
 from fed_asi.studies.measures import Unit
 from fed_asi.studies.wording import SCALES, Wording
 
-ON_DARK, ON_LIGHT = "#fefefe", "#101010"  # on what has the same colour by day and by night
-PAPER, FAINT = "#ffffff", "#98a5b0"
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", INK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 DASHES = ("-", "--", "-.", ":")
 WIDTH, HEIGHT = 4.6, 3.5  # inches: at the width of a phone its letters can still be read
 SMALL = 8.0  # points
-DPI = 144  # of bitmaps: for slides and chats; whoever wants more has the vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +64,6 @@ def ladder_looks(count: int) -> list[Look]:
     ]
 
 
-@contextmanager
-def drawing() -> Iterator[None]:
-    """Draw as studies do: names are no formulas, and the same study gives the same bytes."""
-    settings: Any = {
-        "text.parse_math": False,
-        "text.usetex": False,
-        "svg.hashsalt": "fed_asi",
-        "svg.fonttype": "path",
-        "font.size": 9,
-        "axes.edgecolor": FAINT,
-        "axes.labelcolor": INK,
-        "text.color": INK,
-        "xtick.color": INK,
-        "ytick.color": INK,
-    }
-    with rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box here; the page has the name
-        yield
-
-
 def canvas(height: float = HEIGHT) -> tuple[Figure, Axes]:
     """Return an empty figure of a study's width, and its axes."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor=PAPER)
@@ -104,32 +77,8 @@ def canvas(height: float = HEIGHT) -> tuple[Figure, Axes]:
 
 def picture(figure: Figure, name: str, caption: str, says: str) -> Picture:
     """Return the figure as SVG and PNG; what its axes name is in a legend below, for which it grows."""
-    entries: dict[str, Any] = {}
-    for axes in figure.axes:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            entries.setdefault(str(label), handle)
-    if entries:
-        columns = 1 if max(map(len, entries)) > 26 else 2
-        figure.set_size_inches(
-            WIDTH, figure.get_figheight() + 0.17 * math.ceil(len(entries) / columns) + 0.08
-        )
-        figure.legend(
-            list(entries.values()),
-            list(entries),
-            loc="outside lower center",
-            frameon=False,
-            fontsize=SMALL,
-            ncols=columns,
-            handlelength=2.6,
-        )
-    return Picture(name, caption, says, _saved(figure, "svg"), _saved(figure, "png"))
-
-
-def _saved(figure: Figure, kind: str) -> bytes:
-    held = io.BytesIO()
-    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-    figure.savefig(held, format=kind, dpi=DPI, metadata=metadata)
-    return held.getvalue()
+    legend_below(figure)
+    return Picture(name, caption, says, saved(figure, "svg"), saved(figure, "png"))
 
 
 def cost_axis(axes: Axes, unit: Unit, values: Sequence[float] = ()) -> None:

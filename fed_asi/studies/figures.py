@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fed_asi.results.drawing import drawing
 from fed_asi.studies.curves import curves
-from fed_asi.studies.drawing import Picture, drawing
+from fed_asi.studies.drawing import Picture
 from fed_asi.studies.findings import Findings
 from fed_asi.studies.frontier import frontiers, ladders
 from fed_asi.studies.pairs import pairs

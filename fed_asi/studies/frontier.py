@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fed_asi.results.drawing import INK, shown
+from fed_asi.results.drawing import FAINT, INK, shown, tick
 from fed_asi.studies.drawing import (
-    FAINT,
     Label,
     Look,
     Picture,
@@ -163,7 +162,7 @@ def _label_directly(
     figure: Figure, axes: Axes, points: Mapping[str, tuple[float, float]], looks: Mapping[str, Look]
 ) -> None:
     """Write the names beside their points and take them out of the legend, where there is room."""
-    labels = [Label(shown(name), *point, looks[name].color) for name, point in points.items()]
+    labels = [Label(tick(name), *point, looks[name].color) for name, point in points.items()]
     if label_points(figure, axes, labels):
         for container in axes.containers:
             container.set_label("_beside its point")

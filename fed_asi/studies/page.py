@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Iterator, Sequence
 
-from fed_asi.results.drawing import INK
-from fed_asi.results.html_page import document, escape, listing, said
-from fed_asi.studies.drawing import PAPER, Picture
+from fed_asi.results.html_page import document, escape, folded, listing, picture_src, said
+from fed_asi.results.night import by_day_and_night
+from fed_asi.studies.drawing import Picture
 from fed_asi.studies.figures import Pictures
 from fed_asi.studies.findings import Findings
 from fed_asi.studies.method import method
-from fed_asi.studies.night import NIGHT, by_day_and_night
 from fed_asi.studies.sentences import answer
 from fed_asi.studies.statistics import Verdict
 from fed_asi.studies.tables import Entry, Table, gap_lines, tables
 from fed_asi.studies.wording import seeds
 
-STYLE = f"""
-:root {{ color-scheme: light dark; --good: #00694c; }}
-@media (prefers-color-scheme: dark) {{ :root {{ --ink: {NIGHT[INK]}; --soft: #9fb0be; --paper: {NIGHT[PAPER]};
-  --around: #12181e; --line: #2a343d; --rule: #3b4853; --bad: #ff8a7a; --good: #5fd3ac; }} }}
-p.answer {{ font-size: 17px; margin: 0 0 8px; }} p.answer + p.answer {{ font-size: 15px; color: var(--soft); }}
-p, li, h1, h2, td, figcaption {{ overflow-wrap: anywhere; }}
-td {{ vertical-align: top; }}
-td small {{ display: block; color: var(--soft); font-size: 12px; }}
-th {{ vertical-align: bottom; white-space: normal; min-width: 72px; }}
-th:first-child, td:first-child {{ position: sticky; left: 0; background: var(--paper); }}
-th:first-child, td:first-child {{ white-space: normal; min-width: 110px; }}
-tr.baseline td {{ border-bottom-color: var(--soft); }} .higher {{ color: var(--good); }} .lower {{ color: var(--bad); }}
-summary {{ cursor: pointer; font-weight: 600; font-size: 18px; }} li + li {{ margin-top: 6px; }}
-.figures {{ grid-template-columns: repeat(auto-fit, minmax(min(400px, 100%), 1fr)); }} figure {{ max-width: 620px; }}
-@media (max-width: 600px) {{ main {{ padding: 8px; }} h1 {{ font-size: 21px; }}
-  section {{ padding: 14px 12px; margin: 0 0 10px; }} }}
+STYLE = """
+p.answer { font-size: 17px; margin: 0 0 8px; } p.answer + p.answer { font-size: 15px; color: var(--soft); }
+td { vertical-align: top; }
+td small { display: block; color: var(--soft); font-size: 12px; }
+th { vertical-align: bottom; white-space: normal; min-width: 72px; }
+th:first-child, td:first-child { position: sticky; left: 0; background: var(--paper); }
+th:first-child, td:first-child { white-space: normal; min-width: 110px; }
+tr.baseline td { border-bottom-color: var(--soft); } .higher { color: var(--good); } .lower { color: var(--bad); }
+summary { font-weight: 600; font-size: 18px; } li + li { margin-top: 6px; }
+.figures { grid-template-columns: repeat(auto-fit, minmax(min(400px, 100%), 1fr)); } figure { max-width: 620px; }
 """
 
 
@@ -75,7 +67,7 @@ def _section(title: str, pictures: Sequence[Picture]) -> str:
 def _figures(pictures: Iterable[Picture]) -> str:
     shown = "".join(
         f'<figure><figcaption>{escape(one.caption)}</figcaption><img alt="{escape(one.caption)}" '
-        f'src="data:image/svg+xml;base64,{base64.b64encode(by_day_and_night(one.svg)).decode()}">{said(one.says)}</figure>'
+        f'src="{picture_src(by_day_and_night(one.svg))}">{said(one.says)}</figure>'
         for one in pictures
     )
     return f'<div class="figures">{shown}</div>' if shown else ""
@@ -86,7 +78,7 @@ def _table(found: Findings, table: Table) -> str:
 
 
 def _folded(title: str, content: str) -> str:
-    return f"<section><details><summary>{escape(title)}</summary>{content}</details></section>\n"
+    return f"<section>{folded(title, content)}</section>\n"
 
 
 def _rows(found: Findings, table: Table) -> str:

@@ -9,20 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from fed_asi.results.drawing import BAD, INK, shown
-from fed_asi.studies.drawing import (
-    COLORS,
-    FAINT,
-    ON_DARK,
-    ON_LIGHT,
-    PAPER,
-    SMALL,
-    Picture,
-    canvas,
-    capital,
-    cost_axis,
-    picture,
-)
+from fed_asi.results.drawing import BAD, FAINT, INK, ON_DARK, ON_LIGHT, PAPER, tick
+from fed_asi.studies.drawing import COLORS, SMALL, Picture, canvas, capital, cost_axis, picture
 from fed_asi.studies.findings import Cost, Findings
 from fed_asi.studies.measures import Measure
 
@@ -129,7 +117,7 @@ def _groups(found: Findings, groups: list[str]) -> Picture:
                     column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=SMALL, color=ink
                 )
     axes.set_xticks(
-        range(len(groups)), [shown(group) for group in groups], rotation=35, ha="right", fontsize=SMALL
+        range(len(groups)), [tick(group) for group in groups], rotation=35, ha="right", fontsize=SMALL
     )
     axes.set_xlabel("group of devices")
     says = "Percent of the times a group's devices were asked that they trained; all seeds of a variant together."
@@ -145,7 +133,7 @@ def _trained(found: Findings, name: str, group: str) -> float | None:
 def _rows(names: list[str], extra: float = 0.0) -> tuple[Figure, Axes]:
     """Return axes with a row a variant, the first on top."""
     figure, axes = canvas(1.0 + extra + ROW * len(names))
-    axes.set_yticks(range(len(names)), [shown(name).strip() for name in names], fontsize=SMALL)
+    axes.set_yticks(range(len(names)), [tick(name) for name in names], fontsize=SMALL)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")

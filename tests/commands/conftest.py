@@ -36,8 +36,8 @@ def fleet_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages without drawing: figures have tests of their own, and take a second a page."""
-    drawn = {"Accuracy over rounds": Picture(b"png")}
-    monkeypatch.setattr("fed_asi.results.figures.draw", lambda _summaries: drawn)
+    drawn = {"Accuracy over rounds": Picture(b"svg", b"png")}
+    monkeypatch.setattr("fed_asi.results.figures.draw", lambda _summaries, **_how: drawn)
 
 
 @pytest.fixture

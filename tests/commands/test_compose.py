@@ -102,6 +102,20 @@ def test_every_device_has_a_container_with_its_budget(written):
     assert any(mount.endswith("own.csv:/fleet/own.csv:ro") for mount in found["runner"]["volumes"])
 
 
+def test_a_device_of_a_preset_is_told_its_ram_and_flash(tmp_path):
+    path = tmp_path / "fleet.toml"
+    of_preset = 'device = "stm32f746"\nram = "device"\nflash = "device"\n'
+    path.write_text(
+        SCHEDULED.replace('budgets_csv = "own.csv"\n', "").replace("schedule = [", f"{of_preset}schedule = [")
+    )
+    text = compose_file.compose_text(load_config(path), path, tmp_path)
+    device = yaml.safe_load(text)["services"]["device-0"]
+    assert device["command"][-1] == "partition-id=0 num-partitions=3 budget=98304 ram=327680 flash=1048576"
+    assert "device-0:  # all: 320.0 KiB RAM, 1.0 MiB flash, 64.0 KiB\n" in text
+    needed = compose_file.DEVICE_BYTES + compose_file.MARGIN_BYTES + compose_file.WHOLE_DEVICE_BYTES
+    assert compose_file.limit_bytes(next(iter(build(load_config(path))))) == needed + 98304
+
+
 def test_memory_limit_covers_the_processes_and_the_budget(written):
     devices = list(build(load_config(written)))
     needed = compose_file.DEVICE_BYTES + compose_file.MARGIN_BYTES

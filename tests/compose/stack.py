@@ -18,6 +18,41 @@ from fed_asi.results.schema import DeviceRoundRecord
 from fed_asi.results.store import RunStore
 
 ROOT = Path(__file__).parents[2]
+# Boards of a preset, each held to its RAM and flash, and one that has too little of it.
+BOARDS = """
+name = "compose"
+seed = 0
+rounds = 5
+cohort = 2
+
+[model]
+name = "tiny"
+weights = "public"
+resolution = 32
+
+[data]
+source = "digits"
+public = 300
+
+[method]
+name = "planner"
+layers = 4
+
+[[groups]]
+name = "board"
+count = 1
+budget = "unlimited"
+device = "stm32f746"
+ram = "device"
+flash = "device"
+reserve = "40 KiB"
+
+[[groups]]
+name = "too small"
+count = 1
+budget = "unlimited"
+ram = "16 KiB"
+"""
 FLEET = ROOT / "experiments" / "fleets" / "compose.toml"
 CONSTANT = (
     '\n[train]\nlr_schedule = "constant"\n'  # so that a round's weights don't depend on how many follow
@@ -62,22 +97,21 @@ def free_port() -> int:
 class Stack:
     """A compose project of its own name; use as a context manager, which removes all of it."""
 
-    def __init__(self, folder: Path, rounds: int, seed: int = 0, file: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, rounds: int, seed: int = 0, file: Path | None = None, text: str | None = None
+    ) -> None:
         self.project = f"fed-asi-test-{uuid.uuid4().hex[:8]}"
         self.port = free_port()
         self.fleet = folder / "fleet.toml"
         self.folder = folder
         self.environment = {"FED_ASI_PORT": str(self.port)}
+        self.text = FLEET.read_text() if text is None else text
         self.write(rounds, seed)
         self.file = file or folder / "docker-compose.yml"
 
     def write(self, rounds: int, seed: int) -> None:
         """Write the fleet file and the compose file made from it."""
-        text = (
-            FLEET.read_text()
-            .replace("seed = 0", f"seed = {seed}")
-            .replace("rounds = 5", f"rounds = {rounds}")
-        )
+        text = self.text.replace("seed = 0", f"seed = {seed}").replace("rounds = 5", f"rounds = {rounds}")
         text += CONSTANT
         self.fleet.write_text(text)
         made = compose_text(load_config(self.fleet), self.fleet, self.folder)

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 
 import pytest
 
+import browser
+from fed_asi.fleets.file import load_config
+from fed_asi.results.store import RunStore
+from fed_asi.rounds.run import run_loop
 from tests.compose.conftest import ROUNDS
-from tests.compose.stack import ROOT, Stack, docker, outcomes
+from tests.compose.stack import BOARDS, ROOT, Stack, docker, outcomes
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
 
@@ -85,26 +86,15 @@ class TestWithinItsLimits:
 
     def test_page_shows_the_report_in_a_browser(self, finished, tmp_path):
         stack, _, _ = finished
-        browser = (
-            shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-        )
-        if browser is None:
-            pytest.skip("skipped: no Chromium")
+        browser.chromium()
         stack.compose("up", "--detach", "page")
         url = stack.wait_for_page()
-        with tempfile.TemporaryDirectory() as profile:
-            common = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-            common += [f"--user-data-dir={profile}", "--window-size=1200,1600", "--virtual-time-budget=5000"]
-            picture = tmp_path / "page.png"
-            page = subprocess.run(
-                [*common, "--dump-dom", url], capture_output=True, text=True, timeout=120, check=True
-            )
-            subprocess.run(
-                [*common, f"--screenshot={picture}", url], capture_output=True, timeout=120, check=True
-            )
+        picture = tmp_path / "page.png"
+        page = browser.run(tmp_path, "--dump-dom", url)
+        browser.run(tmp_path, "--window-size=1200,1600", f"--screenshot={picture}", url)
         for word in ("compose", "tight", "medium", "roomy"):
-            assert word in page.stdout
-        assert "No run yet" not in page.stdout
+            assert word in page
+        assert "is starting" not in page
         assert picture.stat().st_size > 20_000
 
     def test_started_again_it_shows_the_same_table(self, finished):
@@ -221,6 +211,26 @@ def test_insecure_only_by_profile_and_it_says_so(image, tmp_path):
         assert done.returncode == 0, done.stdout[-3000:]
         for service in ("superlink", "runner", "device-3"):
             assert "WARNING: profile 'insecure': no TLS and no node authentication" in stack.log(service)
+
+
+def test_boards_are_held_to_their_ram_and_flash_as_in_the_simulation(image, tmp_path):
+    with Stack(tmp_path, 1, text=BOARDS) as stack:
+        done = stack.up_to_the_end()
+        assert done.returncode == 0, done.stdout[-3000:]
+        with stack.records(tmp_path / "run") as store:
+            held, (last,) = list(store.device_rounds()), store.rounds()[-1:]
+    run_loop(load_config(stack.fleet), tmp_path / "simulated")
+    with RunStore.read(tmp_path / "simulated") as store:
+        simulated, (expected,) = list(store.device_rounds()), store.rounds()[-1:]
+    assert last.weights_sha256 == expected.weights_sha256
+    known = ("outcome", "cause", "ram_bytes", "flash_bytes", "planned_bytes", "measured_bytes", "ranks")
+    for one, other in zip(held, simulated, strict=True):
+        assert {name: getattr(one, name) for name in known} == {name: getattr(other, name) for name in known}
+    board, small = held
+    assert board.outcome == "trained"
+    assert 0 < board.ram_bytes <= 320 * 1024
+    assert 0 < board.flash_bytes <= 1024 * 1024
+    assert small.outcome == "excluded"
 
 
 def test_committed_file_is_accepted(image):

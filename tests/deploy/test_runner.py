@@ -72,7 +72,8 @@ class Client:
 
 
 @pytest.fixture
-def client(monkeypatch) -> Client:
+def client(monkeypatch, tmp_path) -> Client:
+    monkeypatch.setattr(runner, "RUNS", tmp_path)
     monkeypatch.setattr(runner, "wait_for", lambda ready, *_times, **_named: any(ready() for _ in range(9)))
     monkeypatch.setattr(runner, "reachable", lambda _host: True)
     one = Client()
@@ -84,7 +85,9 @@ def test_it_waits_for_the_devices_and_stops_what_an_earlier_runner_left(client, 
     assert runner.connect(4) is client
     assert client.stopped == [2]
     assert client.online == 4
-    assert "stopping what an earlier runner left behind (run 2)" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "stopping what an earlier runner left behind (run 2)" in out
+    assert "[runner] devices that are there: 3 of 4\n[runner] devices that are there: 4 of 4\n" in out
 
 
 def test_it_starts_with_the_devices_that_came(client, capsys):

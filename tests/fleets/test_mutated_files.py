@@ -70,7 +70,7 @@ def _quiet() -> Iterator[None]:
         patch.setenv("FED_ASI_FEATURES_DIR", f"{folder}/features")
         patch.setenv("FED_ASI_CACHE_DIR", f"{folder}/cache")
         patch.setattr(socket, "create_connection", refuse)
-        patch.setattr("fed_asi.results.figures.draw", lambda _summaries: {})
+        patch.setattr("fed_asi.results.figures.draw", lambda _summaries, **_how: {})
         yield
     for number, handler in kept.items():
         signal.signal(number, handler)

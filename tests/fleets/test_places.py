@@ -90,7 +90,7 @@ groups = [{name = "a", count = 2, budget = "unlimited"}]
 def test_a_run_on_a_file_of_ones_own(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same names work in `run` and in `plan`, from another folder than the one they were given in."""
     monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path / "features"))
-    monkeypatch.setattr("fed_asi.results.figures.draw", lambda _summaries: {})
+    monkeypatch.setattr("fed_asi.results.figures.draw", lambda _summaries, **_how: {})
     monkeypatch.setattr("fed_asi.commands.console.signal.signal", lambda *_: None)
     npz(tmp_path / "own.npz")
     torch.save(models.build("tiny", 2).state_dict(), tmp_path / "w.pth")

@@ -82,13 +82,21 @@ def test_a_workplace_is_opened_once_and_of_other_settings_refused(
 def test_a_devices_own_budget_counts_where_it_is_smaller(
     asked: int | None, own: int | str | None, expected: int | None
 ) -> None:
-    found = worker.within_own_budget(job(budget_bytes=asked), {} if own is None else {"budget": own})
+    found = worker.within_own_limits(job(budget_bytes=asked), {} if own is None else {"budget": own})
     assert found == job(budget_bytes=expected)
+
+
+def test_a_devices_own_ram_and_flash_count_too() -> None:
+    found = worker.within_own_limits(job(ram_bytes=900, budget_bytes=90), {"ram": 700, "flash": "5000"})
+    assert found == job(ram_bytes=700, flash_bytes=5000, budget_bytes=90)
+    assert found.resources.whole_device
+    with pytest.raises(RunError, match="this node's ram is 'device', which is no number of bytes"):
+        worker.within_own_limits(job(), {"ram": "device"})
 
 
 def test_a_budget_that_is_none_is_named() -> None:
     with pytest.raises(RunError, match="budget is 'much', which is no number of bytes"):
-        worker.within_own_budget(job(), {"budget": "much"})
+        worker.within_own_limits(job(), {"budget": "much"})
 
 
 def test_folders_are_those_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:

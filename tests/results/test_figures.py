@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from drawn import figures_of
 from fed_asi.results.figures import draw
 from fed_asi.results.store import RunStore
 from fed_asi.results.summary import Summary, summarise
@@ -32,10 +32,7 @@ def summary(tmp_path_factory):
 
 def axes_of(*summaries: Summary) -> dict[str, Axes]:
     """Return what draw puts on each figure; pictures themselves are not made."""
-    found: list[Axes] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", lambda figure, _file, **_how: found.append(figure.axes[0]))
-        return dict(zip(draw(summaries), found, strict=True))
+    return {title: figure.axes[0] for title, figure in figures_of(*summaries).items()}
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +53,18 @@ def test_pictures_are_png_and_the_same_run_gives_the_same_bytes(summary):
     first, again = draw([summary, summary]), draw([summary, summary])
     assert list(first) == [ROUNDS, "Accuracy against activation memory"]
     assert all(picture.png.startswith(b"\x89PNG") for picture in first.values())
+    assert all(picture.svg.lstrip().startswith(b"<?xml") for picture in first.values())
     assert first == again
 
 
 def test_one_run_has_its_main_figure_and_two_more_that_say_what_they_show(summary, axes):
     assert list(axes) == [MAIN, ROUNDS, BUDGETS]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", lambda *_args, **_how: None)
-        drawn = draw([summary])
+    drawn = draw([summary], bitmaps=False)
     assert drawn[MAIN].says.endswith("measure.twins = true shows that.")
+    assert [picture.png for picture in drawn.values()] == [b""] * 3
+    assert [picture.upright is not None for picture in drawn.values()] == [True, False, False]
+    assert all(b"prefers-color-scheme: dark" in picture.svg for picture in drawn.values())
+    assert [len(picture.table.rows) for picture in drawn.values()] == [8, 5, 8]
 
 
 def test_rounds_have_the_whole_and_the_worst_class(summary, axes):

@@ -13,6 +13,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from fed_asi.results.drawing import drawing as drawing_as_studies
 from fed_asi.studies import drawing
 from fed_asi.studies.curves import band, curves
 from fed_asi.studies.drawing import COLORS, Label, Picture, canvas, capital, label_points, ladder_looks, look
@@ -22,7 +23,7 @@ from fed_asi.studies.frontier import frontiers
 from fed_asi.studies.measures import ACCURACY, CURVES, MEASURES, ROUNDS, SAVED, Measure, Way
 from fed_asi.studies.participation import costs, participation
 from fed_asi.studies.statistics import estimate
-from fed_asi.texts import clipped
+from fed_asi.texts import visible
 from hostile_names import HOSTILE, RECORDED
 from made_study import FINALS, add_column, change, grid, study
 
@@ -31,7 +32,7 @@ def figures_of(found, drawn=lambda found: draw(found).all()) -> dict[str, Figure
     """Every figure by its name, as it was when it was saved; pictures themselves are not made."""
     held: dict[str, Figure] = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawing, "_saved", lambda *_: b"")
+        patch.setattr(drawing, "saved", lambda *_: b"")
         original = drawing.picture
 
         def kept(figure, name, caption, says):
@@ -47,7 +48,7 @@ def figures_of(found, drawn=lambda found: draw(found).all()) -> dict[str, Figure
 
 def only(make, found, most: int | None = None) -> list[Picture]:
     """The first pictures of one kind."""
-    with drawing.drawing():
+    with drawing_as_studies():
         return list(islice(make(found), most))
 
 
@@ -248,7 +249,7 @@ def test_captions_begin_with_a_capital_and_are_else_as_they_were(text, shown):
 def test_pictures_are_svg_and_png_and_the_same_study_gives_the_same_bytes(tmp_path):
     made = study(tmp_path, {name: {0: 0.5 + i / 100} for i, name in enumerate(RECORDED[:3])}, rounds=1)
     found = find(made)
-    with drawing.drawing():
+    with drawing_as_studies():
         one, again = next(frontiers(found)), next(frontiers(found))
     assert one == again
     assert ET.fromstring(one.svg).tag == "{http://www.w3.org/2000/svg}svg"
@@ -266,6 +267,6 @@ def test_figures_compute_no_formula_and_leave_no_name_out(tmp_path):
 
     for name, figure in figures_of(found, one_of_each).items():
         assert not any(one.get_parse_math() for one in figure.findobj(Text) if one.get_text()), name
-        shown = " ".join(texts(figure))
+        shown = " ".join(texts(figure)).replace("\n", "")
         if name.startswith(("frontier", "cost")):
-            assert [one for one in RECORDED if clipped(one, 30).strip() not in shown] == [], name
+            assert [one for one in RECORDED if visible(one)[:40].strip() not in shown] == [], name

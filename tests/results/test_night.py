@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fed_asi.results.drawing import INK
-from fed_asi.studies.drawing import COLORS, ON_DARK, PAPER, ladder_looks
-from fed_asi.studies.night import NIGHT, READABLE, at_night, by_day_and_night, contrast
+from fed_asi.results.drawing import INK, ON_DARK, PAPER
+from fed_asi.results.night import NIGHT, READABLE, at_night, by_day_and_night, contrast
+from fed_asi.studies.drawing import COLORS, ladder_looks
 
 
 def test_contrast_is_that_of_the_standard():

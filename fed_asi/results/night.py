@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from fed_asi.results.drawing import GRID, INK
-from fed_asi.studies.drawing import FAINT, ON_DARK, ON_LIGHT, PAPER
+from fed_asi.results.drawing import FAINT, GRID, INK, ON_DARK, ON_LIGHT, PAPER
 
 READABLE = 3.0  # the contrast that lines and marks need. Source: WCAG 2.2, success criterion 1.4.11
 NIGHT = {INK: "#dfe6ec", PAPER: "#1b232b", GRID: "#2f3a44", FAINT: "#7c8a96"}  # of a figure's colours

@@ -1,0 +1,59 @@
+"""`fed-asi watch`: where the page is, and what cannot be had."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from http.server import ThreadingHTTPServer
+
+import pytest
+
+from fed_asi.commands.main import main
+from made_run import make
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """Signals as they were."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """A server that is stopped by Ctrl-C as soon as it serves."""
+
+    def interrupted(_self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", interrupted)
+
+
+def test_it_says_where_the_page_is_and_the_run_goes_on_without_it(tmp_path, stopped, capsys):
+    run = make(tmp_path / "made")
+    for given in (run, run / "run.sqlite"):
+        assert main(["watch", str(given), "--port", "0"]) == 0
+        printed = capsys.readouterr()
+        assert printed.out.startswith(f"{run} is at http://127.0.0.1:")
+        assert printed.err == "stopped watching; the run goes on\n"
+
+
+def test_without_a_run_it_watches_the_folder_of_runs(tmp_path, stopped, capsys, monkeypatch):
+    monkeypatch.setenv("FED_ASI_RUNS_DIR", str(tmp_path / "mine"))
+    assert main(["watch", "--port", "0"]) == 0
+    assert str(tmp_path / "mine") in capsys.readouterr().out
+
+
+def test_a_port_that_cannot_be_had_is_one_line(tmp_path, capsys):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert main(["watch", str(tmp_path), "--port", str(port)]) == 2
+    said = capsys.readouterr().err
+    assert f"port {port} cannot be had" in said
+    assert f"--port {port + 1}" in said
+    assert main(["watch", str(tmp_path), "--port", "70000"]) == 2
+    assert "--port 70000 is no port" in capsys.readouterr().err
