@@ -284,6 +284,7 @@ PRINTS = {"commands/console.py"}
 SHOWS = {
     "commands/console.py",
     "results/rich_text.py",
+    "results/bars.py",
     "results/table.py",
     "results/progress.py",
     "results/report.py",
