@@ -111,7 +111,7 @@ def bar(text: str) -> Iterator[Callable[[int, int], None]]:
     What it yields moves the bar: steps done, and steps in all. What is told from further inside has a bar below it.
     """
     with Bars(beside()) as bars, listening(bars.hear):
-        task = bars.add_task(visible(text), total=None)
+        task = bars.add_task(text, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)
 
 

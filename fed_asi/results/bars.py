@@ -21,7 +21,9 @@ from rich.progress import (
 from rich.text import Text
 
 from fed_asi.results.rich_text import plain
-from fed_asi.texts import visible
+from fed_asi.texts import clipped
+
+NUMBERS = 46  # characters of a bar and the numbers behind it
 
 
 def colours() -> dict[str, Any]:
@@ -54,7 +56,7 @@ class Bars(Progress):
     def __init__(self, console: Console) -> None:
         super().__init__(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=12),
             _Done(),
             TimeElapsedColumn(),
             _Left(),
@@ -64,10 +66,14 @@ class Bars(Progress):
         )
         self._told: dict[str, TaskID] = {}
 
+    def add_task(self, description: str, *how: Any, **options: Any) -> TaskID:
+        """Show a bar with a text that leaves room for the numbers."""
+        return super().add_task(clipped(description, max(20, self.console.width - NUMBERS)), *how, **options)
+
     def hear(self, text: str, done: int, total: int | None) -> None:
         """Show how far something is that is told from where it happens; its bar goes when it is over."""
         if text not in self._told:
-            self._told[text] = self.add_task(visible(text), total=total)
+            self._told[text] = self.add_task(text, total=total)
         self.update(self._told[text], completed=done, total=total)
         if total is not None and done >= total:
             self.remove_task(self._told.pop(text))

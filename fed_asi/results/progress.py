@@ -12,7 +12,6 @@ from rich.progress import TaskID
 from fed_asi.results.bars import Bars
 from fed_asi.results.rich_text import plain
 from fed_asi.results.schema import DeviceRoundRecord, RoundRecord
-from fed_asi.texts import visible
 from fed_asi.waiting import listening
 
 
@@ -140,7 +139,7 @@ class Terminal:
 
     def _replace(self, text: str, total: int | None) -> None:
         self._drop()
-        self._current = self._bars.add_task(visible(text), total=total)
+        self._current = self._bars.add_task(text, total=total)
 
     def _drop(self) -> None:
         if self._current is not None:

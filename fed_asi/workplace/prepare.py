@@ -149,7 +149,7 @@ def build_model(config: RunConfig, num_classes: int, weights_dir: Path | None) -
 
 def _pretrain_(config: RunConfig, model: nn.Module, public: tuple[Images, Tensor], watcher: Watcher) -> str:
     epochs = config.pretrain.epochs
-    watcher.stage(f"no pretrained weights: training on the server's {len(public[1])} public images", epochs)
+    watcher.stage(f"pretraining on {len(public[1])} public images", epochs)
     loss = pretrain_(
         model,
         batch_of(config, public[0]),

@@ -38,6 +38,15 @@ def test_where_nobody_looks_nothing_is_drawn(options: dict[str, bool]) -> None:
     assert console.file.getvalue() == ""
 
 
+def test_a_long_text_leaves_room_for_the_numbers() -> None:
+    with bars() as shown:
+        number = shown.add_task("a network that nobody has trained before, " * 3, total=1000)
+        shown.update(number, completed=999)
+        assert shown.tasks[0].description.endswith("…")
+        shown.refresh()
+    assert " 999/1000 " in shown.console.file.getvalue()
+
+
 def test_the_time_left_is_said_once_it_is_known() -> None:
     now = 0.0
     shown = bars()
