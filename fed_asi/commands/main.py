@@ -119,7 +119,7 @@ def _command(words: Sequence[str]) -> int:
 def parser_of(commands: Sequence[str], kind: type[Parser] = Parser) -> Parser:
     """Return the parser of the command line, with the arguments of these commands, whose modules are imported."""
     parser = kind(prog="fed-asi")
-    parser.say(sys.modules["fed_asi"].__doc__.partition("\n")[0], EXAMPLE)
+    parser.say((sys.modules["fed_asi"].__doc__ or "").partition("\n")[0], EXAMPLE)
     parser.add_argument("--version", action="version", version=f"fed-asi {metadata.version('fed-asi')}")
     each = parser.add_subparsers(required=True, metavar="COMMAND", dest="command", parser_class=kind)
     for name, summary in COMMANDS.items():
