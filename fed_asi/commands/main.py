@@ -32,8 +32,8 @@ from fed_asi.commands.console import (
 )
 from fed_asi.errors import ConfigError, FedAsiError, nearest
 
-# A command NAME is fed_asi/commands/NAME.py, with _ for -: it has `add_arguments(parser)`, an EXAMPLE of a line, and
-# `main(given)`, which returns the exit code.
+# A command NAME is fed_asi/commands/NAME.py, with _ for -: it has `add_arguments(parser)`, which calls `add_output`, an
+# EXAMPLE of a line, and `main(given)`, which returns the exit code; tests/commands/test_every_command.py has its words.
 COMMANDS = {
     "run": "simulate a fleet",
     "init": "begin a project of your own",

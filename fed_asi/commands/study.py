@@ -34,7 +34,7 @@ EXAMPLE = "fed-asi study study.toml --jobs 2"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("study", type=Path, metavar="STUDY.toml", help="the study file")
+    parser.add_argument("study", type=Path, metavar="STUDY.toml", help="the study file (docs/study.md)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where studies are kept; default: runs")
     parser.add_argument(
         "--only",
