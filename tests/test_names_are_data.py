@@ -166,7 +166,8 @@ def test_a_comparison_obeys_no_name(run: Path, capsys: pytest.CaptureFixture[str
 def test_errors_and_reports_name_a_run_without_obeying_it(run, tmp_path, capsys) -> None:
     assert main(["report", str(tmp_path / FOLDER)]) == 2
     said = capsys.readouterr()
-    assert said.err == f"fed-asi: no run in {tmp_path}/{visible(FOLDER)}: it has no run.sqlite\n"
+    line = f"fed-asi: no run in {tmp_path}/{visible(FOLDER)}: it has no run.sqlite; fed-asi run FLEET.toml makes one\n"
+    assert said.err == line
     assert main(["report", str(run), "--out", str(tmp_path / HOSTILE[0] / "page\x1b.html")]) == 0
     assert capsys.readouterr().out.endswith(r"page\x1b.html" + "\n")
 
@@ -277,6 +278,7 @@ PRINTS = {"commands/console.py"}
 SHOWS = {
     "commands/console.py",
     "results/rich_text.py",
+    "results/bars.py",
     "results/table.py",
     "results/progress.py",
     "results/report.py",

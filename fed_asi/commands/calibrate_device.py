@@ -1,7 +1,7 @@
 """`fed-asi calibrate-device`: measure how fast this machine trains, and write it as a device that fleet files can name.
 
-About a minute of one thread. Link and power cannot be measured from here: --link says the one, the other is added by
-hand.
+It takes about a minute of one thread. What cannot be measured here is the network link, which --link says, and the
+power that it draws, which you add to the file by hand.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fed_asi.commands.console import OK, say
+from fed_asi.commands.console import OK, add_output, answer, bar, say, show
 from fed_asi.errors import ConfigError
 from fed_asi.files import check_writable, write_text
 from fed_asi.fleets.fitting import KEYS, costs_of, fitted
 from fed_asi.fleets.hardware import Hardware, load, problem_of, to_toml
+from fed_asi.texts import visible
 from fed_asi.training.measuring import Measured, measure
 
 # None of them among those that docs/explanation/clock.md tries the rates on.
@@ -36,21 +37,29 @@ GUESS = Hardware(
     bytes_per_second=6e9,
     call_seconds=1e-5,
 )
+EXAMPLE = "fed-asi calibrate-device --out this-machine.toml"
 LINK = ("down_bits_per_second", "up_bits_per_second", "latency_seconds")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("--out", type=Path, default=Path("this-machine.toml"), help="the file to write")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("this-machine.toml"),
+        metavar="FILE",
+        help="the file to write; default %(default)s",
+    )
     parser.add_argument("--link", default="50e6,10e6,0.05", metavar="DOWN,UP,LATENCY",
-                        help="bits a second down and up, and seconds of a message; default %(default)s")  # fmt: skip
+                        help="bits per second down and up, and seconds of latency; default %(default)s")  # fmt: skip
+    add_output(parser)
 
 
 def main(given: argparse.Namespace) -> int:
     """Measure, fit, and write the file; return the exit code."""
     link = _link(given.link)
     check_writable(given.out)
-    taken = list(measure(NETWORKS, FORMS, BATCHES, lambda name: say(f"measuring steps of {name}")))
+    taken = _measured()
     rates = fitted([one.work for one in taken], [one.seconds for one in taken], GUESS)
     off = errors(taken, Hardware.of("this machine", rates))
     how = (
@@ -61,8 +70,19 @@ def main(given: argparse.Namespace) -> int:
     numbers |= {key: (value, "as given to fed-asi calibrate-device --link") for key, value in link.items()}
     write_text(given.out, to_toml("this machine, one thread, as torch runs on it", numbers))
     load(given.out)  # what was written can be read
-    say(f"{given.out}: {how}")
+    show(f"{visible(given.out)}: {how}")
+    answer(file=given.out, steps=len(taken), median_error=statistics.median(off))
     return OK
+
+
+def _measured() -> list[Measured]:
+    """Return the steps of every network, in every form and batch."""
+    total, taken = len(NETWORKS) * len(FORMS) * len(BATCHES), list[Measured]()
+    with bar("measuring steps") as progress:
+        for one in measure(NETWORKS, FORMS, BATCHES, lambda name: say(f"measuring steps of {name}")):
+            taken.append(one)
+            progress(len(taken), total)
+    return taken
 
 
 def errors(taken: list[Measured], hardware: Hardware) -> list[float]:

@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from fed_asi.commands.console import LOST, OK, show
+from fed_asi.commands.console import LOST, OK, add_output, answer, bar, hint, show, width
 from fed_asi.fleets.file import load_config
 from fed_asi.fleets.pace_checks import asks_time
 from fed_asi.planning.columns import columns
-from fed_asi.texts import visible
+from fed_asi.texts import command_line, visible
 from fed_asi.units import format_bytes
 from fed_asi.workplace.ahead import Ahead, look_ahead
+
+EXAMPLE = "fed-asi check fleet.toml --set train.lr=0.1"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("fleet", type=Path, metavar="FLEET.toml", help="the fleet file")
-    parser.add_argument("--data-dir", type=Path, help="the data's folder; default: FED_ASI_DATA_DIR")
-    parser.add_argument("--weights-dir", type=Path, help="the weights' folder; default: FED_ASI_WEIGHTS_DIR")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="such as train.lr=0.1"
+        "--data-dir", type=Path, metavar="FOLDER", help="the data's folder; default: FED_ASI_DATA_DIR"
     )
+    parser.add_argument(
+        "--weights-dir", type=Path, metavar="FOLDER", help="the weights' folder; default: FED_ASI_WEIGHTS_DIR"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a key of the fleet file, such as train.lr=0.1; may be repeated",
+    )
+    add_output(parser, wide=True)
 
 
 def main(given: argparse.Namespace) -> int:
@@ -31,25 +43,46 @@ def main(given: argparse.Namespace) -> int:
     """
     config = load_config(given.fleet, given.set, data_dir=given.data_dir)
     for address, text in config.code.items():
-        show(f"code: {visible(address)}, {len(text.splitlines())} lines")
-    found = look_ahead(config, data_dir=given.data_dir, weights_dir=given.weights_dir)
+        hint(f"code: {visible(address)}, {len(text.splitlines())} lines")
+    with bar("data, network and plans"):
+        found = look_ahead(config, data_dir=given.data_dir, weights_dir=given.weights_dir)
+    lost = all(one.attempt is None for one in found)
     show(
         columns(
             [
                 ("group", "devices", "from round", "budget", "planned", "micro-batch", "method"),
                 *map(_row, found),
-            ]
+            ],
+            width(),
         )
     )
+    answer(plans=[_data(one) for one in found], any=not lost)
     if config.model.weights == "public":
-        show("The server trains the network first; ranks may then come out otherwise.")
+        hint("The server trains the network first; ranks may then come out otherwise.")
     if asks_time(config):
-        show("Planned by bytes alone; what a round may take of a device's time counts when the run begins.")
-    if all(one.attempt is None for one in found):
+        hint("Planned by bytes alone; what a round may take of a device's time counts when the run begins.")
+    if lost:
         show("No device has a plan: the run would train nothing.")
         return LOST
-    show("All of it can be used; nothing was started.")
+    hint(f"All of it can be used; nothing was started. Next: {command_line(['fed-asi', 'run', given.fleet])}")
     return OK
+
+
+def _data(one: Ahead) -> dict[str, Any]:
+    """Return a kind of device and its plan for programs."""
+    who = {
+        "group": one.group,
+        "devices": one.devices,
+        "from_round": one.round,
+        "budget_bytes": one.resources.budget_bytes,
+        "cause": one.cause,
+    }
+    if one.attempt is None:
+        return {**who, "planned_bytes": None, "micro_batch": None, "methods": {}, "policy": None}
+    plan = one.attempt.plan
+    methods = {name: method.to_dict() for name, method in plan.methods.items()}
+    done = {"planned_bytes": plan.planned_bytes, "micro_batch": plan.micro_batch, "methods": methods}
+    return {**who, **done, "policy": one.attempt.policy}
 
 
 def _row(one: Ahead) -> tuple[str, ...]:

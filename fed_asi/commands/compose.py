@@ -1,8 +1,7 @@
-"""A fleet as containers: the docker-compose.yml of any fleet file, and whether this machine can hold it.
+"""`fed-asi compose`: write a fleet as containers, a docker-compose.yml, and with --up start it.
 
-`fed-asi compose FLEET.toml` writes the file, `--up` also checks what it needs and starts it. A device's
-activation budget goes in by --node-config; its container's memory limit is what its processes were measured
-to need, plus a margin far below the hundreds of MiB that a broken promise would cost.
+Each device is a container whose memory limit is what its processes need beside its budget. Docker is asked for, and
+the machine's memory, before anything starts.
 """
 
 from __future__ import annotations
@@ -12,7 +11,9 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
+from typing import TextIO
 
 from fed_asi.commands.compose_file import (
     PAGE_BYTES,
@@ -23,7 +24,7 @@ from fed_asi.commands.compose_file import (
     limit_bytes,
     mount,
 )
-from fed_asi.commands.console import show
+from fed_asi.commands.console import add_output, answer, bar, show
 from fed_asi.errors import ConfigError
 from fed_asi.files import write_text
 from fed_asi.fleets.file import load_config
@@ -31,6 +32,10 @@ from fed_asi.fleets.fleet import Fleet, build
 from fed_asi.machine import machine_bytes
 from fed_asi.texts import visible
 from fed_asi.units import format_bytes, parse_bytes
+
+# A device's activation budget goes in by --node-config; its container's memory limit is what its processes were
+# measured to need, plus a margin far below the hundreds of MiB that a broken promise would cost.
+EXAMPLE = "fed-asi compose fleet.toml --out my-fleet.yml --up"
 
 
 def check_fits(fleet: Fleet, memory: int) -> None:
@@ -72,27 +77,35 @@ def check_port(port: int) -> None:
             ) from None
 
 
-def up(file: Path) -> int:
-    """Start the fleet of a compose file and return its runner's exit code."""
-    check_engine()
+def up(file: Path, out: TextIO | None = None) -> int:
+    """Start the fleet of a compose file and return its runner's exit code. out: gets what it prints; None: stdout."""
+    with bar("asking Docker"):
+        check_engine()
     port = os.environ.get("FED_ASI_PORT", "8080")
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
         raise ConfigError(f"FED_ASI_PORT is {port!r}, which is no port: 8081, say")
     check_port(int(port))
     command = ["docker", "compose", "--file", str(file), "up", "--build", "--abort-on-container-exit"]
-    return subprocess.run([*command, "--exit-code-from", "runner"], check=False).returncode
+    return subprocess.run([*command, "--exit-code-from", "runner"], check=False, stdout=out).returncode
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("fleet", type=Path, help="a fleet file (TOML)")
-    parser.add_argument("--out", type=Path, default=Path("docker-compose.yml"), help="the file to write")
-    parser.add_argument("--up", action="store_true", help="start it, and exit with the run's result")
+    parser.add_argument("fleet", type=Path, metavar="FLEET.toml", help="the fleet file")
     parser.add_argument(
-        "--memory", help='of the machine that will hold it, as "16 GiB"; default: this one\'s'
+        "--out", type=Path, metavar="FILE", default=Path("docker-compose.yml"), help="the file to write"
     )
-    parser.add_argument("--data-dir", type=Path, help="the data's folder, read-only inside")
-    parser.add_argument("--weights-dir", type=Path, help="the pretrained weights' folder, read-only inside")
+    parser.add_argument("--up", action="store_true", help="start it as well, and exit with the run's result")
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help='the memory of the machine that will run it, such as "16 GiB"; default: this one\'s',
+    )
+    parser.add_argument("--data-dir", type=Path, metavar="FOLDER", help="the data's folder, read-only inside")
+    parser.add_argument(
+        "--weights-dir", type=Path, metavar="FOLDER", help="the pretrained weights' folder, read-only inside"
+    )
+    add_output(parser)
 
 
 def main(given: argparse.Namespace) -> int:
@@ -109,4 +122,5 @@ def main(given: argparse.Namespace) -> int:
     ]
     write_text(given.out, compose_text(config, given.fleet, given.out.parent, mounts))
     show(f"{visible(given.out)}: {config.num_devices} devices, {config.rounds} rounds")
-    return up(given.out) if given.up else 0
+    answer(file=given.out, devices=config.num_devices, rounds=config.rounds)
+    return up(given.out, sys.stderr if given.json else None) if given.up else 0

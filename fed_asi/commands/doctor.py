@@ -1,19 +1,15 @@
-"""`fed-asi doctor`: what this machine has for a run, what is missing, and what to do; exits 2 where something is wrong.
-
-A new check is one more function, registered: it yields findings.
-"""
+"""`fed-asi doctor`: what this machine has for a run, what is missing, and what to do; exits 2 if it cannot run."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -23,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from fed_asi.commands.compose import check_engine
-from fed_asi.commands.console import OK, USER_ERROR, show
+from fed_asi.commands.console import OK, USER_ERROR, add_output, answer, bar, hint, show
 from fed_asi.errors import ConfigError, nearest
 from fed_asi.machine import cpus_here, memory_here
 from fed_asi.models.download import cache_dir
@@ -51,6 +47,7 @@ VARIABLES = {
 }
 # Those of tests, of which no command knows.
 OF_TESTS = frozenset({"FED_ASI_NEEDS_ENGINE", "FED_ASI_SHARED"})
+EXAMPLE = "fed-asi doctor"
 LITTLE_DISK = 2 * 1024**3  # what two runs of the cifar10 fleet take with their features
 LITTLE_MEMORY = 4 * 1024**3
 
@@ -65,6 +62,7 @@ class Finding:
     do: str = ""
 
 
+# A new check is one more function, registered: it yields findings.
 CHECKS: list[Callable[[], Iterator[Finding]]] = []
 
 
@@ -218,13 +216,16 @@ def _variables() -> Iterator[Finding]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--json", action="store_true", help="the same as JSON")
+    add_output(parser)
 
 
-def main(given: argparse.Namespace) -> int:
+def main(_given: argparse.Namespace) -> int:
     """Print what was found and return the exit code."""
-    found = examine()
-    show(json.dumps([asdict(one) for one in found], indent=1) if given.json else _lines(found))
+    with bar("looking at this machine"):
+        found = examine()
+    show(_lines(found))
+    hint(_count(found))
+    answer(findings=found)
     return USER_ERROR if any(one.state == "wrong" for one in found) else OK
 
 
@@ -234,5 +235,9 @@ def _lines(found: list[Finding]) -> str:
     for one in found:
         lines.append(f"{one.state:5}  {visible(one.about):{width}}  {visible(one.found)}")
         lines += [f"{'':5}  {'':{width}}  -> {visible(one.do)}"] if one.do else []
+    return "\n".join(lines)
+
+
+def _count(found: list[Finding]) -> str:
     wrong, notes = (sum(one.state == state for one in found) for state in ("wrong", "note"))
-    return "\n".join([*lines, f"{wrong} wrong, {notes} to know of, {len(found) - wrong - notes} well"])
+    return f"{wrong} wrong, {notes} to know of, {len(found) - wrong - notes} well"

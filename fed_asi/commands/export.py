@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fed_asi.commands.console import OK, show
+from fed_asi.commands.console import OK, add_output, answer, bar, show
 from fed_asi.results.export import FORMATS, export
 from fed_asi.results.schema import FILE_NAME
 from fed_asi.texts import visible
+
+EXAMPLE = "fed-asi export runs/demo --to csv"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,11 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="where to; default: a folder in the run, called as the format",
     )
+    add_output(parser)
 
 
 def main(given: argparse.Namespace) -> int:
     """Write the files, say where they are, and return the exit code."""
     run = given.run.parent if given.run.name == FILE_NAME else given.run
-    written = export(run, given.to, given.out or run / given.to)
+    with bar("writing the records"):
+        written = export(run, given.to, given.out or run / given.to)
     show("\n".join(visible(path) for path in written))
+    answer(files=written)
     return OK

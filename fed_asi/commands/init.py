@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fed_asi.commands.console import OK, show
+from fed_asi.commands.console import OK, add_output, answer, hint, show
 from fed_asi.errors import ConfigError
 from fed_asi.files import write_text
 from fed_asi.fleets.config import folder_name
@@ -13,10 +13,14 @@ from fed_asi.texts import command_line, visible
 
 FILES = Path(__file__).parent / "project"  # NAME.in: as NAME is written, but for the word NAME in it
 
+NEXT = ("cd FOLDER", "fed-asi check fleet.toml", "fed-asi run fleet.toml")
+EXAMPLE = "fed-asi init my-fleet"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the project's, which is made")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the project's folder, which is made")
+    add_output(parser)
 
 
 def main(given: argparse.Namespace) -> int:
@@ -38,10 +42,10 @@ def main(given: argparse.Namespace) -> int:
     for file, path in files.items():
         write_text(folder / file, path.read_text(encoding="utf-8").replace("NAME", name))
     show(f"{visible(folder)}: {', '.join(files)}")
-    show("next:")
-    show(f"  {command_line(['cd', folder])}")
-    show("  fed-asi check fleet.toml")
-    show("  fed-asi run fleet.toml")
-    show("or, with Flower's own command:")
-    show("  flwr run . --federation-config 'num-supernodes=8 client-resources-num-cpus=1'")
+    hint("next:")
+    for line in NEXT:
+        hint(f"  {line.replace('FOLDER', command_line([folder]))}")
+    hint("or, with Flower's own command:")
+    hint("  flwr run . --federation-config 'num-supernodes=8 client-resources-num-cpus=1'")
+    answer(folder=folder, files=list(files))
     return OK

@@ -8,19 +8,32 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import shutil
 import sys
 import tempfile
+import textwrap
 import traceback
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module, metadata
-from typing import Any
+from typing import Any, NoReturn
 
 from fed_asi import own_code
-from fed_asi.commands.console import LOST, OK, STOPPED, USER_ERROR, bar, say, speak_any_language
-from fed_asi.errors import ConfigError, FedAsiError
+from fed_asi.commands.console import (
+    LOST,
+    OK,
+    STOPPED,
+    USER_ERROR,
+    bar,
+    complain,
+    speak_any_language,
+    speaking,
+)
+from fed_asi.errors import ConfigError, FedAsiError, nearest
 
-# A command NAME is fed_asi/commands/NAME.py, with _ for -: it has `add_arguments(parser)`, and `main(given)`, which
-# returns the exit code.
+# A command NAME is fed_asi/commands/NAME.py, with _ for -: it has `add_arguments(parser)`, which calls `add_output`, an
+# EXAMPLE of a line, and `main(given)`, which returns the exit code; tests/commands/test_every_command.py has its words.
 COMMANDS = {
     "run": "simulate a fleet",
     "init": "begin a project of your own",
@@ -34,7 +47,38 @@ COMMANDS = {
     "compose": "write the docker-compose.yml of a fleet",
     "doctor": "say what this machine has, what is missing, and what to do",
     "calibrate-device": "measure how fast this machine trains, for a fleet's clock",
+    "completion": "print what lets a shell complete these commands with the Tab key",
 }
+
+EXAMPLE = """\
+a first fleet, from nothing:
+  fed-asi init my-fleet
+  cd my-fleet
+  fed-asi run fleet.toml
+
+What every command does in detail: fed-asi COMMAND --help"""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose help fits the terminal, with an example at its end, and whose mistakes are one line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def say(self, what: str | None, example: str) -> None:
+        """Set what the help says before and after its list: paragraphs, and lines that are indented as they are."""
+        most = max(40, shutil.get_terminal_size().columns - 2)
+        paragraphs = (what or "").strip().split("\n\n")
+        self.description = "\n\n".join(
+            one if one.startswith(" ") else textwrap.fill(" ".join(one.split()), most, break_on_hyphens=False)
+            for one in paragraphs
+        )
+        self.epilog = example
+
+    def error(self, message: str) -> NoReturn:
+        """End with a mistake on the command line, as one line that says where to look."""
+        complain(f"{self.prog}: {message}; see {self.prog} --help")
+        sys.exit(USER_ERROR)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FedAsiError as error:
         return _refuse([str(error)])
     except KeyboardInterrupt:
-        say("fed-asi: stopped")
+        complain("fed-asi: stopped")
         return STOPPED
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -61,21 +105,41 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(words: Sequence[str]) -> int:
     """Do one command; only its own module is imported."""
-    parser = argparse.ArgumentParser(
-        prog="fed-asi", description=sys.modules["fed_asi"].__doc__, allow_abbrev=False
-    )
+    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        raise ConfigError(f"no command {words[0]!r}; {nearest(words[0], COMMANDS)}")
+    with speaking(argparse.Namespace(quiet="--quiet" in words)):
+        parser = parser_of(words[:1])
+    given, unknown = parser.parse_known_args(words)
+    if unknown:
+        raise ConfigError(_unknown(given.command, unknown[0]))
+    with speaking(given):
+        code: int = _module(given.command).main(given)
+    return code
+
+
+def parser_of(commands: Sequence[str], kind: type[Parser] = Parser) -> Parser:
+    """Return the parser of the command line, with the arguments of these commands, whose modules are imported."""
+    parser = kind(prog="fed-asi")
+    parser.say((sys.modules["fed_asi"].__doc__ or "").partition("\n")[0], EXAMPLE)
     parser.add_argument("--version", action="version", version=f"fed-asi {metadata.version('fed-asi')}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    each = parser.add_subparsers(required=True, metavar="COMMAND", dest="command", parser_class=kind)
     for name, summary in COMMANDS.items():
-        one = commands.add_parser(name, help=summary, allow_abbrev=False)
-        if name in words[:1]:
+        one = each.add_parser(name, help=summary)
+        if name in commands:
             with bar("starting"):  # torch alone takes more than a second
                 module = _module(name)
-            one.description = module.__doc__
+            one.say(module.__doc__, f"example:\n  {module.EXAMPLE}")
             module.add_arguments(one)
-    given = parser.parse_args(words)
-    code: int = _module(given.command).main(given)
-    return code
+    return parser
+
+
+def _unknown(command: str, word: str) -> str:
+    """Return what is said of a word that a command knows nothing of."""
+    alone = Parser(prog=command)
+    _module(command).add_arguments(alone)
+    near = get_close_matches(word, re.findall(r"--[\w-]+", alone.format_usage()), n=1)
+    hint = f"did you mean {near[0]}?" if near else f"see fed-asi {command} --help"
+    return f"{command}: no argument {word!r}; {hint}"
 
 
 def _module(command: str) -> Any:
@@ -84,11 +148,11 @@ def _module(command: str) -> Any:
 
 def _refuse(problems: Sequence[str]) -> int:
     if len(problems) == 1:
-        say(f"fed-asi: {problems[0]}")
+        complain(f"fed-asi: {problems[0]}")
     else:
-        say(f"fed-asi: {len(problems)} problems")
+        complain(f"fed-asi: {len(problems)} problems")
         for problem in problems:
-            say(f"  {problem}")
+            complain(f"  {problem}")
     return USER_ERROR
 
 
@@ -111,5 +175,5 @@ def _own_mistake(error: Exception) -> int:
         raise error
     text = str(error).partition("\n")[0]
     whose = own_code.owner_of(error)
-    say(f"fed-asi: a mistake of {whose}: {type(error).__name__}: {text}; details in {_details(error)}")
+    complain(f"fed-asi: a mistake of {whose}: {type(error).__name__}: {text}; details in {_details(error)}")
     return LOST

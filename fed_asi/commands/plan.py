@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fed_asi import data, models
-from fed_asi.commands.console import bar, show
+from fed_asi.commands.console import OK, add_output, answer, bar, show, width
 from fed_asi.commands.plan_device import add_device_arguments, show_device_plan, wrong_arguments
 from fed_asi.commands.plan_time import add_time_arguments, asks_time, show_timed_plan, wrong_time
 from fed_asi.compression.compress import compress_
@@ -28,10 +28,10 @@ from fed_asi.machine import threads
 from fed_asi.methods.family import default_families, families
 from fed_asi.planning.calibration import Progress, profile
 from fed_asi.planning.figure import check_figure, figure
-from fed_asi.planning.plan import Plan
+from fed_asi.planning.plan import Plan, differences
 from fed_asi.planning.profile import Profile
 from fed_asi.planning.question import COUNTS, OBJECTIVES
-from fed_asi.planning.rivals import schedule_table
+from fed_asi.planning.rivals import Scheduled, captured_share, schedule, schedule_table
 from fed_asi.planning.search import plan
 from fed_asi.planning.tables import breakdown, diff_table
 from fed_asi.units import parse_bytes
@@ -39,6 +39,7 @@ from fed_asi.units import parse_bytes
 EXAMPLES = 32
 LAST = 14
 MOST_AT_ONCE = 1024
+EXAMPLE = "fed-asi plan --model mcunet --budget '16 KiB'"
 
 
 _REPEATS, _TIMED = 2, 4  # passes, and micro-batches of a pass: the others take as long
@@ -47,15 +48,17 @@ _REPEATS, _TIMED = 2, 4  # passes, and micro-batches of a pass: the others take 
 def main(arguments: argparse.Namespace) -> int:
     """Print a plan (or the differences of two) and return 0; FedAsiError for what the user got wrong."""
     if arguments.diff:
-        show(diff_table(*(Plan.load(path) for path in arguments.diff)))
-        return 0
+        left, right = (Plan.load(path) for path in arguments.diff)
+        show(diff_table(left, right, width()))
+        answer(differences=differences(left, right))
+        return OK
     if arguments.model is None:
         raise ConfigError("fed-asi plan needs --model NAME (and --budget), or --diff A B")
     _check(arguments)
     _check_outputs(arguments)
     with threads(1):  # as a run does; beside other work two threads of small products wait for each other
         _answer(arguments)
-    return 0
+    return OK
 
 
 def _answer(arguments: argparse.Namespace) -> None:
@@ -69,61 +72,111 @@ def _answer(arguments: argparse.Namespace) -> None:
         show_timed_plan(arguments, model, (x, y), made, options)
         return
     if arguments.schedule:
-        show(schedule_table(made, _schedule(arguments), **options))
+        _show_schedule(made, _schedule(arguments), options)
         return
     if arguments.ram or arguments.flash:
         show_device_plan(arguments, model, (x, y), made, options)
         return
     chosen = plan(made, arguments.budget, **options)
-    with bar("other budgets, and the time of a step"):
-        texts = breakdown(made, chosen, **options), f"\n{_time_text(model, chosen, x, y)}"
-    for text in texts:
-        show(text)
+    if arguments.json:
+        answer(plan=chosen.to_dict(), captured=captured_share(chosen, made))
+    else:
+        with bar("other budgets, and the time of a step"):
+            texts = breakdown(made, chosen, width(), **options), f"\n{_time_text(model, chosen, x, y)}"
+        for text in texts:
+            show(text)
     if arguments.save:
         chosen.save(arguments.save)
     if arguments.figure:
         figure([(arguments.budget, chosen)], arguments.figure)
 
 
+def _show_schedule(made: Profile, changes: list[tuple[int, int | None]], options: dict[str, Any]) -> None:
+    with bar("plans of the schedule"):
+        found = schedule(made, changes, **options)
+    show(schedule_table(made, found, width()))
+    answer(schedule=[_data(one) for one in found])
+
+
+def _data(one: Scheduled) -> dict[str, Any]:
+    plan = None if one.plan is None else one.plan.to_dict()
+    return {"from_round": one.round, "budget_bytes": one.budget_bytes, "cause": one.cause, "plan": plan}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add = parser.add_argument
-    add("--model", help="a network, such as mcunet")
-    add("--budget", default="unlimited", help='such as "16 KiB"')
-    add_device_arguments(parser)
+    add("--model", metavar="NAME", help="a network, such as mcunet")
+    add("--budget", default="unlimited", metavar="SIZE", help='such as "16 KiB"; default: unlimited')
     add(
         "--schedule",
         action="append",
-        metavar="ROUND=BUDGET",
-        help='another budget from a round on, such as "6=16 KiB"; may be given again; plans all of them ahead',
+        metavar="ROUND=SIZE",
+        help='another budget from a round on, such as "6=16 KiB"; may be repeated',
     )
+    add_device_arguments(parser)
+    add_time_arguments(parser)
+    _add_choices(parser)
+    _add_calibration(parser)
+    add(
+        "--profile", type=Path, metavar="FILE", help="keep the calibration in this file, or use what it holds"
+    )
+    add("--save", type=Path, metavar="FILE", help="write the plan as JSON")
+    add("--figure", type=Path, metavar="FILE", help="draw the plan: bytes by layer and form")
+    add(
+        "--diff",
+        nargs=2,
+        type=Path,
+        metavar=("A", "B"),
+        help="show how two saved plans differ, and plan nothing",
+    )
+    add_output(parser, wide=True)
+
+
+def _add_choices(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what the plan may choose").add_argument
+    add(
+        "--layers",
+        metavar="WHICH",
+        help='train exactly these: "last 4", "all", or names with commas; default: any',
+    )
+    add("--methods", metavar="KINDS", help="forms that may be used, with commas, such as asi,bias")
+    add("--micro-batch", type=int, metavar="N", help="images in memory at one time; default: any number")
+    add(
+        "--objective",
+        choices=(*OBJECTIVES, *RATES),
+        metavar="WHAT",
+        help=f"what the plan is to maximise: {', '.join((*OBJECTIVES, *RATES))}; default: captured",
+    )
+    add("--count", choices=COUNTS, default="saved", help="what the budget covers; default: saved")
+    add("--published", action="store_true", help="select ranks as the papers do")
+
+
+def _add_calibration(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("network and calibration").add_argument
     add(
         "--last",
         type=int,
         metavar="N",
-        help=f"calibrate the last N convolutions ({LAST}, or all where there are fewer) and the head",
+        help=f"calibrate the last N convolutions and the head; default: {LAST}, or all where there are fewer",
     )
     add(
-        "--layers",
-        help='train exactly these: "last 4", "all", or names of layers or blocks with commas; any subset by default',
+        "--source",
+        default="digits",
+        metavar="DATA",
+        help="calibration images: a data set or an .npz; default: digits",
     )
-    add("--methods", help="kinds that may be used, with commas, such as asi,bias")
-    add("--micro-batch", type=int)
-    add("--objective", choices=(*OBJECTIVES, *RATES))
-    add_time_arguments(parser)
-    add("--count", choices=COUNTS, default="saved", help="what the budget covers")
-    add("--published", action="store_true", help="the papers' rank selection")
+    add("--data-dir", type=Path, metavar="FOLDER", help="the data's folder; default: FED_ASI_DATA_DIR")
+    add("--weights", default="imagenet", help='"imagenet", "none", or a file; default: imagenet')
     add(
-        "--source", default="digits", help="the calibration images' data set (digits), or the path of an .npz"
+        "--weights-dir", type=Path, metavar="FOLDER", help="the weights' folder; default: FED_ASI_WEIGHTS_DIR"
     )
-    add("--data-dir", type=Path)
-    add("--weights", default="imagenet", help='"imagenet", "none", or a file')
-    add("--weights-dir", type=Path)
-    add("--resolution", type=int)
-    add("--profile", type=Path, help="read the profile from this file, or write it there if it is missing")
-    add("--save", type=Path, metavar="FILE", help="write the plan as JSON")
-    add("--figure", type=Path, metavar="FILE", help="draw bytes by layer and form")
-    add("--diff", nargs=2, type=Path, metavar=("A", "B"), help="show how two saved plans differ")
+    add(
+        "--resolution",
+        type=int,
+        metavar="PIXELS",
+        help="height and width of an image; default: the network's own",
+    )
 
 
 def _check_outputs(arguments: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fed_asi.commands.console import bar, show
+from fed_asi.commands.console import answer, bar, show, width
 from fed_asi.compression import cut
 from fed_asi.fleets.config import TrainConfig
 from fed_asi.memory.stored import FORMATS, format_of
@@ -23,15 +23,12 @@ from fed_asi.training.steps import training_mode_
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what a device has."""
-    add = parser.add_argument
-    add(
-        "--ram",
-        help='of the whole step, such as "320 KiB"; with it or --flash the plan is that of a whole device',
-    )
-    add("--flash", help="of what is only read, in the format it is stored in")
-    add("--reserve", help="of the RAM, for the program, which is not counted")
-    add("--storage", choices=FORMATS, help="of what is frozen, with --ram or --flash (float32)")
-    add("--update", choices=UPDATES, help='when weights move, with --ram or --flash ("step")')
+    add = parser.add_argument_group("a whole device's memory").add_argument
+    add("--ram", metavar="SIZE", help='what a whole step may take, such as "320 KiB"')
+    add("--flash", metavar="SIZE", help="what the weights that are only read may take, as they are stored")
+    add("--reserve", metavar="SIZE", help="the part of the RAM that the program itself needs")
+    add("--storage", choices=FORMATS, help="how frozen weights are stored; default: float32")
+    add("--update", choices=UPDATES, help="when weights are updated; default: step")
 
 
 def wrong_arguments(arguments: argparse.Namespace) -> Iterator[str]:
@@ -72,8 +69,15 @@ def show_device_plan(
             moved={layer.name for layer in made.layers},
         )
         found = plan_device(made, bench, **limits, **kept)
-    show(str(found.plan))
+    show(found.plan.table(width=width()))
     show(f"\n{found.memory}")
+    memory = found.memory
+    answer(
+        plan=found.plan.to_dict(),
+        ram_bytes=memory.ram_bytes,
+        flash_bytes=memory.flash_bytes,
+        phase=memory.phase,
+    )
     if arguments.save:
         found.plan.save(arguments.save)
     if arguments.figure:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fed_asi.commands.console import bar, show
+from fed_asi.commands.console import answer, bar, show, width
 from fed_asi.compression import cut
 from fed_asi.compression.graph import analyse
 from fed_asi.errors import ConfigError
@@ -21,8 +21,9 @@ from fed_asi.memory.work import Shape, network_of
 from fed_asi.planning.device_round import DeviceRound
 from fed_asi.planning.duty import Duty
 from fed_asi.planning.figure import figure
-from fed_asi.planning.in_time import plan_in_time
+from fed_asi.planning.in_time import TimedPlan, plan_in_time
 from fed_asi.planning.profile import Profile
+from fed_asi.planning.rivals import captured_share
 from fed_asi.planning.tables import plan_table
 from fed_asi.planning.time_frontier import frontier
 from fed_asi.planning.time_tables import frontier_table, kinds_of_work, takes, where_it_goes
@@ -31,18 +32,15 @@ from fed_asi.planning.wishes import Wishes
 
 def add_time_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what a device is, and what a step on it may take."""
-    add = parser.add_argument
-    add(
-        "--device",
-        help="a preset such as stm32f746, or its TOML file: plan with the seconds and joules of a step",
-    )
-    add("--max-seconds", type=float, metavar="S", help="of a step of all calibration images, on --device")
+    add = parser.add_argument_group("a device's time and energy").add_argument
+    add("--device", metavar="NAME", help="a preset such as stm32f746, or the TOML file of a device")
+    add("--max-seconds", type=float, metavar="S", help="what a step of all calibration images may take")
     add("--max-joules", type=float, metavar="J", help="the same in joules")
     add(
         "--quicker",
         action=argparse.BooleanOptionalAction,
-        help="of plans that capture the same to 0.1 %% the quickest; without --device that of fewest "
-        "multiply-accumulates; so it is with --device",
+        help="of plans equal to 0.1 %% take the quickest; default with --device. Without a device: the one of "
+        "fewest multiply-accumulates",
     )
 
 
@@ -94,7 +92,8 @@ def show_timed_plan(
     options: dict[str, Any],
 ) -> None:
     """Print the best plan with its time, where that goes, and other bytes; save it where that is asked for."""
-    round, named = _round(arguments, model, batch[0], made)
+    with bar("the work of a step"):
+        round, named = _round(arguments, model, batch[0], made)
     wishes = Wishes(
         arguments.max_seconds,
         arguments.max_joules,
@@ -102,18 +101,31 @@ def show_timed_plan(
         quicker=arguments.quicker is not False,
     )
     asked = options | ({"objective": None} if wishes.rate else {})
-    chosen = plan_in_time(made, arguments.budget, round, wishes, **asked)
-    show(plan_table(chosen.plan, made))
+    with bar("plans and their time"):
+        chosen = plan_in_time(made, arguments.budget, round, wishes, **asked)
+    show(plan_table(chosen.plan, made, width()))
     show(f"\na step of {len(batch[0])} images{named}, trunk included: {takes(chosen)}")
-    show(f"\n{where_it_goes(chosen, round)}")
+    show(f"\n{where_it_goes(chosen, round, width())}")
     show(kinds_of_work(round, chosen))
     with bar("other bytes"):
         rows = frontier(made, chosen.plan, round, **asked)
-    show(f"\n{frontier_table(rows, chosen, made)}")
+    show(f"\n{frontier_table(rows, chosen, made, width())}")
+    answer(**_data(chosen), captured=captured_share(chosen.plan, made), frontier=[_data(one) for one in rows])
     if arguments.save:
         chosen.plan.save(arguments.save)
     if arguments.figure:
         figure([(arguments.budget, chosen.plan)], arguments.figure)
+
+
+def _data(one: TimedPlan) -> dict[str, Any]:
+    """Return a plan with its time for programs."""
+    seconds, joules = (None, None) if one.spent is None else (one.spent.sim_seconds, one.spent.energy_joules)
+    return {
+        "plan": one.plan.to_dict(),
+        "seconds": seconds,
+        "joules": joules,
+        "multiply_accumulates": one.macs,
+    }
 
 
 def _round(

@@ -11,41 +11,66 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from fed_asi.commands.console import LOST, STOPPED, console, say, show, stop_on_signals
+from fed_asi.commands.console import (
+    LOST,
+    STOPPED,
+    add_output,
+    answer,
+    bar,
+    beside,
+    complain,
+    console,
+    say,
+    show,
+    stop_on_signals,
+)
 from fed_asi.errors import ConfigError, FedAsiError, RunError
 from fed_asi.texts import resume_line, visible
+
+EXAMPLE = "fed-asi run fleet.toml --set train.lr=0.1"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("fleet", nargs="?", type=Path, metavar="FLEET.toml", help="the fleet file")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where runs are kept; default: runs")
-    parser.add_argument("--data-dir", type=Path, help="the data's folder; default: FED_ASI_DATA_DIR")
-    parser.add_argument("--weights-dir", type=Path, help="the weights' folder; default: FED_ASI_WEIGHTS_DIR")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="such as train.lr=0.1"
+        "--data-dir", type=Path, metavar="FOLDER", help="the data's folder; default: FED_ASI_DATA_DIR"
+    )
+    parser.add_argument(
+        "--weights-dir", type=Path, metavar="FOLDER", help="the weights' folder; default: FED_ASI_WEIGHTS_DIR"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a key of the fleet file, such as train.lr=0.1; may be repeated",
     )
     parser.add_argument("--backend", choices=("flower", "loop"), help="Flower on Ray, or one plain process")
-    parser.add_argument("--ray-address", metavar="ADDRESS", help="of a running Ray cluster")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that was stopped")
+    parser.add_argument("--ray-address", metavar="ADDRESS", help="use a Ray cluster that is running there")
+    parser.add_argument(
+        "--resume",
+        type=Path,
+        metavar="RUN",
+        help="go on with a run that was stopped, in place of a fleet file",
+    )
     parser.add_argument(
         "--sink",
         action="append",
         default=[],
         metavar="NAME",
-        help="where to send each round's numbers, too: tensorboard, mlflow, wandb",
+        help="also send each round's numbers there: tensorboard, mlflow, wandb; may be repeated",
     )
+    add_output(parser, wide=True)
 
 
 def main(given: argparse.Namespace) -> int:
     """Do the run, print its table, write its page, and return the exit code."""
-    from fed_asi.results import report
-    from fed_asi.results.now import Telling
-    from fed_asi.results.progress import Terminal
-    from fed_asi.results.sending import Sending
-    from fed_asi.results.store import RunStore
+    with bar("starting"):
+        from fed_asi.results.now import Telling
+        from fed_asi.results.progress import Terminal
+        from fed_asi.results.sending import Sending
 
     config, folder = _resumed(given) if given.resume else _begun(given)
     resumed = given.resume is not None
@@ -54,7 +79,7 @@ def main(given: argparse.Namespace) -> int:
     say(f"run: {folder}")
     try:
         with (
-            Terminal(Console(stderr=True)) as terminal,
+            Terminal(beside()) as terminal,
             Telling(terminal, folder) as telling,
             Sending(telling, sinks, folder, resumed=resumed) as watcher,
         ):
@@ -67,7 +92,7 @@ def main(given: argparse.Namespace) -> int:
                 watcher=watcher,
             )
     except KeyboardInterrupt:
-        say(f"stopped; go on with: {resume_line(folder)}")
+        complain(f"stopped; go on with: {resume_line(folder)}")
         if config.compute.backend == "flower":
             from fed_asi.flower.simulation import leave
 
@@ -75,11 +100,22 @@ def main(given: argparse.Namespace) -> int:
         return STOPPED
     except FedAsiError as error:
         return _failed(error, folder, kept=resumed)
-    report.show(folder, console())
-    page = report.write([folder])
+    return _shown(folder)
+
+
+def _shown(folder: Path) -> int:
+    """Print what a run came to, write its page, and return the exit code."""
+    from fed_asi.results import report
+    from fed_asi.results.store import RunStore
+
+    found = report.show(folder, console())
+    with bar("drawing the page"):
+        page = report.write([folder])
     show(f"report: {visible(page)}")
     with RunStore.read(folder) as store:
-        return store.exit_code()
+        code = store.exit_code()
+    answer(folder=folder, report=page, exit_code=code, **report.as_data(found))
+    return code
 
 
 def _begun(given: argparse.Namespace) -> tuple[Any, Path]:
@@ -149,6 +185,6 @@ def _failed(error: FedAsiError, folder: Path, kept: bool) -> int:
     if not kept:
         shutil.rmtree(folder, ignore_errors=True)
         raise error
-    say(f"fed-asi: {error}")
-    say(f"what was recorded is kept; go on with: {resume_line(folder)}")
+    complain(f"fed-asi: {error}")
+    complain(f"what was recorded is kept; go on with: {resume_line(folder)}")
     return LOST

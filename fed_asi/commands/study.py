@@ -7,9 +7,20 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from fed_asi.commands.console import LOST, OK, STOPPED, console, say, show, stop_on_signals
+from fed_asi.commands.console import (
+    LOST,
+    OK,
+    STOPPED,
+    add_output,
+    answer,
+    bar,
+    beside,
+    complain,
+    console,
+    say,
+    show,
+    stop_on_signals,
+)
 from fed_asi.errors import ConfigError, FedAsiError, RunError
 from fed_asi.texts import command_line, visible
 
@@ -18,34 +29,51 @@ if TYPE_CHECKING:
     from fed_asi.studies.cells import StudyRuns
     from fed_asi.studies.workers import Workers
 
+EXAMPLE = "fed-asi study study.toml --jobs 2"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("study", type=Path, metavar="STUDY.toml", help="the study file (docs/howto/study.md)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where studies are kept; default: runs")
     parser.add_argument(
-        "--only", metavar="PATTERN", help="runs whose variant or folder is like it: 'asi*', '*seed-0'"
+        "--only",
+        metavar="PATTERN",
+        help="do only the runs whose variant or folder matches: 'asi*', '*seed-0'",
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything, list the runs, start none")
-    parser.add_argument("--jobs", type=int, metavar="N", help="runs at once; default: one a CPU")
-    parser.add_argument("--yes", action="store_true", help="also where it takes very long")
-    parser.add_argument("--retry", action="store_true", help="do runs again that failed")
-    parser.add_argument("--report", action="store_true", help="only write the report, of the runs there are")
     parser.add_argument(
-        "--results", type=Path, metavar="FOLDER", help="gets the report's Markdown, figures and CSV too"
+        "--jobs", type=int, metavar="N", help="how many runs at one time; default: one for each CPU"
     )
-    parser.add_argument("--data-dir", type=Path, help="the data's folder; default: FED_ASI_DATA_DIR")
-    parser.add_argument("--weights-dir", type=Path, help="the weights' folder; default: FED_ASI_WEIGHTS_DIR")
+    parser.add_argument("--yes", action="store_true", help="do not ask, however long it takes")
+    parser.add_argument("--retry", action="store_true", help="repeat the runs that failed")
+    parser.add_argument(
+        "--report", action="store_true", help="write the report of the runs there are, and start none"
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="FOLDER",
+        help="write the report's Markdown, figures and CSV there as well",
+    )
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="FOLDER", help="the data's folder; default: FED_ASI_DATA_DIR"
+    )
+    parser.add_argument(
+        "--weights-dir", type=Path, metavar="FOLDER", help="the weights' folder; default: FED_ASI_WEIGHTS_DIR"
+    )
     parser.add_argument(
         "--ray-address",
         metavar="ADDRESS",
-        help="of a running Ray cluster whose nodes all see --out under this path",
+        help="use the Ray cluster that is running there; its nodes must all see --out under the same path",
     )
+    add_output(parser)
 
 
 def main(given: argparse.Namespace) -> int:
     """Do the runs that are left, write the report, and return the exit code: 1 where there are gaps."""
-    from fed_asi.studies.study_file import load_study
+    with bar("starting"):
+        from fed_asi.studies.study_file import load_study
 
     if given.jobs is not None and given.jobs < 1:
         raise ConfigError(f"--jobs: {given.jobs} runs at once; at least 1")
@@ -56,12 +84,14 @@ def main(given: argparse.Namespace) -> int:
     if given.report:
         return _report(recorded(study, folder, given.data_dir), folder, given)
     limits = Limits(given.only, given.jobs, given.yes, given.retry, given.ray_address is not None)
-    found = agenda(study, folder, limits, given.data_dir, given.weights_dir)
+    with bar("checking every run"):
+        found = agenda(study, folder, limits, given.data_dir, given.weights_dir)
     for line in found.lines():
         say(line)
     if given.dry_run:
         for line in found.listed():
             show(visible(line))
+        answer(runs=found.listed_data())
         return OK
     return _done(found, given)
 
@@ -79,17 +109,17 @@ def _done(found: Agenda, given: argparse.Namespace) -> int:
         if found.left:
             _run(found, given)
     except KeyboardInterrupt:
-        say(f"stopped; go on with: {_again(given)}")
+        complain(f"stopped; go on with: {_again(given)}")
         return STOPPED
     except RunError as error:
-        say(f"fed-asi: {error}")
-        say(f"go on with: {_again(given)}")
+        complain(f"fed-asi: {error}")
+        complain(f"go on with: {_again(given)}")
         return LOST
     finally:
         lock.release()
     code = _report(study_runs(folder), folder, given)
     for line in found.gap_lines():
-        say(line)
+        complain(line)
     return LOST if found.gap_lines() else code
 
 
@@ -100,7 +130,7 @@ def _run(found: Agenda, given: argparse.Namespace) -> None:
     runner = Runner(
         found.ledger, found.left, found.clock, found.jobs, given.data_dir, given.weights_dir, found.finished
     )
-    runner.run(_workers(found, given), Console(stderr=True))
+    runner.run(_workers(found, given), beside())
     found.ledger.write()
 
 
@@ -140,21 +170,23 @@ def _line(given: argparse.Namespace) -> str:
 
 def _report(runs: StudyRuns, folder: Path, given: argparse.Namespace) -> int:
     """Write the report of the runs there are, and say where it is."""
-    from fed_asi.studies.findings import find
+    from fed_asi.studies.findings import as_data, find
     from fed_asi.studies.report import write_report
     from fed_asi.studies.tables import text_table
 
     if all(cell.gap is not None for cell in runs.cells):
-        say(f"no run of {runs.name} is finished: there is nothing to report yet")
+        complain(f"no run of {runs.name} is finished: there is nothing to report yet")
         return LOST
     try:
         found = find(runs)
         console().print(text_table(found))
-        written = write_report(found, folder, _line(given), given.results)
+        with bar("drawing the report"):
+            written = write_report(found, folder, _line(given), given.results)
         show(f"report: {visible(written[0])}")
+        answer(**as_data(found), folder=folder, report=written[0])
         if given.results is not None:
             show(f"for documents: {visible(given.results / 'results.md')}")
     except FedAsiError as error:
-        say(f"fed-asi: the runs are done, but not their report: {error}")
+        complain(f"fed-asi: the runs are done, but not their report: {error}")
         return LOST
     return OK

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from fed_asi.data.dataset import Dataset, from_arrays, from_files
 from fed_asi.errors import MissingDataError
-from fed_asi.models.download import cache_dir, reachable
+from fed_asi.models.download import cache_dir, fetching, reachable
 
 _CIFAR = "https://www.cs.toronto.edu/~kriz/"
 _OXFORD = "https://thor.robots.ox.ac.uk/"
@@ -55,7 +56,8 @@ def _open(name: str, kind: str, folder: Path | None, url: str, **options: Any) -
         raise missing(name)
     try:
         places[0].mkdir(parents=True, exist_ok=True)
-        return make(str(places[0]), download=True, **options)
+        with fetching(f"downloading {name} from {urlsplit(url).hostname}"):
+            return make(str(places[0]), download=True, **options)
     except (OSError, RuntimeError) as error:
         raise MissingDataError(f"{name} cannot be downloaded into {places[0]}: {error}") from error
 

@@ -76,7 +76,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         near = nearest(path.name, [other.name for other in path.parent.glob("*.toml")])
-        raise ConfigError(f"no file {path}" + (f"; {near}" if "mean" in near else "")) from None
+        raise ConfigError(
+            f"no file {path}"
+            + (f"; {near}" if "mean" in near else "; fed-asi init FOLDER writes a fleet file to begin with")
+        ) from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not UTF-8 text") from None
     except OSError as error:

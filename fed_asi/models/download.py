@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import socket
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from fed_asi.errors import WeightsError
+from fed_asi.waiting import heard, tell
 
 PATIENCE_SECONDS = 6.0
 _CHUNK = 1 << 20
@@ -58,9 +60,21 @@ def hub_or_cache() -> Iterator[None]:
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = before or not reachable(constants.ENDPOINT)
     try:
-        yield
+        with fetching("asking Hugging Face's hub, or its cache"):
+            yield
     finally:
         constants.HF_HUB_OFFLINE = before
+
+
+@contextlib.contextmanager
+def fetching(text: str) -> Iterator[None]:
+    """Tell, while the block lasts, that another library downloads; its own bars are not shown where anyone listens."""
+    tell(text, 0)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()) if heard() else contextlib.nullcontext():
+            yield
+    finally:
+        tell(text, 1, 1)
 
 
 def fetch(url: str, sha256: str, folder: Path) -> Path:
@@ -90,14 +104,24 @@ def _download(url: str, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as source, part.open("wb") as file:
+            total, done = _mib(source.headers.get("Content-Length")), 0
+            tell(f"downloading {path.name}, MiB", 0, total)
             while chunk := source.read(_CHUNK):
                 file.write(chunk)
+                done += len(chunk)
+                tell(f"downloading {path.name}, MiB", done // _CHUNK, total)
+            tell(f"downloading {path.name}, MiB", 1, 1)
         part.replace(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise WeightsError(f"{url} cannot be downloaded: {reason}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _mib(length: str | None) -> int | None:
+    """Return a file's size as its publisher says it, rounded up to MiB; None where nothing is said."""
+    return -(-int(length) // _CHUNK) if length and length.isdigit() else None
 
 
 def _sha256(path: Path) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -61,12 +62,16 @@ class Plan:
         """Return the layers of which anything is trained, in forward order."""
         return tuple(name for name, method in self.methods.items() if method.trains_bias)
 
-    def to_json(self) -> str:
-        """Return the plan as indented JSON, with its version."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as JSON has it, with its version first."""
         data = asdict(self) | {"methods": {name: method.to_dict() for name, method in self.methods.items()}}
         data["means"] = {name: [float(f"{m:.6g}") for m in mean] for name, mean in self.means.items()}
         data["bases"] = {name: to_rows(bases) for name, bases in self.bases.items()}
-        return json.dumps({"version": data.pop("version"), **data}, indent=1)
+        return {"version": data.pop("version"), **data}
+
+    def to_json(self) -> str:
+        """Return the plan as indented JSON, with its version."""
+        return json.dumps(self.to_dict(), indent=1)
 
     @classmethod
     def from_json(cls, text: str, source: str = "plan") -> Plan:
@@ -99,8 +104,11 @@ class Plan:
         """Return the plan of a JSON file; ProfileError names a missing, corrupt or newer one."""
         return cls.from_json(read_text(path), str(path))
 
-    def table(self, errors: Mapping[str, str] | None = None) -> str:
-        """Return one line a layer: the form it is kept in, its bytes and, where given, its gradient error."""
+    def table(self, errors: Mapping[str, str] | None = None, width: int | None = None) -> str:
+        """Return one line a layer: the form it is kept in, its bytes and, where given, its gradient error.
+
+        width: in characters; what is longer goes on below.
+        """
         rows: list[tuple[str, ...]] = [("layer", "kept as", "bytes", "dW error" if errors else "")]
         for name, method in self.methods.items():
             size = format_bytes(self.layer_bytes.get(name, 0))
@@ -112,7 +120,7 @@ class Plan:
             f"budget {format_bytes(self.budget_bytes)}, planned {format_bytes(self.planned_bytes)} "
             f"({self.count}), micro-batch {self.micro_batch}, {self.objective} {self.value:.4g}"
         )
-        return f"{head}\n{columns(rows)}"
+        return f"{head}\n{columns(rows, width)}"
 
     def __str__(self) -> str:
         return self.table()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fed_asi.errors import BudgetError, ConfigError
@@ -40,8 +41,8 @@ def captured_share(chosen: Plan, profile: Profile) -> float:
     return captured / total if total else 0.0
 
 
-def rivals_table(profile: Profile, budget: int | None, ours: Plan) -> str:
-    """Return what simpler ways reach within the same bytes: share captured, bytes, micro-batch."""
+def rivals_table(profile: Profile, budget: int | None, ours: Plan, width: int | None = None) -> str:
+    """Return what simpler ways reach within the same bytes: share captured, bytes, micro-batch; width: of `columns`."""
     rows: list[tuple[str, ...]] = [
         ("at the same bytes", "gradient captured", "bytes", "micro-batch", "layers")
     ]
@@ -53,7 +54,7 @@ def rivals_table(profile: Profile, budget: int | None, ours: Plan) -> str:
             rows.append((name, "does not fit: " + str(error).split(". ")[0], "", "", ""))
         except ConfigError:
             rows.append((name, "not in this profile", "", "", ""))
-    return columns(rows)
+    return columns(rows, width)
 
 
 def _reached(chosen: Plan, profile: Profile) -> tuple[str, str, str, str]:
@@ -82,36 +83,46 @@ def next_better(profile: Profile, ours: Plan, **options: Any) -> Plan | None:
     return plan(profile, high, **options)
 
 
-def schedule_table(profile: Profile, changes: Sequence[tuple[int, int | None]], **options: Any) -> str:
-    """Return the plans of a schedule of budgets ahead of time: a line a change.
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """What a budget comes to from a round on: its plan, or why there is none."""
 
-    changes: (from this round, budget in bytes or None), rounds ascending. options: those of `plan`. A budget
-    without a plan is a line that says so.
+    round: int
+    budget_bytes: int | None  # None: unlimited
+    plan: Plan | None
+    cause: str = ""
+
+
+def schedule(profile: Profile, changes: Sequence[tuple[int, int | None]], **options: Any) -> list[Scheduled]:
+    """Return the plans of a schedule of budgets ahead of time.
+
+    changes: (from this round, budget in bytes or None), rounds ascending. options: those of `plan`.
     """
+    found = []
+    for round, budget in changes:
+        try:
+            found.append(Scheduled(round, budget, plan(profile, budget, **options)))
+        except BudgetError as error:
+            found.append(Scheduled(round, budget, None, str(error).partition(" (")[0]))
+    return found
+
+
+def schedule_table(profile: Profile, schedule: Sequence[Scheduled], width: int | None = None) -> str:
+    """Return a line a change of the budget; one without a plan says so. width: as of `columns`."""
     rows = [
         ("from round", "budget", "planned", "micro-batch", "layers", "captured", "kept otherwise than before")
     ]
     before: Plan | None = None
-    for round, budget in changes:
-        size = "unlimited" if budget is None else format_bytes(budget)
-        try:
-            chosen = plan(profile, budget, **options)
-        except BudgetError as error:
-            rows.append((str(round), size, "none", "-", "-", "-", str(error).partition(" (")[0]))
+    for one in schedule:
+        when = str(one.round), format_bytes(one.budget_bytes)
+        if one.plan is None:
+            rows.append((*when, "none", "-", "-", "-", one.cause))
             continue
-        rows.append(
-            (
-                str(round),
-                size,
-                format_bytes(chosen.planned_bytes),
-                str(chosen.micro_batch),
-                str(len(chosen.trained)),
-                f"{captured_share(chosen, profile):.1%}",
-                _changed(before, chosen),
-            )
-        )
-        before = chosen
-    return columns(rows)
+        size, share = format_bytes(one.plan.planned_bytes), f"{captured_share(one.plan, profile):.1%}"
+        how = str(one.plan.micro_batch), str(len(one.plan.trained)), share
+        rows.append((*when, size, *how, _changed(before, one.plan)))
+        before = one.plan
+    return columns(rows, width)
 
 
 def _changed(before: Plan | None, chosen: Plan) -> str:

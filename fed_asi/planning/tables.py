@@ -12,9 +12,10 @@ from fed_asi.planning.rivals import candidate_of, captured_share, next_better, r
 from fed_asi.units import format_bytes
 
 
-def plan_table(chosen: Plan, profile: Profile) -> str:
-    """Return one line a layer: the form it is kept in, its bytes and its gradient error."""
-    return chosen.table({name: _error_text(chosen, profile, name, m) for name, m in chosen.methods.items()})
+def plan_table(chosen: Plan, profile: Profile, width: int | None = None) -> str:
+    """Return one line a layer: the form it is kept in, its bytes and its gradient error. width: as of `columns`."""
+    errors = {name: _error_text(chosen, profile, name, m) for name, m in chosen.methods.items()}
+    return chosen.table(errors, width)
 
 
 def _error_text(chosen: Plan, profile: Profile, name: str, method: Method) -> str:
@@ -26,16 +27,16 @@ def _error_text(chosen: Plan, profile: Profile, name: str, method: Method) -> st
     return f"{found.error / norm:.1%}" if found and norm else "-"
 
 
-def breakdown(profile: Profile, chosen: Plan, **options: Any) -> str:
-    """Return the whole text of `fed-asi plan`."""
-    parts = [plan_table(chosen, profile)]
+def breakdown(profile: Profile, chosen: Plan, width: int | None = None, **options: Any) -> str:
+    """Return the whole text of `fed-asi plan`. width: of its tables, as of `columns`."""
+    parts = [plan_table(chosen, profile, width)]
     static = sum(4 * len(mean) for mean in chosen.means.values())
     trained = 4 * sum(_parameters(profile.layer(name), m) for name, m in chosen.methods.items())
     parts.append(
         f"besides these: gradients {format_bytes(trained)} (none when weights are updated in every backward), "
         f"fixed means {format_bytes(static)}"
     )
-    parts.append(rivals_table(profile, chosen.budget_bytes, chosen))
+    parts.append(rivals_table(profile, chosen.budget_bytes, chosen, width))
     better = next_better(profile, chosen, **options)
     if better is None:
         parts.append("No budget captures more than 1 % more.")
@@ -51,9 +52,9 @@ def _parameters(layer: LayerProfile, method: Method) -> int:
     return layer.weight_parameters * method.trains_weight + layer.bias_parameters * method.trains_bias
 
 
-def diff_table(left: Plan, right: Plan) -> str:
-    """Return one line for everything in which two plans differ."""
+def diff_table(left: Plan, right: Plan, width: int | None = None) -> str:
+    """Return one line for everything in which two plans differ. width: as of `columns`."""
     found = differences(left, right)
     if not found:
         return "the plans are equal"
-    return columns([("", "first", "second"), *((name, *sides) for name, sides in found.items())])
+    return columns([("", "first", "second"), *((name, *sides) for name, sides in found.items())], width)

@@ -18,15 +18,15 @@ from fed_asi.units import format_bytes, format_joules, format_seconds
 _WORK = ("dense products", "depthwise", "elements", "bytes moved", "calls")
 
 
-def where_it_goes(timed: TimedPlan, round: DeviceRound) -> str:
-    """Return what each part of a step takes: seconds and joules where they are known, and what is done."""
+def where_it_goes(timed: TimedPlan, round: DeviceRound, width: int | None = None) -> str:
+    """Return what each part of a step takes: seconds and joules where known, and what is done; width: of `columns`."""
     parts = step_parts(round, timed.plan.methods, timed.plan.micro_batch)
     whole = total(parts.values())
     known = round.hardware if round.has_clock else None
     head = ("where it goes", *(("seconds", "share", "joules") if known else ("share",)), *_WORK)
     rows = [head, *(_row(part, work, whole, known) for part, work in parts.items())]
     rows.append(_row("together", whole, whole, known))
-    return columns(rows)
+    return columns(rows, width)
 
 
 def _row(name: str, work: Work, whole: Work, hardware: Hardware | None) -> tuple[str, ...]:
@@ -50,8 +50,10 @@ def kinds_of_work(round: DeviceRound, timed: TimedPlan) -> str:
     return f"seconds by kind of work: {shares}"
 
 
-def frontier_table(rows: Sequence[TimedPlan], chosen: TimedPlan, profile: Profile) -> str:
-    """Return bytes against seconds, a line a plan."""
+def frontier_table(
+    rows: Sequence[TimedPlan], chosen: TimedPlan, profile: Profile, width: int | None = None
+) -> str:
+    """Return bytes against seconds, a line a plan. width: as of `columns`."""
     clock = chosen.spent is not None
     took = ("seconds", "joules") if clock else ("multiply-accumulates",)
     head = (
@@ -64,7 +66,7 @@ def frontier_table(rows: Sequence[TimedPlan], chosen: TimedPlan, profile: Profil
     for one in rows:
         share = f"{captured_share(one.plan, profile):.1%}"
         found.append((format_bytes(one.plan.planned_bytes), *_took(one), share, str(one.plan.micro_batch)))
-    return columns(found)
+    return columns(found, width)
 
 
 def _took(one: TimedPlan) -> tuple[str, ...]:

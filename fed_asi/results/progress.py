@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TaskID
 
+from fed_asi.results.bars import Bars
 from fed_asi.results.rich_text import plain
 from fed_asi.results.schema import DeviceRoundRecord, RoundRecord
-from fed_asi.texts import visible
+from fed_asi.waiting import listening
 
 
 class Watcher(Protocol):
@@ -62,32 +64,41 @@ class Terminal:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._bars = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        self._bars = Bars(console)
+        self._open = ExitStack()
         self._rounds: TaskID | None = None
         self._current: TaskID | None = None
         self._left_out: dict[str, int] = {}
-        self._round = ""
+        self._round = self._stage = ""
+        self._noted: set[str] = set()
 
     def __enter__(self) -> Self:
-        self._bars.start()
+        self._open.enter_context(self._bars)
+        self._open.enter_context(listening(self._hear))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        self._open.close()
 
     def stage(self, text: str, total: int | None = None) -> None:
         """Show a bar for the stage; without a terminal, its name."""
         self._replace(text, total)
+        self._stage = text
+        self._name(text)
+
+    def _hear(self, text: str, done: int, total: int | None) -> None:
+        """Move the stage's own bar, or show one for what is told from further inside."""
+        if text == self._stage and self._current is not None:
+            self._bars.update(self._current, completed=done, total=total)
+            return
+        self._bars.hear(text, done, total)
+        if text not in self._noted:
+            self._name(text)
+
+    def _name(self, text: str) -> None:
+        self._noted.add(text)
         if not self._console.is_terminal:
             self.note(text)
 
@@ -128,7 +139,7 @@ class Terminal:
 
     def _replace(self, text: str, total: int | None) -> None:
         self._drop()
-        self._current = self._bars.add_task(visible(text), total=total)
+        self._current = self._bars.add_task(text, total=total)
 
     def _drop(self) -> None:
         if self._current is not None:

@@ -4,20 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from fed_asi.files import check_writable, write_text, writing
 from fed_asi.results import table
+from fed_asi.results.rich_text import plain
 from fed_asi.results.store import RunStore
 from fed_asi.results.summary import Summary, summarise
 
 
 def show(folder: str | Path, console: Console) -> Summary:
-    """Print a run's result table and return its summary."""
+    """Print a run's result table and what it cannot hold, and return its summary.
+
+    Lines go on below where a terminal is too narrow for them, and are whole elsewhere.
+    """
     summary = _summary(folder)
-    console.print(table.table(summary, console.width))
+    console.print(table.grid(summary, console.width))
+    for line in table.lines(summary):
+        console.print(plain(line), soft_wrap=not console.is_terminal)
     return summary
+
+
+def as_data(summary: Summary) -> dict[str, Any]:
+    """Return a run's result for programs: every group with all of its numbers, every round, and what was said."""
+    return {
+        "name": summary.name,
+        "standing": summary.standing,
+        "status": summary.run.status,
+        "accuracy_first": None if summary.first is None else summary.first.accuracy,
+        "accuracy": None if summary.final is None else summary.final.accuracy,
+        "worst_class_accuracy": None if summary.final is None else summary.final.worst_class_accuracy,
+        "sim_seconds": summary.sim_seconds,
+        "energy_joules": summary.energy_joules,
+        "groups": summary.groups,
+        "rounds": summary.rounds,
+        "causes": summary.causes,
+        "missing": summary.missing,
+        "notes": summary.notes,
+    }
 
 
 def write(folders: Sequence[str | Path], page: str | Path | None = None) -> Path:

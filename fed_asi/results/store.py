@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from fed_asi.errors import RunError
+from fed_asi.errors import RunError, nearest
 from fed_asi.fleets.config import RunConfig
 from fed_asi.results.lock import RunLock
 from fed_asi.results.schema import (
@@ -37,6 +37,7 @@ from fed_asi.results.sqlite_file import connect, connect_to_read, plainly
 _Record = TypeVar("_Record", RunRecord, DeviceRecord, RoundRecord, DeviceRoundRecord, GroupRoundRecord)
 
 
+LISTED = 5  # runs that are named where none was found
 WITHIN_A_ROUND = ("device_rounds", "group_rounds")  # tables of what comes with a round, and goes with it
 
 
@@ -276,12 +277,21 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def _there(folder: Path) -> str:
+    """Return which runs there are in a folder or beside it, or what makes one."""
+    for home in (folder, folder.parent):
+        names = sorted(str(path.parent) for path in home.glob(f"*/{FILE_NAME}"))
+        if names:
+            return nearest(str(folder), names[:LISTED])
+    return "fed-asi run FLEET.toml makes one"
+
+
 def _existing(folder: str | Path) -> Path:
     folder = Path(folder)
     if folder.name == FILE_NAME:
         folder = folder.parent
     if not (folder / FILE_NAME).is_file():
-        raise RunError(f"no run in {folder}: it has no {FILE_NAME}")
+        raise RunError(f"no run in {folder}: it has no {FILE_NAME}; {_there(folder)}")
     return folder
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -21,16 +22,22 @@ from fed_asi.units import format_bytes, format_joules, format_seconds
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its title and a group's text. spare: the higher, the sooner it makes room for others; 0: never."""
+    """One column: its title, a group's text, and what that means; "" where its title or a line below says it.
+
+    spare: the higher, the sooner it makes room for others; 0: never. right: of numbers, which never go on below.
+    """
 
     title: str
     cell: Callable[[GroupResult], str]
+    meaning: str = ""
     spare: int = 0
     right: bool = True
 
     def width(self, groups: Sequence[GroupResult]) -> int:
-        """Return how many characters it takes, with what is around it."""
-        return max(cell_len(text) for text in (self.title, *(visible(self.cell(g)) for g in groups))) + 3
+        """Return how many characters it takes; titles, and texts that are no numbers, may go on below."""
+        texts = [visible(self.cell(group)) for group in groups]
+        parts = texts if self.right else [part for text in texts for part in text.split(", ")]
+        return max(map(cell_len, (*self.title.split(), *parts)))
 
 
 def span_bytes(budgets: Sequence[int | None]) -> str:
@@ -82,26 +89,39 @@ def _participation(group: GroupResult) -> str:
     return text + "".join(f", {count} {outcome}" for outcome, count in group.left_out.items())
 
 
+BETWEEN = 2  # characters between two columns
+
 FIRST = (
     Column("group", lambda g: g.name, right=False),
-    Column("devices", lambda g: str(g.devices)),
-    Column("budget", lambda g: span_bytes(g.budgets)),
-    Column("planned", lambda g: _size(g.planned_bytes), 3),
-    Column("measured", lambda g: _size(g.measured_bytes)),
+    Column("devices", lambda g: str(g.devices), "", 1),
+    Column("budget", lambda g: span_bytes(g.budgets), "what a device may keep for the backward pass"),
+    Column("planned", lambda g: _size(g.planned_bytes), "the most that a plan keeps", 6),
+    Column("measured", lambda g: _size(g.measured_bytes), "the most that a step kept"),
 )
-RAM = Column("RAM", lambda g: _size(g.ram_bytes))
-FLASH = Column("flash", lambda g: _size(g.flash_bytes), 2)
-CAPTURED = Column("captured", lambda g: _share(g.gradient_captured), 4)
-LOCAL = Column("local accuracy", lambda g: _change(g.accuracy_before, g.accuracy_after))
+RAM = Column("RAM", lambda g: _size(g.ram_bytes), "the most that a whole step needs")
+FLASH = Column("flash", lambda g: _size(g.flash_bytes), "the most that is only read", 4)
+CAPTURED = Column("captured", lambda g: _share(g.gradient_captured), "the gradient's share that is kept", 7)
+LOCAL = Column(
+    "local accuracy",
+    lambda g: _change(g.accuracy_before, g.accuracy_after),
+    "on a device's own held-out images, before → after a round's training, the mean over devices",
+)
 TWIN = Column("against its twin", lambda g: _points(g.twin_difference))
-COSINE = Column("cosine", lambda g: "-" if g.twin_cosine is None else f"{g.twin_cosine.mean:.3f}", 1)
-SHARED = Column("shared model", _shared, 2)
-HOW = (
-    Column("layers", lambda g: _span(g.trained_layers)),
-    Column("micro-batch", lambda g: _span(g.micro_batches), 5),
-    Column("papers' count", lambda g: _size(g.published_bytes), 6),
+COSINE = Column(
+    "cosine",
+    lambda g: "-" if g.twin_cosine is None else f"{g.twin_cosine.mean:.3f}",
+    "of a device's update with its twin's",
+    3,
 )
-PART = Column("took part", _participation, right=False)
+SHARED = Column("shared model", _shared, "on the group's held-out images, first → last round", 5)
+HOW = (
+    Column("layers", lambda g: _span(g.trained_layers), "how many a device trains", 2),
+    Column("micro-batch", lambda g: _span(g.micro_batches), "images held at one time", 8),
+    Column("papers' count", lambda g: _size(g.published_bytes), "measured bytes as the papers count them", 9),
+)
+PART = Column(
+    "took part", _participation, "rounds of a device that trained, of those it was asked in", right=False
+)
 
 
 def columns(summary: Summary) -> list[Column]:
@@ -116,23 +136,46 @@ def columns(summary: Summary) -> list[Column]:
 
 
 def table(summary: Summary, width: int = 120) -> RenderableType:
-    """Return the result as rich text: a row a budget group, then the whole fleet in words.
+    """Return the result as rich text: a row a budget group, then the whole fleet in words. width: as in `grid`."""
+    return Group(grid(summary, width), *(plain(line) for line in lines(summary)))
 
-    width: in characters; a narrow one leaves out the columns one can do without.
+
+def grid(summary: Summary, width: int) -> Table:
+    """Return a row a budget group, with what its columns mean below.
+
+    width: in characters; a narrow one leaves out the columns one can do without, which are named.
     """
-    made = Table(title=plain(f"{summary.name}: what each budget bought"), title_justify="left")
-    shown = fitting(columns(summary), summary.groups, width)
+    every = columns(summary)
+    shown = fitting(every, summary.groups, width)
+    made = Table(
+        title=plain(f"{summary.name}: what each budget bought"),
+        caption=plain(_meaning(shown, every)),
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for one in shown:
-        made.add_column(one.title, justify="right" if one.right else "left")
+        fixed = one.width(summary.groups) if one.right else None
+        made.add_column(one.title, justify="right" if one.right else "left", width=fixed)
     for group in summary.groups:
         made.add_row(*(plain(one.cell(group)) for one in shown))
-    return Group(made, *(plain(line) for line in lines(summary)))
+    return made
+
+
+def _meaning(shown: Sequence[Column], every: Sequence[Column]) -> str:
+    """Return what each column means, and which there are beside them."""
+    said = "; ".join(f"{one.title}: {one.meaning}" for one in shown if one.meaning)
+    left_out = [one.title for one in every if one not in shown]
+    return said + (f". Left out here (--wide): {', '.join(left_out)}" if left_out else "")
 
 
 def fitting(every: Sequence[Column], groups: Sequence[GroupResult], width: int) -> list[Column]:
     """Return the columns that fit in so many characters, and those that no table goes without."""
     shown = list(every)
-    while sum(one.width(groups) for one in shown) + 1 > width:
+    while sum(one.width(groups) + BETWEEN for one in shown) - BETWEEN > width:
         spare = max(shown, key=lambda one: one.spare)
         if not spare.spare:
             break

@@ -87,6 +87,21 @@ class Agenda:
             state = one.state if one.state == "finished" or one.run.cell.folder in left else "left out"
             yield f"{state:10} {one.run.cell.folder}  {one.run.label}"
 
+    def listed_data(self) -> list[dict[str, object]]:
+        """Return the same for programs."""
+        left = {one.run.cell.folder for one in self.left}
+        return [
+            {
+                "folder": cell.folder,
+                "variant": cell.variant,
+                "seed": cell.seed,
+                "state": one.state,
+                "left_out": one.state != "finished" and cell.folder not in left,
+            }
+            for one in self.standings
+            for cell in [one.run.cell]
+        ]
+
     def gap_lines(self) -> list[str]:
         """Return a line on every gap there is now, after one that counts them."""
         gaps = self.ledger.gaps

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from statistics import median
+from typing import Any
 
 from fed_asi.errors import RunError
 from fed_asi.studies.cells import Cell, StudyRuns
@@ -223,3 +224,20 @@ def _same_cohorts(one: Reading, other: Reading) -> bool:
     return all(
         one.cohorts[round] == other.cohorts[round] for round in one.cohorts.keys() & other.cohorts.keys()
     )
+
+
+def as_data(found: Findings) -> dict[str, Any]:
+    """Return what was found for programs: every variant with values by seed, their mean and difference, and gaps."""
+    variants = [
+        {
+            "name": name,
+            "seeds": sorted(found.runs[name]),
+            "measures": {measure.name: rows[name] for measure, rows in found.rows.items()},
+            "costs": {measure.name: costs[name] for measure, costs in found.costs.items()},
+        }
+        for name in found.variants
+    ]
+    gaps = [{"variant": cell.variant, "seed": cell.seed, "cause": cell.gap} for cell in found.gaps]
+    study = found.study
+    named = {"name": study.name, "title": study.title, "baseline": study.baseline, "target": study.target}
+    return {**named, "variants": variants, "gaps": gaps, "notes": found.notes}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 
@@ -173,7 +174,14 @@ def _shared(found: Findings) -> Table | None:
 
 def text_table(found: Findings) -> RenderableType:
     """Return the result for a terminal: what it says, then a row a variant with what matters most."""
-    made = RichTable(title=plain(found.study.title), title_justify="left")
+    made = RichTable(
+        title=plain(found.study.title),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     table = headline(found)
     baseline = ("against baseline, points",) if found.study.baseline is not None else ()
     wanted = ("variant", heading(ACCURACY), *baseline, heading(WORST_CLASS), heading(SAVED), "seeds")

@@ -29,7 +29,7 @@ from fed_asi.workplace.benches import benches_of
 from fed_asi.workplace.features import all_features, store_path
 from fed_asi.workplace.place import IMAGES, MANIFEST, VERSION, Workplace, is_prepared, open_workplace
 from fed_asi.workplace.profiled import profiled
-from fed_asi.workplace.profiling import batch_of, cut_network, is_cut, profile_of, trained_names
+from fed_asi.workplace.profiling import batch_of, calibrating, cut_network, is_cut, profile_of, trained_names
 from fed_asi.workplace.splits import Splits, split_images
 from fed_asi.workplace.start import check_start
 from fed_asi.workplace.storing import storage_notes, stored
@@ -117,7 +117,7 @@ def _profile_and_features(
 ) -> _Made:
     """Return the profile and the features' keys, made beside each other where the cut needs no profile."""
     images = min(config.method.calibration_images, len(splits.public[1]))
-    watcher.stage(f"calibration on {images} public images")
+    watcher.stage(calibrating(images))
     store = FeatureStore(folder / store_path(), config.compute.features_limit)
     # With more threads the number a thread gets is torch's to say, and it decides the last bits.
     if is_cut(config) and config.compute.threads == 1:
@@ -149,7 +149,7 @@ def build_model(config: RunConfig, num_classes: int, weights_dir: Path | None) -
 
 def _pretrain_(config: RunConfig, model: nn.Module, public: tuple[Images, Tensor], watcher: Watcher) -> str:
     epochs = config.pretrain.epochs
-    watcher.stage(f"no pretrained weights: training on the server's {len(public[1])} public images", epochs)
+    watcher.stage(f"pretraining on {len(public[1])} public images", epochs)
     loss = pretrain_(
         model,
         batch_of(config, public[0]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from fed_asi.methods import Family, Vanilla
 from fed_asi.planning import calibration
 from fed_asi.planning.device_plans import choose_layers, micro_batches_needed, plans_of
 from fed_asi.planning.profile import Profile
+from fed_asi.waiting import tell
 from fed_asi.workplace.benches import Benches
 from fed_asi.workplace.kept_profiles import kept_profile, tensor_fingerprint
 
@@ -106,6 +108,11 @@ def batch_of(config: RunConfig, images: Images) -> Tensor:
     return to_batch(images[:], config.model.resolution, mean, std)
 
 
+def calibrating(images: int) -> str:
+    """Return how the calibration of a profile is called while it lasts."""
+    return f"calibration on {images} public images"
+
+
 def profile_of(
     config: RunConfig,
     tail: fx.GraphModule,
@@ -139,6 +146,8 @@ def profile_of(
         "images": [tensor_fingerprint(x), tensor_fingerprint(y)],
         "methods": [f"{one.method.__module__}.{one.method.__qualname__} {one}" for one in methods],
     }
-    made = kept_profile(about, lambda: calibration.profile(tail, x, y, methods=methods, **asked))
+    progress = partial(tell, calibrating(len(x)))
+    make = partial(calibration.profile, tail, x, y, methods=methods, progress=progress, **asked)
+    made = kept_profile(about, make)
     check_plans(config, made, benches)
     return made

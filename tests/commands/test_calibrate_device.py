@@ -2,45 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fed_asi.commands import calibrate_device
 from fed_asi.commands.main import main
-from fed_asi.fleets.clock import seconds_of
-from fed_asi.fleets.hardware import Hardware, load
-from fed_asi.memory.work import Work
-from fed_asi.training.measuring import Measured
-
-TRUE = Hardware(
-    dense_per_second=4e10,
-    depthwise_per_second=3e9,
-    elements_per_second=7e8,
-    bytes_per_second=8e9,
-    call_seconds=2e-5,
-)
-
-
-def made(*_arguments: object) -> Iterator[Measured]:
-    for scale in (1, 3, 10, 40):
-        for work in (Work(scale * 10**8, 0, 10**5, 10**6, 90), Work(10**6, scale * 10**6, 10**6, 10**7, 200),
-                     Work(10**7, 0, scale * 10**5, scale * 10**6, 100)):  # fmt: skip
-            yield Measured("made", "vanilla", 1, work, seconds_of(work, TRUE))
+from fed_asi.fleets.hardware import load
+from made_rates import steps
 
 
 def test_a_machine_becomes_a_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(calibrate_device, "measure", made)
+    monkeypatch.setattr(calibrate_device, "measure", steps)
     path = tmp_path / "mine.toml"
     assert main(["calibrate-device", "--out", str(path), "--link", "1e6,2e5,0.1"]) == 0
     found = load(path).hardware
     assert found.has_clock
     assert (found.down_bits_per_second, found.up_bits_per_second, found.latency_seconds) == (1e6, 2e5, 0.1)
     assert found.call_seconds == pytest.approx(2e-5, rel=0.2)
-    assert "median error" in capsys.readouterr().err
+    assert "median error" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("link", ["fast", "1,2", "0,1,1", "1,-1,1"])

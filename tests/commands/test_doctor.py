@@ -52,7 +52,7 @@ def test_this_machine_can_run(capsys: pytest.CaptureFixture[str]) -> None:
 def test_json_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == OK
 
-    assert [Finding(**one) for one in json.loads(capsys.readouterr().out)] == examine()
+    assert [Finding(**one) for one in json.loads(capsys.readouterr().out)["findings"]] == examine()
 
 
 def test_packages_that_are_missing_or_of_other_versions(monkeypatch: pytest.MonkeyPatch) -> None:

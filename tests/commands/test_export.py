@@ -34,7 +34,10 @@ def test_its_file_names_a_run_too(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["nowhere", "--to", "csv"], "fed-asi: no run in nowhere: it has no run.sqlite"),
+        (
+            ["nowhere", "--to", "csv"],
+            "fed-asi: no run in nowhere: it has no run.sqlite; fed-asi run FLEET.toml makes one",
+        ),
         (["RUN", "--to", "csv", "--out", "FILE"], "fed-asi: cannot write FILE/run.csv: FILE is not a folder"),
     ],
 )

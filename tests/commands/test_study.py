@@ -44,8 +44,11 @@ def workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Put:
     return put
 
 
-def test_it_does_all_runs_and_writes_the_report(workers: Put, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_does_all_runs_and_writes_the_report(
+    workers: Put, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = workers()
+    monkeypatch.setenv("COLUMNS", "132")
     assert main(["study", "study.toml", "--jobs", "2"]) == 0
     said = capsys.readouterr()
     assert said.err.startswith("study: runs/tiny, 4 runs: 0 done, 4 to do by 2 at once, how long is unknown")

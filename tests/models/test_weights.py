@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import socket
+import sys
 import threading
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch import nn
 from fed_asi import models
 from fed_asi.errors import WeightsError
 from fed_asi.models import download, registry, weights
+from fed_asi.waiting import listening
 
 
 @pytest.fixture(autouse=True)
@@ -260,3 +262,28 @@ def test_what_torchvisions_own_loader_accepts_is_accepted(tmp_path: Path, name: 
     torch.save(published, tmp_path / "w.pth")
     found = models.build(name, 1000, tmp_path / "w.pth").state_dict()
     assert all(torch.equal(value, state[key]) for key, value in found.items())
+
+
+def test_a_download_tells_how_far_it_is(tmp_path: Path) -> None:
+    source = tmp_path / "there" / "big.pth"
+    source.parent.mkdir()
+    source.write_bytes(bytes(5 << 19))
+    told: list[tuple[str, int, int | None]] = []
+    with listening(lambda *one: told.append(one)):
+        download.fetch(source.as_uri(), "", tmp_path / "kept")
+    assert {text for text, _, _ in told} == {"downloading big.pth, MiB"}
+    assert [(done, total) for _, done, total in told] == [(0, 3), (1, 3), (2, 3), (2, 3), (1, 1)]
+
+
+def test_bars_of_another_library_are_hidden_where_anyone_listens(capsys: pytest.CaptureFixture[str]) -> None:
+    def fetch() -> None:
+        with download.fetching("downloading a set"):
+            print("45 %", file=sys.stderr)
+
+    told: list[int] = []
+    with listening(lambda _text, done, _total: told.append(done)):
+        fetch()
+    assert told == [0, 1]
+    assert capsys.readouterr().err == ""
+    fetch()
+    assert capsys.readouterr().err == "45 %\n"

@@ -96,7 +96,7 @@ def test_two_plans_side_by_side(saved: Path, capsys: pytest.CaptureFixture[str])
 
 def test_a_schedule_is_planned_ahead(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     profile = str(saved / "profile.json")
-    ahead = ["--schedule", "9=1 B", "--schedule", "5=1 KiB"]
+    ahead = ["--schedule", "9=1 B", "--schedule", "5=1 KiB", "--wide"]
     assert main([*TINY, "--profile", profile, "--budget", "8 KiB", *ahead]) == 0
     _, first, second, third = capsys.readouterr().out.strip().splitlines()
     assert first.split()[:3] == ["1", "8.0", "KiB"]

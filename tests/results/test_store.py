@@ -17,6 +17,7 @@ from fed_asi.results.lock import RunLock, is_locked, new_folder
 from fed_asi.results.schema import FILE_NAME, DeviceRecord, DeviceRoundRecord, GroupRoundRecord, RoundRecord
 from fed_asi.results.store import RunStore
 from fed_asi.results.summary import summarise
+from made_run import make
 
 CONFIG = RunConfig(name="x", cohort=2, rounds=2, groups=(GroupConfig(name="a", count=3, budget=1000),))
 
@@ -326,3 +327,12 @@ def test_records_begin_whole_or_not_at_all(tmp_path, monkeypatch):
     with sqlite3.connect(tmp_path / "run" / FILE_NAME) as found:
         assert found.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
     found.close()
+
+
+def test_where_there_is_no_run_those_there_are_are_named(tmp_path):
+    make(tmp_path / "runs" / "demo")
+    for folder in (tmp_path / "runs", tmp_path / "runs" / "dmo"):
+        with pytest.raises(RunError, match=f"no run.sqlite; .*{tmp_path}/runs/demo"):
+            RunStore.read(folder)
+    with pytest.raises(RunError, match=r"fed-asi run FLEET\.toml makes one"):
+        RunStore.read(tmp_path / "nowhere" / "x")

@@ -69,13 +69,17 @@ def test_what_strategy_and_codec_took_is_said_where_a_run_chose_any(summary):
 
 
 def test_a_narrow_terminal_leaves_out_what_one_can_do_without(summary):
-    wide, narrow = text_of(summary), text_of(summary, width=80)
-    optional = [column for column in table.columns(summary) if column.spare]
-    assert len(optional) == 3
-    for column in optional:
-        assert column.title in wide
-        assert column.title not in narrow
+    assert table.fitting(table.columns(summary), summary.groups, 140) == table.columns(summary)
+    narrow = text_of(summary, width=80)
+    assert "Left out here (--wide): planned, micro-batch, papers' count" in " ".join(narrow.split())
     assert max(map(len, narrow.splitlines())) <= 80
+    assert "Left out" not in text_of(summary)
+
+
+def test_what_a_column_means_is_said_below_the_table(summary):
+    said = " ".join(text_of(summary, width=80).split())
+    for column in table.fitting(table.columns(summary), summary.groups, 80):
+        assert f"{column.title}: {column.meaning}" in said or not column.meaning
 
 
 def test_what_one_can_do_without_most_goes_first(tmp_path):
@@ -84,7 +88,16 @@ def test_what_one_can_do_without_most_goes_first(tmp_path):
     shown = [{c.title for c in table.fitting(every, found.groups, width)} for width in range(200, 60, -1)]
     gone = [column for more, fewer in pairwise(shown) for column in more - fewer]
     assert gone == [
-        *("papers' count", "micro-batch", "captured", "planned", "shared model", "cosine"),
+        *(
+            "papers' count",
+            "micro-batch",
+            "captured",
+            "planned",
+            "shared model",
+            "cosine",
+            "layers",
+            "devices",
+        ),
     ]
     for width in (60, 100, 120, 200):
         whole = text_of(found, width).splitlines()
