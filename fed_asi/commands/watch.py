@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
-from fed_asi.commands.console import OK, say, show, stop_on_signals
+from fed_asi.commands.console import OK, add_output, answer, say, show, stop_on_signals
 from fed_asi.errors import ConfigError
 from fed_asi.texts import visible
 
+EXAMPLE = "fed-asi watch runs/demo"
 PORT = 8088
 
 
@@ -27,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=int, default=PORT, help=f"on this machine; default: {PORT}; 0: a free one"
     )
+    add_output(parser)
 
 
 def main(given: argparse.Namespace) -> int:
@@ -45,7 +48,10 @@ def main(given: argparse.Namespace) -> int:
             f"port {given.port} cannot be had ({error.strerror}): choose another one, such as --port {given.port + 1}"
         ) from None
     stop_on_signals()
-    show(f"{visible(home)} is at http://127.0.0.1:{serving.server_address[1]} (stop with Ctrl-C)")
+    address = f"http://127.0.0.1:{serving.server_address[1]}"
+    show(f"{visible(home)} is at {address} (stop with Ctrl-C)")
+    answer(folder=home, address=address)
+    sys.stdout.flush()  # whoever reads a pipe wants to know where before it ends
     try:
         serving.serve_forever()
     except KeyboardInterrupt:

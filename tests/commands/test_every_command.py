@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
+from http.server import ThreadingHTTPServer
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ WORDS = {
     "report": "runs/a runs/b",
     "run": "fleet.toml",
     "study": "study.toml --out {way}",
+    "watch": "runs --port 0",
 }
 PROGRAMS = {"completion"}  # print one for a shell: never folded, and not as JSON
 STYLES = re.compile(r"\x1b\[[\d;]*m")
@@ -110,10 +112,15 @@ def _stand_in(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(calibrate_device, "measure", steps)
     patch.setattr("fed_asi.commands.plan.EXAMPLES", 4)
     patch.setattr(doctor, "check_engine", _no_engine)
+    patch.setattr(ThreadingHTTPServer, "serve_forever", _ctrl_c)
 
 
 def _no_engine() -> None:
     raise ConfigError("no container engine here: install Docker")
+
+
+def _ctrl_c(_server: ThreadingHTTPServer) -> None:
+    raise KeyboardInterrupt
 
 
 @cache
