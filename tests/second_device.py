@@ -2,7 +2,7 @@
 
 It is as strict as a GPU. An operation on tensors of both devices raises, no tensor of it has a numpy array, and what
 makes a host wait for a GPU is written down: a number read, a copy back, a copy there, a size that data decide. As the
-CPU computes, results are those of the CPU to the bit.
+CPU computes, results are the CPU's but for the last bits, where the package has a quick way that is the CPU's alone.
 
     with second_device() as device:
         model.to(device.place)
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
@@ -173,6 +174,26 @@ def second_device() -> Iterator[SecondDevice]:
     finally:
         for kept in KEPT:
             kept.cache_clear()
+
+
+def assert_alike(found: Any, wanted: Any) -> None:
+    """Fail where two values differ by more than float32's rounding may grow to; what are no fractions must be equal."""
+    if isinstance(wanted, Tensor):
+        assert type(found) is type(wanted), "what is handed out is on the CPU"
+        assert found.shape == wanted.shape
+        assert (found - wanted).double().norm() <= 1e-4 * wanted.double().norm() + 1e-6
+    elif isinstance(wanted, float):
+        assert found == pytest.approx(wanted, rel=1e-4, abs=1e-6, nan_ok=True)
+    elif isinstance(wanted, dict):
+        assert found.keys() == wanted.keys()
+        for name, value in wanted.items():
+            assert_alike(found[name], value)
+    elif isinstance(wanted, (list, tuple)):
+        assert len(found) == len(wanted)
+        for one, value in zip(found, wanted, strict=True):
+            assert_alike(one, value)
+    else:
+        assert found == wanted
 
 
 def numbers_of(tensor: Tensor) -> Tensor:
