@@ -43,7 +43,7 @@ from fed_asi.devices.job import Job
 from fed_asi.devices.work import train_locally
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.fleet import build
-from fed_asi.gpus import GPU, device_named, exact, gpus_here
+from fed_asi.gpus import GPU, device_named, exact, gpus_here, lacking
 from fed_asi.memory.arena.planned import arena
 from fed_asi.memory.meter import ActivationMeter
 from fed_asi.memory.peak import StepMeter
@@ -335,6 +335,9 @@ def main() -> int:
     parser.add_argument("--markdown", type=Path, help="also append the tables to this file")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     given = parser.parse_args()
+    problem = lacking(given.device)
+    if problem is not None:
+        parser.error(f"--device {problem}")
     device, size = device_named(given.device), TINY if given.tiny else FULL
     torch.set_num_threads(1)
     found: dict[str, list[Row]] = {"about": [about(device)]}
