@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from fed_asi import machine, seeds
+from fed_asi.gpus import sent
 
 Factors = list[Tensor | None]
 
@@ -76,9 +77,18 @@ def _gaussian(seed: int, d: int, r: int) -> Tensor:
     return torch.randn(d, r, generator=seeds.generator(seed, "start", d))
 
 
+@lru_cache(maxsize=256)
+def _gaussian_there(seed: int, d: int, r: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return what `_gaussian` drew, on a device and kept there for the steps to come."""
+    with torch.inference_mode(False):  # for steps, whoever asks first
+        return sent(_gaussian(seed, d, r).to(dtype), device)
+
+
 def random_start(seed: int, d: int, r: int, like: Tensor) -> Tensor:
-    """Return the (d, r) Gaussian start of `seed`, always the same; the global state is not used."""
-    return _gaussian(seed, d, r).to(device=like.device, dtype=like.dtype)
+    """Return the (d, r) Gaussian start of `seed`, the same on every device; the global state is not used."""
+    if like.device.type != "cpu":
+        return _gaussian_there(seed, d, r, like.device, like.dtype)
+    return _gaussian(seed, d, r).to(dtype=like.dtype)
 
 
 def fit_start(start: Tensor | None, seed: int, d: int, r: int, like: Tensor) -> Tensor:

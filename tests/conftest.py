@@ -66,6 +66,12 @@ def weights_dir() -> Path:
     return _folder("weights", "mcunet-in1.pth")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what is marked `gpu` by name where torch can use none."""
+    if item.get_closest_marker("gpu") is not None and not torch.cuda.is_available():
+        pytest.skip("no GPU that torch can use is on this machine")
+
+
 @pytest.fixture
 def own_names() -> Iterator[None]:
     """Whatever a test registers, by any of the registries, is forgotten after it."""

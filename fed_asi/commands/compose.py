@@ -29,6 +29,7 @@ from fed_asi.errors import ConfigError
 from fed_asi.files import write_text
 from fed_asi.fleets.file import load_config
 from fed_asi.fleets.fleet import Fleet, build
+from fed_asi.gpus import CPU
 from fed_asi.machine import machine_bytes
 from fed_asi.texts import visible
 from fed_asi.units import format_bytes, parse_bytes
@@ -49,6 +50,15 @@ def check_fits(fleet: Fleet, memory: int) -> None:
         raise ConfigError(
             f"{len(fleet)} devices in containers need {format_bytes(total)}, this machine has "
             f"{format_bytes(memory)}: {fitting} fit. Lower the groups' counts, or simulate the fleet "
+            "with fed-asi run"
+        )
+
+
+def check_device(name: str) -> None:
+    """Raise ConfigError where a fleet file computes on a GPU."""
+    if name != CPU.type:
+        raise ConfigError(
+            f'compute.device: "{name}", but containers are given no GPU: use "cpu", or simulate the fleet '
             "with fed-asi run"
         )
 
@@ -114,6 +124,7 @@ def main(given: argparse.Namespace) -> int:
     Raises ConfigError for a fleet file with problems, a fleet too large for the machine, a missing engine.
     """
     config = load_config(given.fleet, data_dir=given.data_dir)
+    check_device(config.compute.device)
     check_fits(build(config), parse_bytes(given.memory) or machine_bytes())
     mounts = [
         mount(source, inside, given.out.parent)

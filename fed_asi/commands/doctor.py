@@ -21,6 +21,7 @@ from packaging.specifiers import SpecifierSet
 from fed_asi.commands.compose import check_engine
 from fed_asi.commands.console import OK, USER_ERROR, add_output, answer, bar, hint, show
 from fed_asi.errors import ConfigError, nearest
+from fed_asi.gpus import GPU, gpus_here, why_none
 from fed_asi.machine import cpus_here, memory_here
 from fed_asi.models.download import cache_dir
 from fed_asi.texts import visible
@@ -157,11 +158,11 @@ def _memory() -> Iterator[Finding]:
 
 @register
 def _gpu() -> Iterator[Finding]:
-    if not torch.cuda.is_available():
-        yield Finding("gpu", "ok", "none that torch can use; nothing here needs one")
-        return
-    names = ", ".join(torch.cuda.get_device_name(one) for one in range(torch.cuda.device_count()))
-    yield Finding("gpu", "ok", f"{names}; runs of this release compute on the CPU")
+    found = gpus_here()
+    if not found:
+        yield Finding("gpu", "ok", f"none ({why_none()}); nothing here needs one")
+    for one in found:
+        yield Finding("gpu", "ok", f'{one}; a run with compute.device = "{GPU}:{one.number}" computes on it')
 
 
 @register

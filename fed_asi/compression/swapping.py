@@ -15,6 +15,7 @@ from fed_asi.compression.asked import Asked, is_weighted, refusal, trains
 from fed_asi.compression.graph import Graph
 from fed_asi.compression.report import Line, describe
 from fed_asi.errors import ConfigError, UnsupportedLayerError
+from fed_asi.gpus import device_of
 from fed_asi.layers.absorbed import absorb_, can_absorb
 from fed_asi.layers.classes import BATCH_NORM, BATCH_NORMS
 from fed_asi.layers.compressed import weight_kind_of
@@ -162,6 +163,7 @@ class Swapping:
         weighted = weight_kind_of(module)
         if channels is not None and weighted is not None:
             state.slice = weighted.slice_of(module, channels)
+        layers.go_along_(state, device_of(module))
         self._line(name, module, "compressed", method=method)
 
     def _channels(self, name: str, module: nn.Module, method: Method, seed: int) -> Tensor | None:
@@ -177,7 +179,7 @@ class Swapping:
             raise ConfigError(
                 f"{name}: {method} chooses channels by their energy, and none was given; calibrate first"
             )
-        energies = torch.as_tensor(self.calibrated.energies[name])
+        energies = torch.as_tensor(self.calibrated.energies[name]).cpu()
         channels = kind.traits(module).channels
         if energies.shape != (channels,):
             raise ConfigError(
@@ -192,7 +194,7 @@ class Swapping:
             raise ConfigError(f"{name}: {method} is centered, but no mean was given for it; calibrate first")
         weight = module._parameters["weight"]
         mean = torch.as_tensor(self.calibrated.means[name]).detach().to(weight)
-        return mean if channels is None else mean[channels]
+        return mean if channels is None else mean[channels.to(mean.device)]
 
     def _line(
         self,

@@ -33,6 +33,7 @@ from torch import fx
 from fed_asi.data.feature_file import PartFile, read_header
 from fed_asi.data.images import Images, to_batch
 from fed_asi.errors import ConfigError, RunError
+from fed_asi.gpus import CPU, device_of, sent
 from fed_asi.units import format_bytes
 
 VERSION: Final = 2
@@ -45,7 +46,7 @@ Progress = Callable[[int, int], None]
 class FeatureSource:
     """What features are made of.
 
-    trunk: what `models.split.cut` gave. images: (N, H, W, 3) uint8. fingerprint: of the images.
+    trunk: what `models.split.cut` gave, where it computes. images: (N, H, W, 3) uint8. fingerprint: of the images.
     resolution, mean, std: how `data.images.to_batch` prepares them. dtype: "float32" or "float16".
     """
 
@@ -71,13 +72,19 @@ class FeatureSource:
             "std": [float(value) for value in self.std],
             "dtype": self.dtype,
             "torch": torch.__version__,
-        }
+        } | ({} if self.device == CPU else {"device": self.device.type})
+
+    @property
+    def device(self) -> torch.device:
+        """Where the trunk computes, which decides the last bits."""
+        return device_of(self.trunk)
 
     def compute(self, group: int) -> NDArray[np.floating]:
         """Return the features of the images of one group, (GROUP or fewer, ...)."""
         images = self.images[group * GROUP : (group + 1) * GROUP]
         with torch.inference_mode():
-            features = self.trunk(to_batch(images, self.resolution, self.mean, self.std))
+            batch = to_batch(images, self.resolution, self.mean, self.std)
+            features = self.trunk(sent(batch, self.device)).cpu()
         return np.ascontiguousarray(features.numpy().astype(DTYPES[self.dtype]))
 
 

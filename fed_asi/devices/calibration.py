@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -104,19 +105,24 @@ def _profile_file(place: Workplace, partition_id: int, path: Path) -> Profile:
 
 
 def _records(place: Workplace, partition_id: int) -> list[Record]:
-    """Return inputs and gradients of the trained layers on a device's own images."""
-    rows = torch.from_numpy(place.shard(partition_id).train[: place.config.method.calibration_images])
-    return _recorded(place, place.inputs(rows), place.labels[rows])
+    """Return inputs and gradients of the trained layers on a device's own images, found on the CPU.
+
+    So that a run plans the same wherever it trains: a plan is a choice, and two of almost the same worth may be told
+    apart by the last bits of a number.
+    """
+    rows = place.rows(place.shard(partition_id).train[: place.config.method.calibration_images])
+    x, y = place.batch(rows)
+    return _recorded(place, x.cpu(), y.cpu())
 
 
 def blank_records(place: Workplace) -> list[Record]:
     """Return records that have the layers' sizes and nothing else."""
-    x = place.inputs(torch.zeros(1, dtype=torch.long))
-    return _recorded(place, torch.zeros_like(x), torch.zeros(1, dtype=torch.long))
+    x, y = place.batch(place.rows(np.zeros(1, np.int64)))
+    return _recorded(place, torch.zeros_like(x).cpu(), torch.zeros_like(y).cpu())
 
 
 def _recorded(place: Workplace, x: Tensor, y: Tensor) -> list[Record]:
-    tail = copy.deepcopy(place.tail).eval()
+    tail = copy.deepcopy(place.tail).cpu().eval()
     load_tensors_(tail, place.reference)
     tail.requires_grad_(False)
     return record(tail, analyse(tail), [layer.name for layer in place.plans.profile.layers], x, y)

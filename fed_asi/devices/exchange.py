@@ -18,9 +18,10 @@ from fed_asi.devices.kept import ByKind
 from fed_asi.errors import UpdateError
 from fed_asi.fleets.aggregate import codec_of, strategy_of
 from fed_asi.fleets.config import RunConfig
+from fed_asi.gpus import CPU
 from fed_asi.strategies.aggregate import Slice, part_of
 from fed_asi.strategies.base import Strategy, extra_name
-from fed_asi.strategies.local import AtDevice
+from fed_asi.strategies.local import AtDevice, named_on
 
 RESIDUAL = "residual"
 Slices = Mapping[str, Slice]
@@ -100,13 +101,16 @@ class Upload:
     """One round of one device: its strategy's local part, and what becomes of its update.
 
     given: what the device has when its round begins, by the names of what it trains; whole tensors. slices: of those of
-    which it trains a part: all that is done and held is of that part, and what is kept is whole again.
+    which it trains a part: all that is done and held is of that part, and what is kept is whole again. device: where
+    its steps compute; what is given, sent and kept is on the CPU.
     """
 
-    def __init__(self, exchange: Exchange, given: AtDevice, slices: Slices = WHOLE) -> None:
+    def __init__(
+        self, exchange: Exchange, given: AtDevice, slices: Slices = WHOLE, device: torch.device = CPU
+    ) -> None:
         self._codec, self._whole, self._slices = exchange.codec, given, slices
         given = _cut(given, slices)
-        self.given, self.local = given, exchange.strategy.at_device(given)
+        self.given, self.local = given, exchange.strategy.at_device(given.on(device))
         kept = given.kept.get(RESIDUAL, {}) if self._codec.error_feedback else {}
         self._others = {name: tensor for name, tensor in kept.items() if name not in given.start}
         self._residual = {
@@ -124,7 +128,7 @@ class Upload:
 
     def finish(self, end: Mapping[str, Tensor], steps: int) -> tuple[dict[str, Tensor], ByKind]:
         """Return what goes up, by name on the wire, and what stays, by kind. end: the weights after the last step."""
-        left = self.local.finish(end, steps)
+        left, end = self.local.finish(end, steps).on(CPU), named_on(end, CPU)
         sent = {extra_name(kind, name): t for kind, named in left.extra.items() for name, t in named.items()}
         if self._codec.whole:
             return {**end, **sent}, self._kept_whole(left.kept)

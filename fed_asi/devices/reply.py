@@ -21,6 +21,7 @@ from fed_asi.devices.twin import with_twin
 from fed_asi.devices.warm_factors import WarmFactors
 from fed_asi.devices.work import train_locally
 from fed_asi.errors import RunError, first_line
+from fed_asi.gpus import exact
 from fed_asi.layers.slices import Slice
 from fed_asi.workplace.place import Workplace
 
@@ -158,9 +159,10 @@ def answer(
             sums = sums_for(place, job.partition_id, job.phase, tensors)
             return Reply(job.partition_id, {"outcome": "calibrated"}, sums, tuple(sorted(sums))), {}
         tensors = received(tensors, place.reference)
-        result = train_locally(place, job, tensors, factors)
-        if job.twin is not None:
-            result = with_twin(place, job, tensors, factors, result)
+        with exact(place.device):
+            result = train_locally(place, job, tensors, factors)
+            if job.twin is not None:
+                result = with_twin(place, job, tensors, factors, result)
         reply = Reply(
             job.partition_id,
             result.stats,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+import torch
 from torch import Tensor
 
 from fed_asi.devices.job import Job
@@ -85,6 +86,11 @@ def factors_of(content: Mapping[str, Any], name: str) -> WarmFactors:
 def factors_bytes(factors: Mapping[str, Sequence[Tensor]]) -> int:
     """Return what a device's warm factors take between its rounds, in bytes."""
     return sum(part.nbytes for parts in factors.values() for part in parts)
+
+
+def factors_on(factors: Mapping[str, Sequence[Tensor]], device: torch.device) -> WarmFactors:
+    """Return warm factors on a device, those that are there as they are."""
+    return {name: [part.to(device) for part in parts] for name, parts in factors.items()}
 
 
 def are_factors(found: object) -> TypeGuard[WarmFactors]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,13 +22,14 @@ from fed_asi.devices.calibration import plans_for
 from fed_asi.devices.exchange import Exchange, Upload
 from fed_asi.devices.job import Job
 from fed_asi.devices.kept import ByKind, Kept
-from fed_asi.devices.warm_factors import WarmFactors, factors_bytes
+from fed_asi.devices.warm_factors import WarmFactors, factors_bytes, factors_on
 from fed_asi.errors import BudgetError, OverBudgetError
 from fed_asi.fleets.resources import of_one_round
+from fed_asi.gpus import CPU
 from fed_asi.layers.slices import Slice
 from fed_asi.planning.device_plans import Attempt, DevicePlans, within_of
 from fed_asi.planning.plan import Plan
-from fed_asi.strategies.local import AtDevice
+from fed_asi.strategies.local import AtDevice, named_on
 from fed_asi.training.evaluation import evaluate, load_tensors_
 from fed_asi.training.sgd import Sgd
 from fed_asi.training.steps import DeadlineError, Stepper, compare, training_mode_
@@ -122,13 +124,17 @@ class _Device:
         return cls(place, job, weights, beside, Kept.of(state or {}), exchange, started)
 
     def upload(self, names: Iterable[str], slices: Mapping[str, Slice]) -> Upload:
-        """Return its strategy and codec in this round, over what it trains. slices: of that of which a part does."""
+        """Return its strategy and codec in this round, over what it trains.
+
+        slices: of that of which a part does, on the CPU.
+        """
         start = {name: self.tensors[name] for name in names}
         by_kind = self.kept.by_kind
         lost = self.job.factors_round > 0 and not by_kind
         # What others train too came with it, and is not held.
         beside = {kind: {n: named[n] for n in start if n in named} for kind, named in self.beside.items()}
-        return Upload(self.exchange, AtDevice(start, self.job.lr, beside, by_kind, lost), slices)
+        given = AtDevice(start, self.job.lr, beside, by_kind, lost)
+        return Upload(self.exchange, given, slices, self.place.device)
 
     @property
     def plans(self) -> DevicePlans:
@@ -167,7 +173,8 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
         clip_norm=settings.clip_norm,
         slices=layers.slices_of(tail),
     )
-    upload = device.upload((name for name, _ in optimizer.parameters), optimizer.slices)
+    parts = {name: part.on(CPU) for name, part in optimizer.slices.items()}
+    upload = device.upload((name for name, _ in optimizer.parameters), parts)
     optimizer.local = upload.local
     stepper = Stepper(
         running,
@@ -188,13 +195,13 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
         name: _trained_part(parameter, optimizer.slices.get(name)) for name, parameter in optimizer.parameters
     }
     sent, by_kind = upload.finish(tensors, stepper.largest.steps)
-    kept = Kept(layers.factors(tail), by_kind)
+    kept = Kept(factors_on(layers.factors(tail), CPU), by_kind)
     uncompress_(tail)
     stats |= {"outcome": "trained", "num_examples": images, **_measured(stepper, optimizer)}
     stats |= {"factors_bytes": factors_bytes(kept.factors), "kept_bytes": kept.nbytes}
     stats |= _judged(place, shard, "after")
     captured = device.plans.captured(plan)
-    parts = optimizer.slices
+    tensors = named_on(tensors, CPU)
     return LocalResult(stats, tensors, kept.state, captured, notes, sent=sent, slices=parts, plan=plan)
 
 
@@ -214,7 +221,7 @@ def _running(place: Workplace, plan: Plan) -> nn.Module:
     """Return what runs in a step: the tail, or the tail in segments that are computed twice."""
     if not place.config.method.recipe.recomputes:
         return place.tail
-    return Checkpointed.of(place.tail, plan.trained, place.inputs(torch.zeros(1, dtype=torch.long)))
+    return Checkpointed.of(place.tail, plan.trained, place.inputs(place.rows(np.zeros(1, np.int64))))
 
 
 def described(plan: Plan) -> dict[str, Any]:
@@ -262,19 +269,19 @@ def _epochs_(device: _Device, stepper: Stepper, shard: Shard) -> int:
     seen, epochs = 0, place.config.train.epochs
     for epoch in range(epochs):
         rng = seeds.rng(place.config.seed, "shuffle", job.round, job.partition_id, epoch)
-        order = torch.from_numpy(rng.permutation(shard.train))
+        order = place.rows(rng.permutation(shard.train))
         for rows in torch.split(order, job.resources.batch_size):
             if job.steps is not None and stepper.largest.steps >= job.steps:
                 return max(1, seen // epochs)
-            stepper.step_(place.inputs(rows), place.labels[rows], job.lr)
+            stepper.step_(*place.batch(rows), job.lr)
             seen += len(rows)
     return len(shard.train)
 
 
 def _checked(device: _Device, stepper: Stepper, shard: Shard) -> tuple[str, ...]:
     """Return a note on one side-by-side step held against a sequential one, louder where they differ."""
-    rows = torch.from_numpy(shard.train[: device.job.resources.batch_size])
-    found = compare(stepper, device.place.inputs(rows), device.place.labels[rows])
+    rows = device.place.rows(shard.train[: device.job.resources.batch_size])
+    found = compare(stepper, *device.place.batch(rows))
     text = (
         f"device {device.job.partition_id}, {len(rows)} images in micro-batches of {stepper.micro_batch}: "
         f"side by side keeps {format_bytes(found.side_by_side_bytes)} each, one after another "
@@ -287,6 +294,5 @@ def _judged(place: Workplace, shard: Shard, when: str) -> dict[str, Any]:
     """Return loss and accuracy on the part of the shard that is kept from training; empty without one."""
     if len(shard.holdout) == 0:
         return {}
-    rows = torch.from_numpy(shard.holdout)
-    found = evaluate(place.tail, place.inputs(rows), place.labels[rows], place.num_classes)
+    found = evaluate(place.tail, *place.batch(place.rows(shard.holdout)), place.num_classes)
     return {f"loss_{when}": found.loss, f"accuracy_{when}": found.accuracy}

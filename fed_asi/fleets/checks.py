@@ -13,6 +13,7 @@ from fed_asi.fleets import aggregate, faults, over_budget, resources, sharding
 from fed_asi.fleets.clock_checks import clock_fits
 from fed_asi.fleets.config import DeviceConfig, GroupConfig, MethodConfig, RunConfig
 from fed_asi.fleets.device_checks import devices_known
+from fed_asi.fleets.gpu_share import gpus_fit
 from fed_asi.fleets.pace_checks import pace_fits
 from fed_asi.fleets.problems import unknown_value
 from fed_asi.fleets.whole_device_checks import whole_devices
@@ -49,6 +50,7 @@ def check(config: RunConfig, broken: Collection[str] = (), cpus: int | None = No
         clock_fits,
         pace_fits,
         _cpus,
+        gpus_fit,
     )
     return [problem for one in checks for problem in one(config, broken, available)]
 

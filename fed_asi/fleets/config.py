@@ -60,6 +60,15 @@ def _known(files: dict[str, str]) -> dict[str, str]:
     return files
 
 
+def _device(name: str) -> str:
+    if re.fullmatch(r"cpu|cuda(:\d{1,3})?", name, re.ASCII) is None:
+        raise ValueError(
+            f'must be "cpu", "cuda" or "cuda:N", the GPU of that number, not {shown(name)}: where a run computes '
+            "decides its last bits, so none is chosen for it"
+        )
+    return name
+
+
 def _twins(value: Any) -> Any:
     if isinstance(value, bool) or value == "plain":
         return value
@@ -173,14 +182,16 @@ class MeasureConfig(Section):
 class ComputeConfig(Section):
     """What the simulation may use of this machine.
 
-    backend, workers, cpus_per_client, ray_address and features_limit change how long a run takes, never its
-    result. threads, features and side_by_side change the result, if only its last bits. deadline_seconds
-    decides who is late, and so whose updates count; a resumed run may have another.
+    backend, workers, cpus_per_client, gpus_per_client, ray_address and features_limit change how long a run takes,
+    never its result. device, threads, features and side_by_side change the result, if only its last bits.
+    deadline_seconds decides who is late, and so whose updates count; a resumed run may have another.
     """
 
     backend: Literal["flower", "loop"] = "flower"
+    device: Annotated[str, AfterValidator(_device)] = "cpu"  # where devices train and the server judges
     threads: Annotated[int, Field(ge=1, le=256)] = 1  # torch threads a client
     cpus_per_client: Count = 1
+    gpus_per_client: Annotated[float, Field(ge=0.001, le=1)] | None = None  # None: alike for all workers
     workers: Count | None = None  # None: as many as the machine's CPUs allow
     ray_address: str | None = None  # a running cluster; None: Ray on this machine alone
     deadline_seconds: Annotated[float, Field(gt=0, le=1e9)] = (

@@ -17,8 +17,16 @@ QUIET = {
 }
 
 
-def set_environment(home: Path) -> None:
-    """Set what is needed, in this process and those it starts. home: Flower's own folder."""
-    os.environ.update(QUIET)
+KEEPS_GPUS = (
+    "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"  # else a worker sees its own GPU alone, as number 0
+)
+
+
+def set_environment(home: Path, *, named_gpu: bool = False) -> None:
+    """Set what is needed, in this process and those it starts.
+
+    home: Flower's own folder. named_gpu: whether workers use the GPU of a number, and not the one that Ray gives them.
+    """
+    os.environ.update({**QUIET, KEEPS_GPUS: str(int(named_gpu))})
     os.environ["FLWR_HOME"] = str(home.resolve())
     home.mkdir(parents=True, exist_ok=True)

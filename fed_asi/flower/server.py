@@ -14,9 +14,9 @@ from rich.console import Console
 from fed_asi.errors import ConfigError, RunError
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.file import load_config
+from fed_asi.fleets.gpu_share import workers
 from fed_asi.flower.executor import FlowerExecutor
 from fed_asi.flower.flower_private import ENGINE, quicken
-from fed_asi.flower.simulation import workers
 from fed_asi.flower.waiting import Waiting
 from fed_asi.flower.worker import state_folder
 from fed_asi.results.lock import new_folder

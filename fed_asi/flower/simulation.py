@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from fed_asi.errors import RunError, first_line
 from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.gpu_share import gpu_share, gpus_used, workers
 from fed_asi.flower import processes
 from fed_asi.flower.environment import set_environment
 from fed_asi.flower.flower_private import quicken
 from fed_asi.flower.ray_private import ACTOR_PROCESS, TEMP_DIR, quieten
 from fed_asi.flower.waiting import Interrupted, Waiting
 from fed_asi.flower.worker import state_folder
-from fed_asi.machine import cpus_here
 from fed_asi.results.progress import Unwatched, Watcher
 from fed_asi.results.store import RunStore
 from fed_asi.rounds.run import conduct, recording
@@ -100,7 +100,7 @@ class Simulation:
     def start(self) -> None:
         """Start Flower and Ray, which then wait for the workplace."""
         _left_behind.append((self._before, temporary := _ray_folder()))
-        set_environment(self._store.folder / "flower")
+        set_environment(self._store.folder / "flower", named_gpu=":" in self._config.compute.device)
         self._thread = threading.Thread(
             target=self._simulate, args=(temporary,), name="simulation", daemon=True
         )
@@ -207,12 +207,6 @@ def log_level() -> int:
     return logging.INFO if os.environ.get("FED_ASI_DEBUG") else logging.CRITICAL + 1
 
 
-def workers(config: RunConfig) -> int:
-    """Return how many devices are at work at once on this machine."""
-    compute = config.compute
-    return compute.workers or max(1, cpus_here() // compute.cpus_per_client)
-
-
 def backend_config(config: RunConfig, temporary: str) -> dict[str, Any]:
     """Return Flower's settings of the Ray backend; workers that die are started anew."""
     compute = config.compute
@@ -223,11 +217,12 @@ def backend_config(config: RunConfig, temporary: str) -> dict[str, Any]:
         init |= {
             "address": "local",  # never a cluster that happens to run on this machine
             "num_cpus": workers(config) * compute.cpus_per_client,
+            "num_gpus": gpus_used(config),
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
             TEMP_DIR: temporary,
         }
-    resources = {"num_cpus": compute.cpus_per_client, "num_gpus": 0.0, "max_restarts": -1}
+    resources = {"num_cpus": compute.cpus_per_client, "num_gpus": gpu_share(config), "max_restarts": -1}
     return {"init_args": init, "client_resources": resources}
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fed_asi.errors import ConfigError, UnsupportedLayerError, nearest
+from fed_asi.gpus import device_of
 from fed_asi.layers.gradient import Sink
 from fed_asi.layers.slices import Slice
 from fed_asi.methods import Method
@@ -222,6 +223,21 @@ def follow_(module: nn.Module, state: LayerState) -> None:
     state.moves = moves
 
 
+def go_along_(state: LayerState, device: torch.device) -> None:
+    """Bring what a layer remembers to where it computes, after its network was moved; called by every forward."""
+    state.mean, state.channels = _there(state.mean, device), _there(state.channels, device)
+    if state.slice is not None:
+        state.slice = state.slice.on(device)
+    for name in ("factors", "pending"):
+        found: Factors | None = getattr(state, name)
+        if found is not None and any(f is not None and f.device != device for f in found):
+            setattr(state, name, [_there(f, device) for f in found])
+
+
+def _there(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    return tensor if tensor is None or tensor.device == device else tensor.to(device)
+
+
 def _moves(module: nn.Module, state: LayerState) -> int:
     """Return how often the layer's trained parameters, and those of modules fused into it, were written to."""
     owners = (module, *state.fused)
@@ -261,19 +277,21 @@ def load_factors_(model: nn.Module, saved: Mapping[str, Sequence[Tensor]]) -> No
     are filled up with a seeded random start in the layer's next forward pass. Raises ConfigError for a layer
     that is not compressed.
     """
-    states = {name: state for name, _, state in compressed_layers(model)}
-    unknown = [name for name in saved if name not in states]
+    every = {name: (module, state) for name, module, state in compressed_layers(model)}
+    unknown = [name for name in saved if name not in every]
     if unknown:
         raise ConfigError(
-            f"factors for {unknown[0]!r}, which is not compressed; {nearest(unknown[0], states)}"
+            f"factors for {unknown[0]!r}, which is not compressed; {nearest(unknown[0], every)}"
         )
     for name, tensors in saved.items():
-        ranks = _canonical_ranks(states[name])
-        states[name].factors = [
+        module, state = every[name]
+        ranks = _canonical_ranks(state)
+        state.factors = [
             t.detach()[:, : ranks[mode] if mode < len(ranks) else None].clone() if t.numel() else None
             for mode, t in enumerate(tensors)
         ]
-        states[name].pending = None
+        state.pending = None
+        go_along_(state, device_of(module))
 
 
 def _canonical_ranks(state: LayerState) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.layers import fused as fusing
 from fed_asi.layers import masks
-from fed_asi.layers.base import LayerKind, LayerState, follow_, is_hooked, kind_of, state_of
+from fed_asi.layers.base import LayerKind, LayerState, follow_, go_along_, is_hooked, kind_of, state_of
 from fed_asi.layers.function import Call, LayerFunction
 from fed_asi.layers.operation import Operation
 from fed_asi.layers.slices import Slice
@@ -46,6 +46,7 @@ def _run(module: nn.Module, x: Tensor, operation: Operation, batched_dim: int) -
     if not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)):
         return fusing.plain(fused, state.original.forward(module, x))
     check_input(x, state)
+    go_along_(state, x.device)
     follow_(module, state)
     precision = _autocast_dtype(x)
     if precision is not None:  # as torch does for this layer; inside there is one precision alone
@@ -58,8 +59,9 @@ def _run(module: nn.Module, x: Tensor, operation: Operation, batched_dim: int) -
 def _autocast_dtype(x: Tensor) -> torch.dtype | None:
     """Return the precision that autocast asks for; None outside it, and for float64, which it leaves alone."""
     kind = x.device.type
-    wanted = x.dtype is not torch.float64 and torch.is_autocast_enabled(kind)
-    return torch.get_autocast_dtype(kind) if wanted else None
+    if x.dtype is torch.float64 or not torch.amp.is_autocast_available(kind):
+        return None
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
 
 # torch.compile goes round a compressed layer: what it keeps between steps is not for a graph.
@@ -150,7 +152,7 @@ class WeightKind(LayerKind):
         if traits.groups == 1:
             return Slice(1, channels)
         each = len(weight) // traits.groups
-        return Slice(0, (channels.unsqueeze(1) * each + torch.arange(each)).flatten())
+        return Slice(0, (channels.unsqueeze(1) * each + torch.arange(each, device=channels.device)).flatten())
 
     def channel_energies(self, module: nn.Module, gradient: Tensor) -> Tensor:
         """Return ||dW||^2 of each input channel: (C,), float64; zeros where no part of the weight is one channel's."""

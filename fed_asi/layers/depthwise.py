@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fed_asi.gpus import sent
 from fed_asi.layers.geometry import Geometry, padded
 
 MOST_PAIRS = 1024  # of an input pixel and an output pixel: with more, the products cost what they spare
@@ -35,7 +36,11 @@ def weight_gradient(x: Tensor, g: Tensor, geometry: Geometry) -> Tensor:
     x = padded(x.to(g.dtype), geometry)
     images = x.contiguous().flatten(2), g.contiguous().flatten(2)
     pairs = images[0].permute(1, 2, 0) @ images[1].transpose(0, 1)
-    joined = torch.from_numpy(_joined(geometry, tuple(x.shape[2:]), tuple(g.shape[2:]))).to(pairs)
+    sizes = tuple(x.shape[2:]), tuple(g.shape[2:])
+    if pairs.device.type == "cpu":
+        joined = torch.from_numpy(_joined(geometry, *sizes)).to(pairs.dtype)
+    else:
+        joined = _joined_there(geometry, *sizes, pairs.device, pairs.dtype)
     return (pairs.flatten(1) @ joined).view(x.shape[1], 1, *geometry.kernel)
 
 
@@ -51,6 +56,15 @@ def _joined(geometry: Geometry, size: tuple[int, ...], out: tuple[int, ...]) -> 
         if all(0 <= p < n for p, n in zip(pixel, size, strict=True)):
             found[(*pixel, *position)] = 1
     return found.reshape(-1, prod(geometry.kernel))
+
+
+@lru_cache(maxsize=64)
+def _joined_there(
+    geometry: Geometry, size: tuple[int, ...], out: tuple[int, ...], device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Return what `_joined` found, on a device and kept there for the steps to come."""
+    with torch.inference_mode(False):  # for steps, whoever asks first
+        return sent(torch.from_numpy(_joined(geometry, size, out)).to(dtype), device)
 
 
 def _read(geometry: Geometry, pixel: Sequence[int], tap: Sequence[int]) -> tuple[int, ...]:

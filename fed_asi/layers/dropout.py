@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fed_asi.gpus import sent
 from fed_asi.layers import masks
 from fed_asi.layers.base import register, state_of
 from fed_asi.layers.draws import DrawState, draws_for
@@ -41,7 +42,7 @@ class CompressedDropout(nn.Dropout):
         if not self.training or self.p == 0 or not isinstance(state, DrawState):
             return input
         draws = draws_for(state, "dropout", input)
-        kept = (torch.rand(input.shape, generator=draws) >= self.p).to(input)
+        kept = sent(torch.rand(input.shape, generator=draws) >= self.p, input.device).to(input.dtype)
         scale = 0.0 if self.p == 1 else 1 / (1 - self.p)
         dropped = applied(_Dropout, input, kept, scale)
         return input.copy_(dropped) if self.inplace else dropped

@@ -14,6 +14,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from fed_asi.gpus import sent
+
 PLANES = (1, 2, 4, 8, 16, 32, 64, 128)
 AT_ONCE = 1 << 16  # elements; packing fewer plane by plane costs calls that take longer than the passes
 SMALLEST_NORMAL = 1 << 23  # as float32, of its lowest exponent bit; denormals might be flushed to zero
@@ -21,12 +23,12 @@ SMALLEST_NORMAL = 1 << 23  # as float32, of its lowest exponent bit; denormals m
 
 @lru_cache(maxsize=16)
 def _planes(dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(PLANES, dtype=dtype, device=device).unsqueeze(1)
+    return sent(torch.tensor(PLANES, dtype=dtype), device).unsqueeze(1)
 
 
 @lru_cache(maxsize=16)
 def _exponents(device: torch.device) -> Tensor:
-    return torch.tensor(PLANES, dtype=torch.int32, device=device).mul_(SMALLEST_NORMAL).unsqueeze(1)
+    return sent(torch.tensor(PLANES, dtype=torch.int32).mul_(SMALLEST_NORMAL), device).unsqueeze(1)
 
 
 @lru_cache(maxsize=16)

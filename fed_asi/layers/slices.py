@@ -18,6 +18,10 @@ class Slice:
     dim: int
     index: Tensor
 
+    def on(self, device: torch.device) -> Slice:
+        """Return the same places for tensors on a device."""
+        return self if self.index.device == device else Slice(self.dim, self.index.to(device))
+
     def of(self, whole: Tensor) -> Tensor:
         """Return the part of a tensor, as a copy."""
         return whole.index_select(self.dim, self.index)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops.stochastic_depth import StochasticDepth
 
+from fed_asi.gpus import sent
 from fed_asi.layers.base import register, state_of
 from fed_asi.layers.draws import DrawState, draws_for
 from fed_asi.layers.weightless import WeightlessKind
@@ -28,7 +29,7 @@ class CompressedStochasticDepth(StochasticDepth):  # type: ignore[misc]
         samples = input.shape[0]
         together = 1 if self.mode == "row" else min(state.micro_batch or samples, samples)
         kept = torch.rand(-(-samples // together), generator=draws) >= self.p
-        factors = kept.repeat_interleave(together)[:samples].to(input)
+        factors = sent(kept.repeat_interleave(together)[:samples], input.device).to(input.dtype)
         if self.p < 1:
             factors = factors / (1 - self.p)
         scaled: Tensor = input * factors.view(-1, *[1] * (input.dim() - 1))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fed_asi.errors import UnsupportedLayerError
-from fed_asi.layers import LayerState, attach_
+from fed_asi.layers import LayerState, attach_, go_along_
 from fed_asi.methods import Method
 from fed_asi.methods.base import channel_mean
 from fed_asi.methods.bases import Bases, factors_of
@@ -77,7 +77,7 @@ class GradientErrors:
     def state(self, method: Method, micro_batch: int | None) -> LayerState:
         """Return the state of a layer that keeps its input so."""
         bases = self.bases.get(str(method)) if self.bases else None
-        return LayerState(
+        state = LayerState(
             name=self.item.name,
             method=method.reordered(self.item.kind.canonical_order),
             original=type(self.item.module),
@@ -87,6 +87,8 @@ class GradientErrors:
             channels=method.choose(self.channel_energies, self.seed),
             factors=None if bases is None else factors_of(bases),
         )
+        go_along_(state, self.item.x.device)
+        return state
 
     def _given(self, centers: bool) -> _Given:
         """Return the input and what follows from it, found once."""

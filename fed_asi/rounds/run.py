@@ -15,6 +15,7 @@ from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.device_digest import device_digest
 from fed_asi.fleets.fleet import Fleet
 from fed_asi.fleets.resources import Resources
+from fed_asi.gpus import exact
 from fed_asi.machine import threads
 from fed_asi.results.progress import Unwatched, Watcher
 from fed_asi.results.schema import DeviceRecord
@@ -78,7 +79,7 @@ def conduct(
         for text in _without_room(place, devices):
             store.note(text)
             watcher.note(text)
-    with threads(place.config.compute.threads):
+    with threads(place.config.compute.threads), exact(place.device):
         if place.config.method.calibration == "federated":
             calibrate_on_devices(place, store, executor, watcher)
         tensors = Rounds(place, store, executor, watcher, states).run()

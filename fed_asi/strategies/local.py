@@ -7,8 +7,9 @@ they move a weight (a correction). After the last step it says what goes up besi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 
@@ -26,6 +27,11 @@ class AtDevice:
     kept: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     lost: bool = False
 
+    def on(self, device: torch.device) -> AtDevice:
+        """Return the same where a device's steps compute."""
+        sent, kept = (by_kind_on(one, device) for one in (self.sent, self.kept))
+        return replace(self, start=named_on(self.start, device), sent=sent, kept=kept)
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:
@@ -33,6 +39,22 @@ class Finished:
 
     extra: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     kept: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+
+    def on(self, device: torch.device) -> Finished:
+        """Return the same on a device."""
+        return Finished(by_kind_on(self.extra, device), by_kind_on(self.kept, device))
+
+
+def named_on(named: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Return named tensors on a device, those that are there as they are."""
+    return {name: tensor.to(device) for name, tensor in named.items()}
+
+
+def by_kind_on(
+    by_kind: Mapping[str, Mapping[str, Tensor]], device: torch.device
+) -> dict[str, dict[str, Tensor]]:
+    """Return named tensors by kind on a device, those that are there as they are."""
+    return {kind: named_on(named, device) for kind, named in by_kind.items()}
 
 
 class Local:

@@ -151,7 +151,7 @@ def _config(study: Study, point: _Point, data_dir: Path | None, cpus: int | None
     raw = copy.deepcopy(dict(study.fleet))
     compute = raw.get("compute")
     if isinstance(compute, dict):  # where and how fast it runs is the study's to say
-        for key in ("backend", "workers", "cpus_per_client", "ray_address"):
+        for key in ("backend", "workers", "cpus_per_client", "gpus_per_client", "ray_address"):
             compute.pop(key, None)
     raw |= {"seed": study.seeds[0], "name": "study"}
     problems = [f"unset: {wrong}" for key in study.unset if (wrong := drop_(raw, key)) is not None]

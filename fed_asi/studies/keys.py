@@ -23,6 +23,7 @@ _NOT_ITS_OWN = {
     "compute.backend": "a study's runs are plain loops, side by side",
     "compute.workers": "a study's runs are plain loops; --jobs says how many at once",
     "compute.cpus_per_client": "a study's runs are plain loops of one process each",
+    "compute.gpus_per_client": "a study's runs are plain loops; each uses the GPU that compute.device names",
     "compute.ray_address": "runs are spread over a cluster by --ray-address",
 }
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fed_asi.gpus import CPU, device_of, sent
+
 BATCH = 64  # fixed, because the batch decides the last bits
 
 
@@ -51,38 +53,42 @@ def load_tensors_(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 def evaluate(model: nn.Module, x: Inputs, y: Tensor, num_classes: int, *, workers: int = 1) -> Evaluation:
     """Return loss and accuracy of a model over all of x, whole and by class; see `judge`."""
     loss, right = judge(model, x, y, workers=workers)
+    y = y.cpu()
     hits, seen = (torch.bincount(classes, minlength=num_classes).double() for classes in (y[right], y))
     per_class = tuple(float(r / s) if s > 0 else float("nan") for r, s in zip(hits, seen, strict=True))
     return Evaluation(loss, float(hits.sum() / len(y)), per_class, len(y))
 
 
 def judge(model: nn.Module, x: Inputs, y: Tensor, *, workers: int = 1) -> tuple[float, Tensor]:
-    """Return the mean loss of a model, in eval mode and as it is, and which images it gets right: (N,) bool.
+    """Return the mean loss of a model, in eval mode and as it is, and which images it gets right: (N,) bool on the CPU.
 
-    x: (N, ...) inputs or trunk features, float32 or float16. y: (N,) classes. Needs N >= 1.
+    x: (N, ...) inputs or trunk features, float32 or float16. y: (N,) classes. Needs N >= 1. Both may be anywhere: they
+    go to the model, batch after batch, and the host waits for all of them at once.
     workers: batches computed at once, each by one thread where torch has one, with the same bits as one by one.
     """
     model.eval()
-    loss, right = 0.0, []
-    starts = range(0, len(y), BATCH)
+    device, starts = device_of(model), range(0, len(y), BATCH)
+    labels = sent(y, device)
 
-    def judged(start: int) -> tuple[float, Tensor]:
-        return _judged(model, x[start : start + BATCH], y[start : start + BATCH])
+    def judged(start: int) -> tuple[Tensor, Tensor]:
+        rows = slice(start, start + BATCH)
+        return _judged(model, sent(x[rows], device), labels[rows])
 
-    at_once = min(workers, len(starts)) if torch.get_num_threads() == 1 else 1
+    alone = device != CPU or torch.get_num_threads() > 1
+    at_once = 1 if alone else min(workers, len(starts))
     with ThreadPoolExecutor(max(1, at_once), "judging", torch.set_num_threads, (1,)) as pool:
-        # In the batches' order, which decides the sums' last bits.
-        for lost, hits in pool.map(judged, starts) if at_once > 1 else map(judged, starts):
-            loss += lost
-            right.append(hits)
-    return loss / len(y), torch.cat(right)
+        lost, right = zip(*(pool.map(judged, starts) if at_once > 1 else map(judged, starts)), strict=True)
+    loss = 0.0
+    for one in torch.stack(lost).tolist():  # in the batches' order, which decides the sums' last bits
+        loss += one
+    return loss / len(y), torch.cat(right).cpu()
 
 
-def _judged(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, Tensor]:
-    """Return a batch's summed loss, and which images it gets right."""
+def _judged(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a batch's summed loss, float64, and which images it gets right."""
     with torch.inference_mode():
         inputs = x.float()
         if inputs.dim() == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)  # half the time of channels first
         logits = model(inputs)
-        return float(F.cross_entropy(logits, y, reduction="sum").double()), logits.argmax(1) == y
+        return F.cross_entropy(logits, y, reduction="sum").double(), logits.argmax(1) == y

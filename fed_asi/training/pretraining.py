@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from fed_asi import seeds
 from fed_asi.errors import ConfigError
 from fed_asi.fleets.config import PretrainConfig
+from fed_asi.gpus import sent
 from fed_asi.training.sgd import Sgd
 
 Report = Callable[[int, float], None]
@@ -28,7 +29,8 @@ def pretrain_(
 ) -> float:
     """Return the mean loss of the last epoch after training all of `model` in place, batch norm included.
 
-    x: (N, 3, H, W) normalised images. y: (N,) classes. report: called with (epoch from 1, mean loss).
+    x: (N, 3, H, W) normalised images. y: (N,) classes. Both where the network is.
+    report: called with (epoch from 1, mean loss).
     A pure function of its arguments: batches come from `seed`, the learning rate falls by a half cosine. A last batch
     of one image is left out of its epoch, as batch norm has no variance of one.
     Raises ConfigError where every batch is of one image, or where the loss stops being a number.
@@ -45,15 +47,15 @@ def pretrain_(
     steps = settings.epochs * max(1, math.ceil(len(y) / settings.batch_size))
     done, mean = 0, float("nan")
     for epoch in range(settings.epochs):
-        order = torch.from_numpy(seeds.rng(seed, "pretrain", epoch).permutation(len(y)))
-        total, seen = 0.0, 0
+        order = sent(torch.from_numpy(seeds.rng(seed, "pretrain", epoch).permutation(len(y))), x.device)
+        total, seen = torch.zeros((), dtype=torch.float64, device=x.device), 0
         for rows in torch.split(order, settings.batch_size):
             lr = settings.lr * 0.5 * (1 + math.cos(math.pi * done / steps))
             if len(rows) > 1:
-                total += _step_(model, optimizer, x[rows], y[rows], lr) * len(rows)
+                total += _step_(model, optimizer, x[rows], y[rows], lr).double() * len(rows)
                 seen += len(rows)
             done += 1
-        mean = total / seen
+        mean = float(total) / seen
         if not math.isfinite(mean):
             raise ConfigError(
                 f"pretrain.lr: {settings.lr} is too large: the loss of epoch {epoch + 1} is {mean}; use a smaller one"
@@ -64,8 +66,8 @@ def pretrain_(
     return mean
 
 
-def _step_(model: nn.Module, optimizer: Sgd, x: Tensor, y: Tensor, lr: float) -> float:
+def _step_(model: nn.Module, optimizer: Sgd, x: Tensor, y: Tensor, lr: float) -> Tensor:
     loss = F.cross_entropy(model(x), y)
     torch.autograd.backward(loss)
     optimizer.step_(lr)
-    return float(loss.detach())
+    return loss.detach()

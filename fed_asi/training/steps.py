@@ -41,11 +41,11 @@ class DeadlineError(FedAsiError):
 
 @dataclass(slots=True)
 class Largest:
-    """The largest step so far, in bytes; loss is of the newest step."""
+    """The largest step so far, in bytes; loss is of the newest step, a scalar where the network is."""
 
     saved_bytes: int = 0
     published_bytes: int = 0
-    loss: float = float("nan")
+    loss: Tensor | float = float("nan")
     steps: int = 0
 
 
@@ -91,11 +91,12 @@ class Stepper:
         self._meters: dict[tuple[int, int], ActivationMeter] = {}
         self._by_layer: dict[str, int] = {}
 
-    def step_(self, x: Tensor, y: Tensor, lr: float) -> float:
-        """Return the mean loss of a batch after one optimizer step on it.
+    def step_(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
+        """Return the mean loss of a batch after one optimizer step on it, a scalar that nobody has waited for.
 
-        x: (N, ...) features. y: (N,). Raises OverBudgetError before the optimizer moves anything,
-        DeadlineError when time is over, UnsupportedLayerError where a trained tensor gets no gradient.
+        x: (N, ...) features. y: (N,). Both where the network is.
+        Raises OverBudgetError before the optimizer moves anything, DeadlineError when time is over,
+        UnsupportedLayerError where a trained tensor gets no gradient.
         """
         if time.monotonic() > self.deadline:
             raise DeadlineError(f"past its deadline after {self.largest.steps} steps")
@@ -110,13 +111,13 @@ class Stepper:
         self.largest.loss = loss
         return loss
 
-    def accumulate(self, x: Tensor, y: Tensor, side_by_side: bool) -> float:
-        """Return the mean loss of a batch whose gradient is added to the parameters' `.grad`."""
-        total = torch.zeros(())
+    def accumulate(self, x: Tensor, y: Tensor, side_by_side: bool) -> Tensor:
+        """Return the mean loss of a batch, a scalar, whose gradient is added to the parameters' `.grad`."""
+        total = torch.zeros((), device=x.device)
         for rows, count in _parts(len(y), self.micro_batch, side_by_side):
             # A view would pin the whole batch, and the meter would rightly say so.
             total += self._forward_backward(x[rows].clone(), y[rows].clone(), len(y), count)
-        return float(total)
+        return total
 
     def _forward_backward(self, x: Tensor, y: Tensor, batch: int, micro_batches: int) -> Tensor:
         meter = self._meter(len(y), micro_batches)
@@ -178,15 +179,15 @@ class Stepper:
         momentum = self.optimizer.gradient_bytes if self.optimizer.momentum else 0
         return self.accumulator_bytes + momentum + self.strategy_bytes
 
-    def _moving_each_micro_batch(self, x: Tensor, y: Tensor, lr: float) -> float:
+    def _moving_each_micro_batch(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
         """Step after each micro-batch, or within its backward, so that gradients are not held to the next."""
-        total = 0.0
+        total = torch.zeros((), dtype=torch.float64, device=x.device)
         for rows, _ in _parts(len(y), self.micro_batch, side_by_side=False):
             count = len(y[rows])
             share = count / len(y)
             moving = nullcontext() if self._at_once is None else self._at_once.moving(lr * share)
             with moving:
-                total += share * float(self._forward_backward(x[rows].clone(), y[rows].clone(), count, 1))
+                total += share * self._forward_backward(x[rows].clone(), y[rows].clone(), count, 1).double()
             if self._at_once is None:
                 self._move(lr * share)
         return total

@@ -11,7 +11,7 @@ from typing import Any
 from fed_asi import seeds
 from fed_asi.fleets.aggregate import AggregateConfig, UploadConfig
 from fed_asi.fleets.clock_keys import ClockConfig
-from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.config import ComputeConfig, RunConfig
 from fed_asi.fleets.device_keys import DeviceKeys
 from fed_asi.fleets.faults import FaultsConfig
 from fed_asi.fleets.storage import StorageConfig
@@ -60,11 +60,16 @@ def run_fingerprint(config: RunConfig) -> str:
         "backend",
         "workers",
         "cpus_per_client",
+        "gpus_per_client",
         "ray_address",
         "deadline_seconds",
         "features_limit",
     }
+    if config.compute.device == ComputeConfig().device:
+        free["compute"] |= {"device"}
     content = config.model_dump(mode="json", exclude=free)
+    if "device" in content["compute"]:
+        content["compute"]["device"] = content["compute"]["device"].partition(":")[0]  # whichever GPU it is
     for key in ("at_work", "staleness"):
         if "clock" in content and content["clock"][key] is None:
             del content["clock"][key]

@@ -34,7 +34,7 @@ def benches_of(
 def _bench(
     config: RunConfig, trunk: fx.GraphModule, tail: fx.GraphModule, trained: Set[str], batch_size: int
 ) -> Bench:
-    model = copied(tail)
+    model = copied(tail).cpu()
     uncompress_(model)  # it may be at work
     training_mode_(model)
     resolution = config.model.resolution

@@ -13,8 +13,11 @@ from fed_asi.data.features import FeatureSource, FeatureStore, key_of
 from fed_asi.data.images import Images, images_fingerprint
 from fed_asi.errors import ConfigError, MissingDataError, RunError
 from fed_asi.fleets.config import RunConfig
+from fed_asi.gpus import CPU
+from fed_asi.layers.copying import copied
 from fed_asi.results.progress import Watcher
 from fed_asi.workplace.aside import Check
+from fed_asi.workplace.placing import trunk_device
 from fed_asi.workplace.splits import Splits, split_images
 
 
@@ -36,6 +39,8 @@ def _source(config: RunConfig, trunk: fx.GraphModule, images: Images) -> Feature
     mean, std = models.normalisation(config.model.name)
     content = images_fingerprint(images)
     kept = config.compute.features if config.compute.features != "off" else "float32"
+    device = trunk_device(config)
+    trunk = trunk if device == CPU else copied(trunk).to(device)  # the run's own is at work elsewhere
     return FeatureSource(trunk, images, content, config.model.resolution, mean, std, kept)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from fed_asi.data.shards import Shards
 from fed_asi.errors import FedAsiError, RunError, first_line
 from fed_asi.files import read_tensors
 from fed_asi.fleets.config import RunConfig
+from fed_asi.gpus import CPU, device_named, device_of, sent
 from fed_asi.methods import Vanilla
 from fed_asi.planning.device_plans import DevicePlans, plans_of
 from fed_asi.planning.profile import Profile
@@ -36,6 +37,7 @@ from fed_asi.results.progress import Unwatched, Watcher
 from fed_asi.workplace.address import run_fingerprint
 from fed_asi.workplace.benches import benches_of
 from fed_asi.workplace.features import open_features
+from fed_asi.workplace.placing import kept_there, room_bytes
 from fed_asi.workplace.storing import quick_trunk
 
 VERSION = 1
@@ -57,19 +59,19 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class WholeNetwork:
-    """What stands in for stored features where they are off: the trunk and the images it sees each time."""
+    """What stands in for stored features where they are off: the trunk, and the images it sees each time."""
 
     trunk: fx.GraphModule
     images: NDArray[np.uint8]
     config: RunConfig
 
-    def inputs(self, rows: Tensor) -> Tensor:
-        """Return the trunk's output for these rows."""
+    def inputs(self, rows: Tensor, device: torch.device) -> Tensor:
+        """Return the trunk's output for these rows, on a device."""
         mean, std = models.normalisation(self.config.model.name)
         with torch.inference_mode():
             batch = to_batch(self.images[rows.numpy()], self.config.model.resolution, mean, std)
-            found: Tensor = self.trunk(batch)
-        return found.clone()
+            found: Tensor = self.trunk(sent(batch, device_of(self.trunk)))
+        return sent(found.clone(), device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class Workplace:
     training images; test_features: of those the server judges by. reference: initial values of every tensor
     that some device may train, by name. notes: what the report should say. whole: set where features are off.
     own_plans: those from other profiles than the server's, kept by file name. kept: what else is made once a process.
+    device: where the tail is and steps compute; features are there too, their labels with them, or on the CPU.
     """
 
     config: RunConfig
@@ -97,6 +100,7 @@ class Workplace:
     whole: WholeNetwork | None = None
     own_plans: dict[str, DevicePlans] = field(default_factory=dict)
     kept: dict[str, Any] = field(default_factory=dict)
+    device: torch.device = CPU
 
     def shard(self, partition_id: int) -> Shard:
         """Return a device's rows; the holdout is drawn once, and training keeps at least one row."""
@@ -105,12 +109,40 @@ class Workplace:
         order = seeds.rng(self.config.seed, "holdout", partition_id).permutation(rows)
         return Shard(np.sort(order[held:]), np.sort(order[:held]))
 
+    def on(self, device: torch.device) -> Workplace:
+        """Return the same workplace on a device: its network, which is moved, and the features that fit there."""
+        if device == self.device:
+            return self
+        room = room_bytes(self.config, device)
+        features, tests = kept_there((self.features, self.test_features), device, room)
+        labels = self.labels.to(CPU if features is None else features.device)
+        whole = self.whole
+        if whole is not None and self.config.storage.frozen != "int8":  # see trunk_device
+            whole = replace(whole, trunk=whole.trunk.to(device))
+        return replace(
+            self,
+            tail=self.tail.to(device),
+            features=features,
+            labels=labels,
+            test_features=self.test_features if tests is None else tests,
+            whole=whole,
+            device=device,
+        )
+
+    def rows(self, numbers: Rows) -> Tensor:
+        """Return the numbers of some images as a tensor where labels and features are looked up by them."""
+        return sent(torch.from_numpy(numbers), self.labels.device)
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the tail's inputs of these rows, and their labels, on the device."""
+        return self.inputs(rows), sent(self.labels[rows], self.device)
+
     def inputs(self, rows: Tensor) -> Tensor:
         """Return the tail's inputs of these rows, float32, copied; images channels last, which is quicker."""
         if self.features is not None:
-            found = self.features[rows].float()
+            found = sent(self.features[rows], self.device).float()
         elif self.whole is not None:
-            found = self.whole.inputs(rows)
+            found = self.whole.inputs(rows, self.device)
         else:
             raise RunError(f"{self.folder} has neither features nor images")
         return found.contiguous(memory_format=torch.channels_last) if found.dim() == 4 else found
@@ -145,7 +177,7 @@ def open_workplace(
     store = FeatureStore(folder / manifest["store"], config.compute.features_limit)
     where = data_dir or (Path(manifest["data_dir"]) if manifest.get("data_dir") else None)
     features = open_features(config, quick, keys, store, where, watcher or Unwatched())
-    return Workplace(
+    place = Workplace(
         config=config,
         folder=folder,
         num_classes=int(manifest["num_classes"]),
@@ -160,6 +192,7 @@ def open_workplace(
         notes=tuple(manifest["notes"]),
         whole=whole,
     )
+    return place.on(device_named(config.compute.device))
 
 
 def _config_of(folder: Path, manifest: Mapping[str, Any], config: RunConfig | None) -> RunConfig:

@@ -19,6 +19,7 @@ from fed_asi.data.images import Images
 from fed_asi.data.shards import Shards
 from fed_asi.files import write_file, write_tensors
 from fed_asi.fleets.config import RunConfig
+from fed_asi.gpus import device_named, device_of, exact, sent
 from fed_asi.machine import threads
 from fed_asi.planning.profile import Profile
 from fed_asi.results.progress import Unwatched, Watcher
@@ -50,7 +51,8 @@ def prepare(
     environment, then at the publishers. found: called once data and weights are there, before the long part.
     Raises MissingDataError, WeightsError and ConfigError (all that `check_start` finds) before `found`, and RunError.
     """
-    with threads(config.compute.threads):
+    device = device_named(config.compute.device)
+    with threads(config.compute.threads), exact(device):
         if not is_prepared(folder, config):
             watcher = watcher or Unwatched()
             watcher.stage(f"data: {own_code.shown_name(config.data.source)}")
@@ -76,7 +78,10 @@ def _make(
 ) -> None:
     notes = []
     if config.model.weights == "public":
-        notes.append(_pretrain_(config, model, splits.public, watcher))
+        notes.append(
+            _pretrain_(config, model.to(device_named(config.compute.device)), splits.public, watcher)
+        )
+        model.cpu()
     notes += storage_notes(config, len(splits.public[1]))
     made = _profile_and_features(config, folder, splits, model.eval(), watcher)
     if config.compute.features == "off":
@@ -150,10 +155,11 @@ def build_model(config: RunConfig, num_classes: int, weights_dir: Path | None) -
 def _pretrain_(config: RunConfig, model: nn.Module, public: tuple[Images, Tensor], watcher: Watcher) -> str:
     epochs = config.pretrain.epochs
     watcher.stage(f"pretraining on {len(public[1])} public images", epochs)
+    device = device_of(model)
     loss = pretrain_(
         model,
-        batch_of(config, public[0]),
-        public[1],
+        sent(batch_of(config, public[0]), device),
+        sent(public[1], device),
         config.pretrain,
         seed=config.seed,
         report=lambda _epoch, _loss: watcher.advance(),

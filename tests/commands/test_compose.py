@@ -179,6 +179,14 @@ def test_engine_that_does_not_answer_is_one_line(monkeypatch, tmp_path):
         compose.check_engine()
 
 
+def test_containers_have_no_gpu():
+    compose.check_device("cpu")
+    with pytest.raises(
+        ConfigError, match=r'^compute\.device: "cuda", but containers are given no GPU: use "cpu"'
+    ):
+        compose.check_device("cuda")
+
+
 def test_port_in_use_is_one_line():
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

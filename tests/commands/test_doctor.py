@@ -16,6 +16,7 @@ from fed_asi.commands.console import OK, USER_ERROR
 from fed_asi.commands.doctor import CHECKS, OF_TESTS, VARIABLES, Finding, examine, register
 from fed_asi.commands.main import main
 from fed_asi.errors import ConfigError
+from fed_asi.gpus import Gpu, why_none
 
 ROOT = Path(__file__).parents[2]
 
@@ -126,11 +127,16 @@ def test_a_containers_limit_is_the_memory_here(monkeypatch: pytest.MonkeyPatch) 
     assert machine.memory_here() == machine.machine_bytes()
 
 
-def test_a_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    monkeypatch.setattr("torch.cuda.get_device_name", lambda number: f"card {number}")
-    assert found()["gpu"].found == "card 0, card 1; runs of this release compute on the CPU"
+def test_gpus_are_named_with_what_a_fleet_file_calls_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "gpus_here", list)
+    assert found()["gpu"].found == f"none ({why_none()}); nothing here needs one"
+    two = [Gpu(0, "card", 1 << 33), Gpu(1, "other card", 1 << 34)]
+    monkeypatch.setattr(doctor, "gpus_here", lambda: two)
+    said = [one.found for one in doctor.examine() if one.about == "gpu"]
+    assert said == [
+        'cuda:0 card, 8.0 GiB; a run with compute.device = "cuda:0" computes on it',
+        'cuda:1 other card, 16.0 GiB; a run with compute.device = "cuda:1" computes on it',
+    ]
 
 
 def test_a_variable_that_nothing_reads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from fed_asi.errors import ConfigError, RunError
-from fed_asi.flower.simulation import backend_config, first_cause, run_flower, workers
+from fed_asi.fleets.gpu_share import workers
+from fed_asi.flower.simulation import backend_config, first_cause, run_flower
 from fed_asi.results.store import RunStore
 from fed_asi.rounds.run import run_loop
 from flower_runs import flower
@@ -117,9 +118,18 @@ def test_ray_starts_alone_or_joins_the_cluster_that_is_named() -> None:
     assert alone["init_args"]["address"] == "local"
     assert alone["init_args"]["num_cpus"] == 6
     assert alone["client_resources"] == {"num_cpus": 2, "num_gpus": 0.0, "max_restarts": -1}
+    assert alone["init_args"]["num_gpus"] == 0
     joined = backend_config(small(compute={"ray_address": "10.0.0.1:6379"}), "/tmp/ray")
     assert joined["init_args"]["address"] == "10.0.0.1:6379"
     assert "num_cpus" not in joined["init_args"]
+
+
+def test_ray_spreads_workers_over_the_gpus_that_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fed_asi.fleets.gpu_share.gpus_here", lambda: [None] * 2)
+    every = backend_config(small(compute={"workers": 6, "device": "cuda"}), "/tmp/ray")
+    assert (every["init_args"]["num_gpus"], every["client_resources"]["num_gpus"]) == (2, 0.3333)
+    one = backend_config(small(compute={"device": "cuda:1", "gpus_per_client": 0.25}), "/tmp/ray")
+    assert (one["init_args"]["num_gpus"], one["client_resources"]["num_gpus"]) == (1, 0.25)
 
 
 def test_what_fails_before_flower_starts_ends_the_run_and_is_recorded(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_without_clipping_it_is_a_step_of_all_layers(
     at_once, step = (stepper(net, method, update=update, **sgd) for update in ("layer", "step"))
     x, y = batch()
     for _ in range(3):
-        assert at_once.step_(x, y, 0.1) == pytest.approx(step.step_(x, y, 0.1), rel=1e-6)
+        assert float(at_once.step_(x, y, 0.1)) == pytest.approx(float(step.step_(x, y, 0.1)), rel=1e-6)
         same(at_once.tail, step.tail)
     assert at_once.optimizer.state_bytes == step.optimizer.state_bytes
     assert all(p.grad is None for p in at_once.tail.parameters())

@@ -29,6 +29,7 @@ def test_it_is_in_the_runs_own_folder_or_under_a_shared_one(monkeypatch, tmp_pat
         {"compute": {"workers": 7}},
         {"compute": {"backend": "flower"}},
         {"compute": {"ray_address": "10.0.0.1:6379"}},
+        {"compute": {"gpus_per_client": 0.5}},
         {"compute": {"deadline_seconds": 9.0}},
     ],
     ids=str,
@@ -39,11 +40,22 @@ def test_where_and_how_fast_it_runs_makes_no_other_run(changes: dict[str, Any]):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"seed": 2}, {"method": {"layers": 3}}, {"data": {"limit": 200}}, {"compute": {"threads": 2}}],
+    [
+        {"seed": 2},
+        {"method": {"layers": 3}},
+        {"data": {"limit": 200}},
+        {"compute": {"threads": 2}},
+        {"compute": {"device": "cuda"}},
+    ],
     ids=str,
 )
 def test_whatever_may_change_the_weights_makes_another_run(changes: dict[str, Any]):
     assert run_fingerprint(small(**changes)) != run_fingerprint(small())
+
+
+def test_a_run_goes_on_on_another_gpu_of_the_machine():
+    first, other = (small(compute={"device": name}) for name in ("cuda", "cuda:1"))
+    assert run_fingerprint(first) == run_fingerprint(other)
 
 
 def test_runs_from_before_there_were_faults_are_still_the_same_runs():

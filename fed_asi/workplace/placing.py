@@ -1,0 +1,42 @@
+"""What of a run lies on the device that it computes on: all of it, or what that has room and exact numbers for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.gpu_share import gpu_share
+from fed_asi.gpus import CPU, GPU, device_named, gpus_here
+
+FEATURES = 0.5  # of a worker's part of a GPU's memory; the rest is for its steps
+
+
+def trunk_device(config: RunConfig) -> torch.device:
+    """Return where a run's frozen trunk computes: on its device, but for one in eight bits.
+
+    That one's numbers are whole, and the same on every machine, as long as nothing rounds a sum of them: a GPU's
+    convolutions may.
+    """
+    return CPU if config.storage.frozen == "int8" else device_named(config.compute.device)
+
+
+def room_bytes(config: RunConfig, device: torch.device) -> float:
+    """Return how many bytes of features one process may keep on a device."""
+    if device.type != GPU:
+        return math.inf
+    share = gpu_share(config) if config.compute.backend == "flower" else 1.0
+    return FEATURES * share * gpus_here()[device.index].memory_bytes
+
+
+def kept_there(tensors: Sequence[Tensor | None], device: torch.device, room: float) -> list[Tensor | None]:
+    """Return tensors on a device as long as there is room for them, in their order; the others stay where they are."""
+    found = list(tensors)
+    for place, tensor in enumerate(tensors):
+        if tensor is not None and tensor.nbytes <= room:
+            room -= tensor.nbytes
+            found[place] = tensor.to(device)
+    return found
