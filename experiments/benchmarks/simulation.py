@@ -35,10 +35,12 @@ from fed_asi.flower.environment import QUIET
 from fed_asi.results.store import RunStore
 
 ROOT = Path(__file__).parents[2]
-IMAGES_EACH = 8  # a device's, in the table by scale: the same work in every row
+IMAGES_EACH = 8  # a device's, in the table by scale: the same work in every row, as long as there are so many
+IMAGES = 50_000 - 256  # that devices can have
 FLEET = ROOT / "experiments" / "fleets" / "cifar10.toml"
 RUN = """
 import json, pathlib, resource, sys, time
+started = time.perf_counter()
 from fed_asi.fleets.config import RunConfig
 from fed_asi.flower.simulation import run_flower
 folder = pathlib.Path(sys.argv[1])
@@ -56,12 +58,15 @@ run_flower(config, folder, watcher=Clock())
 own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 between = (Clock.busy[-1] - Clock.busy[1]) / max(1, len(Clock.busy) - 2)
 (folder / "replied.json").write_text(json.dumps(Clock.replied))
-print(own, between)
+print(own, between, Clock.begun[1] - started)
 """
 
 
-def ours(folder: Path, config: RunConfig) -> tuple[float, float, float]:
-    """Do a run in a process of its own; return its seconds with start-up, its peak MiB, its CPU s a round."""
+def ours(folder: Path, config: RunConfig) -> tuple[float, float, float, float]:
+    """Do a run in a process of its own.
+
+    Returns its seconds with start-up, its peak MiB, its CPU s a round, and the seconds before its first round.
+    """
     (folder.parent / f"{folder.name}.json").write_text(config.to_json())
     command = [sys.executable, "-c", RUN, str(folder)]
     started = time.perf_counter()
@@ -69,8 +74,8 @@ def ours(folder: Path, config: RunConfig) -> tuple[float, float, float]:
     seconds = time.perf_counter() - started
     if done.returncode:
         raise SystemExit(done.stderr)
-    kib, busy = (float(word) for word in done.stdout.split()[-2:])
-    return seconds, kib / 1024, busy
+    kib, busy, start = (float(word) for word in done.stdout.split()[-3:])
+    return seconds, kib / 1024, busy, start
 
 
 def seconds_of_rounds(folder: Path) -> list[float]:
@@ -215,7 +220,7 @@ def _ours(folder: Path, config: RunConfig, given: argparse.Namespace) -> Measure
     """Return a run's seconds a round, its seconds end to end, its last accuracy, and where a round goes."""
     if not given.features:
         os.environ["FED_ASI_FEATURES_DIR"] = str(folder.parent / f"features-{folder.name}")
-    seconds, _, _ = ours(folder, config)
+    seconds, *_ = ours(folder, config)
     with RunStore.read(folder) as store:
         accuracy = store.rounds()[-1].accuracy or 0.0
     return seconds_of_rounds(folder), seconds, accuracy, parts(folder, given.workers)
@@ -272,7 +277,7 @@ def by_scale(given: argparse.Namespace, out: Path) -> list[str]:
             data={
                 "source": "cifar10",
                 "public": 256,
-                "limit": IMAGES_EACH * devices,
+                "limit": min(IMAGES_EACH * devices, IMAGES),
                 "test_limit": 256,
                 "holdout": 0.0,
             },
@@ -281,7 +286,7 @@ def by_scale(given: argparse.Namespace, out: Path) -> list[str]:
             compute={"workers": given.workers},
         )
         folder = out / f"scale-{devices}"
-        seconds, mebibytes, server = ours(folder, config)
+        seconds, mebibytes, server, start = ours(folder, config)
         rounds = seconds_of_rounds(folder)
         with RunStore.read(folder) as store:
             later = [row for row in store.device_rounds() if row.round >= 2]
@@ -297,18 +302,18 @@ def by_scale(given: argparse.Namespace, out: Path) -> list[str]:
         )
         report = time.perf_counter() - started
         rows.append(
-            f"| {devices:,} | {cohort} | {seconds:.0f} | {statistics.median(rounds):.2f} "
+            f"| {devices:,} | {cohort} | {start:.1f} | {seconds:.0f} | {statistics.median(rounds):.2f} "
             f"| {1000 * idle / len(busy):.1f} | {1000 * server / cohort:.1f} | {down:,.0f} | {up:,.0f} "
             f"| {mebibytes:.0f} | {size:.0f} | {report:.1f} |"
         )
         print(rows[-1], flush=True)
     head = (
-        "| devices | cohort | whole run of 6 rounds, s | round, s (median from the 2nd) "
+        "| devices | cohort | before round 1, s | whole run of 6 rounds, s | round, s (median from the 2nd) "
         "| overhead beyond training, ms a device-round | server's CPU, ms a device-round "
         "| bytes down a device-round | bytes up "
         "| server's peak, MiB | run.sqlite, KiB | report, s |"
     )
-    return [head, "|---|---|---|---|---|---|---|---|---|---|---|", *rows]
+    return [head, "|---|---|---|---|---|---|---|---|---|---|---|---|", *rows]
 
 
 def on_cluster(_given: argparse.Namespace, out: Path) -> list[str]:
@@ -318,7 +323,7 @@ def on_cluster(_given: argparse.Namespace, out: Path) -> list[str]:
     head = ["--head", "--port=6399", "--include-dashboard=false"]
     with ray_node(head), ray_node(["--address=127.0.0.1:6399"]):
         time.sleep(10)
-        seconds, _, _ = ours(out / "cluster", with_(config, compute={"ray_address": "127.0.0.1:6399"}))
+        seconds, *_ = ours(out / "cluster", with_(config, compute={"ray_address": "127.0.0.1:6399"}))
     hashes = []
     for name in ("alone", "cluster"):
         with RunStore.read(out / name) as store:

@@ -7,7 +7,7 @@ message carries only the trained tensors and a small job. Large arrays are memor
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -80,6 +80,7 @@ class Workplace:
     training images; test_features: of those the server judges by. reference: initial values of every tensor
     that some device may train, by name. notes: what the report should say. whole: set where features are off.
     own_plans: those from other profiles than the server's, kept by file name. kept: what else is made once a process.
+    bring, fetch: bring rows of features, or a file, from where the workplace is (afar.py); None: it is here.
     """
 
     config: RunConfig
@@ -97,6 +98,14 @@ class Workplace:
     whole: WholeNetwork | None = None
     own_plans: dict[str, DevicePlans] = field(default_factory=dict)
     kept: dict[str, Any] = field(default_factory=dict)
+    bring: Callable[[Tensor], None] | None = None
+    fetch: Callable[[str], None] | None = None
+
+    def file(self, name: str) -> Path:
+        """Return a file of the workplace that was written after it was opened, brought here first where it must be."""
+        if self.fetch is not None:
+            self.fetch(name)
+        return self.folder / name
 
     def shard(self, partition_id: int) -> Shard:
         """Return a device's rows; the holdout is drawn once, and training keeps at least one row."""
@@ -107,6 +116,8 @@ class Workplace:
 
     def inputs(self, rows: Tensor) -> Tensor:
         """Return the tail's inputs of these rows, float32, copied; images channels last, which is quicker."""
+        if self.bring is not None:
+            self.bring(rows)
         if self.features is not None:
             found = self.features[rows].float()
         elif self.whole is not None:
@@ -122,11 +133,12 @@ def open_workplace(
     *,
     data_dir: Path | None = None,
     watcher: Watcher | None = None,
+    features: Mapping[str, Tensor] | None = None,
 ) -> Workplace:
     """Return the workplace that `prepare` wrote; features that were removed since are made again.
 
     folder: runs/NAME/workplace. config: of the run; None reads it from the folder. data_dir: where the data set is,
-    should it be needed; None: where it was.
+    should it be needed; None: where it was. features: by use; None: those in the store.
     Raises RunError where it is missing, unfinished, damaged, of another version or of other settings.
     """
     manifest = _read_manifest(folder)
@@ -142,9 +154,10 @@ def open_workplace(
         if off:
             whole = WholeNetwork(quick(), np.load(folder / IMAGES, mmap_mode="r"), config)
         keys = {"test": manifest["test_features"]} | ({} if off else {"train": manifest["features"]})
-    store = FeatureStore(folder / manifest["store"], config.compute.features_limit)
-    where = data_dir or (Path(manifest["data_dir"]) if manifest.get("data_dir") else None)
-    features = open_features(config, quick, keys, store, where, watcher or Unwatched())
+    if features is None:
+        store = FeatureStore(folder / manifest["store"], config.compute.features_limit)
+        where = data_dir or (Path(manifest["data_dir"]) if manifest.get("data_dir") else None)
+        features = open_features(config, quick, keys, store, where, watcher or Unwatched())
     return Workplace(
         config=config,
         folder=folder,
