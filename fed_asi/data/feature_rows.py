@@ -8,6 +8,7 @@ KEY.rows/       features.npy, of which some rows are there, and the checksum of 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -59,6 +60,7 @@ class FeatureRows:
                 self._file = PartFile(store.folder / self._name, form.shape, np.dtype(form.dtype), 1)
                 self._file.__enter__()
                 self._file.hold()
+        self._close = weakref.finalize(self, self._file.__exit__, None, None, None)
         self.features = torch.from_numpy(self._file.mapped())
 
     def bring(self, rows: Tensor) -> None:
@@ -76,7 +78,7 @@ class FeatureRows:
 
     def close(self) -> None:
         """Let go of the file, which may make room for others from now on once nobody has it mapped."""
-        self._file.__exit__(None, None, None)
+        self._close()
 
     def _pieces(self, rows: Sequence[int]) -> Iterator[Sequence[int]]:
         each = max(1, PIECE_BYTES // max(1, self._form.row_bytes))

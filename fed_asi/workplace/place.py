@@ -111,6 +111,8 @@ class Workplace:
         """Return a device's rows; the holdout is drawn once, and training keeps at least one row."""
         rows = self.shards[partition_id]
         held = min(int(len(rows) * self.config.data.holdout), len(rows) - 1)
+        if not held:
+            return Shard(np.sort(rows), rows[:0])  # whatever is drawn
         order = seeds.rng(self.config.seed, "holdout", partition_id).permutation(rows)
         return Shard(np.sort(order[held:]), np.sort(order[:held]))
 

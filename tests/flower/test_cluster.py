@@ -16,7 +16,7 @@ from fed_asi.results.store import RunStore
 from fed_asi.rounds.run import run_loop
 from runs import records, small
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 ROOT = Path(__file__).parents[2]
 ASI = {"name": "asi-published", "layers": 2}  # whose factors outlive a round
 SETTINGS = {"method": ASI, "rounds": 3, "cohort": 4}
@@ -78,7 +78,7 @@ def test_nodes_without_a_common_folder_give_the_bits_of_one_machine(cluster: str
     (tmp_path / "apart.json").write_text(config.to_json())
     environment = {**os.environ, **machine(tmp_path / "server")}
     command = [sys.executable, "-c", RUN, str(tmp_path / "apart")]
-    subprocess.run(command, check=True, cwd=ROOT, env=environment, timeout=200)
+    subprocess.run(command, check=True, cwd=ROOT, env=environment, timeout=550)
     assert records(tmp_path / "apart") == records(tmp_path / "alone")
     with RunStore.read(tmp_path / "apart") as store:
         assert store.exit_code() == 0

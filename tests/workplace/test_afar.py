@@ -126,7 +126,7 @@ def test_files_come_in_pieces_and_later_ones_when_they_are_asked_for(
 
 
 def test_without_features_the_images_come(node: Path, tmp_path: Path) -> None:
-    config = small(data={"limit": 60}, cohort=3, compute={"features": "off"})
+    config = small(data={"limit": 96}, cohort=3, compute={"features": "off"})
     here = prepare(config, tmp_path / "server" / "workplace")
     place = open_afar(Lender(here.folder), tmp_path / "nowhere")
     assert place.whole is not None
