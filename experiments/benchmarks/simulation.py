@@ -320,8 +320,10 @@ def on_cluster(_given: argparse.Namespace, out: Path) -> list[str]:
     """Return whether a fleet on two Ray nodes on loopback ends with the bits of one on this machine alone."""
     config = load_config(ROOT / "experiments" / "fleets" / "demo.toml")
     ours(out / "alone", config)
+    os.environ["FED_ASI_WORKPLACE_DIR"] = str(out / "workplaces")  # by which a machine finds it, or not
+    other = {f"FED_ASI_{name}_DIR": str(out / "other" / name) for name in ("WORKPLACE", "FEATURES", "NODE")}
     head = ["--head", "--port=6399", "--include-dashboard=false"]
-    with ray_node(head), ray_node(["--address=127.0.0.1:6399"]):
+    with ray_node(head, {}), ray_node(["--address=127.0.0.1:6399"], other):
         time.sleep(10)
         seconds, *_ = ours(out / "cluster", with_(config, compute={"ray_address": "127.0.0.1:6399"}))
     hashes = []
@@ -329,15 +331,15 @@ def on_cluster(_given: argparse.Namespace, out: Path) -> list[str]:
         with RunStore.read(out / name) as store:
             hashes.append(store.run().weights_sha256)
     same = "equal to the bit" if hashes[0] == hashes[1] else "DIFFERENT"
-    return [f"two Ray nodes on loopback, 2 CPUs each: {seconds:.0f} s, weights {same}"]
+    return [f"two Ray nodes on loopback, 2 CPUs each, no common folder: {seconds:.0f} s, weights {same}"]
 
 
 @contextlib.contextmanager
-def ray_node(arguments: list[str]) -> Iterator[None]:
-    """Run one Ray node in a session of its own, and end that session."""
+def ray_node(arguments: list[str], changes: Mapping[str, str]) -> Iterator[None]:
+    """Run one Ray node in a session of its own, and end that session. changes: of the environment that it sees."""
     ray = str(Path(sys.executable).with_name("ray"))
     command = [ray, "start", "--block", "--node-ip-address=127.0.0.1", "--num-cpus=2", *arguments]
-    environment = {**os.environ, **QUIET, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **QUIET, "PYTHONPATH": str(ROOT), **changes}
     node = subprocess.Popen(
         command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
