@@ -91,7 +91,8 @@ class Depot:
     def __init__(self, desk: Any) -> None:
         import ray
 
-        self._ray, self._desk = ray, desk
+        self._ray: Any = ray
+        self._desk = desk
 
     @classmethod
     def named(cls, name: str) -> Depot:
@@ -213,7 +214,7 @@ def open_depot(workplace: Path, states: Path) -> Iterator[Parcels]:
         "max_restarts": -1,
         "max_concurrency": CALLS,
     }
-    desk = (
+    desk: Any = (
         ray.remote(Desk)
         .options(scheduling_strategy=here, **options)
         .remote(str(workplace.resolve()), str(states.resolve()))

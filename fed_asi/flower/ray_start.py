@@ -52,10 +52,16 @@ def join_cluster(arguments: Mapping[str, Any], sent_bytes: int, cpus_per_client:
 
     start_ray(arguments, lambda: None)
     try:
-        check_stores(ray.nodes(), sent_bytes, cpus_per_client)
+        check_stores(_nodes(ray), sent_bytes, cpus_per_client)
     except ConfigError:
         ray.shutdown()
         raise
+
+
+def _nodes(ray: Any) -> list[dict[str, Any]]:
+    """Return a cluster's nodes; Ray gives no types for them."""
+    found: list[dict[str, Any]] = ray.nodes()
+    return found
 
 
 @contextlib.contextmanager
