@@ -97,6 +97,7 @@ LATE: dict[tuple[str, str], str] = {
     ): "environment: clients and servers load this before they know whether Flower simulates",
     ("fed_asi.flower.ray_private", "flwr"): "environment: the same",
     ("fed_asi.flower.ray_private", "ray"): "environment: the same",
+    ("fed_asi.flower.depot", "ray"): "environment: the same",
     ("fed_asi.flower.ray_start", "ray"): "environment: Ray reads it when it is imported",
     ("fed_asi.flower.ray_tasks", "ray"): "environment: the same",
     (

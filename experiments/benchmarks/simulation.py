@@ -3,6 +3,7 @@
     python experiments/benchmarks/simulation.py plain  [--rounds 20] [--workers 4]
     python experiments/benchmarks/simulation.py alone  [--rounds 20]   # ours without the plain app
     python experiments/benchmarks/simulation.py scale  [--devices 10 100 1000 5000]
+    python experiments/benchmarks/simulation.py start  [--devices 100 20000 49000]   # what comes before round 1
     python experiments/benchmarks/simulation.py cluster   # two nodes on loopback
 
 All of one table is measured in one call on one machine; --log FILE keeps what is printed.
@@ -35,7 +36,8 @@ from fed_asi.flower.environment import QUIET
 from fed_asi.results.store import RunStore
 
 ROOT = Path(__file__).parents[2]
-IMAGES_EACH = 8  # a device's, in the table by scale: the same work in every row
+IMAGES_EACH = 8  # a device's, in the table by scale: the same work in every row, as long as there are so many
+IMAGES = 50_000 - 256  # that devices can have
 FLEET = ROOT / "experiments" / "fleets" / "cifar10.toml"
 RUN = """
 import json, pathlib, resource, sys, time
@@ -57,6 +59,24 @@ own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 between = (Clock.busy[-1] - Clock.busy[1]) / max(1, len(Clock.busy) - 2)
 (folder / "replied.json").write_text(json.dumps(Clock.replied))
 print(own, between)
+"""
+START = """
+import pathlib, resource, sys, time
+started = time.perf_counter()
+from fed_asi.fleets.config import RunConfig
+from fed_asi.flower.simulation import run_flower
+from fed_asi.results.progress import Unwatched
+class UntilRound1(Unwatched):
+    def round_started(self, round, rounds, asked):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(time.perf_counter() - started, time.process_time(), peak / 1024, flush=True)
+        raise KeyboardInterrupt
+folder = pathlib.Path(sys.argv[1])
+config = RunConfig.from_json((folder.parent / f"{folder.name}.json").read_text())
+try:
+    run_flower(config, folder, watcher=UntilRound1())
+except BaseException as error:
+    print(type(error).__name__)
 """
 
 
@@ -255,31 +275,28 @@ def _write_shards(run: Path, path: Path, config: RunConfig) -> None:
     np.savez(path, **found)
 
 
+def scaled(devices: int, cohort: int, images: int, workers: int) -> RunConfig:
+    """Return a fleet whose devices train little: what surrounds training is what there is to measure."""
+    return with_(
+        load_config(ROOT / "experiments" / "fleets" / "demo.toml"),
+        name=f"scale-{devices}",
+        rounds=6,
+        cohort=cohort,
+        groups=[{"name": "all", "count": devices, "budget": None, "batch_size": 32}],
+        model={"weights": "none"},
+        data={"source": "cifar10", "public": 256, "limit": images, "test_limit": 256, "holdout": 0.0},
+        sharding={"scheme": "iid", "minimum": 1},
+        method={"name": "head", "methods": None},
+        compute={"workers": workers},
+    )
+
+
 def by_scale(given: argparse.Namespace, out: Path) -> list[str]:
     """Return the table of fleets of growing size on tiny local work, where overhead is all there is."""
-    base = load_config(ROOT / "experiments" / "fleets" / "demo.toml")
     rows = []
     for devices in given.devices:
         cohort = min(devices, 50)
-        group = {"name": "all", "count": devices, "budget": None, "batch_size": 32}
-        config = with_(
-            base,
-            name=f"scale-{devices}",
-            rounds=6,
-            cohort=cohort,
-            groups=[group],
-            model={"weights": "none"},
-            data={
-                "source": "cifar10",
-                "public": 256,
-                "limit": IMAGES_EACH * devices,
-                "test_limit": 256,
-                "holdout": 0.0,
-            },
-            sharding={"scheme": "iid", "minimum": 1},
-            method={"name": "head", "methods": None},
-            compute={"workers": given.workers},
-        )
+        config = scaled(devices, cohort, min(IMAGES_EACH * devices, IMAGES), given.workers)
         folder = out / f"scale-{devices}"
         seconds, mebibytes, server = ours(folder, config)
         rounds = seconds_of_rounds(folder)
@@ -311,12 +328,44 @@ def by_scale(given: argparse.Namespace, out: Path) -> list[str]:
     return [head, "|---|---|---|---|---|---|---|---|---|---|---|", *rows]
 
 
+def starts(given: argparse.Namespace, out: Path) -> list[str]:
+    """Return the table of what comes before round 1, by devices; all have the same images.
+
+    The first row's fleet is run twice: the first run makes the features.
+    """
+    rows, first = [], None
+    for number, devices in enumerate([given.devices[0], *given.devices]):
+        config = scaled(devices, min(devices, 50), IMAGES, given.workers)
+        folder = out / f"start-{number}"
+        (out / f"{folder.name}.json").write_text(config.to_json())
+        command = [sys.executable, "-c", START, str(folder)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        found = next(line.split() for line in done.stdout.splitlines() if len(line.split()) == 3)
+        seconds, busy, mebibytes = (float(word) for word in found)
+        if number == 0:
+            continue
+        first = first or (devices, busy, mebibytes)
+        each, more = "- | -", devices - first[0]
+        if more:
+            kib = 1024 * (mebibytes - first[2]) / more
+            each = f"{1000 * (busy - first[1]) / more:.2f} | {kib:.1f}"
+        rows.append(f"| {devices:,} | {seconds:.1f} | {busy:.1f} | {mebibytes:.0f} | {each} |")
+        print(rows[-1], flush=True)
+    head = (
+        "| devices | before round 1, s | server's CPU, s | server's peak, MiB "
+        "| CPU a device beyond the first row, ms | memory, KiB |"
+    )
+    return [head, "|---|---|---|---|---|---|", *rows]
+
+
 def on_cluster(_given: argparse.Namespace, out: Path) -> list[str]:
     """Return whether a fleet on two Ray nodes on loopback ends with the bits of one on this machine alone."""
     config = load_config(ROOT / "experiments" / "fleets" / "demo.toml")
     ours(out / "alone", config)
+    os.environ["FED_ASI_WORKPLACE_DIR"] = str(out / "workplaces")  # by which a machine finds it, or not
+    other = {f"FED_ASI_{name}_DIR": str(out / "other" / name) for name in ("WORKPLACE", "FEATURES", "NODE")}
     head = ["--head", "--port=6399", "--include-dashboard=false"]
-    with ray_node(head), ray_node(["--address=127.0.0.1:6399"]):
+    with ray_node(head, {}), ray_node(["--address=127.0.0.1:6399"], other):
         time.sleep(10)
         seconds, _, _ = ours(out / "cluster", with_(config, compute={"ray_address": "127.0.0.1:6399"}))
     hashes = []
@@ -324,15 +373,15 @@ def on_cluster(_given: argparse.Namespace, out: Path) -> list[str]:
         with RunStore.read(out / name) as store:
             hashes.append(store.run().weights_sha256)
     same = "equal to the bit" if hashes[0] == hashes[1] else "DIFFERENT"
-    return [f"two Ray nodes on loopback, 2 CPUs each: {seconds:.0f} s, weights {same}"]
+    return [f"two Ray nodes on loopback, 2 CPUs each, no common folder: {seconds:.0f} s, weights {same}"]
 
 
 @contextlib.contextmanager
-def ray_node(arguments: list[str]) -> Iterator[None]:
-    """Run one Ray node in a session of its own, and end that session."""
+def ray_node(arguments: list[str], changes: Mapping[str, str]) -> Iterator[None]:
+    """Run one Ray node in a session of its own, and end that session. changes: of the environment that it sees."""
     ray = str(Path(sys.executable).with_name("ray"))
     command = [ray, "start", "--block", "--node-ip-address=127.0.0.1", "--num-cpus=2", *arguments]
-    environment = {**os.environ, **QUIET, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **QUIET, "PYTHONPATH": str(ROOT), **changes}
     node = subprocess.Popen(
         command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -348,14 +397,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("table", choices=("plain", "alone", "scale", "cluster"))
+    parser.add_argument("table", choices=("plain", "alone", "scale", "start", "cluster"))
     parser.add_argument("--rounds", type=int, default=20, help="of each app in `plain`")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--devices", type=int, nargs="+", default=[10, 100, 1000, 5000])
     parser.add_argument("--features", help="an existing store; without it, building one is part of the time")
     parser.add_argument("--log", type=Path)
     given = parser.parse_args()
-    tables = {"plain": against_plain, "alone": alone, "scale": by_scale, "cluster": on_cluster}
+    tables = {
+        "plain": against_plain,
+        "alone": alone,
+        "scale": by_scale,
+        "start": starts,
+        "cluster": on_cluster,
+    }
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["FED_ASI_FEATURES_DIR"] = given.features or f"{temporary}/features"
         lines = tables[given.table](given, Path(temporary))

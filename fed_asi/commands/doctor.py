@@ -38,6 +38,7 @@ VARIABLES = {
     "FED_ASI_DATA_DIR": "where data sets lie",
     "FED_ASI_DEBUG": "a traceback in place of one line, and all of Flower's log",
     "FED_ASI_FEATURES_DIR": "where the frozen trunk's features are kept for all runs",
+    "FED_ASI_NODE_DIR": "where a cluster's machine keeps what comes from the server's",
     "FED_ASI_PORT": "the report's port, with containers",
     "FED_ASI_PROFILES": "compose's profiles, told to containers",
     "FED_ASI_PROFILES_DIR": "where profiles are kept for runs that share them",

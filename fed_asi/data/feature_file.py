@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -77,6 +78,21 @@ class PartFile:
         """Return the groups still to be written; one whose bytes don't match its mark counts as missing."""
         marks = np.frombuffer((self.folder / "groups.bin").read_bytes(), dtype=_MARK)
         return [group for group in range(self.groups) if marks[group] != self._mark(self._read(group))]
+
+    def has(self, group: int) -> bool:
+        """Return whether a group is there, its bytes as they were written."""
+        mark = np.frombuffer(
+            os.pread(self._marks.fileno(), _MARK.itemsize, group * _MARK.itemsize), dtype=_MARK
+        )
+        return bool((mark == self._mark(self._read(group))).any())
+
+    def mapped(self) -> NDArray[Any]:
+        """Return all features as the file has them, in shared memory, where what is written later is seen too."""
+        return np.memmap(self._features, dtype=self.dtype, mode="r+", offset=self._offset, shape=self.shape)
+
+    def hold(self) -> None:
+        """Keep the file from eviction for as long as it is open or mapped."""
+        fcntl.flock(self._features, fcntl.LOCK_SH)
 
     def rows(self, group: int) -> int:
         """Return how many samples the group has."""

@@ -123,10 +123,10 @@ class FeatureStore:
         """
         about = source.about()
         key = key_of(source)
-        with self._named():
+        with self.named():
             self.folder.mkdir(parents=True, exist_ok=True)
             while (found := self._open(key)) is None:
-                with self._building(key):
+                with self.building(key):
                     if not (self.folder / key).is_dir():
                         self._build(key, about, source, workers, progress)
         return found
@@ -136,11 +136,11 @@ class FeatureStore:
 
         Raises RunError where the folder refuses it.
         """
-        with self._named():
+        with self.named():
             return self._open(key)
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
+    def named(self) -> Iterator[None]:
         """Turn what the file system says into one line that names the store."""
         try:
             yield
@@ -179,7 +179,8 @@ class FeatureStore:
         return torch.from_numpy(array)
 
     @contextmanager
-    def _building(self, key: str) -> Iterator[None]:
+    def building(self, key: str) -> Iterator[None]:
+        """Be the one process that builds an entry; others wait."""
         with (self.folder / f"{key}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -197,14 +198,18 @@ class FeatureStore:
             torch.set_num_threads(1)
             first = source.compute(0)
             shape = (len(source.images), *first.shape[1:])
-            self._make_room(key, first[:1].nbytes * shape[0])
+            self.make_room(key, first[:1].nbytes * shape[0])
             with PartFile(self.folder / f"{key}.part", shape, first.dtype, GROUP) as part:
                 _fill(part, source, workers or _cores(), progress)
         finally:
             torch.set_num_threads(threads)
         part.finish(about, self.folder / key)
 
-    def _make_room(self, key: str, needed: int) -> None:
+    def make_room(self, key: str, needed: int) -> None:
+        """Remove what was used longest ago until an entry has room. needed: its bytes.
+
+        Raises ConfigError where it never has.
+        """
         if self.limit_bytes is None:
             return
         kept = {name: size for name, size in self.entries().items() if name.partition(".")[0] != key}

@@ -15,7 +15,6 @@ import contextlib
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -90,12 +89,15 @@ def _by_bytes(place: Workplace, partition_id: int) -> DevicePlans:
         return place.plans
     name = EVERYONE if calibration == "federated" else f"profiles/{partition_id}.json"
     if name not in place.own_plans:
-        place.own_plans[name] = place.plans.replanned(_profile_file(place, partition_id, place.folder / name))
+        place.own_plans[name] = place.plans.replanned(_profile_file(place, partition_id, name))
     return place.own_plans[name]
 
 
-def _profile_file(place: Workplace, partition_id: int, path: Path) -> Profile:
-    if path.exists() or path.name == EVERYONE:
+def _profile_file(place: Workplace, partition_id: int, name: str) -> Profile:
+    if name == EVERYONE:
+        return Profile.load(place.file(name))
+    path = place.folder / name
+    if path.exists():
         return Profile.load(path)
     made = own_profile(place, partition_id)
     with contextlib.suppress(OSError, RunError):  # a device may only read its run's folder

@@ -36,9 +36,11 @@ def train(message: Message, context: Context) -> Message:
     own = partition_id(context)
     if job.partition_id != own:
         raise RunError(f"a job for device {job.partition_id} reached device {own}")
-    state = DeviceState(context.state, worker.state_folder(run))
+    state = DeviceState(context.state, worker.home(run))
     with worker.at_work(run, job):
         place = worker.workplace(run)
+        if (parcel := messages.parcel_of(message.content)) is not None:
+            tensors = worker.depot(run.depot).tensors(parcel)
         reply = do_job(place, worker.within_own_limits(job, context.node_config), tensors, state)
     return Message(messages.write_reply(reply), reply_to=message)
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fed_asi.devices.job import Job
-from fed_asi.devices.warm_factors import OnDisk, WarmFactors, packed, unpacked
+from fed_asi.devices.reply import State
+from fed_asi.devices.warm_factors import WarmFactors, packed, unpacked
 from fed_asi.errors import RunError, first_line
 
 ARRAYS, ROUND = "factors", "factors-round"
 
 
 class DeviceState:
-    """One device's state. flower: its Context.state. folder: its disk; None has Flower's state alone."""
+    """One device's state. flower: its Context.state. disk: where it is kept beside; None has Flower's state alone."""
 
-    def __init__(self, flower: RecordDict, folder: Path | None) -> None:
-        self._flower = flower
-        self._disk = None if folder is None else OnDisk(folder)
+    def __init__(self, flower: RecordDict, disk: State | None) -> None:
+        self._flower, self._disk = flower, disk
 
     def factors(self, job: Job) -> WarmFactors | None:
         """Return the factors after the round the job names, from Flower's state or else from the disk; None: round 0.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,12 +16,15 @@ from fed_asi.devices.job import Job
 from fed_asi.devices.reply import Reply, failure, limit_bytes, payload_bytes
 from fed_asi.errors import UpdateError
 from fed_asi.flower import messages
+from fed_asi.flower.depot import Parcels
 from fed_asi.flower.failures import NO_NODE, is_gone, meaning
+from fed_asi.flower.home import LATE_WORD, clear_word, word_left
 from fed_asi.flower.mail import Mail
 from fed_asi.flower.nodes import Nodes
 from fed_asi.flower.waiting import Waiting
-from fed_asi.flower.worker import LATE_WORD, clear_word, word_left
 from fed_asi.workplace.address import RunAddress
+
+Packed = ArrayRecord | str  # a round's tensors, or their key in the depot
 
 
 @dataclass(slots=True)
@@ -36,7 +40,8 @@ class FlowerExecutor:
 
     expected: devices of the fleet. states: where this machine's workers leave word of a hanging device; None where
     devices are on machines of their own. note: gets a line on each node that is not what it should be, and on each
-    device that lost its twin.
+    device that lost its twin. simulated: see `Nodes`. parcels: where a round's tensors are held for all machines;
+    None: every message carries them.
     """
 
     def __init__(
@@ -47,10 +52,13 @@ class FlowerExecutor:
         waiting: Waiting,
         states: Path | None = None,
         note: Callable[[str], None] = lambda _text: None,
+        simulated: Callable[[], Mapping[int, int]] | None = None,
+        parcels: Parcels | None = None,
     ) -> None:
+        self._parcels = parcels
         self._run, self._waiting, self._states = run, waiting, states
         self._mail, self._note = Mail(grid, waiting), note
-        self._nodes = Nodes(self._mail, expected, waiting, note)
+        self._nodes = Nodes(self._mail, expected, waiting, note, simulated)
 
     @property
     def parallel(self) -> int | None:
@@ -70,15 +78,21 @@ class FlowerExecutor:
         """Yield one reply a job as they come; a device that is not there or does not answer is named."""
         self._nodes.ask()
         limit = limit_bytes({name: one.nbytes for name, one in tensors.items()} if sizes is None else sizes)
-        packed = messages.pack(tensors)
         flight = _Flight({}, {})
-        for job in jobs:
-            if not self._send(job, packed, flight):
-                yield failure(job.partition_id, "failed", NO_NODE)
-        for reply, job in self._replies(flight, packed, limit):
-            yield replace(reply, bytes_down=payload_bytes(tensors, job.to_json()))
+        with self._packed(tensors) as packed:
+            for job in jobs:
+                if not self._send(job, packed, flight):
+                    yield failure(job.partition_id, "failed", NO_NODE)
+            for reply, job in self._replies(flight, packed, limit):
+                yield replace(reply, bytes_down=payload_bytes(tensors, job.to_json()))
 
-    def _send(self, job: Job, packed: ArrayRecord, flight: _Flight) -> bool:
+    def _packed(self, tensors: Mapping[str, Tensor]) -> AbstractContextManager[Packed]:
+        """Give a round's tensors as its messages carry them, or their key in the depot."""
+        return (
+            nullcontext(messages.pack(tensors)) if self._parcels is None else self._parcels.holding(tensors)
+        )
+
+    def _send(self, job: Job, packed: Packed, flight: _Flight) -> bool:
         """Send one job; return whether its device is there."""
         node = self._nodes.of.get(job.partition_id)
         if node is None:
@@ -90,7 +104,7 @@ class FlowerExecutor:
             flight.jobs_of[message_id] = job
         return bool(message_id)
 
-    def _replies(self, flight: _Flight, packed: ArrayRecord, limit: int) -> Iterator[tuple[Reply, Job]]:
+    def _replies(self, flight: _Flight, packed: Packed, limit: int) -> Iterator[tuple[Reply, Job]]:
         jobs_of = flight.jobs_of
         until = time.monotonic() + self._round_seconds(list(jobs_of.values()))
         while jobs_of and time.monotonic() < until:
@@ -104,7 +118,7 @@ class FlowerExecutor:
         for job in jobs_of.values():
             yield failure(job.partition_id, "timeout", "no reply before the round's deadline"), job
 
-    def _sent_again(self, found: Message | str, job: Job, packed: ArrayRecord, flight: _Flight) -> bool:
+    def _sent_again(self, found: Message | str, job: Job, packed: Packed, flight: _Flight) -> bool:
         """Send a job again whose worker process was gone before it came to it; return whether it was sent.
 
         Ray starts a worker anew within seconds, and until then refuses what is sent to it. A job with a twin whose

@@ -1,7 +1,8 @@
 """The private parts of Flower's simulation engine that we use: PARTS lists them all.
 
 The engine looks for waiting messages node by node ten times a second, and each of its workers waits up to a second
-at the end: with many devices that is most of a short run. Both are made quicker where the engine is as it was.
+at the end: with many devices that is most of a short run. Both are made quicker where the engine is as it was. What
+hands out its messages then knows which device each node is, too, so that nobody need ask.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from queue import Queue
 from typing import Any
 
@@ -57,9 +60,9 @@ PARTS = (
     Private(f"{ENGINE}.Queue", "let workers end at once", lambda: issubclass(_engine().Queue, Queue), True),
     Private(
         "flwr.server.superlink.linkstate.InMemoryLinkState.get_message_ins",
-        "take a waiting message",
-        lambda: list(inspect.signature(_link_state().get_message_ins).parameters)[:3],
-        ["self", "node_id", "limit"],
+        "take a waiting message, as this does, by saying when",
+        lambda: {"delivered_at", "isoformat"} & set(_link_state().get_message_ins.__code__.co_names),
+        {"delivered_at", "isoformat"},
     ),
     Private(
         "flwr.server.superlink.linkstate.InMemoryLinkState.__init__",
@@ -101,18 +104,38 @@ class _BriefQueue(Queue[Any]):
         return super().get(block, None if timeout is None else min(timeout, BRIEF_SECONDS))
 
 
+_simulated: list[Mapping[int, int]] = []  # of the engine that is at work in this process
+
+
+def simulated_nodes() -> Mapping[int, int]:
+    """Return which device each node is, by node id, as the engine at work in this process has it; else nothing."""
+    return _simulated[-1] if _simulated else {}
+
+
 def add_messages_to_queue(
     state: Any, queue: Queue[Any], nodes_mapping: dict[int, int], f_stop: threading.Event
 ) -> None:
-    """Move messages that wait for a node into the workers' queue, oldest first, until told to stop."""
+    """Move messages that wait for a node into the workers' queue, oldest first, until told to stop.
+
+    The engine's own looks through all that are stored for each that it takes.
+    """
+    _simulated.append(nodes_mapping)
     while not f_stop.is_set():
-        with state.lock:
-            waiting = [
-                message.metadata.dst_node_id
-                for message in state.message_ins_store.values()
-                if message.metadata.delivered_at == "" and message.metadata.dst_node_id in nodes_mapping
-            ]
-        for node_id in waiting:
-            for message in state.get_message_ins(node_id=node_id, limit=1):
-                queue.put(message)
+        for message in _waiting(state, nodes_mapping):
+            queue.put(message)
         f_stop.wait(PAUSE_SECONDS)
+    _simulated.remove(nodes_mapping)
+
+
+def _waiting(state: Any, nodes: Mapping[int, int]) -> list[Any]:
+    """Take the messages that wait for a node, oldest first; they count as delivered from now on."""
+    with state.lock:
+        found = [
+            message
+            for message in state.message_ins_store.values()
+            if message.metadata.delivered_at == "" and message.metadata.dst_node_id in nodes
+        ]
+        now = datetime.now(UTC).isoformat()
+        for message in found:
+            message.metadata.delivered_at = now
+    return found

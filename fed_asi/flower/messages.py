@@ -90,23 +90,36 @@ def _shape(text: bytes) -> tuple[int, ...]:
     return tuple(int(size) for size in re.findall(rb"\d+", text))
 
 
-def write_job(job: Job, tensors: ArrayRecord, run: RunAddress) -> RecordDict:
-    """Return the content of a job's message. tensors: what `pack` gave."""
+def write_job(job: Job, tensors: ArrayRecord | str, run: RunAddress) -> RecordDict:
+    """Return the content of a job's message. tensors: what `pack` gave, or their key in the run's depot."""
     config = ConfigRecord({"job": job.to_json(), "folder": run.folder, "fingerprint": run.fingerprint})
+    if run.depot:
+        config["depot"] = run.depot
+    if isinstance(tensors, str):
+        config["parcel"] = tensors
+        return RecordDict({"job": config})
     return RecordDict({"tensors": tensors, "job": config})
 
 
 def read_job(content: RecordDict) -> tuple[Job, dict[str, Tensor], RunAddress]:
     """Return the job, the global tensors and the run that a message of the server's carries.
 
-    Raises FedAsiError for a job of another version, and for what is none.
+    There are no tensors where `parcel_of` says where they are. Raises FedAsiError for a job of another version, and
+    for what is none.
     """
     try:
-        config, record = content.config_records["job"], content.array_records["tensors"]
-        run = RunAddress(str(config["folder"]), str(config["fingerprint"]))
-        return Job.from_json(str(config["job"])), unpack(record), run
+        config = content.config_records["job"]
+        run = RunAddress(str(config["folder"]), str(config["fingerprint"]), str(config.get("depot", "")))
+        tensors = {} if "parcel" in config else unpack(content.array_records["tensors"])
+        return Job.from_json(str(config["job"])), tensors, run
     except KeyError as error:
         raise RunError(f"what the server sent is no job: it lacks {error}") from None
+
+
+def parcel_of(content: RecordDict) -> str | None:
+    """Return under which key the run's depot has a job's tensors; None: they are in its message."""
+    key = content.config_records["job"].get("parcel")
+    return None if key is None else str(key)
 
 
 def write_reply(reply: Reply) -> RecordDict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from flwr.app import Message, RecordDict
 
@@ -14,17 +14,28 @@ from fed_asi.flower.failures import meaning
 from fed_asi.flower.mail import Mail
 from fed_asi.flower.waiting import Waiting
 
+LOOKS = 10  # a look's own time is waited for so often before the next
+
 
 class Nodes:
     """The nodes of a fleet. of: partition id -> node id of the devices that are there.
 
     expected: devices of the fleet. note: gets a line on each node that is not taken. A node that does not say which
     device it is, or names one that is there already or that the fleet does not have, gets no jobs and is asked again
-    before the next round.
+    before the next round. simulated: gives which device each node is, where they are of a simulation in this process
+    and that is known by now; None: they are not. Once as many as work at once have answered, no other is asked then.
     """
 
-    def __init__(self, mail: Mail, expected: int, waiting: Waiting, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        mail: Mail,
+        expected: int,
+        waiting: Waiting,
+        note: Callable[[str], None],
+        simulated: Callable[[], Mapping[int, int]] | None = None,
+    ) -> None:
         self._mail, self._expected, self._waiting, self._note = mail, expected, waiting, note
+        self._simulated, self._all_known = simulated, False
         self._asked: dict[str, int] = {}  # by message id: the node that has not answered yet
         self._known: set[int] = set()
         self._told: set[str] = set()
@@ -35,31 +46,49 @@ class Nodes:
 
         Raises RunError where none came, or, as the run has not begun, where two say they are the same device.
         """
-        until = time.monotonic() + self._waiting.nodes_seconds
-        while len(self._mail.nodes()) < self._expected and time.monotonic() < until:
-            self._waiting.pause()
-        for partition_id in self.ask():
+        self._wait()
+        # As many as work at once, so that every worker starts now; what it imports takes seconds.
+        first = [] if self._simulated is None else self.ask(self._waiting.parallel or 1)
+        for partition_id in (*first, *self.ask()):
             raise RunError(f"two nodes say they are device {partition_id}: give each its own partition-id")
         if not self.of:
             why = "".join(f"; {text}" for text in sorted(self._told)[:1])
             raise RunError(f"no device came within {self._waiting.nodes_seconds:.0f} s{why}")
 
-    def ask(self) -> list[int]:
-        """Ask the nodes not known yet who they are; forget those that left.
+    def _wait(self) -> None:
+        """Wait until as many nodes are there as the fleet has devices, or time is up."""
+        until = time.monotonic() + self._waiting.nodes_seconds
+        while (began := time.monotonic()) < until and len(self._mail.nodes()) < self._expected:
+            # A look at many nodes takes long, and they cannot come in meanwhile.
+            self._waiting.pause(LOOKS * (time.monotonic() - began))
+
+    def ask(self, most: int | None = None) -> list[int]:
+        """Ask the nodes not known yet who they are, `most` of them; forget those that left.
 
         Returns the devices that a second node claimed to be. A node that does not answer is waited for once, when it
-        is asked; its answer is still taken when it comes later.
+        is asked; its answer is still taken when it comes later. A simulation's nodes stay as they are.
         """
+        if self._all_known:
+            return []
         present = self._mail.nodes()
         self._known &= present
         self.of = {partition_id: node for partition_id, node in self.of.items() if node in present}
         self._asked = {sent: node for sent, node in self._asked.items() if node in present}
         fresh = set()
-        for node in sorted(present - self._known - set(self._asked.values())):
+        for node in sorted(present - self._known - set(self._asked.values()))[:most]:
             if sent := self._mail.send(RecordDict(), node, "query"):
                 self._asked[sent] = node
                 fresh.add(sent)
-        return self._answers(fresh)
+        twice = self._answers(fresh)
+        self._take_simulated()
+        return twice
+
+    def _take_simulated(self) -> None:
+        """Take all nodes in as the simulation has them, where it knows them all and who answered says the same."""
+        nodes = {} if self._simulated is None else self._simulated()
+        of = {partition_id: node for node, partition_id in nodes.items()}
+        if of.keys() == set(range(self._expected)) and self.of and self.of.items() <= of.items():
+            self.of, self._known, self._all_known = of, set(nodes), True
 
     def _answers(self, fresh: set[str]) -> list[int]:
         """Take the answers that come; wait for those to the questions just asked."""

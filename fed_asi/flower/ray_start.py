@@ -13,7 +13,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from fed_asi.errors import RunError, first_line
+from fed_asi.errors import ConfigError, RunError, first_line
+from fed_asi.flower.object_store import check_stores
 
 TRIES = 3
 
@@ -21,9 +22,13 @@ TRIES = 3
 def start_ray(arguments: Mapping[str, Any], clear: Callable[[], None]) -> None:
     """Start Ray, or join the cluster whose address is among the arguments of `ray.init`.
 
-    clear: ends what a failed start left behind. Raises RunError with Ray's own words when no try succeeds.
+    clear: ends what a failed start left behind. Where it runs in this process already, nothing happens.
+    Raises RunError with Ray's own words when no try succeeds.
     """
     import ray
+
+    if ray.is_initialized():
+        return
 
     # Workers need this process's sys.path; Flower's own start does the same.
     path = os.pathsep.join([*sys.path, *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -35,6 +40,28 @@ def start_ray(arguments: Mapping[str, Any], clear: Callable[[], None]) -> None:
 
     with sigterm_kept():
         tried(lambda: ray.init(runtime_env=environment, **arguments), clear_all)
+
+
+def join_cluster(arguments: Mapping[str, Any], sent_bytes: int, cpus_per_client: int) -> None:
+    """Join the cluster whose address is among the arguments of `ray.init`.
+
+    sent_bytes: of a round's tensors. Raises RunError where it is not reached, and ConfigError where the object store of
+    one of its nodes has no room for what a run sends.
+    """
+    import ray
+
+    start_ray(arguments, lambda: None)
+    try:
+        check_stores(_nodes(ray), sent_bytes, cpus_per_client)
+    except ConfigError:
+        ray.shutdown()
+        raise
+
+
+def _nodes(ray: Any) -> list[dict[str, Any]]:
+    """Return a cluster's nodes; Ray gives no types for them."""
+    found: list[dict[str, Any]] = ray.nodes()
+    return found
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.file import load_config
 from fed_asi.fleets.gpu_share import workers
 from fed_asi.flower.executor import FlowerExecutor
-from fed_asi.flower.flower_private import ENGINE, quicken
+from fed_asi.flower.flower_private import ENGINE, quicken, simulated_nodes
 from fed_asi.flower.waiting import Waiting
 from fed_asi.flower.worker import state_folder
 from fed_asi.results.lock import new_folder
@@ -63,7 +63,8 @@ def serve(home: Path, grid: Grid, context: Context) -> None:
         deployed = bool(context.run_config.get("deployed", False))
         waiting, states = waiting_for(deployed, config), None if deployed else folder / "devices"
         run = address_of(place.folder, config)
-        executor = FlowerExecutor(grid, config.num_devices, run, waiting, states, store.note)
+        simulated = None if deployed else simulated_nodes
+        executor = FlowerExecutor(grid, config.num_devices, run, waiting, states, store.note, simulated)
         executor.find_devices()
         conduct(place, store, executor, watcher, None if deployed else state_folder(run))
     with RunStore.read(folder) as done:

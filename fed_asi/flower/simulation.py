@@ -12,6 +12,8 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,8 +21,9 @@ from fed_asi.errors import RunError, first_line
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.gpu_share import gpu_share, gpus_used, workers
 from fed_asi.flower import processes
+from fed_asi.flower.depot import Parcels, open_depot
 from fed_asi.flower.environment import set_environment
-from fed_asi.flower.flower_private import quicken
+from fed_asi.flower.flower_private import quicken, simulated_nodes
 from fed_asi.flower.ray_private import ACTOR_PROCESS, TEMP_DIR, quieten
 from fed_asi.flower.waiting import Interrupted, Waiting
 from fed_asi.flower.worker import state_folder
@@ -28,6 +31,7 @@ from fed_asi.results.progress import Unwatched, Watcher
 from fed_asi.results.store import RunStore
 from fed_asi.rounds.run import conduct, recording
 from fed_asi.workplace.address import address_of, workplace_folder
+from fed_asi.workplace.aside import aside
 from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.prepare import prepare
 
@@ -97,21 +101,35 @@ class Simulation:
         self._thread: threading.Thread | None = None
         self._before = processes.descendants()
 
-    def start(self) -> None:
-        """Start Flower and Ray, which then wait for the workplace."""
+    def start(self, sent_bytes: int = 0) -> None:
+        """Start Flower and Ray, which then wait for the workplace.
+
+        sent_bytes: of a round's tensors. Raises ConfigError where a node of a cluster has no room for them.
+        """
         _left_behind.append((self._before, temporary := _ray_folder()))
         set_environment(self._store.folder / "flower", named_gpu=":" in self._config.compute.device)
+        if self._config.compute.ray_address is not None:
+            self._join(sent_bytes)
         self._thread = threading.Thread(
             target=self._simulate, args=(temporary,), name="simulation", daemon=True
         )
         self._thread.start()
+
+    def _join(self, sent_bytes: int) -> None:
+        """Join the cluster that is named, in a thread of its own: in this one Ray would take over its signals."""
+        from fed_asi.flower.ray_start import join_cluster
+
+        compute = self._config.compute
+        arguments = backend_config(self._config, "")["init_args"]
+        with aside(lambda _check: join_cluster(arguments, sent_bytes, compute.cpus_per_client)) as joined:
+            joined.result()
 
     def run(self, place: Workplace) -> None:
         """Return when every round is done. Raises what ended the run otherwise."""
         self._place = place
         self._prepared.set()
         if self._thread is None:
-            self.start()
+            self.start(sum(tensor.nbytes for tensor in place.reference.values()))
         thread = self._thread
         while thread is not None and thread.is_alive():
             thread.join(0.1)
@@ -178,19 +196,28 @@ class Simulation:
         config = self._config
         folder = self._store.folder
         run = address_of(workplace_folder(folder), config)
-        waiting = Waiting(self._stop.is_set, workers(config))
-        executor = FlowerExecutor(
-            grid, config.num_devices, run, waiting, folder / "devices", self._store.note
-        )
+        waiting, states = Waiting(self._stop.is_set, workers(config)), folder / "devices"
         try:
-            executor.find_devices()
-            conduct(self._workplace(), self._store, executor, self._watcher, state_folder(run))
+            with self._depot(states) as parcels:
+                run = run if parcels is None else replace(run, depot=parcels.name)
+                executor = FlowerExecutor(
+                    grid, config.num_devices, run, waiting, states, self._store.note, simulated_nodes, parcels
+                )
+                executor.find_devices()
+                kept = state_folder(run) if parcels is None else states
+                conduct(self._workplace(), self._store, executor, self._watcher, kept)
             self._finished = True
         except Interrupted:
             pass
         except BaseException as error:
             self._error = error
             raise
+
+    def _depot(self, states: Path) -> AbstractContextManager[Parcels | None]:
+        """Give what the machines of a cluster are given that may not see the run's folder; None on this one alone."""
+        if self._config.compute.ray_address is None:
+            return contextlib.nullcontext()
+        return open_depot(workplace_folder(self._store.folder), states)
 
     def _workplace(self) -> Workplace:
         """Return the workplace when it is prepared. Raises Interrupted where it never will be."""

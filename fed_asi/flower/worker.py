@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,10 @@ import torch
 from fed_asi.devices.edge import readable
 from fed_asi.devices.job import Job
 from fed_asi.errors import RunError
+from fed_asi.flower.depot import Depot
+from fed_asi.flower.home import Home, HomeFolder
 from fed_asi.workplace.address import WORKPLACE_DIR, RunAddress, run_fingerprint
+from fed_asi.workplace.afar import open_afar
 from fed_asi.workplace.place import Workplace, open_workplace
 
 STATE_DIR = "FED_ASI_STATE_DIR"
@@ -25,13 +27,11 @@ STATE_DIR = "FED_ASI_STATE_DIR"
 GRACE_SECONDS, GRACE_SHARE = 3.0, 0.1  # a step that began in time may end
 
 
-LATE_WORD = "late"
-
-
 LATE = 75  # exit code of a worker that ends itself because its device hangs
 
 
 _open: dict[RunAddress, Workplace] = {}
+_depots: dict[str, Depot] = {}
 
 
 def workplace(run: RunAddress) -> Workplace:
@@ -43,13 +43,30 @@ def workplace(run: RunAddress) -> Workplace:
     """
     if run not in _open:
         _open.clear()  # one run at a time: a workplace holds a network
-        place = open_workplace(folder_of(run))
+        folder = folder_of(run)
+        place = open_afar(depot(run.depot), folder) if run.depot else open_workplace(folder)
         if run_fingerprint(place.config) != run.fingerprint:
             raise RunError(f"{place.folder} was prepared for other settings than this run's")
         _open[run] = place
     place = _open[run]
     torch.set_num_threads(place.config.compute.threads)
     return place
+
+
+def depot(name: str) -> Depot:
+    """Return what the server's machine has for this one. Raises RunError where it is not reached."""
+    if name not in _depots:
+        _depots.clear()
+        _depots[name] = Depot.named(name)
+    return _depots[name]
+
+
+def home(run: RunAddress) -> Home | None:
+    """Return where a device's state is kept beside Flower's, and who works is said; None: nowhere."""
+    if run.depot:
+        return depot(run.depot)
+    folder = state_folder(run)
+    return None if folder is None else HomeFolder(folder)
 
 
 def folder_of(run: RunAddress) -> Path:
@@ -101,49 +118,27 @@ def at_work(run: RunAddress, job: Job) -> Iterator[None]:
     A hanging device cannot be asked to stop, and would hold its worker for the rest of the run. From the word
     left, who finds this process gone can tell the device that was at work from those it never came to.
     """
-    states = state_folder(run)
-    begun = None if states is None else begun_file(states, job)
-    if begun is not None:
-        begun.parent.mkdir(parents=True, exist_ok=True)
-        begun.touch()
-    timer = threading.Timer(_patience(job.patience_seconds), _end, (begun,))
+    found = home(run)
+    if found is not None:
+        found.begin(job)
+    timer = threading.Timer(_patience(job.patience_seconds), _end, (found, job))
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
-        if states is not None:
-            clear_word(states, job)
-
-
-def begun_file(folder: Path, job: Job) -> Path:
-    """Return the file that is there while a device works; "late" in it means it was ended for that."""
-    return folder / f"begun-{job.round:06d}-{job.partition_id:06d}"
-
-
-def word_left(folder: Path, job: Job) -> str | None:
-    """Return what a device left in its file: "" at work, "late"; None where there is no file, or none to be read."""
-    try:
-        with begun_file(folder, job).open("rb") as file:
-            return file.read(len(LATE_WORD) + 1).decode(errors="replace")
-    except OSError:
-        return None
-
-
-def clear_word(folder: Path, job: Job) -> None:
-    """Remove a device's file, where it can be; one that stays is a device that began, and is not asked again."""
-    with contextlib.suppress(OSError):
-        begun_file(folder, job).unlink(missing_ok=True)
+        if found is not None:
+            found.clear(job)
 
 
 def _patience(seconds: float) -> float:
     return min(seconds * (1.0 + GRACE_SHARE) + GRACE_SECONDS, threading.TIMEOUT_MAX)
 
 
-def _end(begun: Path | None) -> None:
+def _end(found: Home | None, job: Job) -> None:
     try:
-        if begun is not None:
-            begun.write_text(LATE_WORD)
+        if found is not None:
+            found.late(job)
     finally:
         os._exit(LATE)

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 from fed_asi.devices.pacing import paced
@@ -63,13 +64,14 @@ def conduct(
     states: where the warm factors of its devices are seen from here; None: on machines of their own.
     """
     devices = fleet.build(place.config)
+    columns = cache(asdict)  # thousands of devices have the same
     store.add_devices(
         DeviceRecord(
             partition_id=d.partition_id,
             group_name=d.group,
             num_examples=len(place.shards[d.partition_id]),
             device_name=None if d.hardware is None else d.hardware.name or None,
-            **asdict(d.resources),
+            **columns(d.resources),
         )
         for d in devices
     )

@@ -21,10 +21,14 @@ WORKPLACE_DIR = "FED_ASI_WORKPLACE_DIR"
 
 @dataclass(frozen=True, slots=True)
 class RunAddress:
-    """Where a worker finds a run's workplace: its folder, and what it must have been prepared for."""
+    """Where a worker finds a run's workplace: its folder, and what it must have been prepared for.
+
+    depot: who has it for machines that cannot see the folder, by name; empty: all see it.
+    """
 
     folder: str
     fingerprint: str
+    depot: str = ""
 
 
 def workplace_folder(run_folder: Path) -> Path:

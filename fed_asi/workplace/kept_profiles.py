@@ -38,7 +38,7 @@ def kept_profile(about: Mapping[str, Any], make: Callable[[], Profile]) -> Profi
     folder = os.environ.get(PROFILES_DIR)
     if not folder:
         return make()
-    whole = {**about, "torch": torch.__version__, "threads": torch.get_num_threads(), "code": _code()}
+    whole = {**about, "torch": torch.__version__, "threads": torch.get_num_threads(), "code": package_code()}
     key = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32]
     path = Path(folder) / f"{key}.json"
     try:
@@ -63,7 +63,7 @@ def tensor_fingerprint(tensor: Tensor) -> str:
 
 
 @cache
-def _code() -> str:
+def package_code() -> str:
     """Return a hash of this package's files."""
     digest = hashlib.sha256()
     home = Path(__file__).parents[1]

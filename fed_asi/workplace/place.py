@@ -7,7 +7,7 @@ message carries only the trained tensors and a small job. Large arrays are memor
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -83,6 +83,7 @@ class Workplace:
     that some device may train, by name. notes: what the report should say. whole: set where features are off.
     own_plans: those from other profiles than the server's, kept by file name. kept: what else is made once a process.
     device: where the tail is and steps compute; features are there too, their labels with them, or on the CPU.
+    bring, fetch: bring rows of features, or a file, from where the workplace is (afar.py); None: it is here.
     """
 
     config: RunConfig
@@ -101,11 +102,21 @@ class Workplace:
     own_plans: dict[str, DevicePlans] = field(default_factory=dict)
     kept: dict[str, Any] = field(default_factory=dict)
     device: torch.device = CPU
+    bring: Callable[[Tensor], None] | None = None
+    fetch: Callable[[str], None] | None = None
+
+    def file(self, name: str) -> Path:
+        """Return a file of the workplace that was written after it was opened, brought here first where it must be."""
+        if self.fetch is not None:
+            self.fetch(name)
+        return self.folder / name
 
     def shard(self, partition_id: int) -> Shard:
         """Return a device's rows; the holdout is drawn once, and training keeps at least one row."""
         rows = self.shards[partition_id]
         held = min(int(len(rows) * self.config.data.holdout), len(rows) - 1)
+        if not held:
+            return Shard(np.sort(rows), rows[:0])  # whatever is drawn
         order = seeds.rng(self.config.seed, "holdout", partition_id).permutation(rows)
         return Shard(np.sort(order[held:]), np.sort(order[:held]))
 
@@ -114,7 +125,9 @@ class Workplace:
         if device == self.device:
             return self
         room = room_bytes(self.config, device)
-        features, tests = kept_there((self.features, self.test_features), device, room)
+        coming = self.bring is not None  # rows that are yet to come stay where they come to
+        features, tests = kept_there((None if coming else self.features, self.test_features), device, room)
+        features = self.features if features is None else features
         labels = self.labels.to(CPU if features is None else features.device)
         whole = self.whole
         if whole is not None and self.config.storage.frozen != "int8":  # see trunk_device
@@ -139,6 +152,8 @@ class Workplace:
 
     def inputs(self, rows: Tensor) -> Tensor:
         """Return the tail's inputs of these rows, float32, copied; images channels last, which is quicker."""
+        if self.bring is not None:
+            self.bring(rows)
         if self.features is not None:
             found = sent(self.features[rows], self.device).float()
         elif self.whole is not None:
@@ -154,11 +169,14 @@ def open_workplace(
     *,
     data_dir: Path | None = None,
     watcher: Watcher | None = None,
+    features: Mapping[str, Tensor] | None = None,
+    bring: Callable[[Tensor], None] | None = None,
+    fetch: Callable[[str], None] | None = None,
 ) -> Workplace:
     """Return the workplace that `prepare` wrote; features that were removed since are made again.
 
     folder: runs/NAME/workplace. config: of the run; None reads it from the folder. data_dir: where the data set is,
-    should it be needed; None: where it was.
+    should it be needed; None: where it was. features: by use; None: those in the store. bring, fetch: the workplace's.
     Raises RunError where it is missing, unfinished, damaged, of another version or of other settings.
     """
     manifest = _read_manifest(folder)
@@ -174,9 +192,10 @@ def open_workplace(
         if off:
             whole = WholeNetwork(quick(), np.load(folder / IMAGES, mmap_mode="r"), config)
         keys = {"test": manifest["test_features"]} | ({} if off else {"train": manifest["features"]})
-    store = FeatureStore(folder / manifest["store"], config.compute.features_limit)
-    where = data_dir or (Path(manifest["data_dir"]) if manifest.get("data_dir") else None)
-    features = open_features(config, quick, keys, store, where, watcher or Unwatched())
+    if features is None:
+        store = FeatureStore(folder / manifest["store"], config.compute.features_limit)
+        where = data_dir or (Path(manifest["data_dir"]) if manifest.get("data_dir") else None)
+        features = open_features(config, quick, keys, store, where, watcher or Unwatched())
     place = Workplace(
         config=config,
         folder=folder,
@@ -191,6 +210,8 @@ def open_workplace(
         reference=reference_of(tail, profile),
         notes=tuple(manifest["notes"]),
         whole=whole,
+        bring=bring,
+        fetch=fetch,
     )
     return place.on(device_named(config.compute.device))
 

@@ -30,7 +30,15 @@ from fed_asi.workplace.benches import benches_of
 from fed_asi.workplace.features import all_features, store_path
 from fed_asi.workplace.place import IMAGES, MANIFEST, VERSION, Workplace, is_prepared, open_workplace
 from fed_asi.workplace.profiled import profiled
-from fed_asi.workplace.profiling import batch_of, calibrating, cut_network, is_cut, profile_of, trained_names
+from fed_asi.workplace.profiling import (
+    batch_of,
+    calibrating,
+    cut_network,
+    is_cut,
+    profile_of,
+    trained_bytes,
+    trained_names,
+)
 from fed_asi.workplace.splits import Splits, split_images
 from fed_asi.workplace.start import check_start
 from fed_asi.workplace.storing import storage_notes, stored
@@ -43,12 +51,13 @@ def prepare(
     data_dir: Path | None = None,
     weights_dir: Path | None = None,
     watcher: Watcher | None = None,
-    found: Callable[[], None] | None = None,
+    found: Callable[[int], None] | None = None,
 ) -> Workplace:
     """Return the run's workplace, made under `folder` unless it is there from before a kill.
 
     folder: runs/NAME/workplace. data_dir, weights_dir: where the data set and weights are; None looks at the
-    environment, then at the publishers. found: called once data and weights are there, before the long part.
+    environment, then at the publishers. found: called once data and weights are there, before the long part, with the
+    bytes of what the devices may train.
     Raises MissingDataError, WeightsError and ConfigError (all that `check_start` finds) before `found`, and RunError.
     """
     device = device_named(config.compute.device)
@@ -61,7 +70,7 @@ def prepare(
             model = build_model(config, source.num_classes, weights_dir)
             shards = check_start(config, splits, model, source.num_classes)
             if found is not None:
-                found()
+                found(trained_bytes(model, config))
             _make(config, folder, source.num_classes, splits, shards, model, watcher, data_dir)
         return open_workplace(folder, config, data_dir=data_dir, watcher=watcher)
 

@@ -102,6 +102,12 @@ def trained_names(model: nn.Module, config: RunConfig) -> Sequence[str]:
         raise ConfigError([f"method.layers: {problem}" for problem in error.problems]) from error
 
 
+def trained_bytes(model: nn.Module, config: RunConfig) -> int:
+    """Return the bytes of all that any device may train, which a round sends at most of the network."""
+    layers = tuple(f"{name}." for name in trained_names(model, config))  # a parameter's own name among them
+    return sum(p.nbytes for name, p in model.named_parameters() if f"{name}.".startswith(layers))
+
+
 def batch_of(config: RunConfig, images: Images) -> Tensor:
     """Return images as the network reads them, (N, 3, H, W)."""
     mean, std = models.normalisation(config.model.name)

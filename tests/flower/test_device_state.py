@@ -24,12 +24,12 @@ def same(found: object) -> bool:
 
 def test_factors_are_those_of_the_round_the_job_names(tmp_path: Path) -> None:
     flower = RecordDict()
-    state = DeviceState(flower, tmp_path)
+    state = DeviceState(flower, OnDisk(tmp_path))
     assert state.factors(job()) is None
     state.keep(job(round=4), FACTORS)
     assert same(DeviceState(flower, None).factors(job(factors_round=4)))  # with no disk
-    assert same(DeviceState(RecordDict(), tmp_path).factors(job(factors_round=4)))  # after a kill
-    for disk in (tmp_path, None):
+    assert same(DeviceState(RecordDict(), OnDisk(tmp_path)).factors(job(factors_round=4)))  # after a kill
+    for disk in (OnDisk(tmp_path), None):
         with pytest.raises(RunError, match=r"no file|none of round 3"):
             DeviceState(flower, disk).factors(job(factors_round=3))
     assert DeviceState(flower, None).factors(job(factors_round=0)) is None
@@ -40,8 +40,8 @@ def test_factors_come_back_in_the_layout_they_had_as_it_decides_the_last_bits(tm
         "conv": [torch.randn(2, 48).t(), torch.randn(48, 2), torch.randn(1, 48).t(), torch.empty(0, 0)]
     }
     flower = RecordDict()
-    DeviceState(flower, tmp_path).keep(job(round=4), factors)
-    for state in (DeviceState(flower, None), DeviceState(RecordDict(), tmp_path)):
+    DeviceState(flower, OnDisk(tmp_path)).keep(job(round=4), factors)
+    for state in (DeviceState(flower, None), DeviceState(RecordDict(), OnDisk(tmp_path))):
         found = state.factors(job(factors_round=4))
         assert found is not None
         for back, part in zip(found["conv"], factors["conv"], strict=True):
@@ -50,7 +50,7 @@ def test_factors_come_back_in_the_layout_they_had_as_it_decides_the_last_bits(tm
 
 
 def test_the_disk_has_what_the_state_has_no_more(tmp_path: Path) -> None:
-    state = DeviceState(RecordDict(), tmp_path)
+    state = DeviceState(RecordDict(), OnDisk(tmp_path))
     state.keep(job(round=4), FACTORS)
     state.keep(job(round=6, factors_round=4), {"conv": [torch.ones(4, 2)]})
     assert same(state.factors(job(round=6, factors_round=4)))
@@ -81,4 +81,4 @@ def test_a_broken_state_is_one_line_and_the_disk_stands_in(flower: RecordDict, t
     OnDisk(tmp_path).keep(job(round=4), FACTORS)
     with pytest.raises(RunError, match=r"^its Flower state holds no warm factors: .+$"):
         DeviceState(flower, None).factors(job(factors_round=4))
-    assert same(DeviceState(flower, tmp_path).factors(job(factors_round=4)))
+    assert same(DeviceState(flower, OnDisk(tmp_path)).factors(job(factors_round=4)))

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from fed_asi.devices import reply as replies
 from fed_asi.devices.reply import Reply
 from fed_asi.errors import RunError
 from fed_asi.fleets.config import RunConfig
 from fed_asi.flower import messages, worker
+from fed_asi.flower.executor import FlowerExecutor
+from fed_asi.flower.home import begun_file
 from fed_asi.flower.waiting import Interrupted
 from fed_asi.results.progress import Unwatched
 from fed_asi.results.schema import DeviceRoundRecord
 from fed_asi.results.store import RunStore
 from fed_asi.rounds.executor import LoopExecutor
 from fed_asi.rounds.run import conduct, recording
+from fed_asi.workplace.address import address_of
 from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.prepare import prepare
-from memory_grid import Context, Error, MemoryGrid, Message, RecordDict, executor_on, run_in_memory
+from memory_grid import Context, Error, MemoryGrid, Message, RecordDict, brief, executor_on, run_in_memory
 from runs import job, records, small
 
 ASI = {"name": "asi-published", "layers": 1, "calibration_images": 8}  # whose factors outlive a round
@@ -69,6 +75,45 @@ def test_loop_and_flower_give_the_same_bits(method: dict[str, Any], tmp_path: Pa
     run_in_memory(config, place, tmp_path / "flower", MemoryGrid.of(3, seed=3))
     assert records(tmp_path / "flower") == records(tmp_path / "loop")
     assert {row["outcome"] for row in records(tmp_path / "loop")[0] if "outcome" in row} == {"trained"}
+
+
+class Held:
+    """Where a round's tensors are held, as the server and its workers know it. now: by key."""
+
+    def __init__(self) -> None:
+        self.now: dict[str, Mapping[str, Tensor]] = {}
+        self.asked = 0
+
+    @contextmanager
+    def holding(self, tensors: Mapping[str, Tensor]) -> Iterator[str]:
+        self.now["a key"] = tensors
+        yield "a key"
+        del self.now["a key"]
+
+    def tensors(self, key: str) -> dict[str, Tensor]:
+        self.asked += 1
+        return {name: tensor.clone() for name, tensor in self.now[key].items()}
+
+
+def test_tensors_that_are_held_elsewhere_give_the_same_replies(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, states = Held(), place.folder.parent / "devices"
+    monkeypatch.setattr(worker, "depot", lambda _name: held)
+    jobs = [job(partition_id=i) for i in range(3)]
+    found = []
+    for parcels in (None, held):
+        run, grid = address_of(place.folder, place.config), MemoryGrid.of(3)
+        executor = FlowerExecutor(grid, 3, run, brief(), states, parcels=parcels)  # type: ignore[arg-type]
+        executor.find_devices()
+        replies = sorted(executor.train(jobs, place.reference), key=lambda reply: reply.partition_id)
+        found.append([(reply.to_json(), reply.bytes_down, reply.tensors) for reply in replies])
+    (sent, down, tensors), (_, other_down, others) = found[0][1], found[1][1]
+    assert [one[:2] for one in found[0]] == [one[:2] for one in found[1]]
+    assert '"trained"' in sent
+    assert down == other_down
+    assert all(torch.equal(others[name], tensor) for name, tensor in tensors.items())
+    assert (held.asked, held.now) == (3, {})
 
 
 @pytest.mark.parametrize("kind", [True, "plain"])
@@ -149,8 +194,8 @@ class Dies:
         self.died += 1
         if self.word is not None:
             job, _, _ = messages.read_job(message.content)
-            worker.begun_file(self.states, job).parent.mkdir(exist_ok=True)
-            worker.begun_file(self.states, job).write_text(self.word)
+            begun_file(self.states, job).parent.mkdir(exist_ok=True)
+            begun_file(self.states, job).write_text(self.word)
         return Message(Error(0, DIED), reply_to=message)
 
 

@@ -57,19 +57,18 @@ def test_waiting_messages_reach_the_workers_oldest_first() -> None:
         return SimpleNamespace(metadata=SimpleNamespace(dst_node_id=node, delivered_at=delivered))
 
     waiting = [message(1), message(2, "today"), message(3), message(1), message(9)]
-    stop, queue = threading.Event(), Queue[Any]()
+    nodes, known, queue = {1: 0, 2: 1, 3: 2}, list[dict[int, int]](), Queue[Any]()
 
-    def taken(node_id: int, limit: int) -> list[Any]:
-        found = [m for m in waiting if m.metadata.dst_node_id == node_id and not m.metadata.delivered_at]
-        for one in found[:limit]:
-            one.metadata.delivered_at = "now"
-        if not [m for m in waiting if m.metadata.dst_node_id != 9 and not m.metadata.delivered_at]:
-            stop.set()
-        return found[:limit]
+    class AfterTwoLooks(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            known.append(dict(flower_private.simulated_nodes()))
+            if len(known) == 2:
+                self.set()
+            return True
 
-    state = SimpleNamespace(
-        lock=threading.Lock(), message_ins_store=dict(enumerate(waiting)), get_message_ins=taken
-    )
-    flower_private.add_messages_to_queue(state, queue, {1: 0, 2: 1, 3: 2}, stop)
+    state = SimpleNamespace(lock=threading.Lock(), message_ins_store=dict(enumerate(waiting)))
+    flower_private.add_messages_to_queue(state, queue, nodes, AfterTwoLooks())
     assert [queue.get_nowait() for _ in range(3)] == [waiting[0], waiting[2], waiting[3]]
     assert queue.empty()
+    assert known == [nodes, nodes]  # which is known while the engine is at work
+    assert flower_private.simulated_nodes() == {}

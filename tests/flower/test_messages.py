@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,16 @@ import hostile
 from fed_asi.devices.reply import Reply, payload_bytes
 from fed_asi.errors import FedAsiError, UpdateError
 from fed_asi.flower import messages
-from fed_asi.flower.messages import pack, read_job, read_reply, read_who, unpack, write_job, write_reply
+from fed_asi.flower.messages import (
+    pack,
+    parcel_of,
+    read_job,
+    read_reply,
+    read_who,
+    unpack,
+    write_job,
+    write_reply,
+)
 from fed_asi.workplace.address import RunAddress
 from runs import job
 
@@ -63,6 +73,14 @@ def test_a_job_and_a_reply_survive_the_wire() -> None:
     back = read_reply(asked, write_reply(sent), ROOM)
     assert (back.stats, back.trained, back.host_seconds) == (sent.stats, sent.trained, 1.5)
     assert back.bytes_up == payload_bytes(tensors, sent.to_json())
+
+
+def test_a_job_may_say_where_its_tensors_are() -> None:
+    run = replace(RUN, depot="the depot")
+    boxed = write_job(job(), "parcel-7", run)
+    assert read_job(boxed) == (job(), {}, run)
+    assert parcel_of(boxed) == "parcel-7"
+    assert parcel_of(write_job(job(), pack({}), RUN)) is None
 
 
 def test_bytes_reported_are_those_on_the_wire() -> None:

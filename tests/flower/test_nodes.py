@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
@@ -13,8 +13,13 @@ from fed_asi.flower.nodes import Nodes
 from memory_grid import Error, MemoryGrid, brief
 
 
-def nodes_of(grid: MemoryGrid, notes: list[str], expected: int = 3) -> Nodes:
-    return Nodes(Mail(grid, brief()), expected, brief(), notes.append)
+def nodes_of(
+    grid: MemoryGrid,
+    notes: list[str],
+    expected: int = 3,
+    simulated: Callable[[], Mapping[int, int]] | None = None,
+) -> Nodes:
+    return Nodes(Mail(grid, brief()), expected, brief(), notes.append, simulated)
 
 
 def answers(content: RecordDict | Error | None) -> Callable[[Message, Context], Message | None]:
@@ -29,6 +34,27 @@ def test_nodes_are_found_by_the_devices_they_say_they_are() -> None:
     assert nodes.ask() == []
     assert len(grid.sent) == 3  # nobody is asked twice
     assert notes == []
+
+
+def test_a_simulations_nodes_are_known_once_one_has_answered() -> None:
+    grid, notes = MemoryGrid.of(3), list[str]()
+    devices = {grid.node_of(i): i for i in range(3)}
+    nodes = nodes_of(grid, notes, simulated=lambda: devices if grid.sent else {})
+    nodes.find()
+    assert nodes.of == {i: grid.node_of(i) for i in range(3)}
+    assert nodes.ask() == []
+    assert len(grid.sent) == 1
+
+
+@pytest.mark.parametrize(
+    "known", [{}, {0: 0, 1: 1}, {7000: 0, 6987: 2, 6974: 1}], ids=["none", "few", "others"]
+)
+def test_what_a_simulation_does_not_know_is_asked(known: Mapping[int, int]) -> None:
+    grid, notes = MemoryGrid.of(3), list[str]()
+    nodes = nodes_of(grid, notes, simulated=lambda: known)
+    nodes.find()
+    assert nodes.of == {i: grid.node_of(i) for i in range(3)}
+    assert len(grid.sent) == 3
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import torch
 
 from fed_asi.errors import RunError
 from fed_asi.flower import worker
+from fed_asi.flower.home import word_left
 from fed_asi.machine import threads
 from fed_asi.workplace.address import RunAddress, address_of
 from fed_asi.workplace.prepare import prepare
@@ -21,11 +22,11 @@ from runs import job, small
 def test_a_device_at_work_leaves_word_until_it_is_done(tmp_path: Path) -> None:
     run = RunAddress(str(tmp_path / "workplace"), "x")
     states = tmp_path / "devices"
-    assert worker.word_left(states, job()) is None
+    assert word_left(states, job()) is None
     with worker.at_work(run, job()):
-        assert worker.word_left(states, job()) == ""
-        assert worker.word_left(states, job(round=2)) is None
-    assert worker.word_left(states, job()) is None
+        assert word_left(states, job()) == ""
+        assert word_left(states, job(round=2)) is None
+    assert word_left(states, job()) is None
 
 
 def test_a_device_that_hangs_is_ended_with_its_worker(tmp_path: Path) -> None:
@@ -42,20 +43,7 @@ def test_a_device_that_hangs_is_ended_with_its_worker(tmp_path: Path) -> None:
     ended = subprocess.run(run, check=False, env={"PYTHONPATH": f"{root}:{root / 'tests'}"})
     assert ended.returncode == worker.LATE
     assert time.monotonic() - started < 50
-    assert worker.word_left(tmp_path / "devices", job()) == "late"
-
-
-def test_what_a_device_wrote_is_no_error_whatever_it_is(tmp_path: Path) -> None:
-    path = worker.begun_file(tmp_path, job())
-    for content in (b"\xff\xfe", b"late" * 10**6, b"\0"):
-        path.write_bytes(content)
-        assert worker.word_left(tmp_path, job()) not in {None, "late"}
-    worker.clear_word(tmp_path, job())
-    assert not path.exists()
-    path.mkdir()
-    assert worker.word_left(tmp_path, job()) is None
-    worker.clear_word(tmp_path, job())
-    worker.clear_word(tmp_path / "no such folder", job())
+    assert word_left(tmp_path / "devices", job()) == "late"
 
 
 def test_a_workplace_is_opened_once_and_of_other_settings_refused(

@@ -123,7 +123,9 @@ def test_no_pretraining_begins_before(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(preparing, "_pretrain_", lambda *_: pytest.fail("the long part began"))
     config = small(model={"weights": "public"}, method={"layers": ["nope"]})
     with pytest.raises(ConfigError, match="no layer or block"):
-        preparing.prepare(config, tmp_path / "workplace", found=lambda: pytest.fail("said to be found"))
+        preparing.prepare(
+            config, tmp_path / "workplace", found=lambda _bytes: pytest.fail("said to be found")
+        )
 
 
 def test_methods_that_no_layer_can_take_end_the_run_before_its_rounds(

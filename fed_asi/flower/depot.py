@@ -1,0 +1,226 @@
+"""What a run's server has for the machines of a Ray cluster that cannot see its folder.
+
+One process on the server's machine reads and writes there what workers elsewhere ask for: the workplace's files, rows
+of features, devices' warm factors, word of who is at work. What is large passes through Ray's object store in pieces,
+so that a machine needs room for no more than a few of them. A round's tensors are put there once: each machine has them
+brought once, and its workers read the same memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fed_asi.devices.job import Job
+from fed_asi.devices.warm_factors import WarmFactors, packed, unpacked
+from fed_asi.errors import FedAsiError, RunError, first_line
+from fed_asi.flower.home import HomeFolder
+from fed_asi.flower.object_store import FULL
+from fed_asi.workplace.afar import Lender, Listing
+
+NAMESPACE = "fed_asi"
+CALLS = 8  # answered at once
+ASK_SECONDS, WORD_SECONDS = 600.0, 5.0  # a first listing reads every file
+
+
+class Desk:
+    """The process on the server's machine. workplace, states: the run's folders."""
+
+    def __init__(self, workplace: str, states: str) -> None:
+        self._lender, self._home = Lender(Path(workplace)), HomeFolder(Path(states))
+        self._held: dict[str, list[Any]] = {}
+
+    def answer(self, call: str, *arguments: Any) -> tuple[Any, str | None]:
+        """Return what a call returns, and None, or None and why it is refused, in one line."""
+        try:
+            return getattr(self, call)(*arguments), None
+        except (FedAsiError, OSError) as error:
+            return None, first_line(error)
+
+    def listing(self) -> Listing:
+        """Return what the workplace is made of."""
+        return self._lender.listing()
+
+    def piece(self, name: str, start: int) -> bytes:
+        """Return bytes of one file."""
+        return self._lender.piece(name, start)
+
+    def rows(self, rows: Sequence[int]) -> Any:
+        """Return rows of features."""
+        return self._lender.rows(rows)
+
+    def factors(self, job: Job) -> bytes:
+        """Return the warm factors a job starts from, packed: their layout in memory decides the next bits."""
+        return packed(self._home.factors(job) or {})
+
+    def keep(self, job: Job, factors: bytes) -> None:
+        """Keep the warm factors after a job."""
+        self._home.keep(job, unpacked(factors, f"what device {job.partition_id} sent"))
+
+    def word(self, kind: str, job: Job) -> None:
+        """Leave word of a device, or take it away: "begin", "late" or "clear"."""
+        getattr(self._home, kind)(job)
+
+    def hold(self, key: str, boxed: list[Any]) -> None:
+        """Hold a reference to tensors in the object store. boxed: a list of it, which Ray passes as it is."""
+        self._held[key] = boxed
+
+    def held(self, key: str) -> list[Any]:
+        """Return the reference. Raises RunError where it is not held any more."""
+        if key not in self._held:
+            raise RunError(f"the tensors {key} of this run are not held any more; their round has ended")
+        return self._held[key]
+
+    def drop(self, key: str) -> None:
+        """Hold tensors no longer."""
+        self._held.pop(key, None)
+
+
+class Depot:
+    """The desk as a worker asks it, wherever it is. A call that is refused or does not arrive raises RunError."""
+
+    def __init__(self, desk: Any) -> None:
+        import ray
+
+        self._ray: Any = ray
+        self._desk = desk
+
+    @classmethod
+    def named(cls, name: str) -> Depot:
+        """Return the depot of that name in this cluster."""
+        import ray
+
+        try:
+            return cls(ray.get_actor(name, namespace=NAMESPACE))
+        except ValueError as error:
+            raise RunError(f"the server's machine is not reached: {first_line(error)}") from error
+
+    def listing(self) -> Listing:
+        """Return what the workplace is made of."""
+        found: Listing = self.ask("listing")
+        return found
+
+    def piece(self, name: str, start: int) -> bytes:
+        """Return bytes of one file."""
+        return bytes(self.ask("piece", name, start))
+
+    def rows(self, rows: Sequence[int]) -> Any:
+        """Return rows of features, in memory that this machine's workers share."""
+        return self.ask("rows", list(rows))
+
+    def tensors(self, key: str) -> dict[str, Tensor]:
+        """Return a round's tensors, copied from this machine's object store, to which they are brought once."""
+        (reference,) = self.ask("held", key)
+        arrays: Mapping[str, Any] = self._get(reference, ASK_SECONDS)
+        return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+
+    def factors(self, job: Job) -> WarmFactors | None:
+        """Return the warm factors the job starts from."""
+        if job.factors_round == 0:
+            return None
+        return unpacked(self.ask("factors", job), "what the server's machine sent")
+
+    def keep(self, job: Job, factors: WarmFactors) -> None:
+        """Keep the warm factors after the job, where there are any."""
+        if factors:
+            self.ask("keep", job, packed(factors))
+
+    def begin(self, job: Job) -> None:
+        """Leave word that a device is at work."""
+        self.ask("word", "begin", job)
+
+    def late(self, job: Job) -> None:
+        """Leave word that a device is ended for working too long."""
+        self.ask("word", "late", job, seconds=WORD_SECONDS)
+
+    def clear(self, job: Job) -> None:
+        """Take a device's word away, where the desk is reached; one that stays is a device that began."""
+        with contextlib.suppress(RunError):
+            self.ask("word", "clear", job, seconds=WORD_SECONDS)
+
+    def ask(self, call: str, *arguments: Any, seconds: float = ASK_SECONDS) -> Any:
+        """Return what a call of the desk returns."""
+        value, refused = self._get(self._desk.answer.remote(call, *arguments), seconds)
+        if refused is not None:
+            raise RunError(refused)
+        return value
+
+    def _get(self, reference: Any, seconds: float) -> Any:
+        try:
+            return self._ray.get(reference, timeout=seconds)
+        except self._ray.exceptions.RayError as error:
+            raise RunError(self._why(error)) from error
+
+    def _why(self, error: Exception) -> str:
+        if type(error).__name__ in FULL:
+            here = self._ray.util.get_node_ip_address()
+            return f"the object store of node {here} is full: start it with a larger --object-store-memory"
+        return f"the server's machine does not answer: {type(error).__name__}: {first_line(error)}"
+
+
+class Parcels:
+    """The depot as the server holds a round's tensors in it. name: by which workers find it."""
+
+    def __init__(self, name: str, depot: Depot) -> None:
+        self.name, self._depot = name, depot
+        self._numbers = count(1)
+
+    @contextmanager
+    def holding(self, tensors: Mapping[str, Tensor]) -> Iterator[str]:
+        """Give the key under which workers find these tensors until the block ends."""
+        import ray
+
+        key = f"parcel-{next(self._numbers)}"
+        arrays = {name: tensor.detach().contiguous().numpy() for name, tensor in tensors.items()}
+        try:
+            boxed = [ray.put(arrays)]
+        except ray.exceptions.RayError as error:
+            raise RunError(
+                f"a round's tensors cannot be put into Ray's object store: {first_line(error)}"
+            ) from error
+        self._depot.ask("hold", key, boxed)
+        try:
+            yield key
+        finally:
+            with contextlib.suppress(RunError):
+                self._depot.ask("drop", key, seconds=WORD_SECONDS)
+
+
+@contextmanager
+def open_depot(workplace: Path, states: Path) -> Iterator[Parcels]:
+    """Give the depot of a run while it goes on. workplace, states: its folders, seen from this machine.
+
+    Ray must have been started or joined. Its process runs on this machine, takes no CPU of the cluster, and is started
+    anew where it dies.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    name = f"fed-asi-{secrets.token_hex(8)}"
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = {
+        "name": name,
+        "namespace": NAMESPACE,
+        "num_cpus": 0,
+        "max_restarts": -1,
+        "max_concurrency": CALLS,
+    }
+    desk: Any = (
+        ray.remote(Desk)
+        .options(scheduling_strategy=here, **options)
+        .remote(str(workplace.resolve()), str(states.resolve()))
+    )
+    try:
+        yield Parcels(name, Depot(desk))
+    finally:
+        with contextlib.suppress(Exception):  # what is gone already cannot be ended
+            ray.kill(desk)
