@@ -193,11 +193,13 @@ def bytes_axis(
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log", base=2)
     if not known:
+        axis.set_major_locator(NullLocator())
+        axis.set_minor_locator(NullLocator())
         return
     low, high = min(known), max(known)
     if which == "x":
         axes.set_xlim(low / 1.6, high * 1.6)
-    axis.set_major_locator(LogLocator(base=2 if high / low < 64 else 4, numticks=9))
+    axis.set_major_locator(LogLocator(base=2 if high / low < 64 else 4, numticks=6 if which == "x" else 9))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, unlimited_at)))
 

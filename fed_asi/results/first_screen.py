@@ -100,7 +100,7 @@ def _budget(group: GroupResult) -> tuple[str, str]:
 def how_gained(summary: Summary) -> str:
     """Return which accuracy one run can say of a group: against its twins, else what the model knows of its images."""
     if summary.twins:
-        return f"points against its {summary.twins} twin"
+        return "points, against a plain twin" if summary.twins == "plain" else "points, against its twin"
     judged = any(one.accuracy is not None for group in summary.groups for one in group.shared)
     return "shared model, its images" if judged else "last round, own images"
 

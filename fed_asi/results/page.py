@@ -32,7 +32,8 @@ STYLE = """
 .answers table { table-layout: fixed; } .answers th { padding-top: 0; white-space: normal; font-size: 12px; }
 .answers td { white-space: normal; line-height: 1.3; padding: 4px 6px; vertical-align: top; }
 .answers td div { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-.answers th:first-child { width: 38%; } .answers th small { font-weight: 400; }
+.answers th:first-child { width: 35%; } .answers td:last-child { white-space: nowrap; }
+.answers th:last-child { width: 36%; } .answers th small { font-weight: 400; }
 .answers small { display: block; color: var(--soft); font-size: 12px; }
 .answers td:first-child, .answers th:first-child { padding-left: 0; }
 .answers td:last-child, .answers th:last-child { padding-right: 0; }

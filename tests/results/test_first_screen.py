@@ -98,7 +98,7 @@ def test_each_group_has_a_line(made):
 def test_what_is_gained_is_against_twins_where_there_are_any_and_else_of_the_shared_model(tmp_path):
     twins = summary_of(with_twins(make(tmp_path / "twins")))
     assert bought(twins)[1].gained == mean_of(twins.groups[1].twin_difference)
-    assert how_gained(twins) == "points against its unlimited twin"
+    assert how_gained(twins) == "points, against its twin"
     judged = summary_of(with_groups(make(tmp_path / "judged")))
     assert bought(judged)[0].gained == "12.5 → 75.0 %"
     assert how_gained(judged) == "shared model, its images"
