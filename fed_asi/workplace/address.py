@@ -11,7 +11,7 @@ from typing import Any
 from fed_asi import seeds
 from fed_asi.fleets.aggregate import AggregateConfig, UploadConfig
 from fed_asi.fleets.clock_keys import ClockConfig
-from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.config import ComputeConfig, RunConfig
 from fed_asi.fleets.device_keys import DeviceKeys
 from fed_asi.fleets.faults import FaultsConfig
 from fed_asi.fleets.storage import StorageConfig
@@ -64,6 +64,8 @@ def run_fingerprint(config: RunConfig) -> str:
         "deadline_seconds",
         "features_limit",
     }
+    if config.compute.trunk_engine == ComputeConfig().trunk_engine:
+        free["compute"].add("trunk_engine")
     content = config.model_dump(mode="json", exclude=free)
     for key in ("at_work", "staleness"):
         if "clock" in content and content["clock"][key] is None:
