@@ -42,6 +42,7 @@ def main(given: argparse.Namespace) -> int:
     show(f"  {command_line(['cd', folder])}")
     show("  fed-asi check fleet.toml")
     show("  fed-asi run fleet.toml")
-    show("or, with Flower's own command:")
+    show("or, with Flower's own command, which else installs the project's requirements anew for every run:")
+    show("  export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1")
     show("  flwr run . --federation-config 'num-supernodes=8 client-resources-num-cpus=1'")
     return OK

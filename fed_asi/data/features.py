@@ -79,7 +79,7 @@ class FeatureSource:
     def compute(self, group: int) -> NDArray[np.floating]:
         """Return the features of the images of one group, (GROUP or fewer, ...)."""
         images = self.images[group * GROUP : (group + 1) * GROUP]
-        computed: Callable[[torch.Tensor], torch.Tensor] = self.engine or self.trunk
+        computed: Callable[[torch.Tensor], Any] = self.engine or self.trunk
         with torch.inference_mode():
             features = computed(to_batch(images, self.resolution, self.mean, self.std))
         return np.ascontiguousarray(features.numpy().astype(DTYPES[self.dtype]))
