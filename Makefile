@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Versions that were tested together; make CONSTRAINTS= takes the newest that the package allows.
 CONSTRAINTS ?= constraints.txt
+# What is installed first and alone. Of another set (docs/reference/versions.md), with a VENV of its own and CONSTRAINTS=:
+# make fast slow VENV=.venv-other CONSTRAINTS= VERSIONS="torch==2.14.1 torchvision==0.29.1 flwr==1.42.0"
+VERSIONS ?= torch==2.13.0
 INSTALL = $(BIN)/pip install -q $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 # One thread a process: repeatable to the bit, and workers do not fight for cores.
 export OMP_NUM_THREADS ?= 1
@@ -56,7 +59,7 @@ clean:  ## remove what the targets made, except runs/
 $(VENV)/.torch:
 	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here; install Python 3.11 or say make PYTHON=python3"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) "torch==2.13.0"
+	$(INSTALL) $(VERSIONS)
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml $(CONSTRAINTS)

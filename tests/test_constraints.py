@@ -33,5 +33,5 @@ def test_every_requirement_is_pinned_within_its_range() -> None:
 
 def test_the_makefile_and_the_containers_have_the_same_torch() -> None:
     versions = pinned()
-    assert f'"torch=={versions["torch"]}"' in (ROOT / "Makefile").read_text()
+    assert f"VERSIONS ?= torch=={versions['torch']}\n" in (ROOT / "Makefile").read_text()
     assert f"ARG TORCH_VERSION={versions['torch']}\n" in (ROOT / "Dockerfile").read_text()

@@ -167,6 +167,10 @@ def compose_text(
 
     fleet_file: what the runner reads. mounts: further volumes of runner and devices, as "./data:/data:ro".
     """
+    if config.compute.trunk_engine != "torch":
+        raise ConfigError(
+            f'compute.trunk_engine: the containers hold no {config.compute.trunk_engine}; leave it "torch"'
+        )
     fleet = build(config)
     files = [mount(fleet_file, f"/fleet/{fleet_file.name}", folder)]
     if config.budgets_csv is not None:

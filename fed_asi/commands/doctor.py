@@ -52,6 +52,9 @@ OF_TESTS = frozenset({"FED_ASI_NEEDS_ENGINE", "FED_ASI_SHARED"})
 EXAMPLE = "fed-asi doctor"
 LITTLE_DISK = 2 * 1024**3  # what two runs of the cifar10 fleet take with their features
 LITTLE_MEMORY = 4 * 1024**3
+_PYTHON = (
+    "Programming Language :: Python :: 3."  # each a version that was tested (docs/reference/versions.md)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,33 +84,65 @@ def examine() -> list[Finding]:
 
 @register
 def _python() -> Iterator[Finding]:
-    wanted = SpecifierSet(metadata.metadata("fed-asi")["Requires-Python"])
-    found = f"{platform.python_version()} on {platform.system()} {platform.machine()} ({sys.executable})"
-    if wanted.contains(platform.python_version()):
-        yield Finding("python", "ok", found)
-    else:
+    about, version = metadata.metadata("fed-asi"), platform.python_version()
+    wanted = SpecifierSet(about["Requires-Python"])
+    tested = [one.rpartition(" ")[2] for one in about.get_all("Classifier", []) if one.startswith(_PYTHON)]
+    found = f"{version} on {platform.system()} {platform.machine()} ({sys.executable})"
+    if not wanted.contains(version):
         yield Finding("python", "wrong", found, f"install Python {wanted}")
+    elif tested and version.rpartition(".")[0] not in tested:
+        said = f"{found}, tested with {', '.join(tested)}"
+        yield Finding("python", "note", said, f"install Python {tested[-1]}, or try it")
+    else:
+        yield Finding("python", "ok", found)
 
 
 @register
 def _packages() -> Iterator[Finding]:
     yield Finding("fed-asi", "ok", metadata.version("fed-asi"))
-    for text in metadata.requires("fed-asi") or ():
-        needed = Requirement(text)
-        if needed.marker is None or needed.marker.evaluate({"extra": ""}):
-            yield _package(needed)
+    for needed in _needs("fed-asi", {""}):
+        yield _package(needed)
+
+
+@register
+def _together() -> Iterator[Finding]:
+    """Yield what our packages ask of others in vain, such as a torchvision that was built for another torch."""
+    for owner in _needs("fed-asi", {""}):
+        for needed in _needs(owner.name, {"", *owner.extras}):
+            version = _version(needed.name)
+            if version is None or not needed.specifier.contains(version, prereleases=True):
+                found = f"{owner.name} {_version(owner.name)} asks for it; here is {version or 'none'}"
+                yield Finding(f"{needed.name}{needed.specifier}", "note", found, _install(owner, needed))
+
+
+def _needs(package: str, extras: set[str]) -> list[Requirement]:
+    """Return what a package asks for here with some of its extras, "" among them; nothing where it is not installed."""
+    try:
+        needed = [Requirement(text) for text in metadata.requires(package) or ()]
+    except metadata.PackageNotFoundError:
+        return []
+    return [
+        one for one in needed if one.marker is None or any(one.marker.evaluate({"extra": e}) for e in extras)
+    ]
+
+
+def _install(*needed: Requirement) -> str:
+    return "pip install " + " ".join(f'"{_asked(one)}"' for one in needed)
+
+
+def _asked(needed: Requirement) -> str:
+    extras = f"[{','.join(sorted(needed.extras))}]" if needed.extras else ""
+    return f"{needed.name}{extras}{needed.specifier}"
 
 
 def _package(needed: Requirement) -> Finding:
-    asked = f"{needed.name}{needed.specifier}"
     version = _version(needed.name)
     if version is None:
-        return Finding(needed.name, "wrong", "missing", f'pip install "{asked}"')
+        return Finding(needed.name, "wrong", "missing", _install(needed))
     if needed.specifier.contains(version, prereleases=True):
         return Finding(needed.name, "ok", version)
-    return Finding(
-        needed.name, "note", f"{version}, tested with {needed.specifier}", f'pip install "{asked}", or try it'
-    )
+    tested = f"{version}, tested with {needed.specifier}"
+    return Finding(needed.name, "note", tested, f"{_install(needed)}, or try it")
 
 
 @register

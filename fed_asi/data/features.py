@@ -1,9 +1,9 @@
 """The features of a frozen trunk, computed once and shared by every process: a store of memory-mapped arrays.
 
 An entry's address is the hash of all that decides its numbers: the trunk's code, layers and weights, the
-images, their resolution and normalisation, the number format, and torch's version. Images go through the
-trunk in fixed groups, one thread a group, so the bits depend neither on the number of workers nor on where a
-build was resumed.
+images, their resolution and normalisation, the number format, torch's version, and what computes in torch's
+place. Images go through the trunk in fixed groups, one thread a group, so the bits depend neither on the
+number of workers nor on where a build was resumed.
 
     KEY.lock   held by the one process that builds; the others wait, and a killed process lets go of it
     KEY.part/  an unfinished entry: features.npy, and the checksum of every group that is done
@@ -30,6 +30,7 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
+from fed_asi.data.engines import OnnxRuntime
 from fed_asi.data.feature_file import PartFile, read_header
 from fed_asi.data.images import Images, to_batch
 from fed_asi.errors import ConfigError, RunError
@@ -48,6 +49,7 @@ class FeatureSource:
 
     trunk: what `models.split.cut` gave, where it computes. images: (N, H, W, 3) uint8. fingerprint: of the images.
     resolution, mean, std: how `data.images.to_batch` prepares them. dtype: "float32" or "float16".
+    engine: computes the trunk in torch's place.
     """
 
     trunk: fx.GraphModule
@@ -57,6 +59,7 @@ class FeatureSource:
     mean: Sequence[float]
     std: Sequence[float]
     dtype: str = "float32"
+    engine: OnnxRuntime | None = None
 
     def about(self) -> dict[str, Any]:
         """Return everything the features' numbers depend on, as JSON values."""
@@ -72,7 +75,14 @@ class FeatureSource:
             "std": [float(value) for value in self.std],
             "dtype": self.dtype,
             "torch": torch.__version__,
-        } | ({} if self.device == CPU else {"device": self.device.type})
+        } | self._where
+
+    @property
+    def _where(self) -> dict[str, str]:
+        """What computes the trunk, where it is not torch on the CPU."""
+        if self.engine is not None:
+            return {"engine": self.engine.about}
+        return {} if self.device == CPU else {"device": self.device.type}
 
     @property
     def device(self) -> torch.device:
@@ -82,9 +92,10 @@ class FeatureSource:
     def compute(self, group: int) -> NDArray[np.floating]:
         """Return the features of the images of one group, (GROUP or fewer, ...)."""
         images = self.images[group * GROUP : (group + 1) * GROUP]
+        computed: Callable[[torch.Tensor], Any] = self.engine or self.trunk
         with torch.inference_mode():
             batch = to_batch(images, self.resolution, self.mean, self.std)
-            features = self.trunk(sent(batch, self.device)).cpu()
+            features = computed(sent(batch, self.device)).cpu()
         return np.ascontiguousarray(features.numpy().astype(DTYPES[self.dtype]))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from functools import partial
 
 from fed_asi import libraries, models, own_code
-from fed_asi.data import sources
+from fed_asi.data import engines, sources
 from fed_asi.errors import ConfigError, nearest
 from fed_asi.fleets import aggregate, faults, over_budget, resources, sharding
 from fed_asi.fleets.clock_checks import clock_fits
@@ -44,6 +44,7 @@ def check(config: RunConfig, broken: Collection[str] = (), cpus: int | None = No
         _data,
         _faults,
         _known,
+        _engine,
         _aggregate,
         devices_known,
         whole_devices,
@@ -233,6 +234,15 @@ def _source(source: str) -> Iterator[str]:
         yield from _problem_of("data.source", partial(sources.find, source))
     elif source not in sources.names() and not sources.is_path(source):
         yield f"{unknown_value('data.source', source, sources.names())} Or an .npz file's path"
+
+
+def _engine(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
+    asked, features = config.compute.trunk_engine, config.compute.features
+    if asked == "torch" or _is_broken(broken, "compute.trunk_engine"):
+        return
+    yield from _problem_of("compute.trunk_engine", engines.check_installed)
+    if features == "off":
+        yield f'compute.trunk_engine: "{asked}" makes the features that are kept, and features = "off" keeps none'
 
 
 def _aggregate(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:

@@ -183,7 +183,7 @@ class ComputeConfig(Section):
     """What the simulation may use of this machine.
 
     backend, workers, cpus_per_client, gpus_per_client, ray_address and features_limit change how long a run takes,
-    never its result. device, threads, features and side_by_side change the result, if only its last bits.
+    never its result. device, threads, features, trunk_engine and side_by_side change the result, if only its last bits.
     deadline_seconds decides who is late, and so whose updates count; a resumed run may have another.
     """
 
@@ -199,6 +199,7 @@ class ComputeConfig(Section):
     )
     features: Literal["float32", "float16", "off"] = "float32"  # the frozen trunk's features, computed once
     features_limit: Bytes = 20 * 1024**3
+    trunk_engine: Literal["torch", "onnxruntime"] = "torch"  # what computes them; torch where that cannot
     side_by_side: bool = True  # micro-batches as one batched product; same gradients, same counted bytes
 
 

@@ -21,9 +21,15 @@ def noted(note: Note) -> Iterator[None]:
     entered, thread = saved_tensors_hooks.__enter__, threading.get_ident()
 
     def enter(hooks: saved_tensors_hooks) -> None:
-        if threading.get_ident() == thread:
-            hooks.pack_hook = _noting(hooks.pack_hook, note)
-        entered(hooks)
+        if threading.get_ident() != thread:
+            entered(hooks)
+            return
+        own = hooks.pack_hook
+        hooks.pack_hook = _Noting(own, note)  # what torch is given; the object itself stays as it was
+        try:
+            entered(hooks)
+        finally:
+            hooks.pack_hook = own
 
     saved_tensors_hooks.__enter__ = enter  # type: ignore[method-assign]
     try:
@@ -32,10 +38,16 @@ def noted(note: Note) -> Iterator[None]:
         saved_tensors_hooks.__enter__ = entered  # type: ignore[method-assign]
 
 
-def _noting(pack: Callable[[Any], Any], note: Note) -> Callable[[Any], Any]:
-    def packed(tensor: Any) -> Any:
-        kept = pack(tensor)
-        note(kept)
+class _Noting:
+    """A pack hook that tells what it keeps. In all else it is its own: torch's checkpoints put marks on theirs."""
+
+    def __init__(self, pack: Callable[[Any], Any], note: Note) -> None:
+        self._pack, self._note = pack, note
+
+    def __call__(self, tensor: Any) -> Any:
+        kept = self._pack(tensor)
+        self._note(kept)
         return kept
 
-    return packed
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pack, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -83,7 +84,10 @@ def published(name: str) -> tuple[str, str]:
 def read(path: Path) -> State:
     """Return the state dict in `path`, bare or under "state_dict"; raises WeightsError if there is none."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # They are refused below, so that nobody has to know how long torch looks through them.
+            warnings.filterwarnings("ignore", "Validating sparse tensor invariants")
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, pickle and zipfile say what is wrong with a file in many ways
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         if reason.startswith("Weights only load failed"):  # what follows is advice to trust the file

@@ -60,17 +60,7 @@ def run_fingerprint(config: RunConfig) -> str:
         free["storage"] = True
     if config.clock == ClockConfig():
         free["clock"] = True
-    free["compute"] = {
-        "backend",
-        "workers",
-        "cpus_per_client",
-        "gpus_per_client",
-        "ray_address",
-        "deadline_seconds",
-        "features_limit",
-    }
-    if config.compute.device == ComputeConfig().device:
-        free["compute"] |= {"device"}
+    free["compute"] = _free_of_compute(config.compute)
     content = config.model_dump(mode="json", exclude=free)
     if "device" in content["compute"]:
         content["compute"]["device"] = content["compute"]["device"].partition(":")[0]  # whichever GPU it is
@@ -82,3 +72,18 @@ def run_fingerprint(config: RunConfig) -> str:
             if owner[key] is None:
                 del owner[key]  # the same
     return f"{seeds.derive(0, json.dumps(content, sort_keys=True)):016x}"
+
+
+def _free_of_compute(compute: ComputeConfig) -> set[str]:
+    """Return the keys of where and how fast a run runs, and those that say what was so before they could be given."""
+    chosen = ("device", "trunk_engine")
+    return {
+        "backend",
+        "workers",
+        "cpus_per_client",
+        "gpus_per_client",
+        "ray_address",
+        "deadline_seconds",
+        "features_limit",
+        *(key for key in chosen if getattr(compute, key) == getattr(ComputeConfig(), key)),
+    }

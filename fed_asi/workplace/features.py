@@ -1,23 +1,27 @@
-"""The features of a run's frozen trunk, made in the store that all runs share."""
+"""The features of a run's frozen trunk, made in the store that all runs share, and what computes them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, fx
 
 from fed_asi import data, models
+from fed_asi.data import engines
+from fed_asi.data.engines import OnnxRuntime
 from fed_asi.data.features import FeatureSource, FeatureStore, key_of
 from fed_asi.data.images import Images, images_fingerprint
-from fed_asi.errors import ConfigError, MissingDataError, RunError
+from fed_asi.errors import ConfigError, MissingDataError, RunError, UnsupportedLayerError
 from fed_asi.fleets.config import RunConfig
 from fed_asi.gpus import CPU
 from fed_asi.layers.copying import copied
 from fed_asi.results.progress import Watcher
 from fed_asi.workplace.aside import Check
 from fed_asi.workplace.placing import trunk_device
+from fed_asi.workplace.profiling import batch_of
 from fed_asi.workplace.splits import Splits, split_images
 
 
@@ -35,13 +39,41 @@ def store_path() -> str:
     return str(cache.resolve() / "fed_asi" / "features")
 
 
-def _source(config: RunConfig, trunk: fx.GraphModule, images: Images) -> FeatureSource:
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What computes a run's features: torch where it is None. note: for the run's readers, or empty."""
+
+    computes: OnnxRuntime | None = None
+    note: str = ""
+
+
+def engine_of(config: RunConfig, trunk: fx.GraphModule, public: Images) -> Engine:
+    """Return what computes a run's features: what it asks for, or torch where that does not take the trunk.
+
+    trunk: in its quick form, as the run's devices store it. public: the server's images, on some of which the two are
+    held against each other. Not for a thread beside others.
+    Raises ConfigError where the engine is not installed.
+    """
+    if config.compute.trunk_engine == "torch":
+        return Engine()
+    try:
+        if config.storage.frozen != "float32":
+            raise UnsupportedLayerError(f"storage.frozen is {config.storage.frozen}")
+        made = engines.onnx_runtime(trunk, batch_of(config, public[: engines.AT_ONCE]))
+    except UnsupportedLayerError as error:
+        return Engine(note=f"features: computed by torch, ONNX Runtime does not take this trunk: {error}")
+    return Engine(made, f"features: computed by {made.about}")
+
+
+def _source(config: RunConfig, trunk: fx.GraphModule, images: Images, engine: Engine) -> FeatureSource:
     mean, std = models.normalisation(config.model.name)
     content = images_fingerprint(images)
     kept = config.compute.features if config.compute.features != "off" else "float32"
-    device = trunk_device(config)
+    device = CPU if engine.computes is not None else trunk_device(config)
     trunk = trunk if device == CPU else copied(trunk).to(device)  # the run's own is at work elsewhere
-    return FeatureSource(trunk, images, content, config.model.resolution, mean, std, kept)
+    return FeatureSource(
+        trunk, images, content, config.model.resolution, mean, std, kept, engine=engine.computes
+    )
 
 
 def _made(source: FeatureSource, store: FeatureStore, use: str, watcher: Watcher, check: Check) -> Tensor:
@@ -62,16 +94,17 @@ def _made(source: FeatureSource, store: FeatureStore, use: str, watcher: Watcher
 def all_features(
     config: RunConfig,
     trunk: fx.GraphModule,
+    engine: Engine,
     splits: Splits,
     store: FeatureStore,
     watcher: Watcher,
     check: Check = lambda: None,
 ) -> dict[str, str]:
-    """Return the keys of the features that the run needs, by use."""
+    """Return the keys of the features that the run needs, by use. engine: of `engine_of` for this trunk."""
     needed = {"train": splits.train[0], "test": splits.test[0]}
     if config.compute.features == "off":
         del needed["train"]
-    sources = {use: _source(config, trunk, images) for use, images in needed.items()}
+    sources = {use: _source(config, trunk, images, engine) for use, images in needed.items()}
     for use, source in sources.items():
         _made(source, store, use, watcher, check)
     return {use: key_of(source) for use, source in sources.items()}
@@ -94,13 +127,14 @@ def open_features(
     if gone := [use for use, features in found.items() if features is None]:
         trunk = quick()
         splits = _splits_again(config, store, data_dir)
+        engine = engine_of(config, trunk, splits.public[0])
         images = {"train": splits.train[0], "test": splits.test[0]}
         for use in gone:
-            source = _source(config, trunk, images[use])
+            source = _source(config, trunk, images[use], engine)
             if key_of(source) != keys[use]:
                 raise RunError(
                     f"the features of the {use} images are gone from {store.folder}, and cannot be made again: "
-                    "images, weights or torch are not those that the run began with; start again"
+                    "images, weights, torch or the trunk's engine are not those that the run began with; start again"
                 )
             found[use] = _made(source, store, use, watcher, lambda: None)
     return {use: features for use, features in found.items() if features is not None}

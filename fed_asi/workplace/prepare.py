@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fed_asi import data, models, own_code, seeds
 from fed_asi.data.features import FeatureStore
@@ -27,7 +27,7 @@ from fed_asi.training.pretraining import pretrain_
 from fed_asi.workplace.address import run_fingerprint
 from fed_asi.workplace.aside import aside
 from fed_asi.workplace.benches import benches_of
-from fed_asi.workplace.features import all_features, store_path
+from fed_asi.workplace.features import Engine, all_features, engine_of, store_path
 from fed_asi.workplace.place import IMAGES, MANIFEST, VERSION, Workplace, is_prepared, open_workplace
 from fed_asi.workplace.profiled import profiled
 from fed_asi.workplace.profiling import (
@@ -93,6 +93,7 @@ def _make(
         model.cpu()
     notes += storage_notes(config, len(splits.public[1]))
     made = _profile_and_features(config, folder, splits, model.eval(), watcher)
+    notes += [made.note] if made.note else []
     if config.compute.features == "off":
         write_file(folder / IMAGES, _npy(splits.train[0][:]))
     index = {"labels": splits.train[1].numpy(), "test_labels": splits.test[1].numpy()}
@@ -118,12 +119,16 @@ def _make(
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """trained: the layers that some device may train. features: keys in the store, by use. ranges: of an int8 trunk."""
+    """trained: the layers that some device may train. features: keys in the store, by use. ranges: of an int8 trunk.
+
+    note: what the run's readers should know of what computed the features.
+    """
 
     trained: Sequence[str]
     profile: Profile
     features: dict[str, str]
     ranges: Mapping[str, tuple[float, float]] | None
+    note: str
 
 
 def _profile_and_features(
@@ -139,12 +144,21 @@ def _profile_and_features(
         cut = cut_network(config, model, trained)
         parts = stored(config, cut, trained, splits.public[0])
         benches = benches_of(config, *cut, trained)
-        with aside(partial(all_features, config, parts.trunk, splits, store, watcher)) as kept:
+        engine = _engine(config, parts.trunk, splits, watcher)
+        with aside(partial(all_features, config, parts.trunk, engine, splits, store, watcher)) as kept:
             profile = profile_of(config, parts.tail, parts.trunk, splits.public, trained, benches)
-            return _Made(trained, profile, kept.result(), parts.ranges)
+            return _Made(trained, profile, kept.result(), parts.ranges, engine.note)
     made = profiled(config, model, splits.public)
-    features = all_features(config, made.trunk, splits, store, watcher)
-    return _Made(made.trained, made.profile, features, made.ranges)
+    engine = _engine(config, made.trunk, splits, watcher)
+    features = all_features(config, made.trunk, engine, splits, store, watcher)
+    return _Made(made.trained, made.profile, features, made.ranges, engine.note)
+
+
+def _engine(config: RunConfig, trunk: fx.GraphModule, splits: Splits, watcher: Watcher) -> Engine:
+    engine = engine_of(config, trunk, splits.public[0])
+    if engine.note:
+        watcher.note(engine.note)
+    return engine
 
 
 def build_model(config: RunConfig, num_classes: int, weights_dir: Path | None) -> nn.Module:

@@ -90,6 +90,15 @@ def test_files_of_code_are_seen_by_the_runner_and_packages_of_ones_own_refused(t
         compose_file.compose_text(load_config(FLEET), fleet, tmp_path)
 
 
+def test_what_the_image_has_not_is_refused():
+    config = load_config(FLEET)
+    asked = config.model_copy(
+        update={"compute": config.compute.model_copy(update={"trunk_engine": "onnxruntime"})}
+    )
+    with pytest.raises(ConfigError, match=r"compute\.trunk_engine: the containers hold no onnxruntime"):
+        compose_file.compose_text(asked, FLEET, ROOT)
+
+
 def test_every_device_has_a_container_with_its_budget(written):
     found = services(written, written.parent)
     assert [name for name in found if name.startswith("device-")] == ["device-0", "device-1", "device-2"]

@@ -79,6 +79,55 @@ def test_an_old_python(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found()["python"].state, found()["python"].do) == ("wrong", "install Python >=3.11")
 
 
+@pytest.mark.parametrize(("version", "state"), [("3.13.0", "ok"), ("3.14.1", "note")])
+def test_a_python_is_one_that_was_tested(monkeypatch: pytest.MonkeyPatch, version: str, state: str) -> None:
+    monkeypatch.setattr("platform.python_version", lambda: version)
+    monkeypatch.setattr(doctor.metadata, "metadata", lambda _name: Metadata())
+
+    python = found()["python"]
+
+    assert python.state == state
+    assert python.found.endswith(", tested with 3.11, 3.13") == (state == "note")
+    assert python.do == ("install Python 3.13, or try it" if state == "note" else "")
+
+
+def test_packages_that_were_built_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    asks = {
+        "fed-asi": ["vision>=1,<3", "flower[rays]>=1", "not-here", 'mine==1; extra == "dev"'],
+        "vision": ["fire==2.0", "numbers>=1"],
+        "flower": ['ray==3.0; extra == "rays"', 'paper==1; extra == "print"'],
+    }
+    have = {"fed-asi": "1", "vision": "2", "flower": "1", "fire": "2.1+cpu", "numbers": "1.5"}
+
+    def requires(name: str) -> list[str]:
+        if name == "not-here":
+            raise metadata.PackageNotFoundError(name)
+        return asks.get(name, [])
+
+    def version(name: str) -> str:
+        if name not in have:
+            raise metadata.PackageNotFoundError(name)
+        return have[name]
+
+    monkeypatch.setattr(metadata, "requires", requires)
+    monkeypatch.setattr(metadata, "version", version)
+
+    assert [one for one in examine() if "asks for it" in one.found] == [
+        Finding(
+            "fire==2.0",
+            "note",
+            "vision 2 asks for it; here is 2.1+cpu",
+            'pip install "vision<3,>=1" "fire==2.0"',
+        ),
+        Finding(
+            "ray==3.0",
+            "note",
+            "flower 1 asks for it; here is none",
+            'pip install "flower[rays]>=1" "ray==3.0"',
+        ),
+    ]
+
+
 def test_an_extra_says_how_it_is_had(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata, "requires", lambda _name: ['pyarrow>=15; extra == "parquet"', "numpy>=1"])
     monkeypatch.setattr(doctor.metadata, "metadata", lambda _name: Metadata())
@@ -95,6 +144,8 @@ class Metadata(dict[str, str]):
         return ">=3.11"
 
     def get_all(self, key: str, default: list[str]) -> list[str]:
+        if key == "Classifier":
+            return [f"Programming Language :: Python :: {one}" for one in ("3", "3.11", "3.13", "3 :: Only")]
         return ["dev", "parquet"]
 
 

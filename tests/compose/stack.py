@@ -95,7 +95,12 @@ def free_port() -> int:
 
 
 class Stack:
-    """A compose project of its own name; use as a context manager, which removes all of it."""
+    """A compose project of its own name; use as a context manager, which removes all of it.
+
+    name: of the run, as its fleet file has it.
+    """
+
+    name = "compose"
 
     def __init__(
         self, folder: Path, rounds: int, seed: int = 0, file: Path | None = None, text: str | None = None
@@ -173,7 +178,7 @@ class Stack:
 
     def records(self, into: Path) -> RunStore:
         """The run's records, copied out of the volume."""
-        docker("cp", f"{self.project}-runner-1:/runs/compose", str(into))
+        docker("cp", f"{self.project}-runner-1:/runs/{self.name}", str(into))
         return RunStore.read(into)
 
     def in_network(self, network: str, *command: str, mounts: tuple[str, ...] = ()) -> str:

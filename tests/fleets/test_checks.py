@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from fed_asi import data, models
-from fed_asi.data import shards
+from fed_asi.data import engines, shards
 from fed_asi.fleets import over_budget
 from fed_asi.fleets.checks import check
 from fed_asi.fleets.file import load_config
@@ -16,6 +16,20 @@ from fleet_file import GOOD, problems_of
 
 def test_the_loop_needs_no_free_cpus(write):
     assert load_config(write(GOOD), ["compute.backend=loop", "compute.cpus_per_client=64"], cpus=1)
+
+
+def test_an_engine_of_the_trunk_must_be_there_and_have_something_to_do(write, monkeypatch):
+    asked = ["compute.trunk_engine=onnxruntime"]
+    monkeypatch.setattr(engines, "PACKAGES", ("no-such-package",))
+    assert problems_of(write(GOOD), *asked) == [
+        'compute.trunk_engine: "onnxruntime" needs no-such-package, which is missing: pip install "fed-asi[fast]", '
+        'or leave it "torch"'
+    ]
+    monkeypatch.setattr(engines, "PACKAGES", ("numpy",))
+    assert load_config(write(GOOD), asked)
+    assert problems_of(write(GOOD), *asked, "compute.features=off") == [
+        'compute.trunk_engine: "onnxruntime" makes the features that are kept, and features = "off" keeps none'
+    ]
 
 
 def test_devices_twice_or_outside_are_named(write):

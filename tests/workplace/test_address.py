@@ -63,6 +63,13 @@ def test_runs_from_before_there_were_faults_are_still_the_same_runs():
     assert run_fingerprint(small(faults={"lost": 0.1})) != run_fingerprint(small())
 
 
+def test_what_computes_features_is_told_where_it_is_not_torch():
+    """Runs from before there was a choice are pinned above."""
+    asked = small(compute={"trunk_engine": "onnxruntime"})
+    assert run_fingerprint(small(compute={"trunk_engine": "torch"})) == run_fingerprint(small())
+    assert run_fingerprint(asked) != run_fingerprint(small())
+
+
 def test_a_clock_and_devices_make_another_run_where_a_file_names_them():
     """Runs from before there were any are pinned above."""
     told = [{**group, "device": "rp2040"} for group in GROUPS]
