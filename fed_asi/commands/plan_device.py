@@ -9,16 +9,18 @@ from typing import Any
 from torch import Tensor, nn
 
 from fed_asi.commands.console import bar, show
-from fed_asi.compression import cut
 from fed_asi.fleets.config import TrainConfig
 from fed_asi.memory.stored import FORMATS, format_of
 from fed_asi.planning.bench import Bench
+from fed_asi.planning.device_tables import device_text
 from fed_asi.planning.figure import figure
 from fed_asi.planning.profile import Profile
 from fed_asi.planning.question import UPDATES
-from fed_asi.planning.whole_device import plan_device
-from fed_asi.training.rules import rules_of
-from fed_asi.training.steps import training_mode_
+from fed_asi.planning.whole_device import DevicePlanner, best_of
+from fed_asi.planning.within import Within
+from fed_asi.training.device_bench import device_bench
+
+ANY = "any"  # the planner chooses
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,13 +32,21 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--flash", help="of what is only read, in the format it is stored in")
     add("--reserve", help="of the RAM, for the program, which is not counted")
-    add("--storage", choices=FORMATS, help="of what is frozen, with --ram or --flash (float32)")
-    add("--update", choices=UPDATES, help='when weights move, with --ram or --flash ("step")')
+    add(
+        "--storage",
+        choices=(*FORMATS, ANY),
+        help='of what is only read, with --ram or --flash (float32); "any": the best plan chooses',
+    )
+    add(
+        "--update",
+        choices=(*UPDATES, ANY),
+        help='when weights move, with --ram or --flash ("step"); "any": "step" or "layer", as the best plan has it',
+    )
 
 
 def wrong_arguments(arguments: argparse.Namespace) -> Iterator[str]:
     """Yield what does not go with --ram and --flash, or not without them."""
-    if arguments.ram or arguments.flash:
+    if asks_device(arguments):
         if arguments.schedule:
             yield "--schedule: plans budgets; leave --ram and --flash out"
         if arguments.count != "saved":
@@ -47,6 +57,11 @@ def wrong_arguments(arguments: argparse.Namespace) -> Iterator[str]:
                 yield f"--{name} {getattr(arguments, name)}: goes with --ram or --flash"
 
 
+def asks_device(arguments: argparse.Namespace) -> bool:
+    """Return whether the plan is that of a whole device."""
+    return bool(arguments.ram or arguments.flash)
+
+
 def show_device_plan(
     arguments: argparse.Namespace,
     model: nn.Module,
@@ -54,27 +69,35 @@ def show_device_plan(
     made: Profile,
     options: dict[str, Any],
 ) -> None:
-    """Print the best plan of a whole device, what its step needs by name, and save it where that is asked for."""
-    x, y = batch
-    trunk, tail = cut.cut(model.eval(), {layer.name for layer in made.layers}, x[:1])
-    training_mode_(tail)
-    rules = rules_of(TrainConfig(update=arguments.update or "step"), len(x))
-    limits = {name: getattr(arguments, name) for name in ("ram", "flash", "reserve", "budget")}
-    kept = {key: value for key, value in options.items() if key != "count"}
+    """Print the best plan of a whole device, what its step needs by name, and what stands beside it.
+
+    It is saved where that is asked for.
+    """
+    within = Within.of(arguments.ram, arguments.flash, arguments.budget, arguments.reserve)
+    micro_batch = options["micro_batch"]
+    kept = {key: value for key, value in options.items() if key not in {"count", "micro_batch"}}
     with bar("steps traced"):
-        bench = Bench(
-            tail,
-            x,
-            y,
-            rules,
-            trunk=cut.folded(trunk),
-            storage=format_of(arguments.storage or "float32"),
-            moved={layer.name for layer in made.layers},
-        )
-        found = plan_device(made, bench, **limits, **kept)
-    show(str(found.plan))
-    show(f"\n{found.memory}")
+        planners = [DevicePlanner(made, bench, **kept) for bench in _benches(arguments, model, batch, made)]
+        found = best_of(planners, within, micro_batch)
+    show(f"{found.plan}\n\n{found.memory}\n")
     if arguments.save:
         found.plan.save(arguments.save)
     if arguments.figure:
         figure([(arguments.budget, found.plan)], arguments.figure)
+    with bar("what more bytes would buy, and what simpler ways reach"):
+        text = device_text(planners, within, found, micro_batch)
+    show(text)
+
+
+def _benches(
+    arguments: argparse.Namespace, model: nn.Module, batch: tuple[Tensor, Tensor], made: Profile
+) -> list[Bench]:
+    """Return where steps are traced: one for each format and update that the plan may choose, the finest first."""
+    names = {layer.name for layer in made.layers}
+    formats = FORMATS if arguments.storage == ANY else (format_of(arguments.storage or FORMATS[0]),)
+    updates = TrainConfig(update=arguments.update or "step").updates
+    return [
+        device_bench(model, *batch, names, update=update, storage=form)
+        for form in formats
+        for update in updates
+    ]

@@ -30,8 +30,8 @@ class Problem:
 class KnownForms:
     """Numbers of forms by what was traced on a bench.
 
-    around: of `Shares`. before: by micro-batch, what is alive before the first layer. flash: bytes of a plan that
-    trains nothing; None: no trace yet. other: static bytes that are no layer's. turns: by micro-batch, how often
+    around: of `Shares`. before: by micro-batch, what is alive before the first layer. flash: bytes that are no
+    layer's; None: no trace yet. other: static bytes that are no layer's. turns: by micro-batch, how often
     something was learnt. smallest: of all traced steps, the one of least RAM.
     """
 
@@ -78,7 +78,8 @@ class KnownForms:
         times = 1 + (rule.gradients == "accumulated") + rule.momentum + self.bench.copies
         static = times * trained + share.mean + share.factors
         value = question.value(layer, candidate)
-        return Form(value, static, share.constant - trained, share, candidate.saved_bytes)
+        flash = share.constant + self.bench.read_bytes(layer.name, candidate.method)
+        return Form(value, static, flash, share, candidate.saved_bytes)
 
     def _assumed(self, layer: LayerProfile, candidate: Candidate, trained: int, micro_batch: int) -> Share:
         """Return what a form needs at least, as far as a profile tells."""

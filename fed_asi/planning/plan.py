@@ -33,6 +33,7 @@ class Plan:
     means: the fixed mean per channel of the layers planned with `centered=True`.
     bases: the factors of layers whose method calibration fixed them for. energies: centred gradient energy of each
         input channel of the layers whose method chooses some.
+    update, storage: of a whole device's plan, when its weights move, and the format of what it only reads.
     layer_bytes: bytes by layer; "(floor)" names what no form avoids: masks, pooled features, the loss;
         "(largest gradient)" what is whole at one time of the gradients, where they are applied layer by layer.
     """
@@ -50,6 +51,8 @@ class Plan:
     notes: tuple[str, ...] = ()
     bases: dict[str, Bases] = field(default_factory=dict)
     energies: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    update: str | None = None
+    storage: str | None = None
     version: int = VERSION
 
     def check(self, model: nn.Module, x: Tensor) -> None:
@@ -88,6 +91,8 @@ class Plan:
                 notes=tuple(data["notes"]),
                 bases={name: from_rows(rows) for name, rows in data.get("bases", {}).items()},
                 energies={name: tuple(map(float, one)) for name, one in data.get("energies", {}).items()},
+                update=data.get("update"),
+                storage=data.get("storage"),
             )
 
     def save(self, path: Path | str) -> None:
@@ -112,6 +117,8 @@ class Plan:
             f"budget {format_bytes(self.budget_bytes)}, planned {format_bytes(self.planned_bytes)} "
             f"({self.count}), micro-batch {self.micro_batch}, {self.objective} {self.value:.4g}"
         )
+        if self.update is not None:
+            head += f'\nweights move by "{self.update}", what is only read is stored as {self.storage}'
         return f"{head}\n{columns(rows)}"
 
     def __str__(self) -> str:

@@ -29,6 +29,7 @@ from fed_asi.data.shards import Shards
 from fed_asi.errors import FedAsiError, RunError, first_line
 from fed_asi.files import read_tensors
 from fed_asi.fleets.config import RunConfig
+from fed_asi.memory.stored import format_of
 from fed_asi.methods import Vanilla
 from fed_asi.planning.device_plans import DevicePlans, plans_of
 from fed_asi.planning.profile import Profile
@@ -132,6 +133,8 @@ def open_workplace(
     manifest = _read_manifest(folder)
     with _naming(folder):
         config = _config_of(folder, manifest, config)
+        if config.storage.frozen == "any":
+            config = config.stored_as(format_of(manifest["storage"]))
         _ = config.method.families  # known from here on, also where they are a user's own
         off = config.compute.features == "off"
         trunk, tail = rebuild(config, manifest, read_tensors(folder / "base.pt"))
@@ -155,7 +158,7 @@ def open_workplace(
         test_features=features["test"],
         test_labels=torch.from_numpy(arrays["test_labels"]),
         shards=Shards(arrays["indices"], arrays["offsets"]),
-        plans=plans_of(config, profile, benches_of(config, trunk, tail, manifest["trained"])),
+        plans=plans_of(config, profile, benches_of(config, trunk, tail)),
         reference=reference_of(tail, profile),
         notes=tuple(manifest["notes"]),
         whole=whole,

@@ -26,6 +26,7 @@ from fed_asi.training.pretraining import pretrain_
 from fed_asi.workplace.address import run_fingerprint
 from fed_asi.workplace.aside import aside
 from fed_asi.workplace.benches import benches_of
+from fed_asi.workplace.choosing import with_storage
 from fed_asi.workplace.features import all_features, store_path
 from fed_asi.workplace.place import IMAGES, MANIFEST, VERSION, Workplace, is_prepared, open_workplace
 from fed_asi.workplace.profiled import profiled
@@ -77,8 +78,9 @@ def _make(
     notes = []
     if config.model.weights == "public":
         notes.append(_pretrain_(config, model, splits.public, watcher))
-    notes += storage_notes(config, len(splits.public[1]))
-    made = _profile_and_features(config, folder, splits, model.eval(), watcher)
+    own = with_storage(config, model.eval(), splits.public)
+    notes += storage_notes(own, len(splits.public[1]), chosen=own is not config)
+    made = _profile_and_features(own, folder, splits, model, watcher)
     if config.compute.features == "off":
         write_file(folder / IMAGES, _npy(splits.train[0][:]))
     index = {"labels": splits.train[1].numpy(), "test_labels": splits.test[1].numpy()}
@@ -97,6 +99,7 @@ def _make(
         "features": made.features.get("train"),
         "test_features": made.features["test"],
         "ranges": made.ranges,
+        "storage": own.storage.form,
         "notes": notes,
     }
     write_file(folder / MANIFEST, json.dumps(manifest, indent=1).encode())  # last: it says the rest is whole
@@ -123,8 +126,8 @@ def _profile_and_features(
     if is_cut(config) and config.compute.threads == 1:
         trained = trained_names(model, config)
         cut = cut_network(config, model, trained)
-        parts = stored(config, cut, trained, splits.public[0])
-        benches = benches_of(config, *cut, trained)
+        parts = stored(config, cut, splits.public[0])
+        benches = benches_of(config, *cut)
         with aside(partial(all_features, config, parts.trunk, splits, store, watcher)) as kept:
             profile = profile_of(config, parts.tail, parts.trunk, splits.public, trained, benches)
             return _Made(trained, profile, kept.result(), parts.ranges)
