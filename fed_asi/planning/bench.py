@@ -20,7 +20,7 @@ from fed_asi.memory.arena.step import Gradients, MakeMover, MakeOptimizer, recor
 from fed_asi.memory.device import DeviceMemory, in_all
 from fed_asi.memory.stored import Format, activation_bytes, rest_bytes, spared_bytes, stored_bytes
 from fed_asi.methods import Method
-from fed_asi.planning.plan import Plan
+from fed_asi.planning.plan import Plan, Update
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +63,21 @@ class Bench:
         trunk: nn.Module | None = None,
         copies: int = 0,
         storage: Format = "float32",
-        update: str | None = None,
+        update: Update | None = None,
     ) -> None:
         self.copies, self.storage, self.update = copies, storage, update
         self._rule = rule
         self._model, self._y = copied(model), y
         self._graph = analyse(self._model)
+        self._modules = dict(self._model.named_modules())
         self._before: Arena | None = None
         self._read: int | None = None
         if trunk is not None:
             self._before = inference_arena(trunk, x[:1], storage=storage)
             self._read = stored_bytes((*trunk.parameters(), *trunk.buffers()), storage)
         self._read_bytes: dict[tuple[str, Method], int] = {}
-        with torch.no_grad():
-            self._x = x if trunk is None else trunk(x)
+        self._trunk, self._images = trunk, x
+        self._x = self._features(1)
 
     def rule(self, micro_batch: int) -> Rule:
         """Return what becomes of gradients where a step has such micro-batches."""
@@ -110,7 +111,7 @@ class Bench:
         return self._read_bytes[key]
 
     def _only_read(self, name: str, method: Method) -> int:
-        modules = dict(self._model.named_modules())
+        modules = self._modules
         layer, norm = modules[name], self._graph.norms.get(name)
         owners = [layer] if norm is None else [layer, modules[norm]]
         trained = {id(p) for p in trained_by(name, modules, method, self._graph)}
@@ -129,7 +130,7 @@ class Bench:
         rule = self.rule(b)
         trace = record_step(
             self._model,
-            self._x[:b],
+            self._inputs(b),
             self._y[:b],
             gradients=rule.gradients,
             optimizer=rule.optimizer,
@@ -149,4 +150,17 @@ class Bench:
         )
 
     def _waiting(self, micro_batch: int) -> int:
-        return activation_bytes(self._x[1:micro_batch].nbytes, self.storage)
+        return activation_bytes(self._x[:1].nbytes * (micro_batch - 1), self.storage)
+
+    def _inputs(self, count: int) -> Tensor:
+        """Return so many inputs of the model; the trunk runs where there were fewer before."""
+        if len(self._x) < count:
+            self._x = self._features(count)
+        return self._x[:count]
+
+    @torch.no_grad()
+    def _features(self, count: int) -> Tensor:
+        if self._trunk is None:
+            return self._images
+        found: Tensor = self._trunk(self._images[:count])
+        return found

@@ -16,7 +16,7 @@ from fed_asi.fleets.resources import Resources
 from fed_asi.methods import Family, Vanilla
 from fed_asi.planning import search
 from fed_asi.planning.bench import Bench
-from fed_asi.planning.plan import Plan
+from fed_asi.planning.plan import Plan, Update
 from fed_asi.planning.profile import Profile
 from fed_asi.planning.rivals import captured_share
 from fed_asi.planning.whole_device import DevicePlan, DevicePlanner, best_of
@@ -41,7 +41,7 @@ class Attempt:
 
 
 def plans_of(
-    config: RunConfig, profile: Profile, benches: Callable[[int, str], Bench] | None = None
+    config: RunConfig, profile: Profile, benches: Callable[[int, Update], Bench] | None = None
 ) -> DevicePlans:
     """Return a run's plans from a profile. benches: where steps of a batch size and an update are traced."""
     copies = held_copies(config.aggregate, config.upload)
@@ -60,11 +60,11 @@ class DevicePlans:
         method: MethodConfig,
         train: TrainConfig,
         copies: int = 0,
-        benches: Callable[[int, str], Bench] | None = None,
+        benches: Callable[[int, Update], Bench] | None = None,
     ) -> None:
         self._profile, self._method, self._train, self._copies = profile, method, train, copies
         self._benches = benches
-        self._made: dict[tuple[int, str], Bench] = {}
+        self._made: dict[tuple[int, Update], Bench] = {}
         self._planners: dict[tuple[int, int | None, str], list[DevicePlanner]] = {}
         self._known: dict[tuple[Resources, int | None, str], Plan | BudgetError] = {}
         self._best: Best = _within_budget
@@ -216,7 +216,7 @@ class DevicePlans:
             self._planners[key] = [DevicePlanner(profile, bench, **options) for bench in benches]
         return self._planners[key]
 
-    def bench(self, batch_size: int, update: str | None = None) -> Bench:
+    def bench(self, batch_size: int, update: Update | None = None) -> Bench:
         """Return where steps of batches of this size are counted. update: None: what the run's devices do first."""
         key = (batch_size, update or self._train.updates[0])
         if key not in self._made:
@@ -249,7 +249,7 @@ def within_of(resources: Resources) -> Within:
     return Within(resources.ram_bytes, resources.flash_bytes, resources.budget_bytes, reserve)
 
 
-def step_of(plan: Plan, update: str | None = None) -> Hashable:
+def step_of(plan: Plan, update: Update | None = None) -> Hashable:
     """Return what a step and its bytes depend on; of one profile, two plans with the same are the same training.
 
     update: when weights move under a plan that does not say so.

@@ -86,7 +86,9 @@ def device_text(
     ways = [Way("this plan", found)]
     ways += [Way(f"with 16 KiB more {name}", one) for name, one in more.items()]
     ways += simpler_ways(planners, within, micro_batch)
-    rows = [("on this device", "gradient captured", "RAM", "flash", "micro-batch", "layers")]
+    rows: list[tuple[str, ...]] = [
+        ("on this device", "gradient captured", "RAM", "flash", "micro-batch", "layers")
+    ]
     rows += [_row(one, profile) for one in ways]
     return f"{_binding(within, found, more)}\n\n{columns(rows)}"
 

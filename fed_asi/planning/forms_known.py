@@ -45,6 +45,7 @@ class KnownForms:
     turns: dict[int, int] = field(default_factory=dict)
     smallest: DeviceMemory | None = None
     _candidates: dict[tuple[Problem, int], list[Candidate]] = field(default_factory=dict)
+    _forms: dict[tuple[Any, ...], tuple[Share | None, Form]] = field(default_factory=dict)
 
     @property
     def layers(self) -> tuple[LayerProfile, ...]:
@@ -68,16 +69,27 @@ class KnownForms:
         return [c for c in found if c.method.trains_bias or c.method.trains_weight]
 
     def form(self, problem: Problem, index: int, candidate: Candidate) -> Form:
-        """Return what a form is worth and needs, as far as that is known."""
-        layer, question = self.layers[index], self.question
+        """Return what a form is worth and needs, as far as that is known; remembered until it is known better."""
+        key = self._key(problem, index, candidate)
+        share = self.shares.get(key)
+        before = self._forms.get(key)
+        if before is None or before[0] is not share:
+            before = self._forms[key] = (
+                share,
+                self._formed(self.layers[index], candidate, share, problem.micro_batch),
+            )
+        return before[1]
+
+    def _formed(
+        self, layer: LayerProfile, candidate: Candidate, share: Share | None, micro_batch: int
+    ) -> Form:
         trained = layer.element_bytes * trained_parameters(layer, candidate.method)
-        share = self.shares.get(self._key(problem, index, candidate))
         if share is None:
-            share = self._assumed(layer, candidate, trained, problem.micro_batch)
-        rule = self.bench.rule(problem.micro_batch)
+            share = self._assumed(layer, candidate, trained, micro_batch)
+        rule = self.bench.rule(micro_batch)
         times = 1 + (rule.gradients == "accumulated") + rule.momentum + self.bench.copies
         static = times * trained + share.mean + share.factors
-        value = question.value(layer, candidate)
+        value = self.question.value(layer, candidate)
         flash = share.constant + self.bench.read_bytes(layer.name, candidate.method)
         return Form(value, static, flash, share, candidate.saved_bytes)
 

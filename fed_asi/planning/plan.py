@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor, nn
 
 from fed_asi.files import write_text
+from fed_asi.memory.stored import Format
 from fed_asi.methods import Frozen, Method
 from fed_asi.methods.bases import Bases, from_rows, to_rows
 from fed_asi.planning.columns import columns
@@ -18,6 +20,7 @@ from fed_asi.planning.profile import ModelFingerprint
 from fed_asi.units import format_bytes
 
 VERSION = 1
+Update = Literal["step", "micro-batch", "layer"]  # when weights move: after each of these
 
 
 FLOOR = "(floor)"
@@ -51,8 +54,8 @@ class Plan:
     notes: tuple[str, ...] = ()
     bases: dict[str, Bases] = field(default_factory=dict)
     energies: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    update: str | None = None
-    storage: str | None = None
+    update: Update | None = None
+    storage: Format | None = None
     version: int = VERSION
 
     def check(self, model: nn.Module, x: Tensor) -> None:

@@ -80,7 +80,7 @@ def plan(
     """
     if ram is not None or flash is not None:
         _check_whole(bench, count)
-        asked = {"methods": methods, "objective": objective, "layers": layers}
+        asked: dict[str, Any] = {"methods": methods, "objective": objective, "layers": layers}
         asked |= {"selection": selection, "centered": centered}
         benches = [bench] if isinstance(bench, Bench) else bench or ()
         planners = [DevicePlanner(profile, one, **asked) for one in benches]

@@ -14,10 +14,11 @@ from fed_asi.fleets.aggregate import held_copies
 from fed_asi.fleets.config import RunConfig
 from fed_asi.layers.copying import copied
 from fed_asi.planning.bench import Bench
+from fed_asi.planning.plan import Update
 from fed_asi.training.rules import rules_of
 from fed_asi.training.steps import training_mode_
 
-Benches = Callable[[int, str], Bench]  # by the images of a batch, and when weights move
+Benches = Callable[[int, Update], Bench]  # by the images of a batch, and when weights move
 
 
 def benches_of(config: RunConfig, trunk: fx.GraphModule, tail: fx.GraphModule) -> Benches:
@@ -30,7 +31,7 @@ def benches_of(config: RunConfig, trunk: fx.GraphModule, tail: fx.GraphModule) -
 
 
 def _bench(
-    config: RunConfig, trunk: fx.GraphModule, tail: fx.GraphModule, batch_size: int, update: str
+    config: RunConfig, trunk: fx.GraphModule, tail: fx.GraphModule, batch_size: int, update: Update
 ) -> Bench:
     model = copied(tail)
     uncompress_(model)  # it may be at work

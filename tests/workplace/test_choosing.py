@@ -14,6 +14,7 @@ from fed_asi.devices.work import train_locally
 from fed_asi.errors import ConfigError
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.resources import Resources
+from fed_asi.workplace.ahead import look_ahead
 from fed_asi.workplace.choosing import with_storage
 from fed_asi.workplace.place import open_workplace
 from fed_asi.workplace.prepare import prepare
@@ -50,6 +51,9 @@ def test_it_is_the_finest_in_which_the_devices_have_a_plan(
     result = train_locally(again, job(replace(board, flash_bytes=flash)), again.reference)
     assert result.stats["outcome"] == "trained"
     assert result.stats["flash_bytes"] <= flash
+    (ahead,) = look_ahead(fleet(flash=f"{flash} B"))
+    assert ahead.attempt is not None
+    assert ahead.attempt.plan.storage == "int8"
 
 
 def test_without_ram_or_flash_it_is_float32() -> None:
