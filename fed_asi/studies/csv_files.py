@@ -54,6 +54,10 @@ def _results(found: Findings) -> Iterator[list[Value]]:
                 None,
                 None,
             ]
+    for measure, level in found.levels.items():
+        for name, row in level.rows.items():
+            named = [name, *settings[name], f"accuracy_at_equal_{measure.name}", "share"]
+            yield [*named, *_numbers(row), baseline, *_difference(row), None, None]
     for measure, costs in found.costs.items():
         for name, cost in costs.items():
             named = [name, *settings[name], f"{measure.name}_to_target", measure.unit]

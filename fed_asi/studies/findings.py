@@ -11,11 +11,10 @@ from statistics import median
 from fed_asi.errors import RunError
 from fed_asi.studies.cells import Cell, StudyRuns
 from fed_asi.studies.families import Family, families
-from fed_asi.studies.measures import MEASURES, Measure
+from fed_asi.studies.level import Runs, levels
+from fed_asi.studies.measures import ACCURACY, MEASURES, Measure
 from fed_asi.studies.reading import Reading, read_run
 from fed_asi.studies.statistics import Difference, Estimate, compare, estimate
-
-Runs = Mapping[str, Mapping[int, Reading]]  # variant -> seed -> run
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +46,16 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
+class Levelled:
+    """Accuracy by the time that the first run of all ends at. limit: what it had spent; rows: by variant."""
+
+    limit: float
+    rows: Mapping[str, Row]
+
+
+@dataclass(frozen=True, slots=True)
 class Findings:
-    """All that tables, figures and the page show. rows, costs: measure -> variant -> what was found."""
+    """All that tables, figures and the page show. rows, costs, levels: measure -> variant -> what was found."""
 
     study: StudyRuns
     runs: Runs  # every variant, also one without a finished run
@@ -56,6 +63,7 @@ class Findings:
     gaps: tuple[Cell, ...]
     rows: Mapping[Measure, Mapping[str, Row]]
     costs: Mapping[Measure, Mapping[str, Cost]]
+    levels: Mapping[Measure, Levelled]
     notes: tuple[str, ...]
 
     @property
@@ -94,6 +102,10 @@ def find(study: StudyRuns) -> Findings:
         gaps,
         {one: _rows(one, runs, study.baseline) for one in measures},
         _costs(measures, runs, study),
+        {
+            one: Levelled(level.limit, _summed(level.values, ACCURACY, study.baseline))
+            for one, level in levels(runs, measures).items()
+        },
         tuple(_notes(runs, study.baseline)),
     )
 
@@ -135,6 +147,12 @@ def _rows(measure: Measure, runs: Runs, baseline: str | None) -> dict[str, Row]:
         name: {seed: run.values[measure.name] for seed, run in own.items() if measure.name in run.values}
         for name, own in runs.items()
     }
+    return _summed(values, measure, baseline)
+
+
+def _summed(
+    values: Mapping[str, Mapping[int, float]], measure: Measure, baseline: str | None
+) -> dict[str, Row]:
     compared = compare(values, baseline) if baseline is not None else {}
     return {
         name: Row(own, estimate(list(own.values()), measure.bounds) if own else None, compared.get(name))

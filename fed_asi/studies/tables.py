@@ -41,7 +41,7 @@ class Table:
 
 def tables(found: Findings) -> tuple[Table, ...]:
     """Return every table that has something to say, the answer to the study's question first."""
-    made = [headline(found), _costs(found), _shared(found), _others(found)]
+    made = [headline(found), _costs(found), _levels(found), _shared(found), _others(found)]
     return tuple(one for one in made if one is not None)
 
 
@@ -115,6 +115,17 @@ def _costs(found: Findings) -> Table | None:
         columns.append((measure.title, entries))
     target = found.study.target
     return _table(f"Cost to {100 * (target or 0):.4g} % accuracy", found, columns) if columns else None
+
+
+def _levels(found: Findings) -> Table | None:
+    """Return the variants at the same spending: when the first run of all ends."""
+    columns: list[Column] = []
+    for measure, level in found.levels.items():
+        limit = Wording(measure.unit).value(level.limit)
+        own, *against = _columns(found, ACCURACY, level.rows)
+        columns += [(f"{ACCURACY.title} at {limit}, %", own[1]), *against]
+    title = "At equal spending: the last evaluation by when the first run of all ends"
+    return _table(title, found, columns) if columns else None
 
 
 def _cost(words: Wording, cost: Cost) -> Entry:
