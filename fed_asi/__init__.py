@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from fed_asi.planning.plan import Plan as Plan
     from fed_asi.planning.profile import Profile as Profile
     from fed_asi.planning.search import plan as plan
+    from fed_asi.training.device_bench import device_bench as device_bench
 
 __version__ = "0.1.0"
 
@@ -46,6 +47,7 @@ _HOME = {
     "arena": "memory.arena.planned",
     "compress_": "compression.compress",
     "cost": "memory.costs",
+    "device_bench": "training.device_bench",
     "device_memory": "memory.device",
     "plan": "planning.search",
     "profile": "planning.calibration",

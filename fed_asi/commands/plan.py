@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from fed_asi import data, models
 from fed_asi.commands.console import OK, add_output, answer, bar, show, width
-from fed_asi.commands.plan_device import add_device_arguments, show_device_plan, wrong_arguments
+from fed_asi.commands.plan_device import add_device_arguments, asks_device, show_device_plan, wrong_arguments
 from fed_asi.commands.plan_time import add_time_arguments, asks_time, show_timed_plan, wrong_time
 from fed_asi.compression.compress import compress_
 from fed_asi.compression.tune import layers_named
@@ -25,7 +25,8 @@ from fed_asi.fleets.config import RESOLUTIONS
 from fed_asi.fleets.pace import RATES
 from fed_asi.layers.copying import copied
 from fed_asi.machine import threads
-from fed_asi.methods.family import default_families, families
+from fed_asi.methods.channels import Channels
+from fed_asi.methods.family import Family, default_families, families
 from fed_asi.planning.calibration import Progress, profile
 from fed_asi.planning.figure import check_figure, figure
 from fed_asi.planning.plan import Plan, differences
@@ -74,7 +75,7 @@ def _answer(arguments: argparse.Namespace) -> None:
     if arguments.schedule:
         _show_schedule(made, _schedule(arguments), options)
         return
-    if arguments.ram or arguments.flash:
+    if asks_device(arguments):
         show_device_plan(arguments, model, (x, y), made, options)
         return
     chosen = plan(made, arguments.budget, **options)
@@ -220,12 +221,17 @@ def _options(arguments: argparse.Namespace, model: nn.Module) -> dict[str, Any]:
         layers = layers_named(model, _names(layers))
     return {
         "micro_batch": arguments.micro_batch,
-        "methods": _methods(arguments),
+        "methods": _methods(arguments) or (_of_devices() if asks_device(arguments) else None),
         "objective": arguments.objective,
         "layers": layers,
         "count": arguments.count,
         "selection": "published" if arguments.published else "exact",
     }
+
+
+def _of_devices() -> tuple[Family, ...]:
+    """Return what plans of whole devices may use where nothing is said: some channels of a layer, too."""
+    return (*default_families(), Family(Channels))
 
 
 def _methods(arguments: argparse.Namespace) -> tuple[str, ...] | None:
@@ -268,6 +274,8 @@ def _profile(
     sizes = sorted({1, 4, 16, EXAMPLES} | ({arguments.micro_batch} if arguments.micro_batch else set()))
     names = list(dict.fromkeys([*convolutions, models.head_name(model)]))
     methods = tuple(dict.fromkeys([*default_families(), *families(_methods(arguments) or ())]))
+    if asks_device(arguments):
+        methods = tuple(dict.fromkeys([*_of_devices(), *methods]))
     kept = arguments.profile is not None  # for questions that are not asked yet
     made = profile(
         model,

@@ -59,7 +59,7 @@ def tune_(model: nn.Module, layers: Mapping[str, Method], graph: Graph | None = 
     for name, method in layers.items():
         if name not in modules:
             raise ConfigError(f"no layer {name!r} in the network; {nearest(name, filter(None, modules))}")
-        trained.extend(_asked_for(name, modules, method, graph))
+        trained.extend(trained_by(name, modules, method, graph))
     model.requires_grad_(False)
     for parameter in trained:
         parameter.requires_grad_(True)
@@ -130,10 +130,13 @@ def _no_layer(model: nn.Module, name: str, layers: Mapping[str, nn.Module]) -> s
     )
 
 
-def _asked_for(
+def trained_by(
     name: str, modules: Mapping[str, nn.Module], method: Method, graph: Graph
 ) -> list[nn.Parameter]:
-    """Return the parameters that training layer `name` by `method` means."""
+    """Return the parameters that training layer `name` by `method` means, its own and its batch norm's.
+
+    Raises ConfigError where the layer has none of them.
+    """
     if not method.trains_bias:
         return []
     keys = ("weight", "bias") if method.trains_weight else ("bias",)

@@ -80,7 +80,7 @@ class Tasks:
 
     def duty(self, resources: Resources, images: Images) -> Duty:
         """Return a device's round, whatever its plan."""
-        each, twice = self.config.train.update != "step", self.config.method.recipe.recomputes
+        each, twice = self.config.train.updates[0] != "step", self.config.method.recipe.recomputes
         return Duty(
             self.batches(resources, images), images.held, self.down_bytes, self.sent_bytes, each, twice
         )
@@ -107,7 +107,8 @@ class Tasks:
 
     def _stepped(self, plan: Plan, size: int) -> Work:
         parts = micro_batches(size, plan.micro_batch)
-        updates = 1 if self.config.train.update == "step" else sum(count for _, count in parts)
+        update = plan.update or self.config.train.updates[0]
+        updates = 1 if update == "step" else sum(count for _, count in parts)
         steps = total(self._step(plan, one).times(count) for one, count in parts)
         return total([steps, self.tail.update(plan.methods).times(updates)])
 

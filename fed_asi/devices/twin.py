@@ -77,7 +77,8 @@ def _twin(
     plan = plans_for(place, job.partition_id).first(free.resources)
     if job.twin == "plain":
         plan = _plain(result.plan or plan)
-    if result.plan is not None and step_of(plan) == step_of(result.plan):
+    update = place.config.train.updates[0]
+    if result.plan is not None and step_of(plan, update) == step_of(result.plan, update):
         return result
     return train_locally(place, free, tensors, factors, plan)
 

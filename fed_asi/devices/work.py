@@ -29,6 +29,7 @@ from fed_asi.gpus import CPU
 from fed_asi.layers.slices import Slice
 from fed_asi.planning.device_plans import Attempt, DevicePlans, within_of
 from fed_asi.planning.plan import Plan
+from fed_asi.storage.frozen import store_frozen_
 from fed_asi.strategies.local import AtDevice, named_on
 from fed_asi.training.evaluation import evaluate, load_tensors_
 from fed_asi.training.sgd import Sgd
@@ -162,7 +163,7 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
     settings, tail = place.config.train, place.tail
     stats |= {"policy": attempt.policy, **described(plan), "gradient_captured": device.plans.share(plan)}
     shard = place.shard(job.partition_id)
-    load_tensors_(tail, device.tensors)
+    _load_(device, plan)
     stats |= _judged(place, shard, "before")
     running = _running(place, plan)
     _compress_(device, plan)
@@ -184,10 +185,10 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
         covers=place.config.method.covers,
         # Where ranks depend on the data, micro-batches differ, and the largest one counts.
         side_by_side=place.config.compute.side_by_side and all(m.sized for m in plan.methods.values()),
-        update=settings.update,
+        update=settings.updates[0] if plan.update is None else plan.update,
         deadline=time.monotonic() + job.deadline_seconds,
         strategy_bytes=upload.held_bytes,
-        whole=_whole_step(device),
+        whole=_whole_step(device, plan),
     )
     notes = _checked(device, stepper, shard) if job.check and stepper.side_by_side else ()
     images = _epochs_(device, stepper, shard)
@@ -205,12 +206,13 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
     return LocalResult(stats, tensors, kept.state, captured, notes, sent=sent, slices=parts, plan=plan)
 
 
-def _whole_step(device: _Device) -> WholeStep | None:
+def _whole_step(device: _Device, plan: Plan) -> WholeStep | None:
     """Return what counts the steps of a device that says what RAM or flash it has."""
     resources = device.job.resources
     if not resources.whole_device:
         return None
-    return WholeStep(device.plans.bench(resources.batch_size), within_of(resources))
+    bench = device.plans.bench(resources.batch_size, plan.update)
+    return WholeStep(bench, within_of(resources))
 
 
 def _trained_part(parameter: Tensor, part: Slice | None) -> Tensor:
@@ -249,6 +251,16 @@ def _measured(stepper: Stepper, optimizer: Sgd) -> dict[str, Any]:
         "strategy_bytes": stepper.strategy_bytes,
         "weight_bytes": sum(p.nbytes for p in stepper.tail.parameters()),
     }
+
+
+def _load_(device: _Device, plan: Plan) -> None:
+    """Load the global tensors, what the plan does not train as the device stores it."""
+    place = device.place
+    load_tensors_(place.tail, device.tensors)
+    if place.config.storage.form != "float32":
+        _compress_(device, plan)  # which tells what trains, down to channels
+        store_frozen_(place.tail, place.config.storage.form, place.reference)
+        uncompress_(place.tail)
 
 
 def _compress_(device: _Device, plan: Plan) -> None:

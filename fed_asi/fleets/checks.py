@@ -19,7 +19,7 @@ from fed_asi.fleets.problems import unknown_value
 from fed_asi.fleets.whole_device_checks import whole_devices
 from fed_asi.machine import cpus_here
 from fed_asi.methods import ASI, base, recipe_names, recipe_of
-from fed_asi.methods.family import family_names
+from fed_asi.methods.family import family_names, parse
 from fed_asi.strategies import Conditions
 
 MOST_DEVICES = 10**6  # each is an object of a few hundred bytes, in every process that knows the fleet
@@ -159,6 +159,8 @@ def _unknown_methods(method: MethodConfig) -> Iterator[str]:
     for where, name, known in asked:
         if own_code.is_own(name):
             yield from _problem_of(where, partial(base.own, name))
+        elif where != "method.name" and "(" in name:  # with settings of its own
+            yield from _problem_of(where, partial(parse, name))
         elif name not in known:
             yield unknown_value(where, name, known)
 

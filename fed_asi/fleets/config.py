@@ -21,6 +21,7 @@ from fed_asi.fleets.resources import ResourceKeys
 from fed_asi.fleets.section import MOST_RATE, Bytes, Count, PartitionId, Rate, Section, Whole
 from fed_asi.fleets.sharding import ShardingConfig
 from fed_asi.fleets.storage import StorageConfig
+from fed_asi.memory.stored import Format
 from fed_asi.methods.family import Family, families
 from fed_asi.methods.recipe import Recipe, recipe_of
 from fed_asi.units import shown
@@ -155,7 +156,14 @@ class TrainConfig(Section):
     clip_norm: Annotated[Rate | None, BeforeValidator(_off)] = 2.0  # or "off"
     lr_schedule: Literal["cosine", "constant"] = "cosine"  # over rounds
     final_lr_ratio: Annotated[float, Field(gt=0, le=1)] = 0.1
-    update: Literal["step", "micro-batch", "layer"] = "step"  # when weights move; only "step" accumulates
+    update: Literal["step", "micro-batch", "layer", "any"] = (
+        "step"  # when weights move; only "step" accumulates
+    )
+
+    @property
+    def updates(self) -> tuple[Literal["step", "micro-batch", "layer"], ...]:
+        """When weights may move: what a device that says its RAM or flash chooses of, and what all others do first."""
+        return ("step", "layer") if self.update == "any" else (self.update,)
 
 
 class PretrainConfig(Section):
@@ -249,6 +257,10 @@ class RunConfig(Section):
     budgets: dict[PartitionId, Bytes] = Field(default_factory=dict)
     budgets_csv: str | None = None  # relative to the fleet file
     code: Annotated[dict[str, str], AfterValidator(_known)] = Field(default_factory=dict)  # files by address
+
+    def stored_as(self, form: Format) -> Self:
+        """Return the same settings with a format in which devices store what they only read."""
+        return self.model_copy(update={"storage": self.storage.model_copy(update={"frozen": form})})
 
     @property
     def num_devices(self) -> int:

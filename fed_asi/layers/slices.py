@@ -26,6 +26,12 @@ class Slice:
         """Return the part of a tensor, as a copy."""
         return whole.index_select(self.dim, self.index)
 
+    def rest(self, whole: Tensor) -> Slice:
+        """Return the places of a tensor that are not of the part."""
+        outside = torch.ones(whole.shape[self.dim], dtype=torch.bool)
+        outside[self.index] = False
+        return Slice(self.dim, outside.nonzero().flatten())
+
     def shape_of(self, whole: Tensor) -> torch.Size:
         """Return the shape of the part."""
         shape = list(whole.shape)

@@ -8,7 +8,6 @@ it is stored in; the program is not in it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +17,7 @@ from torch.nn import functional as F
 from fed_asi.memory.arena.offsets import ALIGNMENT
 from fed_asi.memory.arena.planned import Arena, ArenaTensor, arena, inference_arena
 from fed_asi.memory.arena.step import Gradients, Loss, MakeMover, MakeOptimizer
-from fed_asi.memory.stored import Format, activation_bytes, format_of, stored_bytes
+from fed_asi.memory.stored import Format, activation_bytes, format_of, spared_bytes, stored_bytes
 from fed_asi.units import format_bytes
 
 
@@ -110,7 +109,6 @@ def device_memory(
     copies: int = 0,
     reserve_bytes: int = 0,
     storage: Format = "float32",
-    moved: Collection[str] = (),
     alignment: int = ALIGNMENT,
     of_this_batch: bool = False,
 ) -> DeviceMemory:
@@ -120,10 +118,9 @@ def device_memory(
     whose images come one at a time. x: (b, ...) what goes into the trunk, or into the model where there is none.
     y: (b,). gradients: "held" where a batch is one micro-batch, "accumulated" where it is several, "applied" where
     each moves its weight at once. copies: of the weights that move, for a strategy and a codec: `len(strategy.holds |
-    codec.holds)`. storage: of what is frozen, and of the trunk's activations; the trunk and model given are the float32
-    ones, the trunk with its batch norms folded (`compression.cut.folded`) as it is stored. moved: parameters of the
-    model that this device does not train and others do, which are kept in float32 as they are sent. The rest, and
-    errors: as of `fed_asi.arena`.
+    codec.holds)`. storage: of what is only read, be it the rest of a weight of which some channels train, and of the
+    trunk's activations; the trunk and model given are the float32 ones, the trunk with its batch norms folded
+    (`compression.cut.folded`) as it is stored. The rest, and errors: as of `fed_asi.arena`.
     """
     features, before, storage = x, None, format_of(storage)
     if trunk is not None:
@@ -151,7 +148,7 @@ def device_memory(
         copies=copies,
         reserve_bytes=reserve_bytes,
         read_bytes=read,
-        spared_bytes=spared_by_storage(model, storage, moved),
+        spared_bytes=spared_bytes(model, storage),
     )
 
 
@@ -167,8 +164,8 @@ def in_all(
 ) -> DeviceMemory:
     """Return what a device needs whose phases have these arenas; before: the trunk's, None where there is none.
 
-    read_bytes: of the trunk's weights as they are stored; None: as the arena has them. spared_bytes: of the trained
-    part's frozen weights, by the format that they are stored in.
+    read_bytes: of the trunk's weights as they are stored; None: as the arena has them. spared_bytes: of what the
+    trained part only reads, by the format that it is stored in.
     """
     read = 0 if before is None else before.trained_bytes + before.frozen_bytes
     read = read if read_bytes is None else read_bytes
@@ -186,9 +183,3 @@ def in_all(
         trunk=before,
         step=step,
     )
-
-
-def spared_by_storage(model: nn.Module, storage: Format, moved: Collection[str]) -> int:
-    """Return by how much the frozen parameters of the trained part are smaller in a format than in float32."""
-    frozen = [p for name, p in model.named_parameters() if not p.requires_grad and name not in moved]
-    return sum(p.nbytes for p in frozen) - stored_bytes(frozen, storage)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,14 +10,17 @@ from torch import Tensor, nn
 
 from fed_asi.compression.compress import compress_known_
 from fed_asi.compression.graph import analyse
+from fed_asi.compression.tune import trained_by
+from fed_asi.layers.compressed import weight_kind_of
 from fed_asi.layers.copying import copied
 from fed_asi.memory.arena.planned import Arena, arena, inference_arena, laid_out
 from fed_asi.memory.arena.shares import Shares
 from fed_asi.memory.arena.split import shares
 from fed_asi.memory.arena.step import Gradients, MakeMover, MakeOptimizer, record_step
 from fed_asi.memory.device import DeviceMemory, in_all
-from fed_asi.memory.stored import Format, activation_bytes, stored_bytes
-from fed_asi.planning.plan import Plan
+from fed_asi.memory.stored import Format, activation_bytes, rest_bytes, spared_bytes, stored_bytes
+from fed_asi.methods import Method
+from fed_asi.planning.plan import Plan, Update
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,7 @@ class Bench:
     model: the trained part at least. trunk: the frozen part before it. x, y: as many images as the largest
     micro-batch has, of what goes into the trunk, or into the model where there is none. rule: of every step, or of
     those with a micro-batch, where it depends on that. copies: of trained weights, for a strategy and a codec.
-    storage: of what is frozen but for the layers `moved`, which are sent as others train them; the parts given are in
-    float32.
+    storage: of what is only read; the parts given are in float32. update: by which name a fleet file knows the rule.
     """
 
     def __init__(
@@ -61,24 +63,21 @@ class Bench:
         trunk: nn.Module | None = None,
         copies: int = 0,
         storage: Format = "float32",
-        moved: Set[str] = frozenset(),
+        update: Update | None = None,
     ) -> None:
-        self.copies, self._storage = copies, storage
+        self.copies, self.storage, self.update = copies, storage, update
         self._rule = rule
         self._model, self._y = copied(model), y
         self._graph = analyse(self._model)
+        self._modules = dict(self._model.named_modules())
         self._before: Arena | None = None
         self._read: int | None = None
         if trunk is not None:
             self._before = inference_arena(trunk, x[:1], storage=storage)
             self._read = stored_bytes((*trunk.parameters(), *trunk.buffers()), storage)
-        every = self._model.named_parameters()
-        rest = [p for name, p in every if not any(name == m or name.startswith(f"{m}.") for m in moved)]
-        self._spared = (
-            0 if storage == "float32" else sum(p.nbytes for p in rest) - stored_bytes(rest, storage)
-        )
-        with torch.no_grad():
-            self._x = x if trunk is None else trunk(x)
+        self._read_bytes: dict[tuple[str, Method], int] = {}
+        self._trunk, self._images = trunk, x
+        self._x = self._features(1)
 
     def rule(self, micro_batch: int) -> Rule:
         """Return what becomes of gradients where a step has such micro-batches."""
@@ -102,7 +101,27 @@ class Bench:
             optimizer=rule.optimizer,
             mover=rule.mover,
         )
-        return self._in_all(step, len(x))
+        return self._in_all(step, model, len(x))
+
+    def read_bytes(self, name: str, method: Method) -> int:
+        """Return the bytes in flash of what a layer, and the batch norm behind it, only read under a method."""
+        key = name, method
+        if key not in self._read_bytes:
+            self._read_bytes[key] = self._only_read(*key)
+        return self._read_bytes[key]
+
+    def _only_read(self, name: str, method: Method) -> int:
+        modules = self._modules
+        layer, norm = modules[name], self._graph.norms.get(name)
+        owners = [layer] if norm is None else [layer, modules[norm]]
+        trained = {id(p) for p in trained_by(name, modules, method, self._graph)}
+        read = [p for owner in owners for p in owner.parameters(recurse=False) if id(p) not in trained]
+        found = stored_bytes(read, self.storage)
+        kind, weight = weight_kind_of(layer), layer._parameters.get("weight")
+        if method.picks_channels and kind is not None and weight is not None:
+            some = kind.slice_of(layer, torch.arange(method.count))  # type: ignore[attr-defined]
+            found += rest_bytes(weight, some, self.storage)
+        return found
 
     def measure(self, plan: Plan, names: Sequence[str]) -> Measured:
         """Return what a plan needs. names: of the profile's layers, in forward order."""
@@ -111,15 +130,15 @@ class Bench:
         rule = self.rule(b)
         trace = record_step(
             self._model,
-            self._x[:b],
+            self._inputs(b),
             self._y[:b],
             gradients=rule.gradients,
             optimizer=rule.optimizer,
             mover=rule.mover,
         )
-        return Measured(self._in_all(laid_out(trace), b), shares(trace, names))
+        return Measured(self._in_all(laid_out(trace), self._model, b), shares(trace, names))
 
-    def _in_all(self, step: Arena, micro_batch: int) -> DeviceMemory:
+    def _in_all(self, step: Arena, model: nn.Module, micro_batch: int) -> DeviceMemory:
         waiting = 0 if self._before is None else self._waiting(micro_batch)
         return in_all(
             step,
@@ -127,8 +146,21 @@ class Bench:
             waiting_bytes=waiting,
             copies=self.copies,
             read_bytes=self._read,
-            spared_bytes=self._spared,
+            spared_bytes=spared_bytes(model, self.storage),
         )
 
     def _waiting(self, micro_batch: int) -> int:
-        return activation_bytes(self._x[1:micro_batch].nbytes, self._storage)
+        return activation_bytes(self._x[:1].nbytes * (micro_batch - 1), self.storage)
+
+    def _inputs(self, count: int) -> Tensor:
+        """Return so many inputs of the model; the trunk runs where there were fewer before."""
+        if len(self._x) < count:
+            self._x = self._features(count)
+        return self._x[:count]
+
+    @torch.no_grad()
+    def _features(self, count: int) -> Tensor:
+        if self._trunk is None:
+            return self._images
+        found: Tensor = self._trunk(self._images[:count])
+        return found

@@ -16,10 +16,10 @@ from fed_asi.fleets.resources import Resources
 from fed_asi.methods import Family, Vanilla
 from fed_asi.planning import search
 from fed_asi.planning.bench import Bench
-from fed_asi.planning.plan import Plan
+from fed_asi.planning.plan import Plan, Update
 from fed_asi.planning.profile import Profile
 from fed_asi.planning.rivals import captured_share
-from fed_asi.planning.whole_device import DevicePlan, DevicePlanner
+from fed_asi.planning.whole_device import DevicePlan, DevicePlanner, best_of
 from fed_asi.planning.within import Within
 
 CHECKPOINTED = "planned bytes are those of keeping everything; checkpointing keeps less and computes it again"
@@ -41,9 +41,9 @@ class Attempt:
 
 
 def plans_of(
-    config: RunConfig, profile: Profile, benches: Callable[[int], Bench] | None = None
+    config: RunConfig, profile: Profile, benches: Callable[[int, Update], Bench] | None = None
 ) -> DevicePlans:
-    """Return a run's plans from a profile. benches: where steps of a batch size are traced, for ram and flash."""
+    """Return a run's plans from a profile. benches: where steps of a batch size and an update are traced."""
     copies = held_copies(config.aggregate, config.upload)
     return DevicePlans(profile, config.method, config.train, copies, benches)
 
@@ -60,12 +60,12 @@ class DevicePlans:
         method: MethodConfig,
         train: TrainConfig,
         copies: int = 0,
-        benches: Callable[[int], Bench] | None = None,
+        benches: Callable[[int, Update], Bench] | None = None,
     ) -> None:
         self._profile, self._method, self._train, self._copies = profile, method, train, copies
         self._benches = benches
-        self._made: dict[int, Bench] = {}
-        self._planners: dict[tuple[int, int | None, str], DevicePlanner] = {}
+        self._made: dict[tuple[int, Update], Bench] = {}
+        self._planners: dict[tuple[int, int | None, str], list[DevicePlanner]] = {}
         self._known: dict[tuple[Resources, int | None, str], Plan | BudgetError] = {}
         self._best: Best = _within_budget
 
@@ -104,8 +104,8 @@ class DevicePlans:
         self, resources: Resources, layer_count: int | None = None, selection: str | None = None
     ) -> DevicePlan:
         """Return the plan of a device that names its RAM or flash, and what its step needs. Raises BudgetError."""
-        planner = self._planner(resources.batch_size, layer_count, selection or self._method.grid)
-        return planner.best(within_of(resources), resources.micro_batch)
+        planners = self._planners_of(resources.batch_size, layer_count, selection or self._method.grid)
+        return best_of(planners, within_of(resources), resources.micro_batch)
 
     def attempts(self, resources: Resources) -> Iterator[Attempt]:
         """Yield the plans to try, in order; the next is asked for when the last was over budget.
@@ -191,7 +191,7 @@ class DevicePlans:
             micro_batch=resources.micro_batch,
             count=method.covers,
             **self._options(layer_count, selection),
-            update=self._train.update,
+            update=self._train.updates[0],
             momentum=self._train.momentum > 0,
             copies=self._copies,
         )
@@ -206,22 +206,24 @@ class DevicePlans:
             "centered": method.may_center,
         }
 
-    def _planner(self, batch_size: int, layer_count: int | None, selection: str) -> DevicePlanner:
-        """Return the planner for devices that say what RAM or flash they have; it keeps what was traced."""
+    def _planners_of(self, batch_size: int, layer_count: int | None, selection: str) -> list[DevicePlanner]:
+        """Return the planners for devices that say what RAM or flash they have; they keep what was traced."""
         key = (batch_size, layer_count, selection)
         if key not in self._planners:
             profile = self._within(batch_size, None)
             options = self._options(layer_count, selection)
-            self._planners[key] = DevicePlanner(profile, self.bench(batch_size), **options)
+            benches = [self.bench(batch_size, update) for update in self._train.updates]
+            self._planners[key] = [DevicePlanner(profile, bench, **options) for bench in benches]
         return self._planners[key]
 
-    def bench(self, batch_size: int) -> Bench:
-        """Return where steps of batches of this size are counted."""
-        if batch_size not in self._made:
+    def bench(self, batch_size: int, update: Update | None = None) -> Bench:
+        """Return where steps of batches of this size are counted. update: None: what the run's devices do first."""
+        key = (batch_size, update or self._train.updates[0])
+        if key not in self._made:
             if self._benches is None:
                 raise ConfigError("ram and flash need the network to trace steps of, not a profile alone")
-            self._made[batch_size] = self._benches(batch_size)
-        return self._made[batch_size]
+            self._made[key] = self._benches(*key)
+        return self._made[key]
 
     def _layers(self, count: int | None) -> str | None:
         if count is not None:
@@ -247,9 +249,12 @@ def within_of(resources: Resources) -> Within:
     return Within(resources.ram_bytes, resources.flash_bytes, resources.budget_bytes, reserve)
 
 
-def step_of(plan: Plan) -> Hashable:
-    """Return what a step and its bytes depend on; of one profile, two plans with the same are the same training."""
-    return plan.micro_batch, frozenset(plan.methods.items())
+def step_of(plan: Plan, update: Update | None = None) -> Hashable:
+    """Return what a step and its bytes depend on; of one profile, two plans with the same are the same training.
+
+    update: when weights move under a plan that does not say so.
+    """
+    return plan.micro_batch, plan.update or update, frozenset(plan.methods.items())
 
 
 def choose_layers(method: MethodConfig) -> bool:

@@ -30,8 +30,8 @@ class Problem:
 class KnownForms:
     """Numbers of forms by what was traced on a bench.
 
-    around: of `Shares`. before: by micro-batch, what is alive before the first layer. flash: bytes of a plan that
-    trains nothing; None: no trace yet. other: static bytes that are no layer's. turns: by micro-batch, how often
+    around: of `Shares`. before: by micro-batch, what is alive before the first layer. flash: bytes that are no
+    layer's; None: no trace yet. other: static bytes that are no layer's. turns: by micro-batch, how often
     something was learnt. smallest: of all traced steps, the one of least RAM.
     """
 
@@ -45,6 +45,7 @@ class KnownForms:
     turns: dict[int, int] = field(default_factory=dict)
     smallest: DeviceMemory | None = None
     _candidates: dict[tuple[Problem, int], list[Candidate]] = field(default_factory=dict)
+    _forms: dict[tuple[Any, ...], tuple[Share | None, Form]] = field(default_factory=dict)
 
     @property
     def layers(self) -> tuple[LayerProfile, ...]:
@@ -68,17 +69,29 @@ class KnownForms:
         return [c for c in found if c.method.trains_bias or c.method.trains_weight]
 
     def form(self, problem: Problem, index: int, candidate: Candidate) -> Form:
-        """Return what a form is worth and needs, as far as that is known."""
-        layer, question = self.layers[index], self.question
+        """Return what a form is worth and needs, as far as that is known; remembered until it is known better."""
+        key = self._key(problem, index, candidate)
+        share = self.shares.get(key)
+        before = self._forms.get(key)
+        if before is None or before[0] is not share:
+            before = self._forms[key] = (
+                share,
+                self._formed(self.layers[index], candidate, share, problem.micro_batch),
+            )
+        return before[1]
+
+    def _formed(
+        self, layer: LayerProfile, candidate: Candidate, share: Share | None, micro_batch: int
+    ) -> Form:
         trained = layer.element_bytes * trained_parameters(layer, candidate.method)
-        share = self.shares.get(self._key(problem, index, candidate))
         if share is None:
-            share = self._assumed(layer, candidate, trained, problem.micro_batch)
-        rule = self.bench.rule(problem.micro_batch)
+            share = self._assumed(layer, candidate, trained, micro_batch)
+        rule = self.bench.rule(micro_batch)
         times = 1 + (rule.gradients == "accumulated") + rule.momentum + self.bench.copies
         static = times * trained + share.mean + share.factors
-        value = question.value(layer, candidate)
-        return Form(value, static, share.constant - trained, share, candidate.saved_bytes)
+        value = self.question.value(layer, candidate)
+        flash = share.constant + self.bench.read_bytes(layer.name, candidate.method)
+        return Form(value, static, flash, share, candidate.saved_bytes)
 
     def _assumed(self, layer: LayerProfile, candidate: Candidate, trained: int, micro_batch: int) -> Share:
         """Return what a form needs at least, as far as a profile tells."""

@@ -27,10 +27,7 @@ _ATTEMPTS = 100
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A form of a layer: what it is worth, and its bytes. flash: may be below 0, as what trains is in RAM.
-
-    kept: what a budget covers.
-    """
+    """A form of a layer: what it is worth, and its bytes. flash: of what it only reads. kept: what a budget covers."""
 
     value: float
     static: int

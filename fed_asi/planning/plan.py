@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from fed_asi.files import write_text
+from fed_asi.memory.stored import Format
 from fed_asi.methods import Frozen, Method
 from fed_asi.methods.bases import Bases, from_rows, to_rows
 from fed_asi.planning.columns import columns
@@ -19,6 +20,7 @@ from fed_asi.planning.profile import ModelFingerprint
 from fed_asi.units import format_bytes
 
 VERSION = 1
+Update = Literal["step", "micro-batch", "layer"]  # when weights move: after each of these
 
 
 FLOOR = "(floor)"
@@ -34,6 +36,7 @@ class Plan:
     means: the fixed mean per channel of the layers planned with `centered=True`.
     bases: the factors of layers whose method calibration fixed them for. energies: centred gradient energy of each
         input channel of the layers whose method chooses some.
+    update, storage: of a whole device's plan, when its weights move, and the format of what it only reads.
     layer_bytes: bytes by layer; "(floor)" names what no form avoids: masks, pooled features, the loss;
         "(largest gradient)" what is whole at one time of the gradients, where they are applied layer by layer.
     """
@@ -51,6 +54,8 @@ class Plan:
     notes: tuple[str, ...] = ()
     bases: dict[str, Bases] = field(default_factory=dict)
     energies: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    update: Update | None = None
+    storage: Format | None = None
     version: int = VERSION
 
     def check(self, model: nn.Module, x: Tensor) -> None:
@@ -93,6 +98,8 @@ class Plan:
                 notes=tuple(data["notes"]),
                 bases={name: from_rows(rows) for name, rows in data.get("bases", {}).items()},
                 energies={name: tuple(map(float, one)) for name, one in data.get("energies", {}).items()},
+                update=data.get("update"),
+                storage=data.get("storage"),
             )
 
     def save(self, path: Path | str) -> None:
@@ -120,6 +127,8 @@ class Plan:
             f"budget {format_bytes(self.budget_bytes)}, planned {format_bytes(self.planned_bytes)} "
             f"({self.count}), micro-batch {self.micro_batch}, {self.objective} {self.value:.4g}"
         )
+        if self.update is not None:
+            head += f'\nweights move by "{self.update}", frozen weights are stored as {self.storage}'
         return f"{head}\n{columns(rows, width)}"
 
     def __str__(self) -> str:

@@ -15,10 +15,13 @@ import numpy as np
 from fed_asi.errors import BudgetError, ConfigError
 from fed_asi.methods import Method
 from fed_asi.methods.family import Asked
+from fed_asi.planning.bench import Bench
 from fed_asi.planning.knapsack import UNLIMITED_BYTES, Choices, Knapsack, Solution, smallest_bytes
 from fed_asi.planning.plan import FLOOR, GRADIENT, Plan
 from fed_asi.planning.profile import LayerProfile, Profile
 from fed_asi.planning.question import Options, Question, admitted_micro_batches, ask
+from fed_asi.planning.whole_device import DevicePlanner, best_of
+from fed_asi.planning.within import Within
 from fed_asi.units import format_bytes, parse_bytes
 
 
@@ -37,8 +40,12 @@ class Problem:
 
 def plan(
     profile: Profile,
-    budget: str | int | None,
+    budget: str | int | None = None,
     *,
+    ram: str | int | None = None,
+    flash: str | int | None = None,
+    reserve: str | int | None = None,
+    bench: Bench | Sequence[Bench] | None = None,
     micro_batch: int | None = None,
     methods: Asked | Sequence[Asked] | None = None,
     objective: str | None = None,
@@ -53,6 +60,8 @@ def plan(
     """Return the plan with the highest objective within the budget; exact.
 
     budget: bytes, text such as "256 KiB", or None for unlimited.
+    ram, flash: of the whole device, which count every byte of its step; reserve: of the RAM, for the program. bench:
+        where steps are traced for them, of `fed_asi.device_bench`; of several, the best by any of them.
     micro_batch: sets it; by default the best one is chosen, and among equals the largest, which is the
         fastest.
     methods: those that may be used, such as ("asi",), ("hosvd(epsilon=0.7)",) or (HOSVD(0.7),), among those that
@@ -69,6 +78,13 @@ def plan(
     Raises BudgetError when the smallest plan exceeds the budget; ConfigError or ProfileError for unknown
     arguments.
     """
+    if ram is not None or flash is not None:
+        _check_whole(bench, count)
+        asked: dict[str, Any] = {"methods": methods, "objective": objective, "layers": layers}
+        asked |= {"selection": selection, "centered": centered}
+        benches = [bench] if isinstance(bench, Bench) else bench or ()
+        planners = [DevicePlanner(profile, one, **asked) for one in benches]
+        return best_of(planners, Within.of(ram, flash, budget, reserve), micro_batch).plan
     options = Options(methods, objective, layers, count, selection, centered, update, momentum, copies)
     question = ask(profile, options)
     budget_bytes = parse_bytes(budget)
@@ -78,6 +94,19 @@ def plan(
     if best is None:
         raise below_smallest(problems, limit)
     return assemble(budget_bytes, *best)
+
+
+def _check_whole(bench: object, count: str) -> None:
+    """Raise ConfigError where a whole device cannot be counted."""
+    if not bench:
+        raise ConfigError(
+            "ram and flash count the whole step, which has to be traced: "
+            "give bench=fed_asi.device_bench(model, x, y, trained)"
+        )
+    if count != "saved":
+        raise ConfigError(
+            f"count {count!r}: ram and flash count the whole step, beside what the budget covers"
+        )
 
 
 def smallest_plan_bytes(profile: Profile, micro_batch: int | None = None, **options: Any) -> int:

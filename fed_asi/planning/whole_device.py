@@ -17,20 +17,21 @@ That ends, as every turn learns a form or rules out a plan, and it ends with the
 were ruled out for their layout does the search keep clear of that many bytes of RAM; a note of the plan then says so.
 What was learnt for one device serves the next: a fleet's devices differ in their limits, not in the network.
 
-To come: how frozen weights are stored, and the resolution. Both are further things that a `Bench` is made for, as the
-update rule is, and that the best of is taken over; nothing else here knows of them.
+When weights move and how what is only read is stored are what a `Bench` is made for: where they may be chosen, there is
+a planner for each, and `best_of` takes the best of their plans.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from fed_asi.errors import ConfigError
+from fed_asi.errors import BudgetError, ConfigError
 from fed_asi.memory.device import DeviceMemory
+from fed_asi.memory.stored import Format
 from fed_asi.planning.bench import Bench, Measured
 from fed_asi.planning.forms_known import KnownForms, Problem
 from fed_asi.planning.packing import Form, Limits, Packed, most, pack
@@ -38,9 +39,11 @@ from fed_asi.planning.plan import FLOOR, Plan
 from fed_asi.planning.profile import Profile
 from fed_asi.planning.question import Options, Question, admitted_micro_batches, ask
 from fed_asi.planning.within import Within, nothing_fits
-from fed_asi.units import format_bytes, parse_bytes
+from fed_asi.units import format_bytes
 
 PATIENCE = 20  # plans ruled out for their layout before the search keeps clear of what layouts lose
+WORTH_IT = 0.01  # of a plan's value: what a coarser format has to add
+_TIE = 1e-9  # of a value: sums in another order differ by less
 Chosen = tuple[Problem, tuple[int, ...]]
 
 
@@ -71,12 +74,7 @@ def plan_device(
     Raises BudgetError where no plan fits, with the phase that needs too much; ConfigError for methods whose bytes are
     not known beforehand and for what `plan` refuses.
     """
-    limits = Within(
-        parse_bytes(ram),
-        parse_bytes(flash),
-        parse_bytes(budget),
-        0 if reserve is None else parse_bytes(reserve) or 0,
-    )
+    limits = Within.of(ram, flash, budget, reserve)
     return DevicePlanner(profile, bench, **options).best(limits, micro_batch)
 
 
@@ -85,16 +83,52 @@ class DevicePlanner:
 
     def __init__(self, profile: Profile, bench: Bench, **options: Any) -> None:
         update = "layer" if bench.rule(profile.micro_batches[0]).mover is not None else "step"
-        self._question = ask(profile, Options(**options, update=update))
-        _check_sized(self._question)
-        self._bench = bench
-        self._known = KnownForms(self._question, bench)
+        self.question = ask(profile, Options(**options, update=update))
+        _check_sized(self.question)
+        self.bench = bench
+        self._known = KnownForms(self.question, bench)
         self._measured: dict[Chosen, Measured] = {}
 
     def best(self, within: Within, micro_batch: int | None = None) -> DevicePlan:
         """Return the plan of highest value within these limits. Raises as `plan_device` does."""
-        sizes = admitted_micro_batches(self._question.profile, micro_batch)
-        return _Search(self._known, self._bench, within, sizes, self._measured).best()
+        sizes = admitted_micro_batches(self.question.profile, micro_batch)
+        return _Search(self._known, self.bench, within, sizes, self._measured).best()
+
+
+def best_of(planners: Sequence[DevicePlanner], within: Within, micro_batch: int | None = None) -> DevicePlan:
+    """Return the best plan of planners of several formats and updates, the finest format first.
+
+    Of one format it is the plan of highest value, of equals the first one's. A coarser format has to be worth it: see
+    `finest`. Raises BudgetError where no planner has a plan, the last one's.
+    """
+    best: dict[Format, DevicePlan] = {}
+    refused: BudgetError | None = None
+    for planner in planners:
+        form = planner.bench.storage
+        try:
+            found = planner.best(within, micro_batch)
+        except BudgetError as error:
+            refused = error
+            continue
+        if form not in best or _above(found.plan.value, best[form].plan.value):
+            best[form] = found
+    if not best:
+        raise refused or ConfigError("no planner was asked")
+    every = list(best.values())
+    return every[finest([one.plan.value for one in every])]
+
+
+def _above(value: float, other: float) -> bool:
+    return value > other + _TIE * max(1.0, abs(other))
+
+
+def finest(values: Sequence[float]) -> int:
+    """Return the index of the first of several formats, the finest first, that is all but as good as the best.
+
+    values: what plans are worth in each. One part in a hundred is what a coarser format has to add.
+    """
+    most = max(values)
+    return next(i for i, one in enumerate(values) if one >= most - WORTH_IT * abs(most))
 
 
 def _check_sized(question: Question) -> None:
@@ -248,6 +282,8 @@ class _Search:
             means={layer.name: layer.mean for layer, c in trained if c.method.centers},
             energies={layer.name: layer.channel_energies for layer, c in trained if c.method.picks_channels},
             bases={one.name: one.bases[str(c.method)] for one, c in trained if str(c.method) in one.bases},
+            update=self.bench.update,
+            storage=None if self.bench.update is None else self.bench.storage,
         )
 
     def _noted(self, plan: Plan) -> Plan:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from fed_asi.errors import BudgetError
 from fed_asi.memory.device import DeviceMemory
-from fed_asi.units import format_bytes
+from fed_asi.units import format_bytes, parse_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,18 @@ class Within:
     flash_bytes: int | None = None
     budget_bytes: int | None = None
     reserve_bytes: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        ram: str | int | None = None,
+        flash: str | int | None = None,
+        budget: str | int | None = None,
+        reserve: str | int | None = None,
+    ) -> Within:
+        """Return a device's limits from bytes or text such as "320 KiB". Raises ConfigError for what is no size."""
+        kept = 0 if reserve is None else parse_bytes(reserve) or 0
+        return cls(parse_bytes(ram), parse_bytes(flash), parse_bytes(budget), kept)
 
     @property
     def arena_bytes(self) -> int | None:

@@ -1,40 +1,73 @@
-"""Frozen weights of the trained part as a device stores them: in flash, restored to float32 where they are used."""
+"""Weights of the trained part that a device only reads, as it stores them: in flash, read as float32 where used.
+
+The network is handed out in the format, so every weight starts as a number that the format holds. A device copies what
+it trains to RAM, in float32, and leaves the rest in flash as it came; what other devices moved since, and this one
+leaves frozen, it rounds when it arrives.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from fed_asi.errors import UnsupportedLayerError
+from fed_asi.layers import slices_of
 from fed_asi.memory.stored import Format
 from fed_asi.storage.float16 import float16_numbers
 from fed_asi.storage.grid import rounded_rows, row_scales
 
 
 @torch.no_grad()
-def store_frozen_(tail: nn.Module, trained: Collection[str], form: Format) -> list[str]:
-    """Make the weights of a tail that no device trains what a format holds; return the names of those changed.
+def store_all_(tail: nn.Module, form: Format) -> list[str]:
+    """Make all parameters of a tail what a format holds; return the names of those changed. Statistics stay.
 
-    trained: names of the layers or parameters that some device trains; they stay, and so do statistics of batch
-    norms. int8: weights of two or more dimensions, a scale a row; float16: every frozen parameter.
+    int8: weights of two or more dimensions, a scale a row; float16: every parameter.
     Raises UnsupportedLayerError, with the name, for weights that the format cannot hold.
     """
     changed = []
     for name, parameter in tail.named_parameters():
-        if form != "float32" and not any(name == one or name.startswith(f"{one}.") for one in trained):
-            stored = _stored(name, parameter, form)
-            if not torch.equal(stored, parameter):
-                parameter.copy_(stored)
-                changed.append(name)
+        stored = parameter if form == "float32" else _stored(name, parameter, form)
+        if not torch.equal(stored, parameter):
+            parameter.copy_(stored)
+            changed.append(name)
     return changed
+
+
+@torch.no_grad()
+def store_frozen_(tail: nn.Module, form: Format, handed_out: Mapping[str, Tensor]) -> None:
+    """Make what a compressed tail does not train of its parameters what a format holds.
+
+    Of a weight of which some channels train, the rest is stored. handed_out: the parameters that any device trains, as
+    `store_all_` left them; of those alone something may have moved, and rows that did not stay as they are.
+    Raises UnsupportedLayerError as `store_all_` does.
+    """
+    if form == "float32":
+        return
+    parts, own = slices_of(tail), dict(tail.named_parameters())
+    for name, before in handed_out.items():
+        parameter, part = own[name], parts.get(name)
+        if not parameter.requires_grad:
+            parameter.copy_(_stored_again(name, parameter, before, form))
+        elif part is not None:
+            rest = part.rest(parameter)
+            rest.load_(parameter, _stored_again(name, rest.of(parameter), rest.of(before), form))
+
+
+def _stored_again(name: str, weight: Tensor, before: Tensor, form: Format) -> Tensor:
+    """Return a weight as stored, rows that are as they were handed out with the scale that they came with."""
+    stored = _stored(name, weight, form)
+    if weight.dim() < 2 or form == "float16":  # rounding twice is rounding once
+        return stored
+    same = (weight == before).flatten(1).all(1)
+    return torch.where(same.view(-1, *(1 for _ in weight.shape[1:])), weight, stored)
 
 
 def _stored(name: str, weight: Tensor, form: Format) -> Tensor:
     if form == "float16":
         return float16_numbers(name, weight)
-    if weight.dim() < 2:
+    if weight.dim() < 2 or weight.numel() == 0:
         return weight
     if not bool(weight.isfinite().all()):
         raise UnsupportedLayerError(f"{name} cannot be stored as int8: it holds numbers that are not finite")

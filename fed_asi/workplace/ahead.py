@@ -14,6 +14,7 @@ from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.resources import Resources
 from fed_asi.machine import threads
 from fed_asi.planning.device_plans import Attempt, DevicePlans, plans_of
+from fed_asi.workplace.choosing import with_storage
 from fed_asi.workplace.prepare import build_model
 from fed_asi.workplace.profiled import profiled
 from fed_asi.workplace.splits import split_images
@@ -45,7 +46,8 @@ def look_ahead(
         splits = split_images(config, source)
         model = build_model(config, source.num_classes, weights_dir)
         check_start(config, splits, model, source.num_classes)
-        found = profiled(config, model.eval(), splits.public)
+        config = with_storage(config, model.eval(), splits.public)
+        found = profiled(config, model, splits.public)
         return list(_plans(config, plans_of(config, found.profile, found.benches)))
 
 

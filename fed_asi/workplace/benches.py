@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -14,25 +14,24 @@ from fed_asi.fleets.aggregate import held_copies
 from fed_asi.fleets.config import RunConfig
 from fed_asi.layers.copying import copied
 from fed_asi.planning.bench import Bench
+from fed_asi.planning.plan import Update
 from fed_asi.training.rules import rules_of
 from fed_asi.training.steps import training_mode_
 
-Benches = Callable[[int], Bench]  # by the images of a batch
+Benches = Callable[[int, Update], Bench]  # by the images of a batch, and when weights move
 
 
-def benches_of(
-    config: RunConfig, trunk: fx.GraphModule, tail: fx.GraphModule, trained: Sequence[str]
-) -> Benches:
-    """Return what makes the bench of devices with a batch size; nothing is traced before it is asked for.
+def benches_of(config: RunConfig, trunk: fx.GraphModule, tail: fx.GraphModule) -> Benches:
+    """Return what makes the bench of devices with a batch size and an update; nothing is traced before it is asked for.
 
-    trunk, tail: the frozen and the trained part as they were cut, in float32, which are only read. trained: the layers
-    that some device trains; what else is frozen is stored in the run's format.
+    trunk, tail: the frozen and the trained part as they were cut, in float32, which are only read; what a device does
+    not train is counted as the run stores it.
     """
-    return partial(_bench, config, trunk, tail, frozenset(trained))
+    return partial(_bench, config, trunk, tail)
 
 
 def _bench(
-    config: RunConfig, trunk: fx.GraphModule, tail: fx.GraphModule, trained: Set[str], batch_size: int
+    config: RunConfig, trunk: fx.GraphModule, tail: fx.GraphModule, batch_size: int, update: Update
 ) -> Bench:
     model = copied(tail).cpu()
     uncompress_(model)  # it may be at work
@@ -45,9 +44,9 @@ def _bench(
         model,
         x,
         y,
-        rules_of(config.train, batch_size),
+        rules_of(config.train, batch_size, update),
         trunk=cut.folded(trunk),  # as it runs; of one that is folded the same
         copies=held_copies(config.aggregate, config.upload),
-        storage=config.storage.frozen,
-        moved=trained,
+        storage=config.storage.form,
+        update=update,
     )

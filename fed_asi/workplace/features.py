@@ -57,8 +57,8 @@ def engine_of(config: RunConfig, trunk: fx.GraphModule, public: Images) -> Engin
     if config.compute.trunk_engine == "torch":
         return Engine()
     try:
-        if config.storage.frozen != "float32":
-            raise UnsupportedLayerError(f"storage.frozen is {config.storage.frozen}")
+        if config.storage.form != "float32":
+            raise UnsupportedLayerError(f"storage.frozen is {config.storage.form}")
         made = engines.onnx_runtime(trunk, batch_of(config, public[: engines.AT_ONCE]))
     except UnsupportedLayerError as error:
         return Engine(note=f"features: computed by torch, ONNX Runtime does not take this trunk: {error}")

@@ -30,6 +30,7 @@ from fed_asi.errors import FedAsiError, RunError, first_line
 from fed_asi.files import read_tensors
 from fed_asi.fleets.config import RunConfig
 from fed_asi.gpus import CPU, device_named, device_of, sent
+from fed_asi.memory.stored import format_of
 from fed_asi.methods import Vanilla
 from fed_asi.planning.device_plans import DevicePlans, plans_of
 from fed_asi.planning.profile import Profile
@@ -130,7 +131,7 @@ class Workplace:
         features = self.features if features is None else features
         labels = self.labels.to(CPU if features is None else features.device)
         whole = self.whole
-        if whole is not None and self.config.storage.frozen != "int8":  # see trunk_device
+        if whole is not None and self.config.storage.form != "int8":  # see trunk_device
             whole = replace(whole, trunk=whole.trunk.to(device))
         return replace(
             self,
@@ -182,6 +183,8 @@ def open_workplace(
     manifest = _read_manifest(folder)
     with _naming(folder):
         config = _config_of(folder, manifest, config)
+        if config.storage.frozen == "any":
+            config = config.stored_as(format_of(manifest["storage"]))
         _ = config.method.families  # known from here on, also where they are a user's own
         off = config.compute.features == "off"
         trunk, tail = rebuild(config, manifest, read_tensors(folder / "base.pt"))
@@ -206,7 +209,7 @@ def open_workplace(
         test_features=features["test"],
         test_labels=torch.from_numpy(arrays["test_labels"]),
         shards=Shards(arrays["indices"], arrays["offsets"]),
-        plans=plans_of(config, profile, benches_of(config, trunk, tail, manifest["trained"])),
+        plans=plans_of(config, profile, benches_of(config, trunk, tail)),
         reference=reference_of(tail, profile),
         notes=tuple(manifest["notes"]),
         whole=whole,

@@ -21,7 +21,7 @@ def trunk_device(config: RunConfig) -> torch.device:
     That one's numbers are whole, and the same on every machine, as long as nothing rounds a sum of them: a GPU's
     convolutions may.
     """
-    return CPU if config.storage.frozen == "int8" else device_named(config.compute.device)
+    return CPU if config.storage.form == "int8" else device_named(config.compute.device)
 
 
 def room_bytes(config: RunConfig, device: torch.device) -> float:

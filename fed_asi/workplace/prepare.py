@@ -27,6 +27,7 @@ from fed_asi.training.pretraining import pretrain_
 from fed_asi.workplace.address import run_fingerprint
 from fed_asi.workplace.aside import aside
 from fed_asi.workplace.benches import benches_of
+from fed_asi.workplace.choosing import with_storage
 from fed_asi.workplace.features import Engine, all_features, engine_of, store_path
 from fed_asi.workplace.place import IMAGES, MANIFEST, VERSION, Workplace, is_prepared, open_workplace
 from fed_asi.workplace.profiled import profiled
@@ -91,8 +92,9 @@ def _make(
             _pretrain_(config, model.to(device_named(config.compute.device)), splits.public, watcher)
         )
         model.cpu()
-    notes += storage_notes(config, len(splits.public[1]))
-    made = _profile_and_features(config, folder, splits, model.eval(), watcher)
+    own = with_storage(config, model.eval(), splits.public)
+    notes += storage_notes(own, len(splits.public[1]), chosen=own is not config)
+    made = _profile_and_features(own, folder, splits, model, watcher)
     notes += [made.note] if made.note else []
     if config.compute.features == "off":
         write_file(folder / IMAGES, _npy(splits.train[0][:]))
@@ -112,6 +114,7 @@ def _make(
         "features": made.features.get("train"),
         "test_features": made.features["test"],
         "ranges": made.ranges,
+        "storage": own.storage.form,
         "notes": notes,
     }
     write_file(folder / MANIFEST, json.dumps(manifest, indent=1).encode())  # last: it says the rest is whole
@@ -142,8 +145,8 @@ def _profile_and_features(
     if is_cut(config) and config.compute.threads == 1:
         trained = trained_names(model, config)
         cut = cut_network(config, model, trained)
-        parts = stored(config, cut, trained, splits.public[0])
-        benches = benches_of(config, *cut, trained)
+        parts = stored(config, cut, splits.public[0])
+        benches = benches_of(config, *cut)
         engine = _engine(config, parts.trunk, splits, watcher)
         with aside(partial(all_features, config, parts.trunk, engine, splits, store, watcher)) as kept:
             profile = profile_of(config, parts.tail, parts.trunk, splits.public, trained, benches)

@@ -35,14 +35,14 @@ def profiled(config: RunConfig, model: nn.Module, public: tuple[Images, Tensor])
     trained = trained_names(model, config)
     whole = copied(model).state_dict()
     cut = cut_network(config, model, trained)
-    parts, benches = stored(config, cut, trained, public[0]), benches_of(config, *cut, trained)
+    parts, benches = stored(config, cut, public[0]), benches_of(config, *cut)
     profile = profile_of(config, parts.tail, parts.trunk, public, trained, benches)
     used = layers_of_plans(config, profile, benches)
     if used < {layer.name for layer in profile.layers}:
         trained = [layer.name for layer in profile.layers if layer.name in used]
-        # Weights that the first tail stored may be the trunk's now, and a trunk is stored from float32.
+        # Weights of the first tail may be the trunk's now, and a trunk is stored from float32.
         model.load_state_dict(whole)
         cut = cut_network(config, model, trained)
-        parts, benches = stored(config, cut, trained, public[0]), benches_of(config, *cut, trained)
+        parts, benches = stored(config, cut, public[0]), benches_of(config, *cut)
         profile = profile_of(config, parts.tail, parts.trunk, public, trained, benches)
     return Profiled(profile, trained, parts.trunk, parts.ranges, benches)

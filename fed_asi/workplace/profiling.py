@@ -70,7 +70,7 @@ def check_plans(config: RunConfig, profile: Profile, benches: Benches) -> None:
     too_small, fits = list[str](), False
     for resources in sorted(_every_resources(config), key=_ram_and_flash):
         try:
-            plans.first(resources)
+            next(plans.attempts(resources))  # its own plan, or what its fleet's policy tries next
             fits = True
         except BudgetError as error:
             too_small += [str(error)] if resources.whole_device else []
@@ -131,6 +131,19 @@ def profile_of(
 
     Raises ConfigError where no plan could be made from it, whatever the budget.
     """
+    made = unchecked_profile(config, tail, trunk, public, trained)
+    check_plans(config, made, benches)
+    return made
+
+
+def unchecked_profile(
+    config: RunConfig,
+    tail: fx.GraphModule,
+    trunk: fx.GraphModule,
+    public: tuple[Images, Tensor],
+    trained: Sequence[str],
+) -> Profile:
+    """Return the same, whether or not plans can be made from it."""
     count = config.method.calibration_images
     with torch.inference_mode():
         features = trunk(batch_of(config, public[0][:count]))
@@ -153,7 +166,6 @@ def profile_of(
         "methods": [f"{one.method.__module__}.{one.method.__qualname__} {one}" for one in methods],
     }
     progress = partial(tell, calibrating(len(x)))
-    make = partial(calibration.profile, tail, x, y, methods=methods, progress=progress, **asked)
-    made = kept_profile(about, make)
-    check_plans(config, made, benches)
-    return made
+    return kept_profile(
+        about, partial(calibration.profile, tail, x, y, methods=methods, progress=progress, **asked)
+    )

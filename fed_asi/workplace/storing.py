@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from fed_asi.compression import cut
 from fed_asi.data.images import Images
 from fed_asi.errors import ConfigError, UnsupportedLayerError
 from fed_asi.fleets.config import RunConfig
-from fed_asi.storage.frozen import store_frozen_
+from fed_asi.storage.frozen import store_all_
 from fed_asi.storage.trunk import calibrated, problems, stored_trunk
 from fed_asi.workplace.profiling import batch_of
 
@@ -29,45 +29,50 @@ class Stored:
     ranges: Mapping[str, tuple[float, float]] | None
 
 
-def stored(
-    config: RunConfig, parts: tuple[fx.GraphModule, fx.GraphModule], trained: Sequence[str], public: Images
-) -> Stored:
-    """Return a network's parts, what is frozen in them as the run's format has it.
+def stored(config: RunConfig, parts: tuple[fx.GraphModule, fx.GraphModule], public: Images) -> Stored:
+    """Return a network's parts as they are handed out in the run's format, in which devices find them in flash.
 
-    parts: of `cut_network`; weights of the tail that no device trains are changed in place. public: the server's
-    images.
+    parts: of `cut_network`; weights of the tail are changed in place. public: the server's images.
     Raises ConfigError for what the format cannot hold.
     """
     trunk, tail = parts
-    form, ranges = config.storage.frozen, None
+    form, ranges = config.storage.form, None
     try:
         if form == "int8":
             images = public[: config.storage.calibration_images]
             ranges = calibrated(trunk, batch_of(config, images))
-        store_frozen_(tail, trained, form)
+        store_all_(tail, form)
         return Stored(stored_trunk(trunk, form, ranges), tail, ranges)
     except UnsupportedLayerError as error:
         raise ConfigError(f"storage.frozen: {error}") from error
 
 
-def storage_notes(config: RunConfig, public: int) -> list[str]:
-    """Return a line for a run's readers where its devices store what is frozen otherwise. public: images there are."""
-    form, images = config.storage.frozen, min(config.storage.calibration_images, public)
+def storage_notes(config: RunConfig, public: int, *, chosen: bool = False) -> list[str]:
+    """Return a line for a run's readers where its devices store what is frozen otherwise.
+
+    public: images there are. chosen: whether the format was left to the plans.
+    """
+    form, images = config.storage.form, min(config.storage.calibration_images, public)
     seen = f", ranges of activations from {images} public images" if form == "int8" else ""
-    return [] if form == "float32" else [f"storage: frozen weights are stored as {form}{seen}"]
+    why = ", in which most devices have a plan, and plans capture most" if chosen else ""
+    return (
+        []
+        if form == "float32" and not chosen
+        else [f"storage: frozen weights are stored as {form}{seen}{why}"]
+    )
 
 
 def quick_trunk(config: RunConfig, trunk: fx.GraphModule, manifest: Mapping[str, Any]) -> fx.GraphModule:
     """Return a trunk as it was cut in its quick form, in the run's format. manifest: with its ranges."""
-    return stored_trunk(cut.folded(trunk), config.storage.frozen, manifest.get("ranges"))
+    return stored_trunk(cut.folded(trunk), config.storage.form, manifest.get("ranges"))
 
 
 def check_storage(config: RunConfig, trunk: fx.GraphModule) -> None:
     """Raise ConfigError, a problem a layer, where a trunk as it was cut has no form in the run's format."""
-    if config.storage.frozen == "float32":
+    if config.storage.frozen in ("float32", "any"):
         return
     quick = cut.folded(trunk)
-    if config.storage.frozen == "int8":
+    if config.storage.form == "int8":
         if found := problems(quick):
             raise ConfigError(
                 [
@@ -77,6 +82,6 @@ def check_storage(config: RunConfig, trunk: fx.GraphModule) -> None:
             )
         return
     try:
-        stored_trunk(quick, config.storage.frozen)
+        stored_trunk(quick, config.storage.form)
     except UnsupportedLayerError as error:
         raise ConfigError(f"storage.frozen: {error}") from error

@@ -77,7 +77,7 @@ def test_the_twin_of_a_device_whose_budget_limits_nothing_is_that_device(
 ) -> None:
     seen = columns(reply_to(place, job(resources, twin="unlimited")))
     monkeypatch.setattr(
-        twins, "step_of", lambda _plan: object()
+        twins, "step_of", lambda *_: object()
     )  # so that it is trained, not known to be the same
     trained = columns(reply_to(place, job(resources, twin="unlimited")))
     own = reply_to(place, job(resources)).stats

@@ -13,7 +13,7 @@ from fed_asi.fleets.resources import Resources
 from fed_asi.training.sgd import learning_rate
 from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.prepare import prepare
-from runs import job, small
+from runs import PLENTY, job, small
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +142,33 @@ def test_training_from_the_store_equals_training_through_the_whole_network(
     assert whole.stats["measured_bytes"] == stored.stats["measured_bytes"]
     for name in stored.tensors:  # kernels may differ in the last bits with the batch they see
         torch.testing.assert_close(whole.tensors[name], stored.tensors[name], rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_plan_leaves_frozen_is_read_as_the_device_stores_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path / "features"))
+    place = prepare(small(storage={"frozen": "int8"}), tmp_path / "workplace")
+    plan = place.plans.first(PLENTY)
+    frozen, *trained = plan.trained
+    plan = replace(plan, methods={name: plan.methods[name] for name in trained})
+    frozen = f"{frozen}.weight"
+    moved = {name: tensor.clone() for name, tensor in place.reference.items()}
+    moved[frozen][1::2] += 0.0123  # by other devices
+    seen = []
+
+    def look(tail: torch.nn.Module, _inputs: object) -> None:
+        seen.append(tail.get_parameter(frozen).detach().clone())
+
+    handle = place.tail.register_forward_pre_hook(layers.only_looks(look))
+    result = train_locally(place, job(), moved, plan=plan)
+    handle.remove()
+    assert result.stats["outcome"] == "trained"
+    assert frozen not in result.tensors
+    rows = moved[frozen].flatten(1).double()
+    scales = (rows.abs().amax(1, keepdim=True) / 127).float().double()
+    stored = ((rows / scales).round() * scales).float().view_as(moved[frozen])
+    assert len(seen) > 2  # before, in every step, and after
+    assert all(torch.equal(one[1::2], stored[1::2]) for one in seen)
+    assert all(torch.equal(one[0::2], place.reference[frozen][0::2]) for one in seen)
+    assert not torch.equal(stored[1::2], moved[frozen][1::2])

@@ -51,6 +51,10 @@ def test_json_of_something_else_is_named(text):
         ),
         ("method.methods=[]", "method.methods: empty"),
         (
+            'method.methods=["bias", "channels(pick=\'rounds\')"]',
+            "method.methods[1]: method 'channels': unknown pick 'rounds'; did you mean round?",
+        ),
+        (
             'method.over_budget="fewer-layer"',
             "method.over_budget: unknown 'fewer-layer'; did you mean fewer-layers?",
         ),

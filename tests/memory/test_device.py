@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from fed_asi import ASI, Quantized, compress_, device_memory
+from fed_asi import ASI, BiasOnly, Quantized, compress_, device_memory
 from fed_asi.compression.cut import folded
 from fed_asi.memory.arena.planned import arena, inference_arena
 from fed_asi.memory.stored import stored_bytes
+from fed_asi.methods.channels import Channels
 from fed_asi.training.sgd import Sgd
 from tails import Tail, tail_of
 
@@ -58,12 +59,30 @@ def test_storage_is_counted_in_flash_and_in_the_trunks_arena_by_hand() -> None:
         flash = stored_bytes([*tail.trunk.parameters(), *frozen], storage)
         assert found.frozen_bytes == flash + statistics
         assert found.frozen_bytes < whole.frozen_bytes / (share - 1)
-    names = [name for name, p in tail.model.named_parameters() if not p.requires_grad]
-    more = memory_of(tail, gradients="applied", storage="int8", moved=names)
-    assert more.frozen_bytes - found.frozen_bytes == sum(p.nbytes for p in frozen) - stored_bytes(
-        frozen, "int8"
-    )
     assert memory_of(tail, gradients="applied", storage="float32") == whole
+
+
+def test_what_a_weight_has_beside_the_channels_that_train_is_stored_too() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(3, 6, 3),
+        nn.Conv2d(6, 6, 3, groups=6),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 4),
+    )
+    energies = {"0": torch.arange(3.0), "1": torch.arange(6.0)}
+    compress_(net, {"0": Channels(1), "1": Channels(2), "4": BiasOnly()}, energies=energies)
+    x, y = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([1])
+    # Two of three columns of six rows, four of six filters, the classifier; their biases train.
+    rows, numbers = 6 + 4 + 4, 6 * 2 * 9 + 4 * 9 + 4 * 6
+    for storage, expected in (
+        ("float32", 4 * numbers),
+        ("float16", 2 * numbers),
+        ("int8", numbers + 4 * rows),
+    ):
+        found = device_memory(net, x, y, gradients="applied", storage=storage)
+        assert found.frozen_bytes == expected
+        assert found.trained_bytes == 4 * (6 * 9 + 6 + 2 * 9 + 6 + 4)
 
 
 def test_what_a_strategy_and_a_codec_hold_is_static() -> None:
@@ -93,9 +112,10 @@ def test_the_phase_that_needs_more_is_named_with_its_largest_tensors() -> None:
 
 def test_the_documents_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     text = (Path(__file__).parents[2] / "docs" / "explanation" / "memory_of_a_device.md").read_text()
-    (block,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.S | re.M)
-    exec(compile(block, "memory_of_a_device.md", "exec"), {"__name__": "example"})
-    assert "needs more" in capsys.readouterr().out
+    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.S | re.M)
+    for block, said in zip(blocks, ("needs more", 'weights move by "layer"'), strict=True):
+        exec(compile(block, "memory_of_a_device.md", "exec"), {"__name__": "example"})
+        assert said in capsys.readouterr().out
 
 
 def test_a_model_trained_whole_has_no_trunk() -> None:

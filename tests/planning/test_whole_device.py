@@ -12,6 +12,7 @@ from torch import nn
 from fed_asi.compression.compress import compress_known_
 from fed_asi.compression.graph import Graph, analyse
 from fed_asi.errors import BudgetError, ConfigError
+from fed_asi.layers import slices_of
 from fed_asi.memory.device import DeviceMemory, device_memory
 from fed_asi.methods import Frozen
 from fed_asi.planning.bench import Bench, Rule
@@ -172,3 +173,45 @@ def test_methods_whose_bytes_follow_the_data_are_refused(
         plan_device(
             loose, Bench(net, *images, RULES["layer"]), ram="1 MiB", methods=("hosvd",), centered=False
         )
+
+
+def read_in_eight_bits(net: nn.Module) -> int:
+    """Return the bytes of what a compressed network only reads: a byte a number, and four a row; biases whole."""
+    parts, found = slices_of(net), 0
+    for name, p in net.named_parameters():
+        rows = len(p)
+        if p.requires_grad and name not in parts:
+            continue
+        if name in parts:
+            kept = len(parts[name].index)
+            numbers = p.numel() // p.shape[1] * (p.shape[1] - kept)
+            found += numbers + 4 * rows * (numbers > 0)
+        else:
+            found += p.numel() + 4 * rows if p.dim() > 1 else 4 * p.numel()
+    return found
+
+
+def test_flash_in_eight_bits_counts_what_each_plan_reads(
+    net: nn.Module, images: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    methods = ("bias", "channels", "vanilla")
+    asked = {"methods": methods, "centered": False}
+    made = profile(net, *images, trained=["stem", "body", "head"], micro_batches=(1,), grid=False, **asked)
+    question, graph = ask(made, Options(**asked)), analyse(net)
+    energies = {layer.name: layer.channel_energies for layer in made.layers}
+    tried = []
+    for picks in itertools.product(*(question.candidates(layer, 1) for layer in made.layers)):
+        pairs = list(zip(made.layers, picks, strict=True))
+        methods_of = {one.name: c.method for one, c in pairs if not isinstance(c.method, Frozen)}
+        compress_known_(net, graph, methods_of, energies=energies)
+        tried.append((sum(question.value(one, c) for one, c in pairs), read_in_eight_bits(net)))
+    planner = DevicePlanner(made, Bench(net, *images, RULES["layer"], storage="int8"), **asked)
+    constants = planner.best(Within()).memory.constant_bytes  # of every form that trains a weight
+    sizes = sorted({size for _, size in tried})
+    assert len(sizes) > 20
+    for flash in sizes[:: len(sizes) // 6]:
+        best = max(value for value, size in tried if size <= flash)
+        found = planner.best(Within(None, flash + constants))
+        assert found.plan.value >= best - 1e-9
+        assert found.memory.flash_bytes <= flash + constants
+        assert (pytest.approx(found.plan.value, rel=1e-9), found.memory.frozen_bytes) in tried

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fed_asi.devices.work import train_locally
 from fed_asi.errors import BudgetError, ConfigError
@@ -100,6 +101,23 @@ def test_rules_follow_the_update_and_the_micro_batch() -> None:
     layer = rules_of(TrainConfig(update="layer"), 8)(2)
     assert layer.gradients == "applied"
     assert layer.mover is not None
+
+
+def test_a_device_moves_weights_as_its_plan_has_it(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path / "features"))
+    config = place.config.model_copy(update={"train": TrainConfig(update="any")})
+    free = prepare(config, tmp_path / "workplace")
+    single = replace(SMALL, micro_batch=1)
+    assert free.plans.first(single).update == "step"
+    tight = replace(single, ram_bytes=place.plans.whole(single).memory.ram_bytes)  # with nothing accumulated
+    assert free.plans.first(tight).update == "layer"
+    one, two = (train_locally(where, job(tight), where.reference) for where in (free, place))
+    assert one.stats["ram_bytes"] == two.stats["ram_bytes"]
+    assert all(torch.equal(tensor, two.tensors[name]) for name, tensor in one.tensors.items())
+    without = train_locally(free, job(Resources(None, 8)), free.reference)
+    assert without.stats["accumulator_bytes"] == sum(t.nbytes for t in without.tensors.values())
 
 
 def test_a_budget_beside_ram_binds_too(place: Workplace) -> None:

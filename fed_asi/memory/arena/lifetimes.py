@@ -66,7 +66,7 @@ def last_uses(trace: Trace) -> dict[int, int]:
     """Return for every storage the last operation that touches it; for one that is held, the step's last."""
     last = dict.fromkeys(trace.roles, 0)
     for index, op in enumerate(trace.ops):
-        for view in (*op.inputs(), *op.outputs):
+        for view in (*op.read, *op.outputs):
             last[view.storage] = index
     return last | dict.fromkeys(trace.held, len(trace.ops) - 1)
 
@@ -104,7 +104,7 @@ def _leaves_its_place(
     new = next((view for view in op.outputs if view.storage == made), None)
     if new is None or not goes_element_by_element(op):
         return None
-    read = list(op.inputs())
+    read = op.read
     for old in read:
         same = [view.lies_as(new) for view in read if view.storage == old.storage]
         dies = last[old.storage] == index and trace.comes_and_goes(old.storage)

@@ -138,7 +138,7 @@ def inference_arena(
 
 def _in_format(trace: Trace, storage: Format) -> Trace:
     """Return the trace with the sizes that its float32 tensors have in a format, those that come and go."""
-    views = (view for op in trace.ops for view in (*op.inputs(), *op.outputs))
+    views = (view for op in trace.ops for view in (*op.read, *op.outputs))
     floats = {view.storage for view in views if view.dtype == torch.float32}
     for number, size in enumerate(trace.sizes):
         if number in floats and trace.comes_and_goes(number):

@@ -70,7 +70,7 @@ class Recorder(DispatchMode):  # type: ignore[no-untyped-call]
         op = Op(
             func, taken, named, outputs, makes, written, self._modules[-1] if self._modules else self.where
         )
-        if READS & set(func.tags) and any(self.trace.comes_and_goes(view.storage) for view in op.inputs()):
+        if READS & set(func.tags) and any(self.trace.comes_and_goes(view.storage) for view in op.read):
             self.trace.reads.append(op.where)
         self.trace.ops.append(op)
         return out

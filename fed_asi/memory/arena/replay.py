@@ -122,7 +122,7 @@ def _draws(op: Op) -> bool:
 def _in_place(op: Op, made: View, memory: _Memory) -> bool:
     """Return whether the layout puts an output where one of the operation's inputs is."""
     at = memory.offsets.get(made.storage)
-    return at is not None and any(memory.offsets.get(view.storage) == at for view in op.inputs())
+    return at is not None and any(memory.offsets.get(view.storage) == at for view in op.read)
 
 
 @lru_cache(maxsize=1024)

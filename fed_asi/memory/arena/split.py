@@ -61,7 +61,7 @@ class _Split:
         """Note the storages that the forward reads in two stretches: they pass by what lies between."""
         readers: dict[int, list[int]] = {}
         for index, op in enumerate(self.trace.ops[: self.trace.forward]):
-            for view in op.inputs():
+            for view in op.read:
                 begun = self.stretches[made[view.storage]] if view.storage in made else -1
                 if self.stretches[index] > max(begun, -1) and self.trace.comes_and_goes(view.storage):
                     readers.setdefault(view.storage, []).append(index)

@@ -41,6 +41,7 @@ class Op:
 
     args, kwargs: with a View in place of every tensor. outputs: of all tensors it gave. makes, writes: the storages
     that it made, and those of its arguments that it wrote into. where: the layer or parameter that it ran for.
+    read: the views among its arguments.
     """
 
     call: Any  # one of torch.ops.aten
@@ -50,15 +51,15 @@ class Op:
     makes: tuple[int, ...]
     writes: tuple[int, ...]
     where: str
+    read: tuple[View, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "read", tuple(views_in((self.args, self.kwargs))))
 
     @property
     def name(self) -> str:
         """What it does and for which layer, such as "blocks.3.conv: convolution_backward"."""
         return f"{self.where}: {self.call.overloadpacket.__name__}"
-
-    def inputs(self) -> Iterator[View]:
-        """Yield the views among its arguments."""
-        yield from views_in((self.args, self.kwargs))
 
 
 def views_in(value: Any) -> Iterator[View]:

@@ -84,7 +84,7 @@ def test_a_function_of_ones_own_is_seen_through_both_ways() -> None:
     trace = recorded(Net(), torch.ones(3), backward=True)
     assert kinds(trace)[:3] == ["mul", "sign", "mul"]
     sign = trace.ops[1].outputs[0].storage
-    assert any(view.storage == sign for op in trace.ops[trace.forward :] for view in op.inputs())
+    assert any(view.storage == sign for op in trace.ops[trace.forward :] for view in op.read)
 
 
 def test_what_is_freed_keeps_its_own_number() -> None:

@@ -1,0 +1,52 @@
+"""Where plans of a whole device are measured on a network of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from fed_asi.compression import cut
+from fed_asi.fleets.config import TrainConfig
+from fed_asi.layers.copying import copied
+from fed_asi.memory.stored import Format
+from fed_asi.planning.bench import Bench
+from fed_asi.training.rules import rules_of
+from fed_asi.training.steps import Update, training_mode_
+
+
+def device_bench(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    trained: Collection[str],
+    *,
+    update: Update = "step",
+    momentum: float = 0.0,
+    clip_norm: float | None = 2.0,
+    storage: Format = "float32",
+    copies: int = 0,
+) -> Bench:
+    """Return where steps of a network are traced for plans of RAM and flash; the network is only read.
+
+    x: (b, C, H, W), y: (b,), a batch: one of micro-batches, if a plan takes smaller ones. trained: names of all layers
+    or parameters that a plan may train; what is frozen before them is the trunk, whose batch norms are folded. update:
+    when weights move, "step", "micro-batch" or "layer". storage: of what is only read, the trunk's activations too.
+    copies: of what trains, for a strategy and a codec. Errors: as of `compression.cut.cut` and `arena`.
+    """
+    network = copied(model).eval()
+    trunk, tail = cut.cut(network, trained, x[:1])
+    training_mode_(tail)
+    train = TrainConfig(momentum=momentum, clip_norm=clip_norm, update=update)
+    with torch.no_grad():
+        return Bench(
+            tail,
+            x,
+            y,
+            rules_of(train, len(x)),
+            trunk=cut.folded(trunk),
+            copies=copies,
+            storage=storage,
+            update=update,
+        )

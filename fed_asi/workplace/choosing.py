@@ -1,0 +1,82 @@
+"""In which format a run stores what is frozen where its file leaves the choice: `[storage] frozen = "any"`.
+
+One format for the whole fleet, as features are those of one trunk: of the formats in which most devices have a plan,
+the finest whose plans capture what those of any other do, but for one part in a hundred. What a plan captures is told
+by a profile of the network in float32, so formats are compared by the bytes that they leave alone; what a coarser one
+costs in accuracy is not in it, which is why it has to capture more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from torch import Tensor, fx, nn
+
+from fed_asi.data.images import Images
+from fed_asi.errors import BudgetError, ConfigError
+from fed_asi.fleets import fleet
+from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.resources import Resources
+from fed_asi.memory.stored import FORMATS, Format
+from fed_asi.planning.device_plans import DevicePlans, plans_of
+from fed_asi.planning.whole_device import finest
+from fed_asi.workplace.benches import benches_of
+from fed_asi.workplace.profiling import cut_network, trained_names, unchecked_profile
+from fed_asi.workplace.storing import check_storage
+
+
+def with_storage(config: RunConfig, model: nn.Module, public: tuple[Images, Tensor]) -> RunConfig:
+    """Return a run's settings with a format; those that name one as they are. model, public: only read.
+
+    Where no device says its RAM or flash nothing is gained by fewer bytes, and the format is float32.
+    """
+    if config.storage.frozen != "any":
+        return config
+    devices = Counter(device.resources for device in fleet.build(config))
+    if not any(resources.whole_device for resources in devices):
+        return config.stored_as("float32")
+    trained = trained_names(model, config)
+    trunk, tail = cut_network(config, model, trained)
+    made = unchecked_profile(config.stored_as("float32"), tail, trunk, public, trained)
+    found = []
+    for form in _formats(config, trunk):
+        one = config.stored_as(form)
+        found.append(_served(plans_of(one, made, benches_of(one, trunk, tail)), devices, form))
+    most = max(one.devices for one in found)
+    if most == 0:
+        return config.stored_as(found[-1].form)  # its refusal is the last word
+    able = [one for one in found if one.devices == most]
+    return config.stored_as(able[finest([one.worth for one in able])].form)
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """A format, how many devices have a plan in it, and what their plans are worth together."""
+
+    form: Format
+    devices: int
+    worth: float
+
+
+def _formats(config: RunConfig, trunk: fx.GraphModule) -> list[Format]:
+    """Return the formats that a trunk has, the finest first."""
+    found: list[Format] = []
+    for form in FORMATS:
+        try:
+            check_storage(config.stored_as(form), trunk)
+            found.append(form)
+        except ConfigError:
+            continue
+    return found
+
+
+def _served(plans: DevicePlans, devices: Counter[Resources], form: Format) -> _Served:
+    count, worth = 0, 0.0
+    for resources, many in devices.items():
+        try:
+            worth += many * next(plans.attempts(resources)).plan.value
+            count += many
+        except BudgetError:
+            continue
+    return _Served(form, count, worth)

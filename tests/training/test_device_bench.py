@@ -1,0 +1,104 @@
+"""A network of one's own planned for RAM and flash, by the names that the package says in public."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import fed_asi
+from fed_asi.errors import BudgetError, ConfigError
+from fed_asi.planning.bench import Bench
+from fed_asi.planning.profile import Profile
+from fed_asi.planning.whole_device import best_of, finest, plan_device
+from fed_asi.planning.within import Within
+
+TRAINED = ("blocks.2.inverted_bottleneck.conv", "classifier")
+METHODS = ("bias", "channels", "vanilla")
+
+
+@pytest.fixture(scope="module")
+def network() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    model = fed_asi.models.build("tiny", num_classes=4, resolution=16).eval()
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    return model, x, torch.tensor([0, 3])
+
+
+@pytest.fixture(scope="module")
+def made(network: tuple[nn.Module, torch.Tensor, torch.Tensor]) -> Profile:
+    return fed_asi.profile(*network, trained=TRAINED, micro_batches=(1, 2), methods=METHODS, grid=False)
+
+
+@pytest.fixture(scope="module")
+def benches(network: tuple[nn.Module, torch.Tensor, torch.Tensor]) -> list[Bench]:
+    return [
+        fed_asi.device_bench(*network, TRAINED, update=update, storage=form)
+        for form in ("float32", "int8")
+        for update in ("step", "layer")
+    ]
+
+
+def test_a_plan_by_ram_and_flash_is_the_best_of_its_benches(made: Profile, benches: list[Bench]) -> None:
+    free = fed_asi.plan(made, flash="1 MiB", bench=benches, methods=METHODS)
+    assert (free.update, free.storage) == ("step", "float32")
+    each = [plan_device(made, bench, methods=METHODS) for bench in benches]
+    assert free.methods == each[0].plan.methods
+    assert "what is only read is stored as float32" in str(free)
+    flash = each[2].memory.flash_bytes
+    assert flash < each[0].memory.flash_bytes / 2
+    less = fed_asi.plan(made, flash=flash, bench=benches, methods=METHODS)
+    assert (less.update, less.storage) == ("step", "int8")
+    assert fed_asi.Plan.from_json(less.to_json()) == less
+
+
+def test_of_equal_plans_the_first_is_taken_and_a_better_one_before_it() -> None:
+    def planner(form: str, update: str, value: float | None) -> Any:
+        def best(*_: object) -> Any:
+            if value is None:
+                raise BudgetError(f"{form} {update}")
+            return SimpleNamespace(plan=SimpleNamespace(value=value, update=update, storage=form))
+
+        return SimpleNamespace(bench=SimpleNamespace(storage=form), best=best)
+
+    def chosen(*given: tuple[str, str, float | None]) -> tuple[str | None, str | None]:
+        plan = best_of([planner(*one) for one in given], Within()).plan
+        return plan.storage, plan.update
+
+    four = [(form, update) for form in ("float32", "int8") for update in ("step", "layer")]
+    for values, index in (
+        ((1.0, 1.0, 1.0, 1.0), 0),
+        ((1.0, 1.001, 1.005, 1.002), 1),
+        ((1.0, 1.0, 1.02, 1.02), 2),
+        ((None, None, 1.0, 1.5), 3),
+        ((None, 0.1, None, None), 1),
+    ):
+        assert chosen(*((*pair, v) for pair, v in zip(four, values, strict=True))) == four[index]
+    with pytest.raises(BudgetError, match="int8 layer"):
+        chosen(*((*pair, None) for pair in four))
+
+
+def test_what_cannot_be_counted_is_refused(made: Profile, benches: list[Bench]) -> None:
+    with pytest.raises(ConfigError, match=r"has to be traced: give bench=fed_asi\.device_bench"):
+        fed_asi.plan(made, ram="1 MiB")
+    with pytest.raises(ConfigError, match="count 'training': ram and flash count the whole step"):
+        fed_asi.plan(made, ram="1 MiB", bench=benches, count="training")
+
+
+def test_the_network_is_only_read(network: tuple[nn.Module, torch.Tensor, torch.Tensor]) -> None:
+    model, x, y = network
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fed_asi.device_bench(model, x, y, TRAINED, storage="int8")
+    assert not model.training
+    assert all(p.requires_grad for p in model.parameters())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_a_coarser_format_has_to_add_one_part_in_a_hundred() -> None:
+    assert finest([100.0, 100.5, 100.9]) == 0
+    assert finest([90.0, 99.5, 100.0]) == 1
+    assert finest([90.0, 98.0, 100.0]) == 2
+    assert finest([-100.5, -100.0]) == 0
+    assert finest([-102.0, -100.0]) == 1

@@ -1,0 +1,66 @@
+"""A run whose plans choose in which format its devices store what they only read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fed_asi.devices.work import train_locally
+from fed_asi.errors import ConfigError
+from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.resources import Resources
+from fed_asi.workplace.ahead import look_ahead
+from fed_asi.workplace.choosing import with_storage
+from fed_asi.workplace.place import open_workplace
+from fed_asi.workplace.prepare import prepare
+from runs import job, small
+
+BOARD = {"name": "board", "count": 6, "budget": "unlimited", "batch_size": 16, "micro_batch": 1}
+
+
+def fleet(**limits: Any) -> RunConfig:
+    return small(
+        storage={"frozen": "any", "calibration_images": 8},
+        method={"calibration_images": 8},
+        train={"update": "layer"},
+        groups=[{**BOARD, **limits}],
+    )
+
+
+def test_it_is_the_finest_in_which_the_devices_have_a_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path / "features"))
+    roomy = prepare(fleet(flash="1 MiB"), tmp_path / "roomy")
+    assert roomy.config.storage.form == "float32"
+    assert roomy.notes == (
+        "storage: what is frozen is stored as float32, in which most devices have a plan, and plans capture most",
+    )
+    board = Resources(None, 16, 1, flash_bytes=2**20)
+    flash = roomy.plans.whole(board).memory.flash_bytes // 2  # float16 keeps statistics whole
+    place = prepare(fleet(flash=f"{flash} B"), tmp_path / "tight")
+    assert place.config.storage.form == "int8"
+    assert "stored as int8, ranges of activations from 8 public images, in which" in place.notes[0]
+    again = open_workplace(tmp_path / "tight")
+    assert again.config.storage.form == "int8"
+    result = train_locally(again, job(replace(board, flash_bytes=flash)), again.reference)
+    assert result.stats["outcome"] == "trained"
+    assert result.stats["flash_bytes"] <= flash
+    (ahead,) = look_ahead(fleet(flash=f"{flash} B"))
+    assert ahead.attempt is not None
+    assert ahead.attempt.plan.storage == "int8"
+
+
+def test_without_ram_or_flash_it_is_float32() -> None:
+    config = small(storage={"frozen": "any"})
+    model, nothing = nn.Identity(), (torch.zeros(0), torch.zeros(0))  # nothing of either is looked at
+    assert with_storage(config, model, nothing).storage.form == "float32"  # type: ignore[arg-type]
+    named = small(storage={"frozen": "int8"})
+    assert with_storage(named, model, nothing) is named  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="chosen when a run is prepared"):
+        _ = config.storage.form
