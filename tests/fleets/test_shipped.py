@@ -91,6 +91,7 @@ OTHER = {
     "features": "float16",
     "features_limit": 1000,
     "side_by_side": False,
+    "trunk_engine": "onnxruntime",
 }
 
 

@@ -39,7 +39,7 @@ def test_it_is_the_finest_in_which_the_devices_have_a_plan(
     roomy = prepare(fleet(flash="1 MiB"), tmp_path / "roomy")
     assert roomy.config.storage.form == "float32"
     assert roomy.notes == (
-        "storage: what is frozen is stored as float32, in which most devices have a plan, and plans capture most",
+        "storage: frozen weights are stored as float32, in which most devices have a plan, and plans capture most",
     )
     board = Resources(None, 16, 1, flash_bytes=2**20)
     flash = roomy.plans.whole(board).memory.flash_bytes // 2  # float16 keeps statistics whole
