@@ -190,8 +190,8 @@ class MeasureConfig(Section):
 class ComputeConfig(Section):
     """What the simulation may use of this machine.
 
-    backend, workers, cpus_per_client, gpus_per_client, ray_address and features_limit change how long a run takes,
-    never its result. device, threads, features, trunk_engine and side_by_side change the result, if only its last bits.
+    backend, workers, cpus_per_client, gpus_per_client, ray_address, features_limit change how long a run takes, never
+    its result. device, threads, features, trunk_engine and side_by_side change the result, if only its last bits.
     deadline_seconds decides who is late, and so whose updates count; a resumed run may have another.
     """
 

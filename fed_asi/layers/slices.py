@@ -28,7 +28,7 @@ class Slice:
 
     def rest(self, whole: Tensor) -> Slice:
         """Return the places of a tensor that are not of the part."""
-        outside = torch.ones(whole.shape[self.dim], dtype=torch.bool)
+        outside = torch.ones(whole.shape[self.dim], dtype=torch.bool, device=self.index.device)
         outside[self.index] = False
         return Slice(self.dim, outside.nonzero().flatten())
 

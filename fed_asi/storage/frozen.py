@@ -46,8 +46,9 @@ def store_frozen_(tail: nn.Module, form: Format, handed_out: Mapping[str, Tensor
     if form == "float32":
         return
     parts, own = slices_of(tail), dict(tail.named_parameters())
-    for name, before in handed_out.items():
+    for name, first in handed_out.items():
         parameter, part = own[name], parts.get(name)
+        before = first.to(parameter.device)
         if not parameter.requires_grad:
             parameter.copy_(_stored_again(name, parameter, before, form))
         elif part is not None:
@@ -71,6 +72,6 @@ def _stored(name: str, weight: Tensor, form: Format) -> Tensor:
         return weight
     if not bool(weight.isfinite().all()):
         raise UnsupportedLayerError(f"{name} cannot be stored as int8: it holds numbers that are not finite")
-    scales = row_scales(weight, torch.zeros(len(weight)), 1.0)
+    scales = row_scales(weight, weight.new_zeros(len(weight)), 1.0)
     steps = rounded_rows(weight, scales)
     return (steps * scales.view(-1, *(1 for _ in weight.shape[1:]))).to(weight.dtype)

@@ -94,6 +94,8 @@ CASES: dict[str, dict[str, Any]] = {
     "top-k upload": {"upload": {"codec": "top-k"}},
     "channels": {"method": {"methods": ["channels"]}},
     "channels, top-k": {"method": {"methods": ["channels"]}, "upload": {"codec": "top-k"}},
+    "stored in int8": {"storage": {"frozen": "int8"}},
+    "channels, stored in int8": {"storage": {"frozen": "int8"}, "method": {"methods": ["channels"]}},
     "warm": {"method": {"methods": ["asi(order='published')"]}},
 }
 

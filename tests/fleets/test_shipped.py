@@ -92,6 +92,8 @@ OTHER = {
     "features_limit": 1000,
     "side_by_side": False,
     "trunk_engine": "onnxruntime",
+    "device": "cuda",
+    "gpus_per_client": 0.5,
 }
 
 
