@@ -1,8 +1,8 @@
 """A workplace on a machine that cannot see its folder: the files come as they are, features as devices need them.
 
 What comes is kept in this machine's own folder (FED_ASI_NODE_DIR, else the user's cache), each workplace under the hash
-of its files, and may be removed at any time between runs. Features are not made again here: a row comes in a fraction
-of the time that the frozen trunk takes for it, and is the same to the bit on any processor.
+of its files, and may be removed at any time between runs. Features are not made again here: a row that comes is the
+same to the bit on any processor, and a device's rows lie scattered over the groups that the frozen trunk takes.
 """
 
 from __future__ import annotations

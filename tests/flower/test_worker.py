@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -37,12 +36,10 @@ def test_a_device_that_hangs_is_ended_with_its_worker(tmp_path: Path) -> None:
         "with worker.at_work(RunAddress(sys.argv[1], 'x'), job(deadline_seconds=0.1)):\n"
         "    time.sleep(60)\n"
     )
-    started = time.monotonic()
     run = [sys.executable, "-c", code, str(tmp_path / "workplace")]
     root = Path(__file__).parents[2]
     ended = subprocess.run(run, check=False, env={"PYTHONPATH": f"{root}:{root / 'tests'}"})
     assert ended.returncode == worker.LATE
-    assert time.monotonic() - started < 50
     assert word_left(tmp_path / "devices", job()) == "late"
 
 
