@@ -77,7 +77,9 @@ class Desk:
     def held(self, key: str) -> list[Any]:
         """Return the reference. Raises RunError where it is not held any more."""
         if key not in self._held:
-            raise RunError(f"the tensors {key} of this run are not held any more; their round has ended")
+            raise RunError(
+                f"the tensors {key} of this run are not held any more: their round has ended, or what held them has"
+            )
         return self._held[key]
 
     def drop(self, key: str) -> None:
