@@ -156,7 +156,8 @@ def answer(
     """
     try:
         if job.phase != "train":
-            sums = sums_for(place, job.partition_id, job.phase, tensors)
+            with exact(place.device):  # where features are off, the trunk computes there
+                sums = sums_for(place, job.partition_id, job.phase, tensors)
             return Reply(job.partition_id, {"outcome": "calibrated"}, sums, tuple(sorted(sums))), {}
         tensors = received(tensors, place.reference)
         with exact(place.device):

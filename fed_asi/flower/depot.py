@@ -77,7 +77,9 @@ class Desk:
     def held(self, key: str) -> list[Any]:
         """Return the reference. Raises RunError where it is not held any more."""
         if key not in self._held:
-            raise RunError(f"the tensors {key} of this run are not held any more; their round has ended")
+            raise RunError(
+                f"the tensors {key} of this run are not held any more: their round has ended, or what held them has"
+            )
         return self._held[key]
 
     def drop(self, key: str) -> None:
@@ -120,7 +122,8 @@ class Depot:
     def tensors(self, key: str) -> dict[str, Tensor]:
         """Return a round's tensors, copied from this machine's object store, to which they are brought once."""
         (reference,) = self.ask("held", key)
-        arrays: Mapping[str, Any] = self._get(reference, ASK_SECONDS)
+        with self._reached():
+            arrays: Mapping[str, Any] = self._ray.get(reference, timeout=ASK_SECONDS)
         return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
 
     def factors(self, job: Job) -> WarmFactors | None:
@@ -149,14 +152,17 @@ class Depot:
 
     def ask(self, call: str, *arguments: Any, seconds: float = ASK_SECONDS) -> Any:
         """Return what a call of the desk returns."""
-        value, refused = self._get(self._desk.answer.remote(call, *arguments), seconds)
+        with self._reached():
+            value, refused = self._ray.get(self._desk.answer.remote(call, *arguments), timeout=seconds)
         if refused is not None:
             raise RunError(refused)
         return value
 
-    def _get(self, reference: Any, seconds: float) -> Any:
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Turn what Ray says into one line, also where it has ended."""
         try:
-            return self._ray.get(reference, timeout=seconds)
+            yield
         except self._ray.exceptions.RayError as error:
             raise RunError(self._why(error)) from error
 
@@ -222,5 +228,6 @@ def open_depot(workplace: Path, states: Path) -> Iterator[Parcels]:
     try:
         yield Parcels(name, Depot(desk))
     finally:
-        with contextlib.suppress(Exception):  # what is gone already cannot be ended
-            ray.kill(desk)
+        if ray.is_initialized():  # else Flower ended it first, and to ask would start another
+            with contextlib.suppress(Exception):  # what is gone already cannot be ended
+                ray.kill(desk)

@@ -17,8 +17,9 @@ QUIET = {
 }
 
 
-KEEPS_GPUS = (
-    "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"  # else a worker sees its own GPU alone, as number 0
+KEEPS_GPUS = (  # else a worker sees its own GPU alone, as number 0; the second is AMD's
+    "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES",
+    "RAY_EXPERIMENTAL_NOSET_HIP_VISIBLE_DEVICES",
 )
 
 
@@ -27,6 +28,6 @@ def set_environment(home: Path, *, named_gpu: bool = False) -> None:
 
     home: Flower's own folder. named_gpu: whether workers use the GPU of a number, and not the one that Ray gives them.
     """
-    os.environ.update({**QUIET, KEEPS_GPUS: str(int(named_gpu))})
+    os.environ.update(QUIET | dict.fromkeys(KEEPS_GPUS, str(int(named_gpu))))
     os.environ["FLWR_HOME"] = str(home.resolve())
     home.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from fed_asi.data.features import FeatureSource, FeatureStore, key_of
 from fed_asi.data.images import Images, images_fingerprint
 from fed_asi.errors import ConfigError, MissingDataError, RunError, UnsupportedLayerError
 from fed_asi.fleets.config import RunConfig
-from fed_asi.gpus import CPU
+from fed_asi.gpus import CPU, exact
 from fed_asi.layers.copying import copied
 from fed_asi.results.progress import Watcher
 from fed_asi.workplace.aside import Check
@@ -88,7 +88,8 @@ def _made(source: FeatureSource, store: FeatureStore, use: str, watcher: Watcher
         watcher.advance(done - shown)
         shown = done
 
-    return store.features(source, progress=progress)
+    with exact(source.device):  # by whoever makes them, a worker that finds them gone among them
+        return store.features(source, progress=progress)
 
 
 def all_features(

@@ -240,9 +240,18 @@ def _naming(folder: Path) -> Iterator[None]:
 def is_prepared(folder: Path, config: RunConfig) -> bool:
     """Return whether the folder holds a finished workplace for these settings."""
     try:
-        return bool(_read_manifest(folder)["fingerprint"] == run_fingerprint(config))
+        return prepared_for(folder) == run_fingerprint(config)
     except RunError:
         return False
+
+
+def prepared_for(folder: Path) -> str:
+    """Return the fingerprint of the settings that a workplace was prepared for, as they were given.
+
+    The opened one may say more: what they left open, the format of what is stored, is chosen there.
+    Raises RunError where nothing is prepared.
+    """
+    return str(_read_manifest(folder)["fingerprint"])
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,3 +119,28 @@ def test_warm_factors_go_from_round_to_round(place: Workplace, tmp_path: Path) -
     cold = do_job(place, job(round=2), place.reference, state)
     assert first.notes == warm.notes == cold.notes == ()
     assert any(not torch.equal(warm.tensors[name], cold.tensors[name]) for name in warm.tensors)
+
+
+@pytest.mark.parametrize("phase", ["train", "spectra"])
+def test_a_device_computes_in_whole_float32_on_a_gpu_whatever_it_is_asked(
+    phase: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = list[str]()
+
+    @contextmanager
+    def exact(device: str) -> Iterator[None]:
+        done.append(f"exact on {device}")
+        yield
+        done.append("as before")
+
+    def worked(*_: Any) -> Any:
+        done.append("worked")
+        return {} if phase == "spectra" else LocalResult({"outcome": "trained"}, {}, {})
+
+    monkeypatch.setattr(replies, "exact", exact)
+    monkeypatch.setattr(replies, "sums_for", worked)
+    monkeypatch.setattr(replies, "train_locally", worked)
+    there: Any = SimpleNamespace(device="a GPU", reference={})
+    found, _ = answer(there, job(phase=phase), {}, None)
+    assert found.outcome in {"trained", "calibrated"}
+    assert done == ["exact on a GPU", "worked", "as before"]

@@ -25,15 +25,21 @@ SETTINGS = {"method": ASI, "rounds": 3, "cohort": 4}
 CLUSTER = """
 import json, shutil, sys, tempfile
 from ray.cluster_utils import Cluster
+from fed_asi.flower.ray_start import tried
 temporary = tempfile.mkdtemp(prefix="fed-asi-", dir="/tmp")  # short, as the path of a socket may be
 same = {"node_ip_address": "127.0.0.1", "num_cpus": 1, "include_dashboard": False, "temp_dir": temporary}
-cluster = Cluster()
-for environment in json.loads(sys.argv[1]):
-    cluster.add_node(env_vars=environment, **same)
-cluster.wait_for_nodes()
-print(cluster.address, flush=True)
+made = []
+def begin():
+    made.append(Cluster())
+    for environment in json.loads(sys.argv[1]):
+        made[0].add_node(env_vars=environment, **same)
+    made[0].wait_for_nodes()
+def end():
+    made.pop().shutdown()
+tried(begin, end)  # a busy machine may not keep Ray's 30 seconds
+print(made[0].address, flush=True)
 sys.stdin.read()
-cluster.shutdown()
+end()
 shutil.rmtree(temporary, ignore_errors=True)
 """
 RUN = """
@@ -69,7 +75,7 @@ def cluster(tmp_path: Path) -> Iterator[str]:
         address = next(line.strip() for line in nodes.stdout if line.startswith("127.0.0.1:"))
         yield address
         nodes.stdin.close()
-        nodes.wait(60)
+        nodes.wait()
 
 
 def test_nodes_without_a_common_folder_give_the_bits_of_one_machine(cluster: str, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from ray import exceptions
 
 from fed_asi.errors import RunError
-from fed_asi.flower.depot import Depot, Desk
+from fed_asi.flower.depot import Depot, Desk, open_depot
 from fed_asi.flower.home import word_left
 from runs import job
 
@@ -127,3 +127,33 @@ def test_what_ray_raises_is_one_line(desk: Desk, error: Exception, why: str) -> 
     with pytest.raises(RunError, match=f"^{why}"):
         depot.begin(job())
     depot.clear(job())  # which nobody waits for
+
+
+@pytest.mark.usefixtures("near")
+def test_a_ray_that_has_ended_is_one_line_and_not_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    def ended(*_: Any, **__: Any) -> Any:
+        raise exceptions.RaySystemError("Ray has not been started yet")
+
+    asked, desk = list[Any](), SimpleNamespace(answer=SimpleNamespace(remote=ended))
+    options = SimpleNamespace(remote=lambda *_: desk)
+    here = SimpleNamespace(get_node_id=lambda: "0" * 56)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: here)
+    monkeypatch.setattr(ray, "remote", lambda _: SimpleNamespace(options=lambda **_: options))
+    monkeypatch.setattr(ray, "put", lambda arrays: arrays)
+    monkeypatch.setattr(ray, "kill", asked.append)  # which starts Ray where there is none
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with (
+        pytest.raises(RunError, match=r"^the server's machine does not answer: RaySystemError: "),
+        open_depot(tmp_path / "workplace", tmp_path / "devices") as parcels,
+        parcels.holding({"w": torch.zeros(1)}),
+    ):
+        pass
+    assert asked == []
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    with open_depot(tmp_path / "workplace", tmp_path / "devices"):
+        pass
+    assert asked == [desk]

@@ -60,6 +60,17 @@ def test_a_workplace_is_opened_once_and_of_other_settings_refused(
             worker.workplace(RunAddress(str(tmp_path / "nowhere"), run.fingerprint))
 
 
+def test_a_workplace_whose_format_was_chosen_when_it_was_prepared_is_the_runs(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
+    monkeypatch.setenv("FED_ASI_PROFILES_DIR", str(tmp_path_factory.getbasetemp() / "profiles"))
+    config = small(data={"limit": 90}, cohort=3, storage={"frozen": "any"})
+    run = address_of(prepare(config, tmp_path / "workplace").folder, config)
+    with threads(1):
+        assert worker.workplace(run).config.storage.form == "float32"
+
+
 @pytest.mark.parametrize(
     ("asked", "own", "expected"),
     [(None, None, None), (900, None, 900), (None, 700, 700), (900, "700", 700), (500, 700, 500)],

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +17,8 @@ from torch import fx
 from fed_asi.data import engines
 from fed_asi.errors import RunError
 from fed_asi.fleets.config import RunConfig
+from fed_asi.results.progress import Unwatched
+from fed_asi.workplace import features
 from fed_asi.workplace.place import Workplace, open_workplace
 from fed_asi.workplace.prepare import prepare
 from runs import small
@@ -90,3 +95,19 @@ def test_where_it_does_not_take_the_trunk_torch_does_and_one_line_says_so(
     (note,) = set(fallen_back.notes) - set(by_torch.notes)
     said = "storage.frozen is float16" if why == "float16" else "no kernel"
     assert note == f"features: computed by torch, ONNX Runtime does not take this trunk: {said}"
+
+
+def test_whoever_makes_features_on_a_gpu_makes_them_in_whole_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = list[str]()
+
+    @contextmanager
+    def exact(device: str) -> Iterator[None]:
+        done.append(f"exact on {device}")
+        yield
+        done.append("as before")
+
+    monkeypatch.setattr(features, "exact", exact)
+    store: Any = SimpleNamespace(features=lambda _source, **_: done.append("made"))
+    source: Any = SimpleNamespace(images=[0], device="a GPU")
+    features._made(source, store, "train", Unwatched(), lambda: None)
+    assert done == ["exact on a GPU", "made", "as before"]
