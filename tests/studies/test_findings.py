@@ -49,6 +49,7 @@ def test_what_no_run_has_is_not_there(found):
         "energy_joules",
         "twin_difference",
         "gradient_captured",
+        "static_bytes",
     }
     assert found.rows[SAVED]["plain"].difference is None
     assert found.rows[SAVED]["lone"].values == {0: 4 * 65536 - 1000}
