@@ -302,8 +302,8 @@ def draw_plans(figure: Figure, found: dict[str, Plan]) -> None:
 
 PAGE = """# Four figures
 
-Drawn by `python experiments/explain.py` (half a minute, nothing to download) from traces, plans and records of the
-real thing. They are light by day and dark by night, as the reader's system is.
+Drawn by `python experiments/explain.py` (half a minute, nothing to download) from the traces, plans and records of
+real runs. They are light or dark, as the reader's system is.
 
 ## A step's memory rises and falls
 

@@ -229,7 +229,7 @@ optimizer state and transients are not in these figures: `fed_asi.memory` counts
 ResNet18 stays under 30 times in float32 because of the ranks it is given: the poster's HOSVD at 0.8 takes
 0.855 MiB for two layers and 2.767 for four, and 30 times less than plain is 1.025 and 2.046 in all. Two layers
 have 0.383 MiB of masks (1 bit for each of two ReLUs) and 0.125 of pooled features beside the Tucker forms, so
-that keeping nothing for the head would give 24.9 times, four layers are above their share by the forms alone.
+keeping nothing for the head would give 24.9 times. With four layers the forms alone exceed that limit.
 In 8 bits, at the same ranks and the same dW error, it is 48.5 and 46.9 times."""
 
 if __name__ == "__main__":

@@ -102,7 +102,8 @@ def line(found: Outcome | FedAsiError, name: str) -> str:
     if isinstance(found, FedAsiError):
         return f"| {name} | | | | | | refused: {found} |"
     sizes = (found.plain_bytes, found.budget_bytes, found.planned_bytes, found.measured_bytes)
-    cells = [name, f"`{found.cut}`", *map(format_bytes, sizes), f"{found.trained} layers trained"]
+    layers = "1 layer" if found.trained == 1 else f"{found.trained} layers"
+    cells = [name, f"`{found.cut}`", *map(format_bytes, sizes), f"{layers} trained"]
     return f"| {' | '.join(cells)} |"
 
 

@@ -65,8 +65,8 @@ def show(rows: dict[str, TrainingMemory]) -> None:
 HEADING = """# Everything a training step holds
 
 Made by `python experiments/training_memory.py > docs/results/training_memory.md`; MCUNet, last 4 convolutions and head,
-float32, plain SGD. *Saved* bytes are what budgets are held against by default; the rest is counted here, so
-that nobody reads "fits in N KiB" of a part alone. Transients are peaks of PyTorch on CPU, whose operations make
+float32, plain SGD. *Saved* bytes are what budgets limit by default; the rest is counted here, so that a
+part that fits in N KiB is not taken for the whole. Transients are peaks of PyTorch on CPU, whose operations make
 temporaries that a microcontroller's kernels would not; the trunk's runs while nothing is saved."""
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def main(given: argparse.Namespace) -> int:
     )
     answer(plans=[_data(one) for one in found], any=not lost)
     if config.model.weights == "public":
-        hint("The server trains the network first; ranks may then come out otherwise.")
+        hint("The server trains the network first; its ranks may then come out differently.")
     if asks_time(config):
         hint("Planned by bytes alone; what a round may take of a device's time counts when the run begins.")
     if lost:

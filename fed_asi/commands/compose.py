@@ -71,7 +71,11 @@ def check_engine() -> None:
         (["docker", "info"], "Docker does not answer: start it, or join the group docker"),
         (["docker", "compose", "version"], "Docker has no compose plugin: install docker-compose-plugin"),
     ):
-        if subprocess.run(command, capture_output=True, check=False, timeout=60).returncode:
+        try:
+            done = subprocess.run(command, capture_output=True, check=False, timeout=60)
+        except subprocess.TimeoutExpired:  # an engine elsewhere that cannot be reached
+            raise ConfigError(problem) from None
+        if done.returncode:
             raise ConfigError(problem)
 
 

@@ -131,7 +131,8 @@ def hint(text: str) -> None:
 def answer(**found: Any) -> None:
     """Print a result for programs, where it is asked for: one JSON document, once a command."""
     if _manner.get().json:
-        print(json.dumps({"version": VERSION, **_data(found)}, indent=1), file=_manner.get().out)
+        said = json.dumps({"version": VERSION, **_data(found)}, indent=1)
+        print(said, file=_manner.get().out, flush=True)  # a pipe has it while the command goes on
 
 
 def say(text: str) -> None:

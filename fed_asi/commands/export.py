@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="FOLDER",
-        help="where to; default: a folder in the run, called as the format",
+        help="where to; default: a folder in the run, named after the format",
     )
     add_output(parser)
 

@@ -45,7 +45,7 @@ def main(given: argparse.Namespace) -> int:
     hint("next:")
     for line in NEXT:
         hint(f"  {line.replace('FOLDER', command_line([folder]))}")
-    hint("or, with Flower's own command, which else installs the project's requirements anew for every run:")
+    hint("or with Flower's own command, which otherwise reinstalls the project's requirements for every run:")
     hint("  export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1")
     hint("  flwr run . --federation-config 'num-supernodes=8 client-resources-num-cpus=1'")
     answer(folder=folder, files=list(files))

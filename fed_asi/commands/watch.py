@@ -45,7 +45,7 @@ def main(given: argparse.Namespace) -> int:
         serving = server(Pages(home), "127.0.0.1", given.port)
     except OSError as error:
         raise ConfigError(
-            f"port {given.port} cannot be had ({error.strerror}): choose another one, such as --port {given.port + 1}"
+            f"port {given.port} cannot be had ({error.strerror}): choose another one, or --port 0 for any that is free"
         ) from None
     stop_on_signals()
     address = f"http://127.0.0.1:{serving.server_address[1]}"

@@ -9,8 +9,8 @@ from fed_asi.results.timeline import Timeline
 from fed_asi.units import format_bytes, format_seconds
 
 SEVERAL = (
-    "One run a dot: further left took fewer bytes, further up ended more accurate. Whether two of them differ by more "
-    "than their seeds do, several seeds of each would say."
+    "One run a dot: further left took fewer bytes, further up ended more accurate. Only several seeds of each would "
+    "say whether two of them differ by more than chance."
 )
 
 
@@ -36,7 +36,7 @@ def of_budgets(summary: Summary) -> str:
         if one.measured_bytes and one.budget_bytes is not None
     ]
     over = [one for measured, budget, one in held if measured > budget and one.trained]
-    text = "The red line is the budget; above it a step has passed it and its update is not used."
+    text = "The red line is the budget: a step above it is out of memory, and its update is not used."
     if over:
         text += f" {len(over)} devices have steps above it."
     elif held:
@@ -45,7 +45,7 @@ def of_budgets(summary: Summary) -> str:
             f" No dot is above: the nearest took {format_bytes(measured)} of {format_bytes(budget)}, "
             f"{100 * measured / budget:.0f} %."
         )
-    return f"{text} Rings are planned, dots measured; a ring around its dot is a plan that was kept."
+    return f"{text} Rings are planned, dots measured; a dot inside its ring is a step that kept to its plan."
 
 
 def of_clock(summaries: Sequence[Summary]) -> str:

@@ -126,6 +126,6 @@ def was_left_out(summary: Summary) -> Answer:
     if not asked:
         return Answer("going", "Nothing yet: no device was asked")
     if asked == trained:
-        return Answer("good", f"Nothing: a device was asked {asked} times and trained every time")
+        return Answer("good", f"Nothing: devices were asked {asked} times and trained every time")
     says = f"{asked - trained} of the {asked} times a device was asked"
     return Answer("part", says, tuple(left_out(summary)))

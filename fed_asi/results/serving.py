@@ -1,15 +1,18 @@
 """Pages of runs over HTTP: each as its records stand, made when it is asked for and renewed while the run goes on.
 
 GET only, and nothing but / (the newest run), /NAME/ and /healthz. `fed-asi watch` serves so, and the containers' page.
+Whoever asks by a name of a domain is refused: a page from elsewhere may have let such a name point to this machine.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from fed_asi.errors import FedAsiError
 from fed_asi.results import figures, now
@@ -27,6 +30,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'",
 }
+ELSEWHERE = "Open this page by this machine's address or as localhost, not by another name."
 STARTING = "No run yet: it is starting. This page renews itself."
 Stamp = tuple[object, ...]
 
@@ -97,6 +101,17 @@ def _plain(title: str, text: str, *, renew: bool = False) -> str:
     return document(title, body, "", renew_seconds=RENEW_SECONDS if renew else None)
 
 
+def _is_here(host: str | None) -> bool:
+    """Return whether a request names this machine by an address or as localhost, or not at all, as old clients do."""
+    if not host:
+        return True
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
+
+
 def server(pages: Pages, host: str, port: int) -> ThreadingHTTPServer:
     """Return a server of these pages that listens already; port 0: a free one. Raises OSError where it is taken."""
 
@@ -104,8 +119,13 @@ def server(pages: Pages, host: str, port: int) -> ThreadingHTTPServer:
         server_version = "fed_asi"
         sys_version = ""
 
+        def handle(self) -> None:
+            with contextlib.suppress(ConnectionError):  # a reader who has gone is no mistake
+                super().handle()
+
         def do_GET(self) -> None:
-            code, text = pages.answer(self.path)
+            here = _is_here(self.headers.get("Host"))
+            code, text = pages.answer(self.path) if here else (421, _plain("not here", ELSEWHERE))
             body = text.encode()
             self.send_response(code)
             for key, value in HEADERS.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,16 @@ def test_engine_that_does_not_answer_is_one_line(monkeypatch, tmp_path):
         compose.check_engine()
 
 
+def test_engine_that_hangs_is_one_line(monkeypatch):
+    def hang(command, timeout, **_options):
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(compose.shutil, "which", lambda _name: "docker")
+    monkeypatch.setattr(compose.subprocess, "run", hang)
+    with pytest.raises(ConfigError, match="Docker does not answer"):
+        compose.check_engine()
+
+
 def test_containers_have_no_gpu():
     compose.check_device("cpu")
     with pytest.raises(
@@ -203,7 +214,7 @@ def test_port_in_use_is_one_line():
         port = other.getsockname()[1]
         with pytest.raises(ConfigError, match=f"port {port} is in use: .*FED_ASI_PORT={port + 1}"):
             compose.check_port(port)
-    compose.check_port(port)
+    compose.check_port(0)  # one that is free; another process may have the one above by now
 
 
 def test_command_writes_the_file(written, tmp_path, capsys):

@@ -119,5 +119,5 @@ def test_each_end_is_left_out_once_with_a_cause(made):
 def test_where_nobody_was_left_out_it_says_so(tmp_path):
     all_in = summary_of(make(tmp_path / "x", groups=(GroupConfig(name="a", count=2, budget=None),)))
     assert was_left_out(all_in) == Answer(
-        "good", "Nothing: a device was asked 8 times and trained every time"
+        "good", "Nothing: devices were asked 8 times and trained every time"
     )

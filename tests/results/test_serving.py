@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -35,7 +38,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return times
 
 
-def get(url: str) -> tuple[int, str, dict[str, str]]:
+def get(url: str | urllib.request.Request) -> tuple[int, str, dict[str, str]]:
     try:
         with urllib.request.urlopen(url, timeout=30) as answer:
             return answer.status, answer.read().decode(), dict(answer.headers)
@@ -137,3 +140,28 @@ def test_only_get_is_answered(served):
     with pytest.raises(urllib.error.HTTPError, match="501") as refused:
         urllib.request.urlopen(request, timeout=30)
     refused.value.close()
+
+
+def test_who_asks_by_the_name_of_a_domain_is_refused(served):
+    home, url = served
+    make(home / "secret")
+    for host in ("localhost:8088", "127.0.0.1:8088", "[::1]:8088", ""):
+        code, text, _ = get(urllib.request.Request(f"{url}/", headers={"Host": host}))
+        assert (code, "<h1>secret</h1>" in text) == (200, True), host
+    for host in ("rebound.example", "127.0.0.1.example:8088", "[127.0.0.1"):
+        code, text, _ = get(urllib.request.Request(f"{url}/", headers={"Host": host}))
+        assert (code, "secret" in text) == (421, False), host
+
+
+def test_a_reader_who_has_gone_is_no_traceback(tmp_path, monkeypatch):
+    serving = server(Pages(tmp_path), "127.0.0.1", 0)
+    wrong = []
+    monkeypatch.setattr(serving, "handle_error", lambda _request, _client: wrong.append(sys.exception()))
+    asking = socket.create_connection(("127.0.0.1", serving.server_address[1]))
+    request, client = serving.get_request()
+    asking.sendall(b"GET / HTTP/1.0\r\n\r\n")
+    asking.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close by a reset
+    asking.close()
+    serving.process_request_thread(request, client)
+    serving.server_close()
+    assert wrong == []
