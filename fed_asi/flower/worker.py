@@ -17,7 +17,7 @@ from fed_asi.devices.job import Job
 from fed_asi.errors import RunError
 from fed_asi.flower.depot import Depot
 from fed_asi.flower.home import Home, HomeFolder
-from fed_asi.workplace.address import WORKPLACE_DIR, RunAddress, run_fingerprint
+from fed_asi.workplace.address import WORKPLACE_DIR, RunAddress
 from fed_asi.workplace.afar import open_afar
 from fed_asi.workplace.place import Workplace, open_workplace
 
@@ -45,7 +45,7 @@ def workplace(run: RunAddress) -> Workplace:
         _open.clear()  # one run at a time: a workplace holds a network
         folder = folder_of(run)
         place = open_afar(depot(run.depot), folder) if run.depot else open_workplace(folder)
-        if run_fingerprint(place.config) != run.fingerprint:
+        if place.fingerprint != run.fingerprint:
             raise RunError(f"{place.folder} was prepared for other settings than this run's")
         _open[run] = place
     place = _open[run]

@@ -85,6 +85,7 @@ class Workplace:
     own_plans: those from other profiles than the server's, kept by file name. kept: what else is made once a process.
     device: where the tail is and steps compute; features are there too, their labels with them, or on the CPU.
     bring, fetch: bring rows of features, or a file, from where the workplace is (afar.py); None: it is here.
+    fingerprint: of the settings that it was prepared for, before what they leave to the plans was chosen.
     """
 
     config: RunConfig
@@ -105,6 +106,7 @@ class Workplace:
     device: torch.device = CPU
     bring: Callable[[Tensor], None] | None = None
     fetch: Callable[[str], None] | None = None
+    fingerprint: str = ""
 
     def file(self, name: str) -> Path:
         """Return a file of the workplace that was written after it was opened, brought here first where it must be."""
@@ -215,6 +217,7 @@ def open_workplace(
         whole=whole,
         bring=bring,
         fetch=fetch,
+        fingerprint=manifest["fingerprint"],
     )
     return place.on(device_named(config.compute.device))
 
