@@ -118,6 +118,11 @@ _CAPTURED = Way(
     "SELECT avg(gradient_captured) FROM device_rounds WHERE outcome = 'trained'",
     ("device_rounds.gradient_captured",),
 )
+_BESIDE = ("accumulator_bytes", "optimizer_bytes", "strategy_bytes", "factors_bytes")  # the weights
+_STATIC = Way(
+    f"SELECT max(weight_bytes + {' + '.join(f'coalesce({one}, 0)' for one in _BESIDE)}) FROM device_rounds",
+    tuple(f"device_rounds.{one}" for one in ("weight_bytes", *_BESIDE)),
+)
 _BEST = Way("SELECT max(accuracy) FROM rounds", ("rounds.accuracy",))
 _TRAINED = Way(
     "SELECT CAST(sum(trained) AS REAL) / nullif(sum(asked), 0) FROM rounds",
@@ -142,6 +147,7 @@ for _measure in (
     Measure("twin_difference", "against twins", "points", "more", (_TWINS,), headline=False),
     Measure("gradient_captured", "gradient captured", "share", "more", (_CAPTURED,), headline=False),
     Measure("planned_bytes", "planned bytes", "bytes", "less", _largest("planned_bytes"), headline=False),
+    Measure("static_bytes", "static bytes", "bytes", "less", (_STATIC,), headline=False),
     Measure("published_bytes", "papers' count", "bytes", "less", _largest("published_bytes"), headline=False),
     Measure(
         "bytes_down", "bytes down", "bytes", "less", (_rounds("bytes_down"),), spent=True, headline=False

@@ -120,7 +120,7 @@ def test_a_whole_device_is_planned_by_ram_and_flash(
     for row in ("this plan", "with 16 KiB more RAM", "head only", "last ", "biases"):
         assert f"\n{row}" in text
     assert main([*device, "--ram", "64 KiB", "--update", "any", "--storage", "any"]) == 0
-    assert "what is only read is stored as float32" in capsys.readouterr().out
+    assert "frozen weights are stored as float32" in capsys.readouterr().out
     assert Plan.load(tmp_path / "plan.json").methods
     assert main([*device, "--ram", "2 KiB"]) == 2
     assert "ram 2.0 KiB is below the smallest step" in capsys.readouterr().err

@@ -95,6 +95,18 @@ def test_runs_of_a_seed_share_shards_and_cohorts_and_others_do_not(folder, tmp_p
     assert (other.cohorts[1], other.cohorts[2] == one.cohorts[2]) == (one.cohorts[1], False)
 
 
+def test_what_a_device_holds_beside_its_step_is_the_largest_sum(tmp_path):
+    folder = make(tmp_path / "held")
+    change(
+        folder,
+        "UPDATE device_rounds SET weight_bytes = 100 * partition_id, accumulator_bytes = 5, strategy_bytes = NULL",
+    )
+    change(
+        folder, "UPDATE device_rounds SET strategy_bytes = 1000, optimizer_bytes = 7 WHERE partition_id = 2"
+    )
+    assert read_run(folder).values["static_bytes"] == 200 + 5 + 1000 + 7
+
+
 @pytest.mark.parametrize("finish", [None, False])
 def test_what_is_no_finished_run_is_an_error(tmp_path, finish):
     if finish is None:

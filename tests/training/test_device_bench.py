@@ -46,7 +46,7 @@ def test_a_plan_by_ram_and_flash_is_the_best_of_its_benches(made: Profile, bench
     assert (free.update, free.storage) == ("step", "float32")
     each = [plan_device(made, bench, methods=METHODS) for bench in benches]
     assert free.methods == each[0].plan.methods
-    assert "what is only read is stored as float32" in str(free)
+    assert "frozen weights are stored as float32" in str(free)
     flash = each[2].memory.flash_bytes
     assert flash < each[0].memory.flash_bytes / 2
     less = fed_asi.plan(made, flash=flash, bench=benches, methods=METHODS)
