@@ -18,6 +18,7 @@ from fed_asi.workplace.ahead import look_ahead
 from fed_asi.workplace.choosing import with_storage
 from fed_asi.workplace.place import open_workplace
 from fed_asi.workplace.prepare import prepare
+from fed_asi.workplace.storing import storage_notes
 from runs import job, small
 
 BOARD = {"name": "board", "count": 6, "budget": "unlimited", "batch_size": 16, "micro_batch": 1}
@@ -59,7 +60,10 @@ def test_it_is_the_finest_in_which_the_devices_have_a_plan(
 def test_without_ram_or_flash_it_is_float32() -> None:
     config = small(storage={"frozen": "any"})
     model, nothing = nn.Identity(), (torch.zeros(0), torch.zeros(0))  # nothing of either is looked at
-    assert with_storage(config, model, nothing).storage.form == "float32"  # type: ignore[arg-type]
+    own = with_storage(config, model, nothing)  # type: ignore[arg-type]
+    assert own.storage.form == "float32"
+    said = ["storage: frozen weights are stored as float32, as no device says its RAM or flash"]
+    assert storage_notes(own, 64, chosen=True) == said
     named = small(storage={"frozen": "int8"})
     assert with_storage(named, model, nothing) is named  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="chosen when a run is prepared"):
