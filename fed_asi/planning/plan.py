@@ -138,7 +138,7 @@ class Plan:
 def differences(left: Plan, right: Plan) -> dict[str, tuple[str, str]]:
     """Return what differs between two plans: layer or field name -> its text on each side."""
     found: dict[str, tuple[str, str]] = {}
-    for name in ("micro_batch", "planned_bytes", "budget_bytes", "objective", "count"):
+    for name in ("micro_batch", "planned_bytes", "budget_bytes", "objective", "count", "update", "storage"):
         _note(found, name, getattr(left, name), getattr(right, name))
     sides: tuple[Mapping[str, Method], Mapping[str, Method]] = (left.methods, right.methods)
     for name in dict.fromkeys([*left.methods, *right.methods]):

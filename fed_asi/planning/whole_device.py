@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 from fed_asi.errors import BudgetError, ConfigError
 from fed_asi.memory.device import DeviceMemory
-from fed_asi.memory.stored import Format
+from fed_asi.memory.stored import FORMATS, Format
 from fed_asi.planning.bench import Bench, Measured
 from fed_asi.planning.forms_known import KnownForms, Problem
 from fed_asi.planning.packing import Form, Limits, Packed, most, pack
@@ -96,7 +96,7 @@ class DevicePlanner:
 
 
 def best_of(planners: Sequence[DevicePlanner], within: Within, micro_batch: int | None = None) -> DevicePlan:
-    """Return the best plan of planners of several formats and updates, the finest format first.
+    """Return the best plan of planners of several formats and updates.
 
     Of one format it is the plan of highest value, of equals the first one's. A coarser format has to be worth it: see
     `finest`. Raises BudgetError where no planner has a plan, the last one's.
@@ -114,7 +114,7 @@ def best_of(planners: Sequence[DevicePlanner], within: Within, micro_batch: int 
             best[form] = found
     if not best:
         raise refused or ConfigError("no planner was asked")
-    every = list(best.values())
+    every = [best[form] for form in FORMATS if form in best]
     return every[finest([one.plan.value for one in every])]
 
 

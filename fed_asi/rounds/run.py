@@ -127,7 +127,7 @@ def _too_small(place: Workplace, resources: Resources) -> BudgetError | None:
     """Return why a device that says what RAM or flash it has can do no step; it is left out of every round."""
     if resources.whole_device:
         try:
-            place.plans.first(resources)
+            next(place.plans.attempts(resources))  # its own plan, or what its fleet's policy tries next
         except BudgetError as error:
             return error
     return None

@@ -20,9 +20,10 @@ from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.resources import Resources
 from fed_asi.memory.stored import FORMATS, Format
 from fed_asi.planning.device_plans import DevicePlans, plans_of
+from fed_asi.planning.profile import Profile
 from fed_asi.planning.whole_device import finest
 from fed_asi.workplace.benches import benches_of
-from fed_asi.workplace.profiling import cut_network, trained_names, unchecked_profile
+from fed_asi.workplace.profiling import cut_network, layers_of_plans, trained_names, unchecked_profile
 from fed_asi.workplace.storing import check_storage
 
 
@@ -40,9 +41,13 @@ def with_storage(config: RunConfig, model: nn.Module, public: tuple[Images, Tens
     trunk, tail = cut_network(config, model, trained)
     made = unchecked_profile(config.stored_as("float32"), tail, trunk, public, trained)
     found = []
-    for form in _formats(config, trunk):
+    for form in FORMATS:
         one = config.stored_as(form)
-        found.append(_served(plans_of(one, made, benches_of(one, trunk, tail)), devices, form))
+        if not _has_form(one, trunk):
+            continue
+        plans = plans_of(one, made, benches_of(one, trunk, tail))
+        if form == "float32" or _has_form(one, _later_trunk(one, model, made, plans)):
+            found.append(_served(plans, devices, form))
     most = max(one.devices for one in found)
     if most == 0:
         return config.stored_as(found[-1].form)  # its refusal is the last word
@@ -59,16 +64,18 @@ class _Served:
     worth: float
 
 
-def _formats(config: RunConfig, trunk: fx.GraphModule) -> list[Format]:
-    """Return the formats that a trunk has, the finest first."""
-    found: list[Format] = []
-    for form in FORMATS:
-        try:
-            check_storage(config.stored_as(form), trunk)
-            found.append(form)
-        except ConfigError:
-            continue
-    return found
+def _has_form(config: RunConfig, trunk: fx.GraphModule) -> bool:
+    """Return whether a trunk has a form in the run's format."""
+    try:
+        check_storage(config, trunk)
+    except ConfigError:
+        return False
+    return True
+
+
+def _later_trunk(config: RunConfig, model: nn.Module, profile: Profile, plans: DevicePlans) -> fx.GraphModule:
+    """Return the trunk with what no plan trains of the layers behind it, which it takes in."""
+    return cut_network(config, model, sorted(layers_of_plans(config, profile, plans)))[0]
 
 
 def _served(plans: DevicePlans, devices: Counter[Resources], form: Format) -> _Served:

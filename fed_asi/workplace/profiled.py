@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from fed_asi.data.images import Images
 from fed_asi.fleets.config import RunConfig
 from fed_asi.layers.copying import copied
+from fed_asi.planning.device_plans import plans_of
 from fed_asi.planning.profile import Profile
 from fed_asi.workplace.benches import Benches, benches_of
 from fed_asi.workplace.profiling import cut_network, layers_of_plans, profile_of, trained_names
@@ -37,7 +38,7 @@ def profiled(config: RunConfig, model: nn.Module, public: tuple[Images, Tensor])
     cut = cut_network(config, model, trained)
     parts, benches = stored(config, cut, public[0]), benches_of(config, *cut)
     profile = profile_of(config, parts.tail, parts.trunk, public, trained, benches)
-    used = layers_of_plans(config, profile, benches)
+    used = layers_of_plans(config, profile, plans_of(config, profile, benches))
     if used < {layer.name for layer in profile.layers}:
         trained = [layer.name for layer in profile.layers if layer.name in used]
         # Weights of the first tail may be the trunk's now, and a trunk is stored from float32.

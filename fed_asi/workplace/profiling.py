@@ -23,7 +23,7 @@ from fed_asi.fleets.resources import Resources
 from fed_asi.layers.copying import copied
 from fed_asi.methods import Family, Vanilla
 from fed_asi.planning import calibration
-from fed_asi.planning.device_plans import choose_layers, micro_batches_needed, plans_of
+from fed_asi.planning.device_plans import DevicePlans, choose_layers, micro_batches_needed, plans_of
 from fed_asi.planning.profile import Profile
 from fed_asi.waiting import tell
 from fed_asi.workplace.benches import Benches
@@ -44,13 +44,12 @@ def cut_network(
     return cut.folded(trunk), tail
 
 
-def layers_of_plans(config: RunConfig, profile: Profile, benches: Benches) -> set[str]:
+def layers_of_plans(config: RunConfig, profile: Profile, plans: DevicePlans) -> set[str]:
     """Return the layers that some device of the fleet will train in some round, all where that is not known.
 
     Known before the first round is what plans choose for the fleet's own budgets from the server's profile; not where
     they depend on a device's time, which depends on the cut.
     """
-    plans = plans_of(config, profile, benches)
     used = set() if is_cut(config) or asks_time(config) else plans.layers_of(_every_resources(config))
     return used or {layer.name for layer in profile.layers}
 

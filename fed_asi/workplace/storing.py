@@ -11,6 +11,7 @@ from torch import fx
 from fed_asi.compression import cut
 from fed_asi.data.images import Images
 from fed_asi.errors import ConfigError, UnsupportedLayerError
+from fed_asi.fleets import fleet
 from fed_asi.fleets.config import RunConfig
 from fed_asi.storage.frozen import store_all_
 from fed_asi.storage.trunk import calibrated, problems, stored_trunk
@@ -54,12 +55,18 @@ def storage_notes(config: RunConfig, public: int, *, chosen: bool = False) -> li
     """
     form, images = config.storage.form, min(config.storage.calibration_images, public)
     seen = f", ranges of activations from {images} public images" if form == "int8" else ""
-    why = ", in which most devices have a plan, and plans capture most" if chosen else ""
+    why = _why(config) if chosen else ""
     return (
         []
         if form == "float32" and not chosen
         else [f"storage: frozen weights are stored as {form}{seen}{why}"]
     )
+
+
+def _why(config: RunConfig) -> str:
+    if any(device.resources.whole_device for device in fleet.build(config)):
+        return ", in which most devices have a plan, and plans capture most"
+    return ", as no device says its RAM or flash"
 
 
 def quick_trunk(config: RunConfig, trunk: fx.GraphModule, manifest: Mapping[str, Any]) -> fx.GraphModule:

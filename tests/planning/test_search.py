@@ -342,6 +342,11 @@ def test_differences_name_layers_and_numbers(profile: Profile) -> None:
     assert found["micro_batch"] == ("1", "4")
     assert "a.conv" in found
     assert differences(large, replace(large)) == {}
+    one, two = (
+        replace(large, update="step", storage="int8"),
+        replace(large, update="layer", storage="float16"),
+    )
+    assert differences(one, two) == {"update": ("step", "layer"), "storage": ("int8", "float16")}
 
 
 @pytest.mark.slow

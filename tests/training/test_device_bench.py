@@ -75,7 +75,9 @@ def test_of_equal_plans_the_first_is_taken_and_a_better_one_before_it() -> None:
         ((None, None, 1.0, 1.5), 3),
         ((None, 0.1, None, None), 1),
     ):
-        assert chosen(*((*pair, v) for pair, v in zip(four, values, strict=True))) == four[index]
+        every = [(*pair, v) for pair, v in zip(four, values, strict=True)]
+        assert chosen(*every) == four[index]
+        assert chosen(*every[2:], *every[:2]) == four[index]  # in whatever order the formats come
     with pytest.raises(BudgetError, match="int8 layer"):
         chosen(*((*pair, None) for pair in four))
 

@@ -14,6 +14,8 @@ from fed_asi.errors import BudgetError, ConfigError
 from fed_asi.fleets.config import TrainConfig
 from fed_asi.fleets.resources import Resources
 from fed_asi.planning.device_plans import DevicePlans
+from fed_asi.results.store import RunStore
+from fed_asi.rounds.run import run_loop
 from fed_asi.training.rules import rules_of
 from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.prepare import prepare
@@ -70,6 +72,19 @@ def test_a_device_that_is_too_small_is_left_out_with_its_phase(place: Workplace)
     result = train_locally(place, job(replace(SMALL, ram_bytes=8 * 1024)), place.reference)
     assert result.stats["outcome"] == "excluded"
     assert "ram 8.0 KiB is below the smallest step" in result.stats["cause"]
+
+
+def test_a_device_that_its_policy_has_a_plan_for_is_not_said_to_have_none(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path / "features"))
+    least = place.plans.whole(replace(SMALL, micro_batch=1)).memory.ram_bytes
+    fewer = fleet(f"{least - 1} B", method={"over_budget": "fewer-layers"}, rounds=1, cohort=1)
+    run_loop(fewer, tmp_path / "run")
+    with RunStore.read(tmp_path / "run") as store:
+        (row,) = store.device_rounds()
+        assert not [text for text in store.notes() if "no plan" in text]
+    assert (row.outcome, row.policy) == ("trained", "fewer-layers")
 
 
 def test_a_profile_alone_cannot_tell(place: Workplace) -> None:
