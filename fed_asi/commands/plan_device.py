@@ -93,7 +93,7 @@ def show_device_plan(
         figure([(arguments.budget, found.plan)], arguments.figure)
     if not arguments.json:
         with bar("what more bytes would buy, and what simpler ways reach"):
-            text = device_text(planners, within, found, micro_batch)
+            text = device_text(planners, within, found, micro_batch, width())
         show(text)
 
 
