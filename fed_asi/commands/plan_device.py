@@ -16,6 +16,7 @@ from fed_asi.planning.device_tables import device_text
 from fed_asi.planning.figure import figure
 from fed_asi.planning.profile import Profile
 from fed_asi.planning.question import UPDATES
+from fed_asi.planning.rivals import captured_share
 from fed_asi.planning.whole_device import DevicePlanner, best_of
 from fed_asi.planning.within import Within
 from fed_asi.training.device_bench import device_bench
@@ -84,14 +85,16 @@ def show_device_plan(
         ram_bytes=memory.ram_bytes,
         flash_bytes=memory.flash_bytes,
         phase=memory.phase,
+        captured=captured_share(found.plan, made),
     )
     if arguments.save:
         found.plan.save(arguments.save)
     if arguments.figure:
         figure([(arguments.budget, found.plan)], arguments.figure)
-    with bar("what more bytes would buy, and what simpler ways reach"):
-        text = device_text(planners, within, found, micro_batch)
-    show(text)
+    if not arguments.json:
+        with bar("what more bytes would buy, and what simpler ways reach"):
+            text = device_text(planners, within, found, micro_batch, width())
+        show(text)
 
 
 def _benches(

@@ -80,8 +80,9 @@ def device_text(
     within: Within,
     found: DevicePlan,
     micro_batch: int | None = None,
+    width: int | None = None,
 ) -> str:
-    """Return what binds a device's best plan, and the table of what stands beside it."""
+    """Return what binds a device's best plan, and the table of what stands beside it. width: as of `columns`."""
     profile, more = planners[0].question.profile, more_of_each(planners, within, micro_batch)
     ways = [Way("this plan", found)]
     ways += [Way(f"with 16 KiB more {name}", one) for name, one in more.items()]
@@ -90,7 +91,7 @@ def device_text(
         ("on this device", "gradient captured", "RAM", "flash", "micro-batch", "layers")
     ]
     rows += [_row(one, profile) for one in ways]
-    return f"{_binding(within, found, more)}\n\n{columns(rows)}"
+    return f"{_binding(within, found, more)}\n\n{columns(rows, width)}"
 
 
 def _binding(within: Within, found: DevicePlan, more: dict[str, DevicePlan]) -> str:

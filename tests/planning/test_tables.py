@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from fed_asi.commands import main as command
 from fed_asi.methods import ASI, BiasOnly, Quantized, Vanilla
 from fed_asi.planning.plan import Plan
 from fed_asi.planning.profile import Profile
-from fed_asi.planning.rivals import next_better
+from fed_asi.planning.rivals import captured_share, next_better
 from fed_asi.planning.search import plan, smallest_plan_bytes
 from fed_asi.planning.tables import breakdown, diff_table
 
@@ -122,6 +123,12 @@ def test_a_whole_device_is_planned_by_ram_and_flash(
     assert main([*device, "--ram", "64 KiB", "--update", "any", "--storage", "any"]) == 0
     assert "frozen weights are stored as float32" in capsys.readouterr().out
     assert Plan.load(tmp_path / "plan.json").methods
+    assert main([*device, "--ram", "64 KiB", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["captured"] == captured_share(
+        Plan.from_json(json.dumps(told["plan"])), Profile.load(saved / "profile.json")
+    )
+    assert told["ram_bytes"] <= 64 * 1024
     assert main([*device, "--ram", "2 KiB"]) == 2
     assert "ram 2.0 KiB is below the smallest step" in capsys.readouterr().err
     assert main([*TINY, "--reserve", "1 KiB"]) == 2
