@@ -35,7 +35,7 @@ class TestWithinItsLimits:
         assert code == 0, printed[-3000:]
         assert "compose: what each budget bought" in printed
         for group in ("tight", "medium", "roomy"):
-            assert re.search(rf"│ {group} ", printed)
+            assert re.search(rf"\| {group}  +\d", printed)
 
     def test_every_device_trained_within_its_budget(self, finished, tmp_path):
         stack, _, _ = finished
