@@ -23,6 +23,7 @@ _HALF = 0.5  # bytes: all sizes are whole, so no rounding takes or gives one
 _INFEASIBLE = 2  # HiGHS' word for it in scipy
 _TIE = 1e-9
 _ATTEMPTS = 100
+_SCALE = 1e3  # of the largest value: HiGHS stops 1e-6 from the best
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +159,9 @@ class _Programme:
         limits = [LinearConstraint(one, 1.0, 1.0)]
         if self.rows:
             limits.append(LinearConstraint(np.array(self.rows), -np.inf, np.array(self.upper)))
+        unit = max(float(np.abs(self.values).max(initial=0.0)), 1e-300) / _SCALE
         found = milp(
-            -self.values,
+            -self.values / unit,
             constraints=limits,
             integrality=np.full(count, int(whole)),
             bounds=Bounds(0, 1),
@@ -169,6 +171,7 @@ class _Programme:
             return None
         if found.x is None:
             raise FedAsiError(f"the solver of plans gave up: {found.message}")
+        found.fun *= unit
         return found
 
     def chosen(self, x: Vector) -> tuple[int, ...]:

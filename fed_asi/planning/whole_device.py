@@ -15,7 +15,8 @@ Which traces. The search is optimistic and corrects itself:
        lie within blocks. Then this one plan is ruled out, and 2. comes again.
 That ends, as every turn learns a form or rules out a plan, and it ends with the best plan. Only where `PATIENCE` plans
 were ruled out for their layout does the search keep clear of that many bytes of RAM; a note of the plan then says so.
-What was learnt for one device serves the next: a fleet's devices differ in their limits, not in the network.
+Traces made for one device serve the next: a fleet's devices differ in their limits, not in the network. What follows
+from them is found anew, so that of plans of one value a device has the same whoever was asked before it.
 
 When weights move and how what is only read is stored are what a `Bench` is made for: where they may be chosen, there is
 a planner for each, and `best_of` takes the best of their plans.
@@ -86,13 +87,15 @@ class DevicePlanner:
         self.question = ask(profile, Options(**options, update=update))
         _check_sized(self.question)
         self.bench = bench
-        self._known = KnownForms(self.question, bench)
         self._measured: dict[Chosen, Measured] = {}
 
     def best(self, within: Within, micro_batch: int | None = None) -> DevicePlan:
         """Return the plan of highest value within these limits. Raises as `plan_device` does."""
         sizes = admitted_micro_batches(self.question.profile, micro_batch)
-        return _Search(self._known, self.bench, within, sizes, self._measured).best()
+        # What others asked must not decide between plans of one value: traces alone are kept.
+        return _Search(
+            KnownForms(self.question, self.bench), self.bench, within, sizes, self._measured
+        ).best()
 
 
 def best_of(planners: Sequence[DevicePlanner], within: Within, micro_batch: int | None = None) -> DevicePlan:
@@ -178,6 +181,7 @@ class _Search:
     margin: int = 0
     traced: int = 0
     fresh: bool = False  # whether the newest trace told something new
+    looked_at: dict[Chosen, Measured] = field(default_factory=dict)  # in this search
 
     def best(self) -> DevicePlan:
         """Return the best plan; see the module for the turns it takes."""
@@ -241,7 +245,7 @@ class _Search:
 
     def _learnt(self, problem: Problem, packed: Packed, plan: Plan) -> DeviceMemory:
         """Return what a plan needs; where its trace tells nothing new and it does not fit, rule it out."""
-        new = (problem, packed.chosen) not in self.measured
+        new = (problem, packed.chosen) not in self.looked_at
         memory = self._trace(problem, packed.chosen, plan).memory
         if self.within.holds(memory) or (new and self.fresh):
             return memory
@@ -254,12 +258,14 @@ class _Search:
 
     def _trace(self, problem: Problem, chosen: tuple[int, ...], plan: Plan) -> Measured:
         """Return a plan as traced, now or for a device before."""
-        if (problem, chosen) not in self.measured:
-            found = self.bench.measure(plan, [one.name for one in self.known.layers])
-            self.traced += 1
+        key = problem, chosen
+        if key not in self.looked_at:
+            if key not in self.measured:
+                self.measured[key] = self.bench.measure(plan, [one.name for one in self.known.layers])
+                self.traced += 1
+            found = self.looked_at[key] = self.measured[key]
             self.fresh = self.known.learn(problem, chosen, found)
-            self.measured[problem, chosen] = found
-        return self.measured[problem, chosen]
+        return self.looked_at[key]
 
     def _plan(self, problem: Problem, chosen: tuple[int, ...], value: float = 0.0) -> Plan:
         question, known, b = self.known.question, self.known, problem.micro_batch
@@ -299,7 +305,7 @@ class _Search:
         problem = Problem(b, last)
         chosen = tuple(self._lightest(problem, i) for i in range(len(self.known.layers)))
         self._trace(problem, chosen, self._plan(problem, chosen))
-        among = [m.memory for (one, _), m in self.measured.items() if one in problems]
+        among = [m.memory for (one, _), m in self.looked_at.items() if one in problems]
         return min(among, key=lambda memory: memory.ram_bytes)
 
     def _lightest(self, problem: Problem, index: int) -> int:
