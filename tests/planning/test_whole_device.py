@@ -17,6 +17,7 @@ from fed_asi.memory.device import DeviceMemory, device_memory
 from fed_asi.methods import Frozen
 from fed_asi.planning.bench import Bench, Rule
 from fed_asi.planning.calibration import profile
+from fed_asi.planning.plan import Plan
 from fed_asi.planning.profile import Candidate, Profile
 from fed_asi.planning.question import Options, ask
 from fed_asi.planning.whole_device import DevicePlanner, plan_device
@@ -106,6 +107,27 @@ def needed(
 
 
 MANY = (pytest.mark.slow, pytest.mark.computes)
+
+
+def test_a_device_has_the_same_plan_whoever_was_asked_for_before(
+    made: Profile, net: nn.Module, images: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    """Many plans of the small network are worth the same, or the same but for a millionth."""
+
+    def planner() -> DevicePlanner:
+        return DevicePlanner(made, Bench(net, *images, RULES["layer"]), methods=METHODS, centered=False)
+
+    def plan_of(planner: DevicePlanner, ram: int) -> Plan | None:
+        try:
+            return planner.best(Within.of(ram, None, None, None)).plan
+        except BudgetError:
+            return None
+
+    limits = (6_000, 8_000, 10_000, 12_000, 16_000, 24_000)
+    alone, shared, other = [plan_of(planner(), ram) for ram in limits], planner(), planner()
+    assert [plan_of(shared, ram) for ram in limits] == alone
+    assert [plan_of(other, ram) for ram in reversed(limits)] == alone[::-1]
+    assert None not in alone[2:]
 
 
 @pytest.mark.parametrize(
