@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from fed_asi.errors import FedAsiError
 from fed_asi.planning.knapsack import UNLIMITED_BYTES, Choices, Knapsack
+from fed_asi.planning.solver_output import beside_the_result
 
 Rows = npt.NDArray[np.float64]
 Layers = Sequence[Rows]
@@ -125,13 +126,14 @@ def _solved(
         constraints.append(LinearConstraint(row, -np.inf, len(picks) - 1.0))
     costs = np.dot(goal, every)
     unit = max(float(np.abs(costs).max()), 1e-300) / _SCALE
-    found = milp(
-        costs / unit,
-        constraints=constraints,
-        integrality=np.full(every.shape[1], int(whole)),
-        bounds=Bounds(0, 1),
-        options={"mip_rel_gap": 0.0},
-    )
+    with beside_the_result():
+        found = milp(
+            costs / unit,
+            constraints=constraints,
+            integrality=np.full(every.shape[1], int(whole)),
+            bounds=Bounds(0, 1),
+            options={"mip_rel_gap": 0.0},
+        )
     if found.status == _INFEASIBLE:
         return None
     if found.x is None:

@@ -17,6 +17,7 @@ from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
 
 from fed_asi.errors import FedAsiError
 from fed_asi.memory.arena.shares import Share, Shares, most_alive
+from fed_asi.planning.solver_output import beside_the_result
 
 Vector = npt.NDArray[np.float64]
 _HALF = 0.5  # bytes: all sizes are whole, so no rounding takes or gives one
@@ -160,13 +161,14 @@ class _Programme:
         if self.rows:
             limits.append(LinearConstraint(np.array(self.rows), -np.inf, np.array(self.upper)))
         unit = max(float(np.abs(self.values).max(initial=0.0)), 1e-300) / _SCALE
-        found = milp(
-            -self.values / unit,
-            constraints=limits,
-            integrality=np.full(count, int(whole)),
-            bounds=Bounds(0, 1),
-            options={"mip_rel_gap": 0.0},
-        )
+        with beside_the_result():
+            found = milp(
+                -self.values / unit,
+                constraints=limits,
+                integrality=np.full(count, int(whole)),
+                bounds=Bounds(0, 1),
+                options={"mip_rel_gap": 0.0},
+            )
         if found.status == _INFEASIBLE:
             return None
         if found.x is None:
