@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
@@ -16,6 +15,7 @@ from fed_asi.commands.compose_file import IMAGE, compose_text
 from fed_asi.fleets.file import load_config
 from fed_asi.results.schema import DeviceRoundRecord
 from fed_asi.results.store import RunStore
+from ports import free_port
 
 ROOT = Path(__file__).parents[2]
 # Boards of a preset, each held to its RAM and flash, and one that has too little of it.
@@ -85,13 +85,6 @@ def docker(
         )
     done.stdout = _COLOURS.sub("", done.stdout)
     return done
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Stack:

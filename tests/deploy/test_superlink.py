@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-import socket
 import sys
 import threading
 import warnings
@@ -17,6 +16,7 @@ import uvicorn
 from deploy import control, flwr_private, settings, superlink
 from deploy.gate import OperatorGate
 from deploy.keys import make_node_key
+from ports import free_port
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Flower's own imports warn
@@ -123,9 +123,7 @@ def test_the_port_itself(monkeypatch):
         servers.append(uvicorn.Server(uvicorn.Config(app, **options)))
         servers[0].run()
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     monkeypatch.setattr(uvicorn, "run", run)
     monkeypatch.setattr(sys, "argv", sys.argv)
     monkeypatch.setattr(control, "PORT", port)

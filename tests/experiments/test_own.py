@@ -20,6 +20,7 @@ from fed_asi.fleets.file import load_config
 from fed_asi.flower.environment import QUIET
 from fed_asi.results.compare import compare
 from fed_asi.results.store import RunStore
+from ports import free_port
 
 ROOT = Path(__file__).parents[2]
 OWN = ROOT / "experiments" / "own"
@@ -103,8 +104,7 @@ def superlink(tmp_path: Path) -> Iterator[dict[str, str]]:
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "FED_ASI_RUNS_DIR": str(tmp_path / "runs"),
     }
-    with socket.socket() as one, socket.socket() as other:
-        ports = [_bound(each) for each in (one, other)]
+    ports = free_port(), free_port()
     (tmp_path / "flwr").mkdir()
     (tmp_path / "flwr" / "config.toml").write_text(
         f'[superlink.test]\naddress = "127.0.0.1:{ports[0]}"\ninsecure = true\n'
@@ -134,11 +134,6 @@ def superlink(tmp_path: Path) -> Iterator[dict[str, str]]:
     finally:
         os.killpg(link.pid, signal.SIGTERM)
         link.wait(timeout=60)
-
-
-def _bound(one: socket.socket) -> int:
-    one.bind(("127.0.0.1", 0))
-    return int(one.getsockname()[1])
 
 
 def _wait(port: int, link: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,27 @@
+"""Ports that stay free until the one that they are for listens on them.
+
+A port that the system chose may be given to anybody else as soon as it is let go of: Ray alone takes dozens of them.
+Those below the system's own range are given to nobody.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+
+FIRST, COUNT = 20_000, 12_000  # below 32,768, where Linux begins with those that it gives away
+_tried = itertools.count(os.getpid() * 97)  # processes of one run of tests begin apart
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nothing listens on, another one each time."""
+    for number in itertools.islice(_tried, COUNT):
+        with socket.socket() as probe:
+            port = FIRST + number % COUNT
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("every port is taken")
