@@ -20,7 +20,7 @@ from fed_asi.layers.base import LayerKind, original_class, register, state_of
 from fed_asi.layers.bits import pack_levels, packed_bytes, unpack_levels
 from fed_asi.layers.fused import Clamp, clamp_of, dense, own, physical
 from fed_asi.layers.weightless import WeightlessKind, applied, needs_gradient
-from fed_asi.methods import Method, Quantized
+from fed_asi.methods import Method
 
 # The range of each smooth activation's slope, rounded outward.
 SLOPES: dict[type[nn.Module], tuple[float, float]] = {
@@ -122,7 +122,7 @@ class _Compressed:
         if original_class(module) not in SLOPES:
             return applied(_TwoSlopes, input, module)
         method = cast(Any, state_of(module)).method
-        return applied(_RoundedSlope, input, module, cast(Quantized, method).bits)
+        return applied(_RoundedSlope, input, module, method.slope_bits)
 
 
 class CompressedReLU(_Compressed, nn.ReLU):
@@ -188,17 +188,17 @@ class TwoSlopeKind(WeightlessKind):
 
 
 class SmoothKind(WeightlessKind):
-    """Approximate, under Quantized alone."""
+    """Approximate, under methods that say in how many bits."""
 
     def unsupported(self, module: nn.Module, method: Method) -> str | None:
-        """Return why a method other than Quantized is refused."""
-        if isinstance(method, Quantized):
+        """Return why a method that has no bits for a slope is refused."""
+        if method.slope_bits is not None:
             return None
         return "exact, a smooth activation keeps its input; quantized(bits=8) keeps its slope in 8 bits"
 
     def remark(self, module: nn.Module, method: Method) -> str:
         """Return by how much the slope is off."""
-        bits = cast(Quantized, method).bits
+        bits = cast(int, method.slope_bits)
         return f"approximate: slope off by at most {slope_error(module, bits):.4f}"
 
     def saved_bytes(
@@ -210,7 +210,7 @@ class SmoothKind(WeightlessKind):
         fused: Sequence[nn.Module] = (),
     ) -> int:
         """Return the bytes of the rounded slopes."""
-        return packed_bytes(prod(input_shape), cast(Quantized, method).bits)
+        return packed_bytes(prod(input_shape), cast(int, method.slope_bits))
 
 
 def _register(base: type[LayerKind], *compressed: type[nn.Module]) -> None:

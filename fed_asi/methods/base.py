@@ -87,12 +87,18 @@ class Method:
     picks_channels: ClassVar[bool] = False  # it is told the energy of every channel, and chooses some
     sized: ClassVar[bool] = True  # its bytes follow from shapes alone, not from the data
     exact: ClassVar[bool] = False  # dW is plain PyTorch's, so that calibration need not try it
+    keeps_whole: ClassVar[bool] = False  # it keeps the input itself, which another layer may keep too
     restores: ClassVar[bool] = True  # the kept form gives an input back; else the layer itself is tried
     pools_first: ClassVar[bool] = True  # in front of a global pool, it is applied to the input's spatial mean
     needs_pool: ClassVar[bool] = False
     plannable: ClassVar[bool] = True  # a plan may be asked for it by name
     by_default: ClassVar[bool] = False  # plans use it where no method is asked for
     must_fit: ClassVar[bool] = False  # asked for, some layer must be able to take it
+
+    @property
+    def slope_bits(self) -> int | None:
+        """In how many bits a smooth activation keeps its slope under this method; None: it cannot."""
+        return None
 
     @property
     def centers(self) -> bool:

@@ -30,6 +30,11 @@ class Quantized(Method):
         if self.bits not in (4, 8):
             raise ConfigError(f"quantized: bits must be 8 or 4, not {self.bits!r}")
 
+    @property
+    def slope_bits(self) -> int:
+        """As many as of an input."""
+        return self.bits
+
     def form(self, x: Tensor, keeper: Keeper) -> Kept:
         """Return x: (N, C, *S) rounded."""
         return LowBits.of(x, self.bits)

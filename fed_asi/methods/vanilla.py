@@ -16,6 +16,7 @@ class Vanilla(Method):
 
     kind: ClassVar[str] = "vanilla"
     exact: ClassVar[bool] = True
+    keeps_whole: ClassVar[bool] = True
     pools_first: ClassVar[bool] = False
     by_default: ClassVar[bool] = True
     centered: bool = False

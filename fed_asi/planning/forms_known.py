@@ -11,7 +11,7 @@ from typing import Any
 
 from fed_asi.memory.arena.shares import Share
 from fed_asi.memory.device import DeviceMemory
-from fed_asi.methods import Frozen, Vanilla
+from fed_asi.methods import Frozen
 from fed_asi.planning.bench import Bench, Measured
 from fed_asi.planning.packing import Form
 from fed_asi.planning.profile import Candidate, LayerProfile
@@ -97,7 +97,7 @@ class KnownForms:
         """Return what a form needs at least, as far as a profile tells."""
         method, rule = candidate.method, self.bench.rule(micro_batch)
         # Warm factors are static, and a whole input may be another layer's too.
-        saved = 0 if method.warm_start or isinstance(method, Vanilla) else candidate.saved_bytes
+        saved = 0 if method.warm_start or method.keeps_whole else candidate.saved_bytes
         whole = method.trains_weight and not candidate.thin and rule.mover is not None
         gradient = (
             self.question.gradient_bytes(layer, candidate) if whole and not method.picks_channels else 0

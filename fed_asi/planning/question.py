@@ -114,7 +114,7 @@ class Question:
         if self.centered and _centred(method) != method and _centred(method) in forms:
             return False
         # The classifier may always be kept whole: a plan must be able to train it.
-        return method.kind in self.methods or (layer.head and isinstance(method, Vanilla))
+        return method.kind in self.methods or (layer.head and method.keeps_whole)
 
     def value(self, layer: LayerProfile, candidate: Candidate) -> float:
         """Return what this form is worth: the objective's share of this layer."""

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from fed_asi import layers
 from fed_asi.errors import UnsupportedLayerError
-from fed_asi.layers.activation import SLOPES, slope_error
+from fed_asi.layers.activation import SLOPES, SmoothKind, slope_error
 from fed_asi.memory.meter import ActivationMeter
-from fed_asi.methods import Frozen, Quantized
+from fed_asi.methods import Frozen, Method, Quantized
 
 EXACT = {
     "relu": nn.ReLU,
@@ -135,3 +135,13 @@ def test_nothing_is_kept_and_in_place_stays_in_place_without_gradients() -> None
         y = module(x)
     assert y.data_ptr() == x.data_ptr()
     assert meter.saved_bytes == 0
+
+
+def test_any_method_may_say_in_how_many_bits_a_slope_is_kept() -> None:
+    class Few(Method):
+        slope_bits = 4
+
+    kind = SmoothKind()
+    assert kind.unsupported(nn.SiLU(), Few()) is None
+    assert kind.saved_bytes(nn.SiLU(), Few(), (2, 3, 4, 4)) == 2 * 3 * 4 * 4 // 2
+    assert "keeps its input" in str(kind.unsupported(nn.SiLU(), Method()))
