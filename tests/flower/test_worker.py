@@ -48,8 +48,7 @@ def test_a_workplace_is_opened_once_and_of_other_settings_refused(
 ) -> None:
     monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
     monkeypatch.setenv("FED_ASI_PROFILES_DIR", str(tmp_path_factory.getbasetemp() / "profiles"))
-    # A format that is chosen when the run is prepared makes no other run of it.
-    config = small(data={"limit": 90}, cohort=3, storage={"frozen": "any"})
+    config = small(data={"limit": 90}, cohort=3)
     run = address_of(prepare(config, tmp_path / "workplace").folder, config)
     with threads(2):
         place = worker.workplace(run)

@@ -1,4 +1,4 @@
-"""Pages over HTTP: as the records stand, live while a run goes on, and nothing else of the disk."""
+"""Pages over HTTP: they show the records as they are now, follow a run that goes on, and give away no other file."""
 
 from __future__ import annotations
 
