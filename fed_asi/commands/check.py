@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fed_asi.commands.console import LOST, OK, add_output, answer, bar, hint, show, width
+from fed_asi.commands.fleet_arguments import add_folders, add_overrides
 from fed_asi.fleets.file import load_config
 from fed_asi.fleets.pace_checks import asks_time
 from fed_asi.planning.columns import columns
@@ -20,19 +21,8 @@ EXAMPLE = "fed-asi check fleet.toml --set train.lr=0.1"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("fleet", type=Path, metavar="FLEET.toml", help="the fleet file")
-    parser.add_argument(
-        "--data-dir", type=Path, metavar="FOLDER", help="the data's folder; default: FED_ASI_DATA_DIR"
-    )
-    parser.add_argument(
-        "--weights-dir", type=Path, metavar="FOLDER", help="the weights' folder; default: FED_ASI_WEIGHTS_DIR"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change a key of the fleet file, such as train.lr=0.1; may be repeated",
-    )
+    add_folders(parser)
+    add_overrides(parser)
     add_output(parser, wide=True)
 
 

@@ -24,6 +24,7 @@ from fed_asi.commands.console import (
     show,
     stop_on_signals,
 )
+from fed_asi.commands.fleet_arguments import add_folders, add_overrides
 from fed_asi.errors import ConfigError, FedAsiError, RunError
 from fed_asi.texts import resume_line, visible
 
@@ -34,19 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("fleet", nargs="?", type=Path, metavar="FLEET.toml", help="the fleet file")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where runs are kept; default: runs")
-    parser.add_argument(
-        "--data-dir", type=Path, metavar="FOLDER", help="the data's folder; default: FED_ASI_DATA_DIR"
-    )
-    parser.add_argument(
-        "--weights-dir", type=Path, metavar="FOLDER", help="the weights' folder; default: FED_ASI_WEIGHTS_DIR"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change a key of the fleet file, such as train.lr=0.1; may be repeated",
-    )
+    add_folders(parser)
+    add_overrides(parser)
     parser.add_argument("--backend", choices=("flower", "loop"), help="Flower on Ray, or one plain process")
     parser.add_argument("--ray-address", metavar="ADDRESS", help="use a Ray cluster that is running there")
     parser.add_argument(

@@ -21,6 +21,7 @@ from fed_asi.commands.console import (
     show,
     stop_on_signals,
 )
+from fed_asi.commands.fleet_arguments import add_folders
 from fed_asi.errors import ConfigError, FedAsiError, RunError
 from fed_asi.texts import command_line, visible
 
@@ -56,12 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="write the report's Markdown, figures and CSV there as well",
     )
-    parser.add_argument(
-        "--data-dir", type=Path, metavar="FOLDER", help="the data's folder; default: FED_ASI_DATA_DIR"
-    )
-    parser.add_argument(
-        "--weights-dir", type=Path, metavar="FOLDER", help="the weights' folder; default: FED_ASI_WEIGHTS_DIR"
-    )
+    add_folders(parser)
     parser.add_argument(
         "--ray-address",
         metavar="ADDRESS",

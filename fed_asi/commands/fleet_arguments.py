@@ -1,0 +1,27 @@
+"""Arguments of the commands that read a fleet file: where data and weights are, and keys that are changed."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_folders(parser: argparse.ArgumentParser) -> None:
+    """Add where the data and the weights are; None looks at the environment, then at the publishers."""
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="FOLDER", help="the data's folder; default: FED_ASI_DATA_DIR"
+    )
+    parser.add_argument(
+        "--weights-dir", type=Path, metavar="FOLDER", help="the weights' folder; default: FED_ASI_WEIGHTS_DIR"
+    )
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """Add keys of the fleet file that are changed for this once, as a list of texts."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a key of the fleet file, such as train.lr=0.1; may be repeated",
+    )
