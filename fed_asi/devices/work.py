@@ -186,6 +186,7 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
         # Where ranks depend on the data, micro-batches differ, and the largest one counts.
         side_by_side=place.config.compute.side_by_side and all(m.sized for m in plan.methods.values()),
         update=settings.updates[0] if plan.update is None else plan.update,
+        gradients_at=place.config.compute.gradients_at,
         deadline=time.monotonic() + job.deadline_seconds,
         strategy_bytes=upload.held_bytes,
         whole=_whole_step(device, plan),

@@ -45,6 +45,7 @@ def check(config: RunConfig, broken: Collection[str] = (), cpus: int | None = No
         _faults,
         _known,
         _engine,
+        _gradients_at,
         _aggregate,
         devices_known,
         whole_devices,
@@ -245,6 +246,21 @@ def _engine(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[
     yield from _problem_of("compute.trunk_engine", engines.check_installed)
     if features == "off":
         yield f'compute.trunk_engine: "{asked}" makes the features that are kept, and features = "off" keeps none'
+
+
+def _gradients_at(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
+    train, compute = config.train, config.compute
+    if compute.gradients_at == "micro-batch" or _is_broken(broken, "train", "compute"):
+        return
+    start = 'compute.gradients_at: "batch" computes the gradients of a batch with the weights from its start'
+    if set(train.updates) == {"step"}:
+        yield f'{start}, which train.update = "step" does anyway. Leave it out'
+    elif train.momentum > 0.0:
+        yield f"{start}, and momentum builds up from micro-batch to micro-batch. Set train.momentum = 0"
+    elif train.clip_norm is not None:
+        yield f'{start}, and clips none of them by itself. Set train.clip_norm = "off"'
+    if not compute.side_by_side:
+        yield f"{start}, to have them side by side, and compute.side_by_side is false. Leave one out"
 
 
 def _aggregate(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:

@@ -192,7 +192,8 @@ class ComputeConfig(Section):
 
     backend, workers, cpus_per_client, gpus_per_client, ray_address, features_limit change how long a run takes, never
     its result. device, threads, features, trunk_engine and side_by_side change the result, if only its last bits.
-    deadline_seconds decides who is late, and so whose updates count; a resumed run may have another.
+    gradients_at = "batch" is an approximation. deadline_seconds decides who is late, and so whose updates count; a
+    resumed run may have another.
     """
 
     backend: Literal["flower", "loop"] = "flower"
@@ -209,6 +210,9 @@ class ComputeConfig(Section):
     features_limit: Bytes = 20 * 1024**3
     trunk_engine: Literal["torch", "onnxruntime"] = "torch"  # what computes them; torch where that cannot
     side_by_side: bool = True  # micro-batches as one batched product; same gradients, same counted bytes
+    # The weights that a micro-batch's gradient is computed with, where they move within a batch: its own first ones, as
+    # on the device, or those from the batch's start, so that its micro-batches go side by side.
+    gradients_at: Literal["micro-batch", "batch"] = "micro-batch"
 
 
 class _Named(Section):  # a base of its own, so that settings are printed with the name first

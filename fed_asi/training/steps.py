@@ -2,6 +2,9 @@
 
 Side by side is the simulator's way to make micro-batch 1 cost about what a full batch costs: the layers treat
 each micro-batch by itself within one batched product, so gradients and bytes are those of the real device.
+
+Weights that move after each micro-batch allow that only as an approximation, which has to be asked for: every
+gradient of a batch is then computed with the weights from the batch's start.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ GRADIENTS = 1e-2  # of their norm: float32, and bases found by iteration, which 
 
 Covers = Literal["saved", "published", "training"]
 Update = Literal["step", "micro-batch", "layer"]  # when weights move: after each of these
+GradientsAt = Literal["micro-batch", "batch"]  # whose first weights a micro-batch's gradient is computed with
 
 
 class DeadlineError(FedAsiError):
@@ -62,6 +66,8 @@ class Stepper:
     """Does a device's steps on its compressed tail and holds each against the budget before anything moves.
 
     budget_bytes: None is unlimited. covers: what the budget is held against. deadline: time.monotonic().
+    gradients_at: "batch" approximates weights that move within a batch from the second step on. The first one is the
+    device's own, so that its bytes are counted as they are.
     strategy_bytes: of the copies that the strategy and the codec have beside the step. whole: counts the whole step, of
     a device that says what RAM or flash it has.
     """
@@ -76,6 +82,7 @@ class Stepper:
         covers: Covers = "saved",
         side_by_side: bool = True,
         update: Update = "step",
+        gradients_at: GradientsAt = "micro-batch",
         deadline: float = float("inf"),
         strategy_bytes: int = 0,
         whole: WholeStep | None = None,
@@ -83,6 +90,7 @@ class Stepper:
         self.tail, self.optimizer = tail, optimizer
         self.micro_batch, self.budget_bytes, self.covers = micro_batch, budget_bytes, covers
         self.side_by_side, self.update, self.deadline = side_by_side, update, deadline
+        self.gradients_at = gradients_at
         self.strategy_bytes = strategy_bytes
         self.whole = whole
         self.largest = Largest()
@@ -102,7 +110,7 @@ class Stepper:
             raise DeadlineError(f"past its deadline after {self.largest.steps} steps")
         if self.whole is not None:
             self.whole.count(self.tail, x, y, self.micro_batch)
-        if self.update != "step":
+        if self._moves_within_the_batch:
             loss = self._moving_each_micro_batch(x, y, lr)
         else:
             loss = self.accumulate(x, y, self.side_by_side)
@@ -110,6 +118,12 @@ class Stepper:
         self.largest.steps += 1
         self.largest.loss = loss
         return loss
+
+    @property
+    def _moves_within_the_batch(self) -> bool:
+        """Whether the next step is computed as its device does it, where that moves weights more than once."""
+        together = self.gradients_at == "batch" and self.side_by_side and self.largest.steps > 0
+        return self.update != "step" and not together
 
     def accumulate(self, x: Tensor, y: Tensor, side_by_side: bool) -> Tensor:
         """Return the mean loss of a batch, a scalar, whose gradient is added to the parameters' `.grad`."""

@@ -76,7 +76,7 @@ def run_fingerprint(config: RunConfig) -> str:
 
 def _free_of_compute(compute: ComputeConfig) -> set[str]:
     """Return the keys of where and how fast a run runs, and those that say what was so before they could be given."""
-    chosen = ("device", "trunk_engine")
+    chosen = ("device", "trunk_engine", "gradients_at")
     return {
         "backend",
         "workers",

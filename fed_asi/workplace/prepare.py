@@ -42,7 +42,7 @@ from fed_asi.workplace.profiling import (
 )
 from fed_asi.workplace.splits import Splits, split_images
 from fed_asi.workplace.start import check_start
-from fed_asi.workplace.storing import storage_notes, stored
+from fed_asi.workplace.storing import moving_notes, storage_notes, stored
 
 
 def prepare(
@@ -93,7 +93,7 @@ def _make(
         )
         model.cpu()
     own = with_storage(config, model.eval(), splits.public)
-    notes += storage_notes(own, len(splits.public[1]), chosen=own is not config)
+    notes += storage_notes(own, len(splits.public[1]), chosen=own is not config) + moving_notes(own)
     made = _profile_and_features(own, folder, splits, model, watcher)
     notes += [made.note] if made.note else []
     if config.compute.features == "off":

@@ -63,6 +63,16 @@ def storage_notes(config: RunConfig, public: int, *, chosen: bool = False) -> li
     )
 
 
+def moving_notes(config: RunConfig) -> list[str]:
+    """Return a line for a run's readers where weights that move within a batch are simulated by an approximation."""
+    if config.compute.gradients_at == "micro-batch":
+        return []
+    return [
+        "gradients: but for each device's first step, those of a batch are computed with the weights from its start; a "
+        'device moves them within it (compute.gradients_at = "batch")'
+    ]
+
+
 def _why(config: RunConfig) -> str:
     if any(device.resources.whole_device for device in fleet.build(config)):
         return ", in which most devices have a plan, and plans capture most"

@@ -104,6 +104,28 @@ def test_each_micro_batch_moves_the_weights() -> None:
     same(at_once.tail, after.tail)
 
 
+@pytest.mark.parametrize("update", ["layer", "micro-batch"])
+def test_gradients_at_the_batch_s_start_are_the_step_s(update: str) -> None:
+    """The first step is the device's own, and counts its bytes; the others equal one step of the whole batch."""
+    net = network(InFloat64(Net()))
+    ours, exact, step = (
+        stepper(net, Vanilla(), 2, side_by_side=True, **options)
+        for options in ({"update": update, "gradients_at": "batch"}, {"update": update}, {"update": "step"})
+    )
+    for one in (ours, exact):
+        one.step_(*batch(), 0.1)
+    same(ours.tail, exact.tail)
+    bytes_of_a_device = (ours.largest.saved_bytes, ours.accumulator_bytes)
+    assert bytes_of_a_device == (exact.largest.saved_bytes, exact.accumulator_bytes)
+    step.tail.load_state_dict(ours.tail.state_dict())
+    for one in (ours, step, exact):
+        one.step_(*batch(), 0.1)
+    same(ours.tail, step.tail)
+    with pytest.raises(AssertionError):
+        same(ours.tail, exact.tail)
+    assert (ours.largest.saved_bytes, ours.accumulator_bytes) == bytes_of_a_device
+
+
 def by_layer(net: nn.Module, groups: list[list[nn.Parameter]], limit: float, lr: float) -> None:
     for group in groups:
         norm = torch.stack([p.grad.square().sum() for p in group]).sum().sqrt()
