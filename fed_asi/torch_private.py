@@ -1,4 +1,4 @@
-"""What is used of torch 2.13 that it does not publish: each thing once, with what it is for.
+"""What is used of torch 2.13 and 2.14 that it does not publish: each thing once, with what it is for.
 
 tests/test_torch_private.py fails by the name of what moved, and finds uses elsewhere in the package. Not here are
 `module._parameters`, `_buffers` and `_modules`: every nn.Module is made of them, half of what builds on torch
@@ -126,5 +126,5 @@ def adaptive_avg_pool2d_backward(grad: Tensor, x: Tensor) -> Tensor:
 def moved(what: str, error: Exception | str) -> TorchMovedError:
     """Return the error of a part that is not where this version of torch has it."""
     return TorchMovedError(
-        f"torch {torch.__version__} has {what} in another form ({error}): install torch 2.13, which fed_asi fits"
+        f"torch {torch.__version__} has {what} in another form ({error}): install torch 2.13 or 2.14, which fed_asi fits"
     )
