@@ -126,5 +126,5 @@ def adaptive_avg_pool2d_backward(grad: Tensor, x: Tensor) -> Tensor:
 def moved(what: str, error: Exception | str) -> TorchMovedError:
     """Return the error of a part that is not where this version of torch has it."""
     return TorchMovedError(
-        f"torch {torch.__version__} has {what} in another form ({error}): install torch 2.13 or 2.14, which fed_asi fits"
+        f"torch {torch.__version__} has {what} in another form ({error}): install torch 2.13 or 2.14, which fit"
     )

@@ -35,7 +35,9 @@ def _compiled_operators_load(folder: Path) -> bool:
 def _import_torchvision() -> Any:
     spec = find_spec("torchvision")
     if spec is None or spec.origin is None:
-        raise WeightsError("torchvision is not installed; install torchvision 0.28 with torch 2.13, or 0.29 with 2.14")
+        raise WeightsError(
+            "torchvision is not installed; install torchvision 0.28 with torch 2.13, or 0.29 with 2.14"
+        )
     if not _compiled_operators_load(Path(spec.origin).parent):
         library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         for schema in _SCHEMAS:
