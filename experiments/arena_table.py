@@ -116,11 +116,11 @@ HEADING = """# The arena of four networks and ten forms
 Made by `python experiments/arena_table.py > docs/results/arena_table.md`. The terms are explained in
 [the memory of a device](../explanation/memory_of_a_device.md).
 The last four convolutions and the head are trained, in float32, from random
-weights. The arena is that of one micro-batch in the tail; the trunk before it runs image by image. *Held*: gradients stay
-in the arena until the update. *Accumulated*: each gradient is added to an accumulator in static memory. *Applied*: each
-gradient updates its weight at once. *Over the bound*: how far the worst of the three arenas exceeds the lower bound, the
-most bytes that are alive at one time. *As torch*: the step, repeated inside a single buffer of the arena's size, gives
-torch's loss and gradients. HOSVD's ranks depend on the data, so its sizes hold for this batch only."""
+weights. The arena is that of one micro-batch in the tail; the trunk before it runs image by image. *Held*: gradients
+stay in the arena until the update. *Accumulated*: each gradient is added to an accumulator in static memory. *Applied*:
+each gradient updates its weight at once. *Over the bound*: how far the worst of the three arenas exceeds the lower
+bound, the most bytes that are alive at one time. *As torch*: the step, repeated inside a single buffer of the arena's
+size, gives torch's loss and gradients. HOSVD's ranks depend on the data, so its sizes hold for this batch only."""
 
 if __name__ == "__main__":
     main()

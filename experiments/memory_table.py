@@ -222,8 +222,8 @@ eval mode; *folded* has its batch norms folded into the convolutions."""
 NOTES = """
 MCUNet has ImageNet weights, CIFAR-10 images, and the ranks of HOSVD at 0.8. MobileNetV2 and ResNet18 have random
 weights. Their ranks are proportional to the sizes of the modes, and chosen so that the forms take as many bytes as the
-poster prints for HOSVD 0.8 on ImageNet; with random weights, their dW error says nothing about a trained network. *Warm*
-keeps the last step's factors beside the new ones; the others start from scratch in every step. Weights, gradient
+poster prints for HOSVD 0.8 on ImageNet; with random weights, their dW error says nothing about a trained network.
+*Warm* keeps the last step's factors beside the new ones; the others start from scratch in every step. Weights, gradient
 accumulators, optimizer state and transients are not included here: `fed_asi.memory` counts them by name.
 
 In float32, ResNet18 stays below 30 times less than plain because of its given ranks. 30 times less would be 1.025 MiB

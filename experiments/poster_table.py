@@ -314,7 +314,7 @@ def document(rows: Sequence[Row], weights: dict[str, str], source: str) -> str:
         f"""# The poster's table, recounted
 
 Made by `python experiments/poster_table.py --out docs/results/poster_table.md`. Batch {BATCH},
-{RESOLUTION}x{RESOLUTION}, 1000 classes. "Printed" is the poster's figure; "diff" is ours minus the poster's, both rounded.
+{RESOLUTION}x{RESOLUTION}, 1000 classes. "Printed" is the poster's figure; "diff" is ours minus it, both rounded.
 
 * **MB** (MiB) counts only the kept inputs of the trained convolutions. **GFLOPs** follow the published convention:
   multiply-accumulates of the forward pass and dW of the trained convolutions, groups ignored, dX left out.
@@ -327,10 +327,10 @@ Made by `python experiments/poster_table.py --out docs/results/poster_table.md`.
 * The gradient filter's printed GFLOPs agree, to within 0.02, with counting dW on the input's grid.
 * ≈ marks figures that depend on activations. ImageNet is not available here; they come from {source}
   ({where}).
-  HOSVD keeps a share {EPSILON} of the energy; ASI's ranks are chosen by the published selection within the poster's HOSVD
+  HOSVD keeps a share {EPSILON} of the energy; ASI's ranks are the published selection's within the poster's HOSVD
   MB. Saved bytes are those of ASI at these ranks (HOSVD rows too), on the tail at batch 64. The poster's MB are
   not reproduced: these activations are far more compressible than ImageNet's with trained weights, so most
-  layers collapse to ranks near (1, 1, 1, 1). The cost is reproduced: HOSVD's GFLOPs depend on sizes and agree within 0.2 %.
+  layers collapse to ranks near (1, 1, 1, 1). The cost is reproduced: HOSVD's GFLOPs depend on sizes and agree to 0.2 %.
 * The poster prints 839.04 MB for all layers of ResNet34; its layers add up to 839.125.
 
 {HEADER}
