@@ -59,7 +59,7 @@ _HEAD = """\
 name: {project}
 
 x-hardened: &hardened
-  image: {image}
+  image: ${{FED_ASI_IMAGE:-{image}}}
   pull_policy: never
   init: true
   read_only: true

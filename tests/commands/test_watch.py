@@ -60,8 +60,30 @@ def test_whoever_reads_a_pipe_knows_where_while_it_serves(tmp_path, capsys, monk
 
 def test_without_a_run_it_watches_the_folder_of_runs(tmp_path, stopped, capsys, monkeypatch):
     monkeypatch.setenv("FED_ASI_RUNS_DIR", str(tmp_path / "mine"))
-    assert main(["watch", "--port", "0"]) == 0
+    assert main(["watch", "--port", "0", "--wait"]) == 0
     assert str(tmp_path / "mine") in capsys.readouterr().out
+
+
+def test_a_folder_without_a_run_is_said_at_once(tmp_path, stopped, capsys):
+    make(tmp_path / "demo")
+    assert main(["watch", str(tmp_path / "demmo"), "--port", "0"]) == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'demmo'}: there is no run; the newest there: {tmp_path / 'demo'}; watch one" in said
+    assert "--wait" in said
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").touch()
+    assert main(["watch", str(tmp_path / "other"), "--port", "0"]) == 2
+    assert main(["watch", str(tmp_path / "none" / "demo"), "--port", "0"]) == 2
+    assert "start one with fed-asi run FLEET.toml" in capsys.readouterr().err
+
+
+def test_a_run_that_is_being_prepared_is_waited_for(tmp_path, stopped):
+    begun = tmp_path / "begun"
+    begun.mkdir()  # as a run makes it
+    assert main(["watch", str(begun), "--port", "0"]) == 0
+    (begun / "now.json").touch()
+    (begun / "profile.json").touch()
+    assert main(["watch", str(begun), "--port", "0"]) == 0
 
 
 def test_a_port_that_cannot_be_had_is_one_line(tmp_path, capsys):
