@@ -55,7 +55,7 @@ def test_a_name_of_a_library_is_none_of_code(shop):
         ),
         (
             lambda: libraries.pin("cellar:chair"),
-            "cellar:chair is no name of a library: one begins with shop:",
+            "cellar:chair does not name a library: such a name begins with shop:",
         ),
     ],
 )

@@ -88,7 +88,7 @@ def test_names_of_other_libraries_are_theirs(tmp_path):
     for name in ("timm:resnet18", "timm:mobilenetv4_conv_small.e2400_r224_in1k", "hf:uoft-cs/cifar10"):
         assert not own_code.is_own(name)
         assert own_code.shown_name(name) == name
-        with pytest.raises(ConfigError, match="is no name of code"):
+        with pytest.raises(ConfigError, match="does not name code"):
             own_code.load(name)
     assert own_code.shown_name("timm@1.0.31:resnet18") == "timm:resnet18"
     assert own_code.is_own("timm.models:resnet18")  # a module's object, as of any package
@@ -273,7 +273,7 @@ def test_what_can_be_called_so_may(found):
     [
         (one, "takes (a); write it as def build(x, y)"),
         (many, "takes (a, b, c); write it"),
-        (3, "is an int, no function; write it as def build(x, y)"),
+        (3, "is an int, not a function; write it as def build(x, y)"),
         (sys, "is a module, no function"),
     ],
 )

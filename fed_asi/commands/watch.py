@@ -2,8 +2,8 @@
 
     fed-asi watch runs/demo
 
-Served to this machine alone; Ctrl-C ends it, and the run goes on. Of a folder of runs it shows the newest. Where there is
-no run it says so at once, unless it is to --wait for one.
+Served to this machine alone; Ctrl-C ends it, and the run goes on. Of a folder of runs it shows the newest. Where there
+is no run it says so at once, unless it is to --wait for one.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ def main(given: argparse.Namespace) -> int:
     if not given.wait and not pages.expected():
         raise ConfigError(_nothing(home))
     if not 0 <= given.port < 1 << 16:
-        raise ConfigError(f"--port {given.port} is no port: a number from 0 to 65535")
+        raise ConfigError(f"--port {given.port}: must be a number from 0 to 65535")
     try:
         serving = server(pages, "127.0.0.1", given.port)
     except OSError as error:
         raise ConfigError(
-            f"port {given.port} cannot be had ({error.strerror}): choose another one, or --port 0 for any that is free"
+            f"port {given.port} is not available ({error.strerror}): choose another one, or --port 0 for any free one"
         ) from None
     stop_on_signals()
     address = f"http://127.0.0.1:{serving.server_address[1]}"
@@ -80,10 +80,6 @@ def _nothing(home: Path) -> str:
     from fed_asi.results.serving import Pages
 
     beside = [visible(run) for run in Pages(home.parent).runs()] if home.name else []
-    known = (
-        f"the newest there: {clipped(', '.join(beside[:MOST_NAMED]), 200)}; watch one of them"
-        if beside
-        else ""
-    )
+    known = f"name one that is there ({clipped(', '.join(beside[:MOST_NAMED]), 200)})" if beside else ""
     first = known or "start one with fed-asi run FLEET.toml"
-    return f"{visible(home)}: there is no run; {first}, or add --wait to wait for one that is to start"
+    return f"no run in {visible(home)}: {first}, or add --wait to wait for it to start"

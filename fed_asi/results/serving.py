@@ -58,7 +58,7 @@ class Pages:
         return sorted(found, key=lambda run: (run / FILE_NAME).stat().st_mtime, reverse=True)
 
     def expected(self) -> bool:
-        """Return whether there is a run, or one is being prepared: its folder is there before its records, first empty."""
+        """Return whether there is a run, or one is prepared: its folder, at first empty, comes before its records."""
         if self.runs() or any(
             (folder / now.FILE_NAME).is_file() for folder in (self._home, *self._home.glob("*"))
         ):

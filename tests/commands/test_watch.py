@@ -68,7 +68,7 @@ def test_a_folder_without_a_run_is_said_at_once(tmp_path, stopped, capsys):
     make(tmp_path / "demo")
     assert main(["watch", str(tmp_path / "demmo"), "--port", "0"]) == 2
     said = capsys.readouterr().err
-    assert f"{tmp_path / 'demmo'}: there is no run; the newest there: {tmp_path / 'demo'}; watch one" in said
+    assert f"no run in {tmp_path / 'demmo'}: name one that is there ({tmp_path / 'demo'})" in said
     assert "--wait" in said
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").touch()
@@ -93,7 +93,7 @@ def test_a_port_that_cannot_be_had_is_one_line(tmp_path, capsys):
         port = other.getsockname()[1]
         assert main(["watch", str(tmp_path), "--port", str(port)]) == 2
     said = capsys.readouterr().err
-    assert f"port {port} cannot be had" in said
+    assert f"port {port} is not available" in said
     assert "--port 0" in said
     assert main(["watch", str(tmp_path), "--port", "70000"]) == 2
-    assert "--port 70000 is no port" in capsys.readouterr().err
+    assert "--port 70000: must be a number" in capsys.readouterr().err

@@ -77,7 +77,7 @@ def test_a_run_that_asks_for_no_time_is_the_one_it_was() -> None:
                 "groups": groups(device="stm32f746"),
                 "method": {"name": "asi-published", "objective": "captured-per-joule"},
             },
-            'method.objective: "captured-per-joule" goes with selection = "exact"',
+            'method.objective: "captured-per-joule" needs selection = "exact"',
         ),
         ({"groups": groups(quicker=True)}, ""),
     ],

@@ -67,7 +67,7 @@ def test_a_job_of_another_shape_is_refused_by_name(text: str, why: str) -> None:
 
 def test_a_resource_that_this_side_does_not_know_is_refused() -> None:
     text = Job(1, 0, Resources(5, 4), 0.1).to_json().replace('"batch_size"', '"unheard_of":9,"batch_size"')
-    with pytest.raises(FedAsiError, match=r"what the server sent is no job: .*unheard_of"):
+    with pytest.raises(FedAsiError, match=r"what the server sent is not a job: .*unheard_of"):
         Job.from_json(text)
 
 

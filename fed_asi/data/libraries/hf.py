@@ -48,13 +48,13 @@ class Asked:
     def of(cls, text: str) -> Asked:
         """Return what follows "hf:". Raises ConfigError for what is said of nothing."""
         if visible(text) != text:
-            raise ConfigError(f"hf:{visible(text)} has characters that no name has")
+            raise ConfigError(f"hf:{visible(text)} has characters that are not allowed in a name")
         name, _, rest = text.partition("?")
         given = dict(parse_qsl(rest, keep_blank_values=True))
         known = {one.name for one in fields(cls)} - {"name"}
         wrong = [f"unknown {key!r} in hf:{text}; {nearest(key, known)}" for key in given if key not in known]
         if not name or wrong:
-            raise ConfigError(visible((wrong or ["hf: names no data set"])[0]))
+            raise ConfigError(visible((wrong or ["hf: needs the name of a data set"])[0]))
         return cls(name, **given)
 
     @property
