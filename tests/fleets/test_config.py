@@ -72,7 +72,7 @@ def test_json_of_something_else_is_named(text):
         ("cohort=6", "cohort: 6 devices a round, but the groups have only 5"),
         ("groups.tight.count=999999", "groups: 1,000,002 devices in all, and a run takes at most 1,000,000"),
         ("compute.workers=5", "compute.workers: 5 workers of 1 CPUs each, but this machine has 4"),
-        ("groups.tight.schedule=[{round=9, budget=1}]", "groups[0].schedule: round 9 never comes"),
+        ("groups.tight.schedule=[{round=9, budget=1}]", "groups[0].schedule: round 9 is never reached"),
         (
             "groups.tight.schedule=[{round=2, budget=1},{round=2, budget=3}]",
             "groups[0].schedule: a round is given",

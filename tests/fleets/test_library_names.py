@@ -75,7 +75,7 @@ def test_containers_need_the_packages(fleet):
         ),
         (
             "sharding.scheme=hf:me/cats",
-            "sharding.scheme: hf:me/cats: hf names a data set, no sharding scheme",
+            "sharding.scheme: hf:me/cats: hf names a data set, not a sharding scheme",
         ),
         ("method.name=timm:x", "method.name: unknown 'timm:x'"),
     ],

@@ -165,7 +165,7 @@ def test_files_of_code_are_known_without_running_them(project):
         ('method.methods=["./none.py:X"]', "method.methods[0]: no file none.py"),
         (
             "method.over_budget=./stripes.py:np.pi",
-            "method.over_budget: stripes.py:np.pi is a float, no function",
+            "method.over_budget: stripes.py:np.pi is a float, not a function",
         ),
         (
             "aggregate.strategy=./part.py:Strategy",

@@ -112,5 +112,5 @@ def test_times_are_numbers_above_0(key: str, value: Any) -> None:
 def test_devices_of_ram_and_flash_are_not_planned_with_time_yet() -> None:
     for key in ("ram", "flash"):
         (said,) = check(small(groups=groups(quicker=True, **{key: "320 KiB"})))
-        assert said.startswith("quicker: 'a' names ram or flash")
+        assert said.startswith("quicker: 'a' has ram or flash")
     assert check(small(groups=groups(ram="320 KiB", device="stm32f746"))) == []

@@ -55,9 +55,9 @@ def test_every_field_has_its_column(one: Any) -> None:
     ("text", "why"),
     [
         ('{"version": 3}', "another version"),
-        ('{"version": 4}', "no job"),
-        ("[]", "no job"),
-        ("no JSON", "no job"),
+        ('{"version": 4}', "not a job"),
+        ("[]", "not a job"),
+        ("no JSON", "not a job"),
     ],
 )
 def test_a_job_of_another_shape_is_refused_by_name(text: str, why: str) -> None:

@@ -38,9 +38,9 @@ def test_the_app_answers_a_query_with_who_it_is() -> None:
             {"partition_id": "two"},
             "this node's partition-id is 'two', which is not a number of a device: start",
         ),
-        ({"partition_id": -1}, "this node's partition-id is -1, which is no number"),
-        ({"partition_id": 1.5}, "this node's partition-id is 1.5, which is no number"),
-        ({"partition_id": True}, "this node's partition-id is True, which is no number"),
+        ({"partition_id": -1}, "this node's partition-id is -1, which is not a number"),
+        ({"partition_id": 1.5}, "this node's partition-id is 1.5, which is not a number"),
+        ({"partition_id": True}, "this node's partition-id is True, which is not a number"),
         ({"partition_id": "9" * 30}, "this node's partition-id is '999"),
         (
             {"partition_id": 0, "budget": "64 KiB"},

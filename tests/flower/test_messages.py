@@ -181,7 +181,7 @@ def test_a_message_too_large_is_refused_before_it_is_unpacked(monkeypatch: pytes
 def test_seconds_are_a_number_that_can_be(seconds: Any) -> None:
     content = write_reply(Reply(2, {"outcome": "trained"}))
     content["times"] = MetricRecord({"host_seconds": seconds})
-    with pytest.raises(UpdateError, match="host_seconds is no number of seconds"):
+    with pytest.raises(UpdateError, match="host_seconds is not a number of seconds"):
         read_reply(job(), content, ROOM)
 
 
