@@ -105,7 +105,7 @@ def _parts(asked: Asked, folder: Path | None) -> Mapping[str, Any]:
             found = datasets.load_dataset(str(here), asked.config)
     except Exception as error:  # datasets, its hub and what carries them say it in many ways
         raise MissingDataError(
-            f"hf:{visible(asked.name)} is not here and cannot be downloaded, or cannot be read ({visible(said(error))}): "
+            f"hf:{visible(asked.name)} is not here and cannot be downloaded, or not read ({visible(said(error))}): "
             "connect to a network, or put its files into a folder of its name in the data folder (--data-dir)"
         ) from error
     return found if isinstance(found, Mapping) else {asked.train: found}

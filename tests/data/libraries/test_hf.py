@@ -168,7 +168,7 @@ def test_a_folder_of_its_name_is_read_before_the_hub(hub, tmp_path):
     [
         (
             "hf:me/gone",
-            "hf:me/gone is not here and cannot be downloaded, or cannot be read (KeyError: 'me/gone'): connect",
+            "hf:me/gone is not here and cannot be downloaded, or not read (KeyError: 'me/gone'): connect",
         ),
         (
             "hf:me/one",
