@@ -130,7 +130,7 @@ def unpack_bytes(packed: bytes, name: str) -> dict[str, Any]:
         with zipfile.ZipFile(held) as parts:  # torch does not look at its checksums
             damaged = parts.testzip()
         if damaged is not None:
-            raise ValueError(f"the checksum of {damaged} is another")
+            raise ValueError(f"the checksum of {damaged} does not match")
         held.seek(0)
         content = torch.load(held, weights_only=True)
     except Exception as error:  # of any kind: torch, pickle and zip name what is corrupt in their own ways

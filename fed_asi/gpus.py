@@ -56,7 +56,7 @@ def lacking(name: str) -> str | None:
         return None
     here, wanted = gpus_here(), torch.device(name).index or 0
     if not here:
-        return f'"{name}", but there is no GPU here: {why_none()}; use "cpu"'
+        return f'"{name}", but there is no GPU on this machine: {why_none()}; use "cpu"'
     if wanted >= len(here):
         there = f'"{GPU}:0"' + (f' to "{GPU}:{len(here) - 1}"' if len(here) > 1 else "")
         return f'"{name}", but the GPUs of this machine are {there}'

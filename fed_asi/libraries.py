@@ -82,7 +82,9 @@ def find(kind: str, name: str) -> Any:
     """
     library, _, what = _asked(name)
     if library.kind != kind:
-        raise ConfigError(f"{visible(shown_name(name))}: {library.prefix} names a {library.kind}, no {kind}")
+        raise ConfigError(
+            f"{visible(shown_name(name))}: {library.prefix} names a {library.kind}, not a {kind}"
+        )
     pin(name)
     try:
         return library.find(what)
@@ -105,7 +107,7 @@ def _version(library: Library) -> str:
 def _asked(name: str) -> tuple[Library, str | None, str]:
     found = _parsed(name)
     if found is None:
-        raise ConfigError(f"{visible(name)} is no name of a library: one begins with {_prefixes()}")
+        raise ConfigError(f"{visible(name)} does not name a library: such a name begins with {_prefixes()}")
     return found
 
 

@@ -141,7 +141,7 @@ def load(name: str) -> Any:
 def check_call(name: str, found: object, form: str, *arguments: object, **named: object) -> None:
     """Raise ConfigError, with the form it should have, where an object is no function of such arguments."""
     if not callable(found):
-        raise ConfigError(f"{shown_name(name)} is {_kind(found)}, no function; write it as {form}")
+        raise ConfigError(f"{shown_name(name)} is {_kind(found)}, not a function; write it as {form}")
     try:
         signature = inspect.signature(found)
     except (TypeError, ValueError):  # of C: it does not say
@@ -156,7 +156,7 @@ def check_call(name: str, found: object, form: str, *arguments: object, **named:
 def check_class(name: str, found: object, base: type[Any], form: str) -> None:
     """Raise ConfigError, with the form it should have, where an object is no class with that base."""
     if not isinstance(found, type):
-        raise ConfigError(f"{shown_name(name)} is {_kind(found)}, no class; write it as {form}")
+        raise ConfigError(f"{shown_name(name)} is {_kind(found)}, not a class; write it as {form}")
     if not issubclass(found, base):
         raise ConfigError(
             f"{shown_name(name)} is a class without the base {base.__name__}; write it as {form}"
@@ -216,7 +216,7 @@ def _asked(name: str) -> _Named:
     found = _parsed(name)
     if found is None:
         raise ConfigError(
-            f'{visible(name)} is no name of code: write "./file.py:name" or "package.module:name"'
+            f'{visible(name)} does not name code: write "./file.py:name" or "package.module:name"'
         )
     return found
 
@@ -279,7 +279,9 @@ def _run(found: _Named) -> ModuleType:
     """Return the module that a file's text makes; it can be imported by no name but is among those that are."""
     text = _known.get(found.address)
     if text is None:
-        raise ConfigError(f"{visible(found.address)}: its code is not here; name its file, ./{found.file}")
+        raise ConfigError(
+            f"{visible(found.address)}: its code is not available here; name its file, ./{found.file}"
+        )
     module = ModuleType(f"_own_{Path(found.file).stem}_{found.digest}")
     module.__package__ = ""  # it has no neighbours
     sys.modules[module.__name__] = module  # dataclasses and pickle look there

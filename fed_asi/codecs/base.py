@@ -74,7 +74,7 @@ class Codec:
             if found is None:
                 raise UpdateError(f"missing tensor {where}")
             if found.layout is not torch.strided or found.device.type != "cpu":
-                raise UpdateError(f"{where} is no plain tensor")
+                raise UpdateError(f"{where} is not a plain tensor")
             if found.dtype != form.dtype or found.shape != form.shape:
                 is_now = f"{found.dtype} of shape {tuple(found.shape)}"
                 raise UpdateError(f"{where} is {is_now}, not {form.dtype} of {form.shape}")

@@ -47,7 +47,7 @@ class TopK(Codec):
         if len(index) and not (
             int(index[0]) >= 0 and int(index[-1]) < size and bool((index.diff() > 0).all())
         ):
-            raise UpdateError(f"its places are not ascending ones of {size}")
+            raise UpdateError(f"its positions are not in ascending order within {size}")
         flat = torch.zeros(size, dtype=torch.float32)
         flat[index] = pieces[""]
         return flat.reshape(shape)

@@ -120,7 +120,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_choices(parser)
     _add_calibration(parser)
     add(
-        "--profile", type=Path, metavar="FILE", help="keep the calibration in this file, or use what it holds"
+        "--profile",
+        type=Path,
+        metavar="FILE",
+        help="the calibration: read from this file if it exists, else written to it",
     )
     add("--save", type=Path, metavar="FILE", help="write the plan as JSON")
     add("--figure", type=Path, metavar="FILE", help="draw the plan: bytes by layer and form")
@@ -147,7 +150,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         "--objective",
         choices=(*OBJECTIVES, *RATES),
         metavar="WHAT",
-        help=f"what the plan is to maximise: {', '.join((*OBJECTIVES, *RATES))}; default: captured",
+        help=f"what the plan maximises: {', '.join((*OBJECTIVES, *RATES))}; default: captured",
     )
     add("--count", choices=COUNTS, default="saved", help="what the budget covers; default: saved")
     add("--published", action="store_true", help="select ranks as the papers do")
@@ -200,7 +203,7 @@ def _check(arguments: argparse.Namespace) -> None:
         wrong.append(f"--resolution {given}: pixels of a square input, from {least} to {most}")
     if arguments.micro_batch is not None and not 1 <= arguments.micro_batch <= MOST_AT_ONCE:
         wrong.append(
-            f"--micro-batch {arguments.micro_batch}: examples held at once, from 1 to {MOST_AT_ONCE}"
+            f"--micro-batch {arguments.micro_batch}: examples in memory at one time, from 1 to {MOST_AT_ONCE}"
         )
     for name in ("layers", "methods"):
         value = getattr(arguments, name)

@@ -46,13 +46,13 @@ def wrong_arguments(arguments: argparse.Namespace) -> Iterator[str]:
     """Yield what does not go with --ram and --flash, or not without them."""
     if asks_device(arguments):
         if arguments.schedule:
-            yield "--schedule: plans budgets; leave --ram and --flash out"
+            yield "--schedule: is for budgets alone; leave out --ram and --flash"
         if arguments.count != "saved":
-            yield f"--count {arguments.count}: --ram and --flash count the whole step, beside what --budget covers"
+            yield f"--count {arguments.count}: leave it out, as --ram and --flash count the whole step"
     else:
         for name in ("reserve", "update", "storage"):
             if getattr(arguments, name):
-                yield f"--{name} {getattr(arguments, name)}: goes with --ram or --flash"
+                yield f"--{name} {getattr(arguments, name)}: needs --ram or --flash"
 
 
 def asks_device(arguments: argparse.Namespace) -> bool:

@@ -47,7 +47,7 @@ def refusal(name: str, module: nn.Module, method: Method, graph: Graph) -> str |
     """Return why a layer cannot be kept by `method`; None when it can."""
     kind = layers.kind_of(module)
     if parametrize.is_parametrized(module, "weight"):
-        return "its weight is no plain parameter (parametrised): as in plain PyTorch"
+        return "its weight is not a plain parameter (parametrised): as in plain PyTorch"
     if kind is None:
         return f"no compressed form of {type(module).__name__} is known"
     if method.needs_pool and name not in graph.pooled:
@@ -100,7 +100,7 @@ def _everywhere(model: nn.Module, graph: Graph, method: Method) -> dict[str, Met
     if not accepted:
         name, module = next(iter(targets.items()))
         reason = refusal(name, module, method, graph)
-        raise UnsupportedLayerError(f"{method.kind!r} fits none of the trained layers; {name}: {reason}")
+        raise UnsupportedLayerError(f"{method.kind!r} names none of the trained layers;  {name}: {reason}")
     for name in accepted:
         if not method.trains_weight:
             _freeze_weight_(model, name, method, graph)

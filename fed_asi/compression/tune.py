@@ -145,6 +145,6 @@ def trained_by(
         owners.append((modules[graph.norms[name]], keys if method.trains_scale else ("bias",)))
     found = [p for owner, own in owners for key in own if (p := owner._parameters.get(key)) is not None]
     if not found:
-        what = "weight or bias" if method.trains_weight else "bias, nor a batch norm behind it"
+        what = "weight or bias" if method.trains_weight else "bias, nor a batch norm after it"
         raise ConfigError(f"{name}: {type(modules[name]).__name__} has no {what}, so nothing can train")
     return found

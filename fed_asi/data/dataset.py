@@ -168,7 +168,9 @@ def from_files(
             raise MissingDataError(f"{name}: no {part} images in {folder}")
         for path, label in listed:
             if not path.is_file():
-                raise MissingDataError(f"{name}: {path} is no file, or a link to none; remove or replace it")
+                raise MissingDataError(
+                    f"{name}: {path} is not a file, or a broken link; remove or replace it"
+                )
             digest.update(f"{path.relative_to(folder)} {path.stat().st_size} {label}\n".encode())
     images = [FileImages([path for path, _ in listed], size) for listed in (train, test)]
     labels = [np.array([label for _, label in listed], dtype=np.int64) for listed in (train, test)]

@@ -25,7 +25,7 @@ def read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], int]:
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     offset = file.tell()
     if os.fstat(file.fileno()).st_size != offset + math.prod(shape) * dtype.itemsize:
-        raise ValueError("the file's size is not its header's")
+        raise ValueError("the file's size does not match its header")
     return shape, dtype, offset
 
 

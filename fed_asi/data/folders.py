@@ -22,7 +22,9 @@ def class_folders(name: str, folder: Path, size: int) -> Dataset:
     classes = sorted(path.name for path in _listed(folder / "train") if path.is_dir())
     surplus = sorted({path.name for path in _listed(test) if path.is_dir()} - set(classes))
     if surplus:
-        raise MissingDataError(f"{name}: {test} has classes that train has not, such as {surplus[0]}")
+        raise MissingDataError(
+            f"{name}: {test} has classes that the training images do not have, such as {surplus[0]}"
+        )
     parts = [
         [(image, label) for label, kind in enumerate(classes) for image in _images(part / kind)]
         for part in (folder / "train", test)

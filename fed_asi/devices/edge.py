@@ -136,7 +136,7 @@ class SliceSaid(Form):
     @model_validator(mode="after")
     def _ascends(self) -> Self:
         if any(left >= right for left, right in pairwise(self.index)):
-            raise ValueError("its places are not ascending, each once")
+            raise ValueError("its positions are not in ascending order, each once")
         return self
 
 

@@ -43,7 +43,7 @@ class Exchange:
     @property
     def when_lost(self) -> str:
         """What follows where a device lost what it kept."""
-        unsent = "what it had yet to send is lost" if self.codec.error_feedback else ""
+        unsent = "what it still had to send is lost" if self.codec.error_feedback else ""
         return "; ".join(text for text in (self.strategy.when_lost, unsent) if text)
 
     def split(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:

@@ -59,4 +59,4 @@ class Job:
                 raise FedAsiError("the server speaks another version: use the same fed_asi on both sides")
             return cls(**{**content, "resources": Resources(**content["resources"])})
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-            raise FedAsiError(f"what the server sent is no job: {first_line(error)}") from None
+            raise FedAsiError(f"what the server sent is not a job: {first_line(error)}") from None

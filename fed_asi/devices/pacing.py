@@ -75,7 +75,7 @@ class _Pacing:
     def round(self, hardware: Hardware | None, images: Images, resources: Resources) -> DeviceRound:
         """Return what a device's round takes under any plan."""
         if self.tasks is None:
-            raise ConfigError("this run asks for no time")
+            raise ConfigError("this run does not plan with time")
         key = (hardware, images, resources.batch_size)
         if key not in self.rounds:
             self.rounds.clear()

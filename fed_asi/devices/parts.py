@@ -51,7 +51,7 @@ def received(found: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> di
             whole[name] = reference[name].clone()
             Slice(dim, found[key].long()).load_(whole[name], tensor)
         except (KeyError, RuntimeError, IndexError) as error:
-            raise RunError(f"what the server sent of {name} is no part of it: {error}") from None
+            raise RunError(f"what the server sent of {name} is not a part of it: {error}") from None
     return whole
 
 

@@ -92,7 +92,7 @@ def _plain(plan: Plan) -> Plan:
 
 
 def _noted(job: Job, result: LocalResult, why: str) -> LocalResult:
-    text = f"the twin of device {job.partition_id} came to nothing ({why}); what the device did itself stands"
+    text = f"the twin of device {job.partition_id} failed ({why}); the device's own result is kept"
     return replace(result, notes=(*result.notes, text))
 
 

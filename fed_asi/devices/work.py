@@ -296,11 +296,11 @@ def _checked(device: _Device, stepper: Stepper, shard: Shard) -> tuple[str, ...]
     rows = device.place.rows(shard.train[: device.job.resources.batch_size])
     found = compare(stepper, *device.place.batch(rows))
     text = (
-        f"device {device.job.partition_id}, {len(rows)} images in micro-batches of {stepper.micro_batch}: "
-        f"side by side keeps {format_bytes(found.side_by_side_bytes)} each, one after another "
-        f"{format_bytes(found.sequential_bytes)}; gradients differ by {found.relative_difference:.0e}"
+        f"simulation checked on device {device.job.partition_id}: {len(rows)} images in micro-batches of "
+        f"{stepper.micro_batch} keep {format_bytes(found.side_by_side_bytes)} each side by side, "
+        f"{format_bytes(found.sequential_bytes)} one after another; gradients differ by {found.relative_difference:.0e}"
     )
-    return (text if found.agrees else f"WARNING, the simulated step is not the real one: {text}",)
+    return (text if found.agrees else f"WARNING, the simulated step differs from the real one: {text}",)
 
 
 def _judged(place: Workplace, shard: Shard, when: str) -> dict[str, Any]:

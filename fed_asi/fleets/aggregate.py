@@ -64,7 +64,7 @@ def problems(aggregate: AggregateConfig, run: Conditions | None) -> Iterator[str
         key = line.partition(":")[0].removeprefix("aggregate.")
         owners = strategies.owners_of(key) if "unknown key" in line else []
         of = " and ".join(f'"{name}"' for name in owners)
-        yield f'aggregate.{key}: of {of}; strategy is "{aggregate.strategy}"' if owners else line
+        yield f'aggregate.{key}: only for {of}; strategy is "{aggregate.strategy}"' if owners else line
     if strategy is not None and run is not None:
         yield from strategy.problems(run)
 

@@ -74,7 +74,7 @@ def _rows(folder: Path, name: str, problems: list[str]) -> Iterator[tuple[int, l
             continue
         row = _values(line)
         if row is None:
-            problems.append(f"{name} line {number}: {shown(line)} is no line of partition_id,budget")
+            problems.append(f"{name} line {number}: {shown(line)} is not a line of partition_id,budget")
         elif not (first and _is_header(row)):
             yield number, row
         first = False

@@ -79,7 +79,7 @@ def _fleet_size(config: RunConfig, broken: Collection[str], _cpus: int) -> Itera
     elif config.num_devices > MOST_DEVICES:
         yield f"groups: {config.num_devices:,} devices in all, and a run takes at most {MOST_DEVICES:,}; lower count"
     elif not _is_broken(broken, "cohort") and config.cohort > config.num_devices:
-        yield f"cohort: {config.cohort} devices a round, but the groups hold only {config.num_devices}"
+        yield f"cohort: {config.cohort} devices a round, but the groups have only {config.num_devices}"
 
 
 def _names(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
@@ -129,7 +129,7 @@ def _schedules(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterat
             yield f"{where}.schedule: a round is given twice: {starts}"
         late = [start for start in starts if start > config.rounds]
         if late and not _is_broken(broken, "rounds"):
-            yield f"{where}.schedule: round {late[0]} never comes, rounds is {config.rounds}"
+            yield f"{where}.schedule: round {late[0]} is never reached, as rounds is {config.rounds}"
 
 
 def _method(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
@@ -185,7 +185,7 @@ def _method_settings(method: MethodConfig) -> Iterator[str]:
     for key in method.settings:
         if key not in known:
             owners = [f'"{name}"' for name in recipe_names() if key in recipe_of(name).settings]
-            hint = f'of {" and ".join(owners)}; name is "{method.name}"' if owners else ""
+            hint = f'only for {" and ".join(owners)}; name is "{method.name}"' if owners else ""
             yield f"method.{key}: {hint or 'unknown key; ' + nearest(key, known)}"
     if all(key in known for key in method.settings):
         try:
@@ -245,7 +245,7 @@ def _engine(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[
         return
     yield from _problem_of("compute.trunk_engine", engines.check_installed)
     if features == "off":
-        yield f'compute.trunk_engine: "{asked}" makes the features that are kept, and features = "off" keeps none'
+        yield f'compute.trunk_engine: "{asked}" computes features to store, but features = "off" stores none'
 
 
 def _gradients_at(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:

@@ -37,7 +37,7 @@ def _layers(value: Any) -> int | str | tuple[str, ...]:
     if isinstance(value, (list, tuple)) and value and all(isinstance(name, str) for name in value):
         return tuple(value)
     raise ValueError(
-        f'must be a count of last convolutions, "all", "any", or a list of layer names, not {shown(value)}'
+        f'must be a number of last convolutions, "all", "any", or a list of layer names, not {shown(value)}'
     )
 
 
@@ -65,7 +65,7 @@ def _device(name: str) -> str:
     if re.fullmatch(r"cpu|cuda(:\d{1,3})?", name, re.ASCII) is None:
         raise ValueError(
             f'must be "cpu", "cuda" or "cuda:N", the GPU of that number, not {shown(name)}: where a run computes '
-            "decides its last bits, so none is chosen for it"
+            "decides the last bits of its results, so none is chosen for it"
         )
     return name
 

@@ -164,7 +164,7 @@ class _Plain(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Refuse every class."""
         raise pickle.UnpicklingError(
-            f"it holds a {module}.{name}, and may hold plain numbers and texts alone"
+            f"it holds a {module}.{name}, but only plain numbers and text are allowed"
         )
 
 

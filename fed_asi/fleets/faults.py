@@ -24,4 +24,4 @@ def problems(faults: FaultsConfig) -> Iterator[str]:
     """Yield what is wrong between well-formed shares, each with its key first."""
     total = faults.lost + faults.late + faults.over_budget
     if total > 1 + 1e-9:
-        yield f"lost, late and over_budget are {total:.4g} together; a device fails in one way, so at most 1"
+        yield f"lost, late and over_budget are {total:.4g} in all; a device fails in only one way, so at most 1"

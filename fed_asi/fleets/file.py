@@ -27,7 +27,7 @@ def load_config(
     """Return the settings that a fleet file and `--set key=value` overrides ask for.
 
     path: a TOML file. overrides: "train.lr=0.1", 'groups.tight.budget="64 KiB"'.
-    cpus: how many the machine has; None counts them. data_dir: where data sets lie, else FED_ASI_DATA_DIR.
+    cpus: how many the machine has; None counts them. data_dir: where data sets are, else FED_ASI_DATA_DIR.
     Files that it names are absolute paths from here on, and those of code go along as texts; what they hold is run, to
     see that it is what is asked for.
     Raises ConfigError with all problems of the file, its CSV and the overrides together.

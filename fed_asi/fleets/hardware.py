@@ -121,11 +121,7 @@ def problem_of(key: str, value: Any) -> str | None:
         return f"{key}: must be a number, not {shown(value)}"
     if value < 0 or value > MOST or (value == 0 and key not in _MAY_BE_ZERO):
         least = "0 or more" if key in _MAY_BE_ZERO else "above 0"
-        hint = (
-            "; a device that never gets anything done has no place in a fleet"
-            if key in RATES and value == 0
-            else ""
-        )
+        hint = "; such a device would never finish anything" if key in RATES and value == 0 else ""
         return f"{key}: must be {least} and at most {MOST:g}, not {shown(value)}{hint}"
     return None
 
@@ -191,7 +187,7 @@ def _own(name: str) -> Preset:
         shown_as = own_code.shown_name(name)
         return Preset(shown_as, found if found.name else replace(found, name=shown_as), {})
     if not isinstance(found, Preset):
-        raise ConfigError(f"{own_code.shown_name(name)} is no device; write it as {FORM}")
+        raise ConfigError(f"{own_code.shown_name(name)} is not a device; write it as {FORM}")
     return found
 
 
@@ -236,7 +232,7 @@ def _problems(content: Mapping[str, Any]) -> Iterator[str]:
             yield problem
         source = entry.get("source")
         if source == ESTIMATE and not entry.get("how"):
-            yield f"{key}: an estimate says how it was made"
+            yield f"{key}: an estimate must say how it was made"
         elif source != ESTIMATE and (not isinstance(known, Mapping) or "url" not in known.get(source, {})):
             yield f'{key}: source {shown(source)} has no url under [sources]; or "{ESTIMATE}"'
 

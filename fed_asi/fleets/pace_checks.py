@@ -26,7 +26,7 @@ def pace_fits(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterato
         return
     rate = RATES.get(config.method.objective or "")
     if rate and config.method.grid == "published":
-        yield f'method.objective: "{config.method.objective}" goes with selection = "exact", not the papers\' grid'
+        yield f'method.objective: "{config.method.objective}" needs selection = "exact", not the papers\' grid'
     try:
         devices = fleet.build(config)
     except ConfigError:  # said elsewhere
@@ -56,7 +56,7 @@ def _asked(device: Device, rate: str | None) -> Iterator[str]:
 def _unplanned(device: Device) -> str:
     """Return why a device's plans are not those with time; empty where they are."""
     if device.resources.whole_device:
-        return "names ram or flash, and such devices are not planned with time yet; leave one of them out"
+        return "has ram or flash, which cannot be planned with time yet; leave one of them out"
     return ""
 
 

@@ -19,5 +19,7 @@ class StorageConfig(Section):
     def form(self) -> Format:
         """The format. Raises ConfigError where it was not chosen yet."""
         if self.frozen == "any":
-            raise ConfigError('storage.frozen: "any" is chosen when a run is prepared, and this one is not')
+            raise ConfigError(
+                'storage.frozen: "any" is resolved when a run is prepared, and this run is not prepared'
+            )
         return self.frozen

@@ -161,10 +161,10 @@ def _wrong(row: One) -> Iterator[str]:
     before = 0.0
     for start, end in row.intervals:
         if not (math.isfinite(start) and math.isfinite(end)) or not start < end:
-            yield f"{start:g} to {end:g} s is no interval"
+            yield f"{start:g} to {end:g} s is not an interval"
             return
         if start < before:
-            yield f"{start:g} to {end:g} s begins before {before:g}: intervals must be sorted and apart"
+            yield f"{start:g} to {end:g} s begins before {before:g}: intervals must be sorted and must not overlap"
             return
         before = end
     if before > row.period:
@@ -188,7 +188,7 @@ def _csv(content: bytes) -> Iterator[tuple[str, One | str]]:
             try:
                 device, start, end = line[0].strip(), float(line[1]), float(line[2])
             except (ValueError, IndexError):
-                yield f"line {number}", f"{shown(','.join(line))} is no device,start,end"
+                yield f"line {number}", f"{shown(','.join(line))} is not device,start,end"
                 continue
             found.setdefault(device, []).append((start, end))
     except (UnicodeDecodeError, csv.Error) as error:

@@ -78,7 +78,7 @@ class Desk:
         """Return the reference. Raises RunError where it is not held any more."""
         if key not in self._held:
             raise RunError(
-                f"the tensors {key} of this run are not held any more: their round has ended, or what held them has"
+                f"the tensors {key} of this run are gone: their round has ended, or the process that held them"
             )
         return self._held[key]
 
@@ -104,7 +104,7 @@ class Depot:
         try:
             return cls(ray.get_actor(name, namespace=NAMESPACE))
         except ValueError as error:
-            raise RunError(f"the server's machine is not reached: {first_line(error)}") from error
+            raise RunError(f"the server's machine cannot be reached: {first_line(error)}") from error
 
     def listing(self) -> Listing:
         """Return what the workplace is made of."""

@@ -73,7 +73,7 @@ def _tensor(name: str, array: Array) -> Tensor:
     data = array.data
     found = _HEADER.match(data) if isinstance(data, bytes) and array.stype == "numpy.ndarray" else None
     if found is None:
-        raise UpdateError(f"{name} is no array as numpy writes it")
+        raise UpdateError(f"{name} is not an array as numpy writes it")
     kind, fortran, shape = found[2].decode(errors="replace"), found[3] == b"True", _shape(found[4])
     if kind not in _DTYPES:
         raise UpdateError(f"{name} is of type {edge.readable(kind)}, which no tensor has")
@@ -113,7 +113,7 @@ def read_job(content: RecordDict) -> tuple[Job, dict[str, Tensor], RunAddress]:
         tensors = {} if "parcel" in config else unpack(content.array_records["tensors"])
         return Job.from_json(str(config["job"])), tensors, run
     except KeyError as error:
-        raise RunError(f"what the server sent is no job: it lacks {error}") from None
+        raise RunError(f"what the server sent is not a job: it lacks {error}") from None
 
 
 def parcel_of(content: RecordDict) -> str | None:
@@ -147,7 +147,7 @@ def read_reply(job: Job, content: RecordDict, limit_bytes: int) -> Reply:
     except KeyError as error:
         raise UpdateError(f"it lacks {edge.readable(str(error))}") from None
     if not isinstance(seconds, (int, float)) or not 0.0 <= seconds <= LONGEST_SECONDS:
-        raise UpdateError(f"host_seconds is no number of seconds from 0 to {LONGEST_SECONDS:g}")
+        raise UpdateError(f"host_seconds is not a number of seconds from 0 to {LONGEST_SECONDS:g}")
     reply = Reply.parse(job, text, tensors)
     up = payload_bytes(tensors, str(text))
     return replace(reply, host_seconds=float(seconds), bytes_up=up)
@@ -172,7 +172,7 @@ def read_who(content: RecordDict) -> Who:
     """Return who a node says it is. Raises UpdateError for an answer that does not say it."""
     within(content, WHO_BYTES)
     if "who" not in content.config_records:
-        raise UpdateError("it does not say who it is")
+        raise UpdateError("it does not say which device it is")
     try:
         return Who.model_validate(dict(content.config_records["who"]))
     except ValidationError as error:

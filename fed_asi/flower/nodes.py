@@ -18,7 +18,7 @@ LOOKS = 10  # a look's own time is waited for so often before the next
 
 
 class Nodes:
-    """The nodes of a fleet. of: partition id -> node id of the devices that are there.
+    """The nodes of a fleet. of: partition id -> node id of the devices that have come.
 
     expected: devices of the fleet. note: gets a line on each node that is not taken. A node that does not say which
     device it is, or names one that is there already or that the fleet does not have, gets no jobs and is asked again

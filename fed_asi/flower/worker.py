@@ -107,7 +107,7 @@ def whole_number(node_config: Mapping[str, Any], key: str, unit: str) -> int:
     text = str(value).strip()
     if isinstance(value, (int, str)) and text.isascii() and text.isdigit() and len(text) < 19:
         return int(text)
-    given = f"this node's {key} is {readable(repr(value))}, which is no number of {unit}"
+    given = f"this node's {key} is {readable(repr(value))}, which is not a number of {unit}"
     raise RunError(f"{given}: start it with --node-config '{key}=0 ...'")
 
 

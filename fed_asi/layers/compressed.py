@@ -137,7 +137,9 @@ class WeightKind(LayerKind):
         """Return why, or None; ranks that no input of this layer allows are found here."""
         weight = module._parameters.get("weight")
         if weight is None:
-            return "its weight is no plain parameter (pruned, normalised, parametrised): as in plain PyTorch"
+            return (
+                "its weight is not a plain parameter (pruned, normalised, parametrised): as in plain PyTorch"
+            )
         if not weight.is_floating_point():
             dtype = weight.dtype
             return f"a weight of {dtype} cannot be trained; convert the layer to a floating dtype"

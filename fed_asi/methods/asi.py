@@ -53,7 +53,7 @@ class ASI(TuckerMethod):
 
     def __post_init__(self) -> None:
         if not isinstance(self.ranks, (tuple, list)) or not self.ranks:
-            raise ConfigError(f"asi: ranks must be one integer a mode, not {self.ranks!r}")
+            raise ConfigError(f"asi: ranks must be one integer per mode, not {self.ranks!r}")
         if not all(isinstance(r, int) and not isinstance(r, bool) and r > 0 for r in self.ranks):
             raise ConfigError(f"asi: every rank must be an integer above 0, not {self.ranks!r}")
         object.__setattr__(self, "ranks", tuple(self.ranks))

@@ -35,9 +35,7 @@ class GradientFilter(Method):
     def unsupported(self, layer: Traits) -> str | None:
         """Return why a layer without space, or a transposed convolution, is refused."""
         if not layer.spatial:
-            return (
-                "the gradient filter averages over space, which a linear layer has not; choose another method"
-            )
+            return "the gradient filter averages over space, which a linear layer does not have; choose another method"
         if layer.transposed:
             return "the gradient filter is not defined for transposed convolutions; choose another method"
         return None

@@ -83,7 +83,7 @@ def _literal(tokens: list[Token]) -> Any:
         return _WORDS[characters]
     if kind == "sign" and characters in _CLOSING:
         return _sequence(tokens, characters)
-    raise ValueError(f"{characters!r} is no literal")
+    raise ValueError(f"{characters!r} is not a literal")
 
 
 def _sequence(tokens: list[Token], opening: str) -> Any:

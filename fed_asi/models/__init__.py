@@ -108,7 +108,7 @@ def check_takes(model: nn.Module, name: str, num_classes: int, resolution: int) 
     made_for = resolution_of(name)
     hint = f"its weights are made for {made_for} pixels" if resolution < made_for else "use another network"
     if own_code.is_own(name):
-        hint = "mend its function, or choose another model.resolution"
+        hint = "correct its function, or choose another model.resolution"
     try:
         with in_mode(model, training=False), torch.no_grad():
             scores = model(example)
@@ -121,7 +121,7 @@ def check_takes(model: nn.Module, name: str, num_classes: int, resolution: int) 
         found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise ConfigError(f"{what}: it returns {found} for one image, not scores of (1, {num_classes})")
     if not scores.isfinite().all():
-        raise ConfigError(f"{what}: its scores of a grey image are not finite; are its weights whole?")
+        raise ConfigError(f"{what}: its scores of a grey image are not finite; are its weights damaged?")
 
 
 def normalisation(name: str) -> Statistics:

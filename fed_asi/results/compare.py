@@ -36,7 +36,7 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
         equal_weights = weights[0] == weights[1] and weights[0] is not None
         difference = next(_differences(a, b), None)
         lines = [_weights_line(*weights), *_results(summarise(a), summarise(b)), *_settings(a, b)]
-        lines.append(f"first difference: {difference or 'none, every record is equal but the times'}")
+        lines.append(f"first difference: {difference or 'none, all records are equal except for times'}")
     return Comparison(tuple(lines), equal_weights, difference)
 
 
@@ -47,7 +47,7 @@ def _weights(store: RunStore) -> str | None:
 
 def _weights_line(first: str | None, second: str | None) -> str:
     if first is None or second is None:
-        return "weights: not recorded by both, so nothing is known"
+        return "weights: not recorded in both runs, so they cannot be compared"
     if first == second:
         return f"weights: equal to the bit (sha256 {first[:12]})"
     return f"weights: different (sha256 {first[:12]} and {second[:12]})"

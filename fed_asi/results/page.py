@@ -92,7 +92,7 @@ def _under(summary: Summary) -> str:
     took = format_seconds(sum(record.host_seconds for record in summary.rounds))
     return (
         f"{run.status} · begun {run.created_at} · {devices} devices · seed {run.seed} · {run.backend}, "
-        f"{run.threads} thread(s) · rounds took {took} on this machine"
+        f"{run.threads} {'thread' if run.threads == 1 else 'threads'} · rounds took {took} on this machine"
     )
 
 

@@ -74,7 +74,7 @@ class Sending:
             ) as error:  # of any kind: a sink is somebody else's code, and the run has its own records
                 del self._sinks[name]
                 self.note(
-                    f"sink {name} is left out from here on: {type(error).__name__}: {first_line(error)}"
+                    f"sink {name} gets nothing from here on: {type(error).__name__}: {first_line(error)}"
                 )
 
 

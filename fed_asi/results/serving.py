@@ -57,6 +57,14 @@ class Pages:
         ]
         return sorted(found, key=lambda run: (run / FILE_NAME).stat().st_mtime, reverse=True)
 
+    def expected(self) -> bool:
+        """Return whether there is a run, or one is prepared: its folder, at first empty, comes before its records."""
+        if self.runs() or any(
+            (folder / now.FILE_NAME).is_file() for folder in (self._home, *self._home.glob("*"))
+        ):
+            return True
+        return self._home.is_dir() and not any(self._home.iterdir())
+
     def answer(self, path: str) -> tuple[int, str]:
         """Return the status and the page of a path; a run whose records cannot be read is 503 and says why."""
         name = unquote(path.split("?", maxsplit=1)[0]).strip("/")

@@ -122,7 +122,9 @@ def _default(column: Field[Any], file: Path) -> str:
     """Return a column's default as SQL. Raises RunError for a column that has none."""
     default = column.default if column.default_factory is MISSING else column.default_factory()
     if default is MISSING:
-        raise RunError(f"{file} is no whole run: it lacks the column {column.name}, which every run has")
+        raise RunError(
+            f"{file} is not a complete run: it lacks the column {column.name}, which every run has"
+        )
     if default is None:
         return "NULL"
     held = cell(column.name, default)

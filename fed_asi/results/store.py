@@ -231,7 +231,7 @@ class RunStore:
     def _untrained(self) -> Iterator[str]:
         ((asked, trained),) = self.select("SELECT total(asked), total(trained) FROM rounds")
         if asked and not trained:
-            yield f"no device ever trained, of the {asked:.0f} times one was asked: the model is as it was"
+            yield f"no device ever trained, of the {asked:.0f} times one was asked: the model is unchanged"
 
     def exit_code(self) -> int:
         """Return 0 when the run finished, no round and no device is missing, and some device trained; else 1."""

@@ -218,7 +218,7 @@ def reading(summary: Summary) -> list[str]:
     trained = [group for group in summary.groups if group.trained]
     if len(trained) > 1:
         return [
-            "groups hold different images: what a budget costs is not in this table, measure.twins = true puts it in"
+            "groups have different images, so the table does not show what a budget costs; measure.twins = true does"
         ]
     return []
 

@@ -80,6 +80,6 @@ def one_reply_a_job(
             yield reply
         else:
             why = "it has answered already" if reply.partition_id in asked else "it was not asked"
-            note(f"a reply of device {reply.partition_id} is left aside: {why}")
+            note(f"a reply of device {reply.partition_id} is ignored: {why}")
     for partition_id in sorted(waiting):
         yield failure(partition_id, "failed", "no reply came back")

@@ -51,7 +51,9 @@ class Resuming:
                 continue
             if problems:
                 self.store.forget_after(round)
-                self.store.note(f"resumed after round {round}, as what followed is not whole: {problems[0]}")
+                self.store.note(
+                    f"resumed after round {round}, because what followed is incomplete: {problems[0]}"
+                )
             return found
         raise RunError(f"{self.store.folder} cannot be resumed: {problems[0]}; put it back, or start again")
 

@@ -126,7 +126,7 @@ class RoundClock:
     def _absent(self, partition_id: int, at: float) -> str | None:
         """Return why a device that is asked at a time does not hear it; None: it does."""
         if not self._attendance.is_there(partition_id, at):
-            return "it was not there when the round began"
+            return "it was absent when the round began"
         if not self._batteries.enough(at)[partition_id]:
             return f"its battery held less than {LEAST:.0%} when the round began"
         return None

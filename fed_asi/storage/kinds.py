@@ -94,7 +94,7 @@ def step_of(node: fx.Node, module: nn.Module | None) -> Step | str:
     fx.map_arg((node.args, node.kwargs), inputs.append)
     if node.op in {"call_function", "call_method"} and inputs:
         return _of_call(node, inputs)
-    return f"{_called(node)} is no layer with a form in 8 bits"
+    return f"{_called(node)} has no 8-bit form"
 
 
 def ends_a_grid(node: fx.Node, module: nn.Module | None) -> bool:

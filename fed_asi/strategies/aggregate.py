@@ -74,7 +74,7 @@ def check_update(update: Update, reference: Weights, trained: Collection[str]) -
         raise UpdateError(f"a part of {name} without its tensor")
     for name, factor in update.factors.items():
         if not 0.0 <= factor <= MOST_FACTOR:
-            raise UpdateError(f"weight {factor} of {name} is no number from 0 to {MOST_FACTOR:g}")
+            raise UpdateError(f"weight {factor} of {name} is not a number from 0 to {MOST_FACTOR:g}")
 
 
 def part_of(name: str, part: Slice | None, reference: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ def part_of(name: str, part: Slice | None, reference: Tensor) -> Tensor:
 def check_tensor(name: str, tensor: Tensor, reference: Tensor) -> None:
     """Return nothing when a tensor is as the reference is, and finite. Raises UpdateError, by its name, else."""
     if tensor.layout is not torch.strided or tensor.device != reference.device:
-        raise UpdateError(f"{name} is no plain tensor on {reference.device}")
+        raise UpdateError(f"{name} is not a plain tensor on {reference.device}")
     if tensor.shape != reference.shape:
         raise UpdateError(f"{name} has shape {tuple(tensor.shape)}, not {tuple(reference.shape)}")
     if tensor.dtype != reference.dtype:

@@ -120,13 +120,13 @@ class Strategy(ABC):
         """Yield what of a fleet file does not go with this strategy, each with its key first."""
         if run.weighted and not self.weighs:
             yield (
-                f'aggregate.strategy: "{self.name}" takes every update for as much as any other; '
+                f'aggregate.strategy: "{self.name}" gives every update the same weight; '
                 'leave out weights = "captured" and min_fidelity'
             )
         if self.in_steps and run.update not in {"step", "micro-batch"}:
             yield (
-                f'train.update: "{run.update}" moves each layer by itself, and "{self.name}" changes what whole steps '
-                'move by; use "step" or "micro-batch"'
+                f'train.update: "{run.update}" updates each layer by itself, but "{self.name}" corrects whole steps; '
+                'use "step" or "micro-batch"'
             )
 
     @abstractmethod

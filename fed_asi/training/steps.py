@@ -176,7 +176,7 @@ class Stepper:
                 f"the budget is {format_bytes(self.budget_bytes)} ({detail})"
             )
             if self.covers == "training" and self.strategy_bytes:
-                text += f", {format_bytes(self.strategy_bytes)} of it what strategy and codec hold"
+                text += f", {format_bytes(self.strategy_bytes)} of it held by strategy and codec"
             raise OverBudgetError(text, held[self.covers])
 
     @property

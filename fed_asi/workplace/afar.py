@@ -180,7 +180,7 @@ def _fetched(source: Source, listing: Listing) -> Path:
             for name, content in listing.files.items():
                 _fetch(source, folder, name)
                 if _hash_of(folder / name) != content:
-                    raise RunError(f"{name} came to {folder} otherwise than it was sent; start again")
+                    raise RunError(f"{name} came to {folder} other than it was sent; start again")
     return folder
 
 

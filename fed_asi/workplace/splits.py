@@ -61,4 +61,4 @@ def _problems(config: RunConfig, source: data.Dataset) -> Iterator[str]:
     elif settings.limit is not None and settings.limit < devices:
         yield f"data.limit: {settings.limit} training images for {devices} devices, each of which needs one"
     if not settings.validation and not len(source.y_test):
-        yield f"data: {source.name} has no test images to judge by; set data.validation to judge on training images"
+        yield f"data: {source.name} has no test images; set data.validation to evaluate on training images"

@@ -44,7 +44,7 @@ def test_this_machine_can_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == OK
 
     *lines, last = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"0 wrong, \d+ to know of, \d+ well", last)
+    assert re.fullmatch(r"0 wrong, \d+ notes, \d+ ok", last)
     assert ["ok", "torch", metadata.version("torch")] in [line.split() for line in lines]
     after = lines.index(next(line for line in lines if "no container engine here" in line)) + 1
     assert lines[after].split() == ["->", "install", "Docker"]

@@ -40,7 +40,7 @@ def test_our_own_mistakes_are_one_line_with_the_details_in_a_file(fleet_file, ba
     backend(mistake)
     assert main.main(["run", fleet_file]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("fed-asi: a mistake of this program: ZeroDivisionError: seven; details in ")
+    assert said.startswith("fed-asi: an error in this program: ZeroDivisionError: seven; details in ")
     details = Path(said.rpartition(" ")[2])
     assert "Traceback" in details.read_text()
     details.unlink()

@@ -28,7 +28,7 @@ def test_an_engine_of_the_trunk_must_be_there_and_have_something_to_do(write, mo
     monkeypatch.setattr(engines, "PACKAGES", ("numpy",))
     assert load_config(write(GOOD), asked)
     assert problems_of(write(GOOD), *asked, "compute.features=off") == [
-        'compute.trunk_engine: "onnxruntime" makes the features that are kept, and features = "off" keeps none'
+        'compute.trunk_engine: "onnxruntime" computes features to store, but features = "off" stores none'
     ]
 
 

@@ -78,7 +78,7 @@ def test_all_that_is_wrong_with_a_file_is_said(tmp_path: Path) -> None:
         "dense_per_second: must be above 0",
         "no url under [sources]",
         "KB means",
-        "says how",
+        "must say how",
         "speed: must be {",
     ):
         assert part in said

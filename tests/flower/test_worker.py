@@ -86,12 +86,12 @@ def test_a_devices_own_ram_and_flash_count_too() -> None:
     found = worker.within_own_limits(job(ram_bytes=900, budget_bytes=90), {"ram": 700, "flash": "5000"})
     assert found == job(ram_bytes=700, flash_bytes=5000, budget_bytes=90)
     assert found.resources.whole_device
-    with pytest.raises(RunError, match="this node's ram is 'device', which is no number of bytes"):
+    with pytest.raises(RunError, match="this node's ram is 'device', which is not a number of bytes"):
         worker.within_own_limits(job(), {"ram": "device"})
 
 
 def test_a_budget_that_is_none_is_named() -> None:
-    with pytest.raises(RunError, match="budget is 'much', which is no number of bytes"):
+    with pytest.raises(RunError, match="budget is 'much', which is not a number of bytes"):
         worker.within_own_limits(job(), {"budget": "much"})
 
 

@@ -89,4 +89,4 @@ def test_the_text_names_what_binds(planner: DevicePlanner, within: Within, found
     narrow = device_text([planner], within, found, width=80).partition("\n\n")[2]
     assert max(map(len, narrow.splitlines())) <= 80 < max(map(len, text.splitlines()[2:]))
     free = planner.best(Within(2**20, 2**20))
-    assert device_text([planner], Within(2**20, 2**20), free).startswith("Nothing binds within 16 KiB")
+    assert device_text([planner], Within(2**20, 2**20), free).startswith("With 16 KiB more of RAM or flash")

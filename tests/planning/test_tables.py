@@ -83,7 +83,7 @@ def test_the_next_better_budget_is_the_smallest_one(saved: Path) -> None:
     assert plan(profile, better.planned_bytes - 1, micro_batch=1).value < wanted
     whole = plan(profile, None, micro_batch=1)
     assert next_better(profile, whole, micro_batch=1) is None
-    assert "No budget captures more" in breakdown(profile, whole, micro_batch=1)
+    assert "No larger budget captures" in breakdown(profile, whole, micro_batch=1)
 
 
 def test_two_plans_side_by_side(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +132,7 @@ def test_a_whole_device_is_planned_by_ram_and_flash(
     assert main([*device, "--ram", "2 KiB"]) == 2
     assert "ram 2.0 KiB is below the smallest step" in capsys.readouterr().err
     assert main([*TINY, "--reserve", "1 KiB"]) == 2
-    assert "--reserve 1 KiB: goes with --ram or --flash" in capsys.readouterr().err
+    assert "--reserve 1 KiB: needs --ram or --flash" in capsys.readouterr().err
 
 
 def test_tables_print_as_profiles_and_plans_do(saved: Path) -> None:
@@ -187,7 +187,7 @@ NEW = ["--model", "tiny", "--weights", "none"]
         (["--last", "999"], "--last 999: the network has 9 convolutions"),
         (["--last", "-2"], "--last -2: a count of last convolutions"),
         (["--resolution", "0"], "--resolution 0: pixels of a square input, from 8 to 1024"),
-        (["--micro-batch", "0"], "--micro-batch 0: examples held at once, from 1 to 1024"),
+        (["--micro-batch", "0"], "--micro-batch 0: examples in memory at one time, from 1 to 1024"),
         (["--layers", ","], "--layers ',': names with commas"),
         (["--methods", " "], "--methods ' ': names with commas"),
         (["--layers", "nope"], "no layer or block 'nope'"),

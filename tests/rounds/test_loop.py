@@ -136,10 +136,10 @@ def test_every_device_asked_is_accounted_for(tmp_path: Path) -> None:
         assert store.rounds()[2].weights_sha256 != store.rounds()[0].weights_sha256
         assert store.exit_code() == 0  # every device asked is accounted for, however it ended
         once_more = next(row.partition_id for row in rows[2] if row.outcome == "trained")
-        assert [note for note in store.notes() if "left aside" in note] == [
-            "round 1: a reply of device 99 is left aside: it was not asked",
-            "round 2: a reply of device 99 is left aside: it was not asked",
-            f"round 2: a reply of device {once_more} is left aside: it has answered already",
+        assert [note for note in store.notes() if "is ignored" in note] == [
+            "round 1: a reply of device 99 is ignored: it was not asked",
+            "round 2: a reply of device 99 is ignored: it was not asked",
+            f"round 2: a reply of device {once_more} is ignored: it has answered already",
         ]
 
 

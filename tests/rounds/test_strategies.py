@@ -166,7 +166,7 @@ def test_a_budget_that_cannot_hold_them_is_named_before_the_start(tmp_path: Path
     )  # too small whatever the strategy: that is a cause, as it always was
     outcome, _, _, cause, (said,) = planned(enough, "scaffold")
     assert outcome == "excluded"
-    assert "of it are what strategy and codec hold" in cause
+    assert "of it are held by strategy and codec" in cause
     assert said == f"tight: device 0 has no plan from round 1 on: {cause}"
     outcome, more, held, _, _ = planned("unlimited", "scaffold")
     assert held

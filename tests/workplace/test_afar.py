@@ -139,7 +139,7 @@ def test_what_came_otherwise_is_one_line(server: Workplace, node: Path, tmp_path
         def piece(self, name: str, start: int) -> bytes:
             return super().piece(name, start)[:-1] if name == "index.npz" else super().piece(name, start)
 
-    with pytest.raises(RunError, match=r"^index\.npz came to .* otherwise than it was sent; start again$"):
+    with pytest.raises(RunError, match=r"^index\.npz came to .* other than it was sent; start again$"):
         open_afar(Lies(server.folder), tmp_path / "nowhere")
 
 

@@ -68,7 +68,7 @@ def test_without_ram_or_flash_it_is_float32() -> None:
     assert storage_notes(own, 64, chosen=True) == said
     named = small(storage={"frozen": "int8"})
     assert with_storage(named, model, nothing) is named  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="chosen when a run is prepared"):
+    with pytest.raises(ConfigError, match="is resolved when a run is prepared"):
         _ = config.storage.form
 
 

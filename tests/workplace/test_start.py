@@ -102,7 +102,7 @@ def test_where_no_test_image_is_validation_has_to_judge() -> None:
     empty = data.from_arrays(
         "own", (digits.x_train[:], digits.y_train), (pixels(0), np.zeros(0, int)), "0123456789"
     )
-    with pytest.raises(ConfigError, match="own has no test images to judge by"):
+    with pytest.raises(ConfigError, match="own has no test images"):
         start(small(), empty)
     start(small(data={"validation": 10}), empty)
 

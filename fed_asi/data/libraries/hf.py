@@ -48,13 +48,13 @@ class Asked:
     def of(cls, text: str) -> Asked:
         """Return what follows "hf:". Raises ConfigError for what is said of nothing."""
         if visible(text) != text:
-            raise ConfigError(f"hf:{visible(text)} has characters that no name has")
+            raise ConfigError(f"hf:{visible(text)} has characters that are not allowed in a name")
         name, _, rest = text.partition("?")
         given = dict(parse_qsl(rest, keep_blank_values=True))
         known = {one.name for one in fields(cls)} - {"name"}
         wrong = [f"unknown {key!r} in hf:{text}; {nearest(key, known)}" for key in given if key not in known]
         if not name or wrong:
-            raise ConfigError(visible((wrong or ["hf: names no data set"])[0]))
+            raise ConfigError(visible((wrong or ["hf: needs the name of a data set"])[0]))
         return cls(name, **given)
 
     @property
@@ -105,7 +105,7 @@ def _parts(asked: Asked, folder: Path | None) -> Mapping[str, Any]:
             found = datasets.load_dataset(str(here), asked.config)
     except Exception as error:  # datasets, its hub and what carries them say it in many ways
         raise MissingDataError(
-            f"hf:{visible(asked.name)} is not here and cannot be downloaded, or not be read ({visible(said(error))}): "
+            f"hf:{visible(asked.name)} is not here and cannot be downloaded, or not read ({visible(said(error))}): "
             "connect to a network, or put its files into a folder of its name in the data folder (--data-dir)"
         ) from error
     return found if isinstance(found, Mapping) else {asked.train: found}
