@@ -77,6 +77,8 @@ def test_ranks_that_depend_on_the_data_do_wait() -> None:
         step(blocks(HOSVD(0.8)), seeded(2, 3, 8, 8).float())
 
 
+@pytest.mark.slow  # torch's compiler takes seconds to import
+@pytest.mark.computes
 @pytest.mark.filterwarnings("ignore")
 def test_a_compiled_model_trains_as_the_model_itself() -> None:
     """torch.compile goes round the compressed layers; gradients and warm factors are the same bits."""
