@@ -88,7 +88,7 @@ def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
 
 
 def _both(now: Graph, other: Graph) -> Graph:
-    """Return what two traces of one network say alike. The order is that of the first, then what it leaves out."""
+    """Return what two traces of one network share, in the order of the first, then modules that only the other has."""
     return Graph(
         order=tuple(dict.fromkeys([*now.order, *other.order])),
         norms=_alike(now.norms, other.norms),
