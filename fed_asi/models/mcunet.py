@@ -44,7 +44,7 @@ class ConvLayer(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion (unless ratio 1), depthwise convolution, linear 1x1 projection; a shortcut if it fits."""
+    """1x1 expansion (unless its ratio is 1), depthwise convolution, linear 1x1 projection; a shortcut if it fits."""
 
     def __init__(self, in_channels: int, block: Block) -> None:
         super().__init__()
