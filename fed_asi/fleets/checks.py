@@ -1,4 +1,4 @@
-"""What a fleet file's values must be to each other and to the machine; each check returns its problems."""
+"""Checks of settings against each other and against the machine; each returns its problems."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ Check = Callable[[RunConfig, Collection[str], int], Iterator[str]]
 def check(config: RunConfig, broken: Collection[str] = (), cpus: int | None = None) -> list[str]:
     """Return every problem between settings that are each well-formed.
 
-    broken: places that hold a stand-in, such as "groups.0.count"; nothing is said of them.
-    cpus: of the machine; None counts those this process may use.
+    broken: places that hold a stand-in, such as "groups.0.count"; they are not checked.
+    cpus: of the machine; None counts those that this process may use.
     """
     available = cpus_here() if cpus is None else cpus
     checks: tuple[Check, ...] = (
@@ -62,7 +62,7 @@ def _is_broken(broken: Collection[str], *starts: str) -> bool:
 
 
 def _stands_in(place: str, broken: Collection[str]) -> bool:
-    """Return whether what is at this place now stands in for what was wrong there, or further up."""
+    """Return whether the value at this place, or at one above it, is a stand-in for a wrong one."""
     return any(place == other or place.startswith(f"{other}.") for other in broken)
 
 
@@ -160,14 +160,14 @@ def _unknown_methods(method: MethodConfig) -> Iterator[str]:
     for where, name, known in asked:
         if own_code.is_own(name):
             yield from _problem_of(where, partial(base.own, name))
-        elif where != "method.name" and "(" in name:  # with settings of its own
+        elif where != "method.name" and "(" in name:  # a call with settings
             yield from _problem_of(where, partial(parse, name))
         elif name not in known:
             yield unknown_value(where, name, known)
 
 
 def _problem_of(where: str, find: Callable[[], object]) -> Iterator[str]:
-    """Yield what is wrong with what is to be found."""
+    """Yield what is wrong with something that is found by name."""
     try:
         find()
     except ConfigError as error:
@@ -180,7 +180,7 @@ def _is_asi(method: MethodConfig) -> bool:
 
 
 def _method_settings(method: MethodConfig) -> Iterator[str]:
-    """Yield the settings that no method has, those of another one, and values that its own cannot take."""
+    """Yield unknown settings, settings of other methods, and wrong values of the method's own."""
     known = [*MethodConfig.model_fields, *method.recipe.settings]
     for key in method.settings:
         if key not in known:
@@ -217,7 +217,7 @@ def _faults(config: RunConfig, _broken: Collection[str], _cpus: int) -> Iterator
 
 
 def _known(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
-    """Names that registries know: networks, data sets, over-budget policies, sharding schemes."""
+    """Yield unknown names of networks, data sets, over-budget policies and sharding schemes."""
     if not _stands_in("model.name", broken):
         yield from _problem_of("model.name", partial(models.canonical, config.model.name))
     if not _stands_in("data.source", broken):

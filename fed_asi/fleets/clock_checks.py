@@ -1,4 +1,4 @@
-"""What [clock] must be to the fleet: whoever is held to a time has a clock."""
+"""Checks of [clock] against the fleet: a device held to a deadline must have a clock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fed_asi.fleets.drawing import draw
 
 
 def clock_fits(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
-    """Yield what of [clock] cannot be."""
+    """Yield what is impossible in [clock]."""
     clock = config.clock
     if any(place.startswith(("clock", "groups", "devices", "cohort")) for place in broken):
         return
@@ -28,7 +28,7 @@ def clock_fits(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterat
 
 
 def _buffered(config: RunConfig) -> Iterator[str]:
-    """Yield what does not go with updates made of so many replies."""
+    """Yield what does not go with updates made of a number of replies."""
     clock = config.clock
     if clock.at_work is None:
         if clock.staleness is not None:
@@ -53,7 +53,7 @@ def _timeless(config: RunConfig) -> Iterator[str]:
     for where, device, name in owners:
         try:
             has = device is not None and draw(device, config.seed, 0).has_clock
-        except ConfigError:  # said elsewhere
+        except ConfigError:  # reported elsewhere
             continue
         if not has:
             yield f"{where}: {name!r} has no clock, so its reply time is unknown; name a preset or give its rates"

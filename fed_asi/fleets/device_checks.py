@@ -1,4 +1,4 @@
-"""What devices' hardware and presence must be: known, whole, and such that somebody is there."""
+"""Checks of devices' hardware and presence: known, complete, and with somebody present at some time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fed_asi.fleets.traces import read_traces
 
 
 def devices_known(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
-    """Yield what is wrong with devices: presets, tables, traces; then a fleet whose clock stands or that is empty."""
+    """Yield problems of presets, tables and traces, then of a fleet whose clock stands or that is always empty."""
     problems = [f"{where}.{one}" for where, owner in _owners(config) for one in _of_owner(owner)]
     yield from problems
     if not problems and not any(place.startswith(("groups", "devices", "budgets")) for place in broken):
@@ -53,7 +53,7 @@ def _presence(presence: PresenceConfig) -> Iterator[str]:
 
 
 def _together(config: RunConfig) -> Iterator[str]:
-    """Yield what only the whole fleet shows."""
+    """Yield problems that only the whole fleet shows."""
     told = [
         one for _, owner in _owners(config) if (one := owner.presence) is not None and one.kind != "always"
     ]
@@ -61,7 +61,7 @@ def _together(config: RunConfig) -> Iterator[str]:
         return
     try:
         devices = fleet.build(config)
-    except ConfigError:  # said elsewhere
+    except ConfigError:  # reported elsewhere
         return
     if not any(device.hardware is not None and device.hardware.has_clock for device in devices):
         yield "presence: no device has a clock, so no time passes; give them a device, such as a preset"
@@ -89,7 +89,7 @@ def _problems(device: HardwareConfig) -> Iterator[str]:
         yield ".battery_joules: nothing uses it; give compute_watts and radio_watts too"
     lacks = [[key for key in base.missing if key not in row.numbers] for row in rows or (Row({}),)]
     if all(len(one) == len(CLOCK) for one in lacks):
-        return  # it says nothing of a clock
+        return  # it does not ask for a clock
     for number, one in enumerate(lacks, start=1):
         if one:
             where = f".table: its device {number} lacks " if rows else ": lacks "

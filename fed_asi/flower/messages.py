@@ -1,7 +1,8 @@
-"""Jobs, replies and introductions as Flower carries them: named tensors and one small JSON, nothing else.
+"""Jobs, replies and introductions as Flower carries them: named tensors and one small JSON.
 
-What a device sends is looked at before anything is made of it: the bytes of its whole message against the most that
-such a reply may have, and of each array the header that numpy wrote, so that no header can claim what is not there.
+What a device sends is checked before anything is made of it: the size of the whole message against the most that
+such a
+reply may have, and the numpy header of each array, so that none can claim more than its bytes.
 """
 
 from __future__ import annotations
@@ -63,12 +64,12 @@ def pack(tensors: Mapping[str, Tensor]) -> ArrayRecord:
 
 
 def unpack(record: ArrayRecord) -> dict[str, Tensor]:
-    """Return the named tensors of a record, as copies of their own. Raises UpdateError for what is no tensor."""
+    """Return the named tensors of a record, copied. Raises UpdateError for anything that is not a tensor."""
     return {name: _tensor(name, array) for name, array in record.items()}
 
 
 def _tensor(name: str, array: Array) -> Tensor:
-    """Return an array of the wire as a tensor, where its header says what its bytes hold."""
+    """Return an array from the wire as a tensor, if its header matches its bytes."""
     name = edge.readable(name)
     data = array.data
     found = _HEADER.match(data) if isinstance(data, bytes) and array.stype == "numpy.ndarray" else None
@@ -102,10 +103,10 @@ def write_job(job: Job, tensors: ArrayRecord | str, run: RunAddress) -> RecordDi
 
 
 def read_job(content: RecordDict) -> tuple[Job, dict[str, Tensor], RunAddress]:
-    """Return the job, the global tensors and the run that a message of the server's carries.
+    """Return the job, the global tensors and the run in a message from the server.
 
-    There are no tensors where `parcel_of` says where they are. Raises FedAsiError for a job of another version, and
-    for what is none.
+    There are no tensors if `parcel_of` says where they are. Raises FedAsiError for a job of another version, and for
+    anything else.
     """
     try:
         config = content.config_records["job"]
@@ -117,13 +118,13 @@ def read_job(content: RecordDict) -> tuple[Job, dict[str, Tensor], RunAddress]:
 
 
 def parcel_of(content: RecordDict) -> str | None:
-    """Return under which key the run's depot has a job's tensors; None: they are in its message."""
+    """Return the key of a job's tensors in the run's depot; None: they are in its message."""
     key = content.config_records["job"].get("parcel")
     return None if key is None else str(key)
 
 
 def write_reply(reply: Reply) -> RecordDict:
-    """Return a reply's message; seconds go apart, so that the rest is the same from run to run."""
+    """Return the message of a reply; seconds are kept apart, so that the rest is the same from run to run."""
     return RecordDict(
         {
             "tensors": pack(reply.tensors),
@@ -134,10 +135,11 @@ def write_reply(reply: Reply) -> RecordDict:
 
 
 def read_reply(job: Job, content: RecordDict, limit_bytes: int) -> Reply:
-    """Return the reply to a job that a device sent, with the bytes it carried.
+    """Return the reply that a device sent to a job, with its size in bytes.
 
-    limit_bytes: the most that the message may have. Raises UpdateError for a larger one, before any of it is unpacked,
-    and for one that is no such reply.
+    limit_bytes: the most that the message may have. Raises UpdateError for a larger one, before any of it is
+    unpacked,
+    and for one that is not such a reply.
     """
     within(content, limit_bytes)
     try:
@@ -154,7 +156,7 @@ def read_reply(job: Job, content: RecordDict, limit_bytes: int) -> Reply:
 
 
 class Who(Form):
-    """Who a node says it is. budget: the device's own, in bytes, where it was given one."""
+    """What a node says of itself. budget: the device's own, in bytes, if it was given one."""
 
     version: Annotated[int, Field(ge=edge.VERSION, le=edge.VERSION)]
     partition_id: Annotated[Count, Field(alias="partition-id")]
@@ -169,7 +171,7 @@ def write_who(partition_id: int, host: str, budget: int | None) -> RecordDict:
 
 
 def read_who(content: RecordDict) -> Who:
-    """Return who a node says it is. Raises UpdateError for an answer that does not say it."""
+    """Return what a node says of itself. Raises UpdateError for any other answer."""
     within(content, WHO_BYTES)
     if "who" not in content.config_records:
         raise UpdateError("it does not say which device it is")
@@ -180,7 +182,7 @@ def read_who(content: RecordDict) -> Who:
 
 
 def within(content: RecordDict, limit_bytes: int) -> None:
-    """Return nothing where a message is no larger than it may be. Raises UpdateError, with both sizes, where it is."""
+    """Raise UpdateError, with both sizes, if a message is larger than it may be."""
     size = sum(len(name) + _record_bytes(record) for name, record in content.items())
     if size > limit_bytes:
         raise UpdateError(

@@ -1,7 +1,9 @@
-"""How good the shared model is for each group of devices: on all images that its devices hold back.
+"""Accuracy of the shared model for each group of devices: on all images that its devices hold out.
 
-A function of the weights and the shards alone, whoever trained: no device is asked, as the simulation has the images.
-Groups hold different images, so two groups' numbers say nothing of their budgets; one group's, over rounds, does.
+It depends only on the weights and the shards, not on who trained: no device is asked, as the simulation has the
+images.
+Groups hold different images, so a comparison of two groups says nothing about their budgets; one group over rounds
+does.
 """
 
 from __future__ import annotations

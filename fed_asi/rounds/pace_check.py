@@ -1,4 +1,4 @@
-"""Whether devices can do a round in the time that they may take: said before the first one."""
+"""Checks, before the first round, whether devices can do a round in the time that they may take."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fed_asi.workplace.place import Workplace
 
 
 def check_pace(place: Workplace, fleet: Fleet) -> list[str]:
-    """Return a note for every group whose device of fewest images has no plan within its time.
+    """Return a note for every group whose device with the fewest images has no plan within its time.
 
-    Raises ConfigError, with each group's cause, where nobody of the fleet has one.
+    Raises ConfigError, with the cause in each group, where no device of the fleet has one.
     """
     if not asks_time(place.config):
         return []

@@ -1,4 +1,4 @@
-"""A whole run: its records opened, its workplace prepared, its rounds done, its end recorded."""
+"""A whole run: its records are opened, its workplace prepared, its rounds done, and its end recorded."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from fed_asi.workplace.address import run_fingerprint, workplace_folder
 from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.prepare import prepare
 
-DEVICES = "devices"  # among a run's versions: the digest of its hardware and presence
+DEVICES = "devices"  # key in a run's versions: the digest of its hardware and presence
 
 
 def run_loop(
@@ -107,7 +107,7 @@ def _planned_ahead(place: Workplace, devices: Fleet) -> Iterator[str]:
 
 
 def _without_room(place: Workplace, devices: Fleet) -> Iterator[str]:
-    """Yield, by group and budget, which devices can do no step, or hold no strategy or codec, by the profile."""
+    """Yield, by group and budget, which devices cannot do a step, or cannot hold strategy and codec, by the profile."""
     found: dict[tuple[str, int, Resources], list[int]] = {}
     for device in devices:
         for start, resources in device.phases:
@@ -124,10 +124,10 @@ def _without_room(place: Workplace, devices: Fleet) -> Iterator[str]:
 
 
 def _too_small(place: Workplace, resources: Resources) -> BudgetError | None:
-    """Return why a device that says what RAM or flash it has can do no step; it is left out of every round."""
+    """Return why a device with a RAM or flash limit can do no step; it is left out of every round."""
     if resources.whole_device:
         try:
-            next(place.plans.attempts(resources))  # its own plan, or what its fleet's policy tries next
+            next(place.plans.attempts(resources))  # its own plan, or the next that the policy tries
         except BudgetError as error:
             return error
     return None

@@ -1,8 +1,9 @@
-"""Weights that move inside the backward pass: a layer's gradient is applied as soon as it is there, and goes.
+"""Weights that move inside the backward pass: each layer's gradient is applied as soon as it is there, then freed.
 
-Nothing is held beyond one layer. Where dW is a product of two thin matrices, it goes into the weight without ever
-being whole. dX of a layer is computed with the weights from before its update, so every gradient of a micro-batch is
-that of the same weights. What differs from one step of all layers is the clipping: by layer, not over all of them.
+Only one layer's gradients are held at a time. Where dW is a product of two thin matrices, it is added to the weight
+without being formed. dX of a layer is computed with the weights from before its update, so every gradient of a
+micro-batch is that of the same weights. The one difference from a step of all layers is that gradients are clipped by
+layer, not over all of them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from fed_asi.training.sgd import Sgd
 class Group:
     """Parameters that move together: those of a layer and of the batch norm that is computed with it.
 
-    thin: the weight whose gradient need not be whole, if there is one.
+    thin: the weight whose gradient is never formed whole, if there is one.
     """
 
     parameters: tuple[nn.Parameter, ...]
@@ -35,7 +36,7 @@ class Group:
 
 
 class AtOnce:
-    """Moves the trained parameters of a network, layer by layer, while its backward runs; a Sink of its layers.
+    """Moves the trained parameters of a network, layer by layer, during its backward pass; a Sink of its layers.
 
     optimizer: gives parameters, momentum, weight decay and clipping, which is by layer here.
     """
@@ -53,12 +54,12 @@ class AtOnce:
 
     @property
     def largest_bytes(self) -> int:
-        """Bytes of the gradients of the largest layer that are whole at one time, as the newest forward has it."""
+        """Bytes of the gradients of one layer that are whole at one time: the largest, as of the newest forward."""
         return max(map(self._gradient_bytes, self._groups), default=0)
 
     @contextmanager
     def moving(self, lr: float) -> Iterator[None]:
-        """Move weights at this rate in every backward inside the block, whose forward is inside it too."""
+        """Move weights at this learning rate in every backward pass inside the block; its forward is inside, too."""
         self._lr = lr
         self._seen.clear()
         states = [state for _, _, state in compressed_layers(self._model)]
@@ -78,7 +79,7 @@ class AtOnce:
         self._seen.update(map(id, parameters))
 
     def takes(self, parameters: Sequence[Tensor]) -> bool:
-        """Return whether these are parameters of the model, used once: any other use still needs them as they are."""
+        """Return whether these are parameters of the model that are used once; other uses still need the old values."""
         return all(id(p) in self._names for p in parameters) and self._single(parameters)
 
     def take_(self, parts: Sequence[Part]) -> None:
@@ -99,7 +100,7 @@ class AtOnce:
         return all(self._seen[id(p)] <= 1 and id(p) not in self._shared for p in parameters)
 
     def _gathered(self, parameter: Tensor) -> None:
-        """Move a layer whose gradients autograd has gathered, once all of them are there."""
+        """Move a layer whose gradients autograd accumulates, once all of them are there."""
         parts = [(p, p.grad) for p in self._group_of[id(parameter)].parameters]
         if all(gradient is not None for _, gradient in parts):
             self.take_([(p, gradient) for p, gradient in parts if gradient is not None])
@@ -108,15 +109,15 @@ class AtOnce:
 
 
 def at_once(model: nn.Module, **settings: Any) -> AtOnce:
-    """Return what moves a network's trained parameters within its backward; settings: as of `Sgd`.
+    """Return an object that moves a network's trained parameters within its backward pass; settings as for `Sgd`.
 
-    `fed_asi.arena(..., gradients="applied", mover=at_once)` plans the memory of that.
+    `fed_asi.arena(..., gradients="applied", mover=at_once)` plans the memory of such a step.
     """
     return AtOnce(model, Sgd(model.named_parameters(), slices=slices_of(model), **settings))
 
 
 class Parts:
-    """Holds the gradients of weights of which only a part trains, in the part's size; a Sink of their layers.
+    """Holds the gradients of weights that train in part, in the size of the part; a Sink of their layers.
 
     found: ids of the parameters that have had a gradient here.
     """
@@ -129,7 +130,7 @@ class Parts:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Take these gradients in every backward inside the block, but for layers that have a sink already."""
+        """Take these gradients in every backward pass inside the block, except for layers that already have a sink."""
         free = [state for state in self._states if state.sink is None]
         try:
             for state in free:
@@ -143,11 +144,11 @@ class Parts:
         """See Sink."""
 
     def takes(self, parameters: Sequence[Tensor]) -> bool:
-        """Return whether one of them is a parameter of which a part trains; a copy of it is autograd's."""
+        """Return whether one of them trains in part; autograd takes gradients of copies itself."""
         return any(id(p) in self._names for p in parameters)
 
     def take_(self, parts: Sequence[Part]) -> None:
-        """Add the gradients to those that are there."""
+        """Add the gradients to those held."""
         with torch.no_grad():
             for parameter, gradient in parts:
                 self.found.add(id(parameter))
@@ -158,7 +159,7 @@ class Parts:
 
 
 def _groups(model: nn.Module, names: dict[int, str]) -> Iterator[Group]:
-    """Yield the trained parameters in groups; a parameter of two modules is in the first one's."""
+    """Yield the trained parameters in groups; a parameter of two modules is in the group of the first."""
     taken: set[int] = set()
     for module in model.modules():
         state = state_of(module)
@@ -171,7 +172,7 @@ def _groups(model: nn.Module, names: dict[int, str]) -> Iterator[Group]:
 
 
 def _thin_weight(module: nn.Module, trained: Sequence[nn.Parameter]) -> nn.Parameter | None:
-    """Return the layer's weight, where it is trained and its gradient comes as a product of thin matrices."""
+    """Return the layer's weight if it is trained and its gradient comes as a product of thin matrices; else None."""
     state, kind, weight = state_of(module), weight_kind_of(module), module._parameters.get("weight")
     if state is None or kind is None or weight is None or all(weight is not p for p in trained):
         return None

@@ -1,8 +1,9 @@
-"""A workplace on a machine that cannot see its folder: the files come as they are, features as devices need them.
+"""A workplace on a machine that cannot see its folder: files are copied, features come as devices need them.
 
-What comes is kept in this machine's own folder (FED_ASI_NODE_DIR, else the user's cache), each workplace under the hash
-of its files, and may be removed at any time between runs. Features are not made again here: a row that comes is the
-same to the bit on any processor, and a device's rows lie scattered over the groups that the frozen trunk takes.
+Copies are kept in this machine's own folder (FED_ASI_NODE_DIR, or the user's cache), each workplace under the hash
+of its files; they may be removed at any time between runs. Features are not recomputed here: the rows sent are the
+same
+to the bit on any processor, and a device's rows are scattered over the groups in which the trunk computes.
 """
 
 from __future__ import annotations
@@ -39,10 +40,11 @@ FILE_PIECE_BYTES = 8 * 1024**2
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a workplace is made of.
+    """The contents of a workplace.
 
-    files: SHA-256 by name. features: of the training images; None: they are off. code: a hash of this package's, whose
-    devices leave profiles of their own beside the files.
+    files: SHA-256 by name. features: of the training images; None: they are off. code: a hash of this package's
+    code, as
+    its devices store profiles of their own beside the files.
     """
 
     files: Mapping[str, str]
@@ -51,32 +53,32 @@ class Listing:
 
     @property
     def name(self) -> str:
-        """The folder's name where it is kept: a hash of all its files, and of the code."""
+        """The name of the folder in which it is kept: a hash of all its files, and of the code."""
         about = json.dumps([self.code, dict(self.files)], sort_keys=True)
         return hashlib.sha256(about.encode()).hexdigest()[:32]
 
 
 class Source(Protocol):
-    """Where the workplace is, as a machine asks it that cannot see it. All of it raises RunError, one line."""
+    """A workplace as seen from a machine that cannot read its folder. All methods raise RunError, one line."""
 
     def listing(self) -> Listing:
-        """Return what there is."""
+        """Return its contents."""
 
     def piece(self, name: str, start: int) -> bytes:
-        """Return the bytes of one file from `start` on, at most FILE_PIECE_BYTES; none at its end."""
+        """Return the bytes of a file from `start` on, at most FILE_PIECE_BYTES; none at its end."""
 
     def rows(self, rows: Sequence[int]) -> Rows:
         """Return the features of these rows, (n, ...)."""
 
 
 class Lender:
-    """The source itself, on the machine that has the workplace."""
+    """The source on the machine that has the workplace."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def listing(self) -> Listing:
-        """Return what there is. Raises RunError where nothing is prepared."""
+        """Return its contents. Raises RunError where nothing is prepared."""
         found = self._features
         form = None
         if found is not None:
@@ -118,7 +120,7 @@ class Lender:
 
 
 def node_folder() -> Path:
-    """Return where this machine keeps what comes from afar."""
+    """Return the folder in which this machine keeps copies of workplaces."""
     own = os.environ.get(NODE_DIR)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(own) if own else cache / "fed_asi" / "from_afar"
@@ -127,9 +129,9 @@ def node_folder() -> Path:
 def open_afar(source: Source, seen: Path) -> Workplace:
     """Return a workplace whose folder this machine may not see, for devices to work in.
 
-    seen: where the folder would be; it is taken as it is where every file in it is the source's. The images that the
-    server judges by are left where they are: its test features are empty.
-    Raises RunError where something does not come, or cannot be kept here.
+    seen: where the folder would be; it is used if all of its files are the source's. The server's test images are not
+    copied, and its test features are empty.
+    Raises RunError where something cannot be fetched, or cannot be stored here.
     """
     listing = source.listing()
     near = _holds(seen, listing)
@@ -152,7 +154,7 @@ def open_afar(source: Source, seen: Path) -> Workplace:
 
 
 def _found(store: Path, key: str) -> Tensor | None:
-    """Return a whole entry of a store that this machine may not see."""
+    """Return a complete entry of a store that this machine may not see."""
     with suppress(RunError):
         return FeatureStore(store).find(key)
     return None
@@ -185,7 +187,7 @@ def _fetched(source: Source, listing: Listing) -> Path:
 
 
 def _fetch(source: Source, folder: Path, name: str) -> None:
-    """Bring one file, whole."""
+    """Copy one file, whole."""
     with replacing(folder / name) as file:
         at = 0
         while piece := source.piece(name, at):

@@ -1,4 +1,4 @@
-"""What each kind of device of a fleet would train with, before anything of a run is started or written."""
+"""What each kind of device would train with, found before anything of a run is started or written."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fed_asi.workplace.start import check_start
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """Devices of a group that have the same from a round on, and their first plan or why there is none."""
+    """Devices of a group that have the same resources from a round on, and their first plan or why there is none."""
 
     group: str
     devices: int
@@ -36,9 +36,9 @@ class Ahead:
 def look_ahead(
     config: RunConfig, *, data_dir: Path | None = None, weights_dir: Path | None = None
 ) -> list[Ahead]:
-    """Return what each group's devices would train with, once data, shards, network and settings suit each other.
+    """Return what each group's devices would train with, once data, shards, network and settings are checked.
 
-    Made from the weights that the network begins with: where the server trains it first, ranks may come out otherwise.
+    Computed with the initial weights of the network: if the server trains it first, ranks may differ.
     Raises what `prepare` raises before its long part.
     """
     with threads(config.compute.threads):

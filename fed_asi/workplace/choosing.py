@@ -1,9 +1,9 @@
-"""In which format a run stores what is frozen where its file leaves the choice: `[storage] frozen = "any"`.
+"""The choice of a storage format for frozen weights where the file leaves it open: `[storage] frozen = "any"`.
 
-One format for the whole fleet, as features are those of one trunk: of the formats in which most devices have a plan,
-the finest whose plans capture what those of any other do, but for one part in a hundred. What a plan captures is told
-by a profile of the network in float32, so formats are compared by the bytes that they leave alone; what a coarser one
-costs in accuracy is not in it, which is why it has to capture more.
+The whole fleet uses one format, as features come from one trunk. Of the formats in which most devices have a plan, it
+is the finest whose plans capture as much as those of any other, to one part in a hundred. What a plan captures comes
+from a profile of the float32 network, so formats are compared only by the bytes that they leave for training. Their
+cost in accuracy is not part of it, which is why a coarser format has to capture more.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from fed_asi.workplace.storing import check_storage
 
 
 def with_storage(config: RunConfig, model: nn.Module, public: tuple[Images, Tensor]) -> RunConfig:
-    """Return a run's settings with a format; those that name one as they are. model, public: only read.
+    """Return a run's settings with a format chosen; settings that name one are returned as they are.
 
-    Where no device says its RAM or flash nothing is gained by fewer bytes, and the format is float32.
+    model, public: only read. If no device has a RAM or flash limit, fewer bytes gain nothing, and the format is
+    float32.
     """
     if config.storage.frozen != "any":
         return config
@@ -50,14 +51,14 @@ def with_storage(config: RunConfig, model: nn.Module, public: tuple[Images, Tens
             found.append(_served(plans, devices, form))
     most = max(one.devices for one in found)
     if most == 0:
-        return config.stored_as(found[-1].form)  # its refusal is the last word
+        return config.stored_as(found[-1].form)  # so that its refusal is reported
     able = [one for one in found if one.devices == most]
     return config.stored_as(able[finest([one.worth for one in able])].form)
 
 
 @dataclass(frozen=True, slots=True)
 class _Served:
-    """A format, how many devices have a plan in it, and what their plans are worth together."""
+    """A format, how many devices have a plan in it, and the summed worth of their plans."""
 
     form: Format
     devices: int
@@ -65,7 +66,7 @@ class _Served:
 
 
 def _has_form(config: RunConfig, trunk: fx.GraphModule) -> bool:
-    """Return whether a trunk has a form in the run's format."""
+    """Return whether a trunk can be stored in the run's format."""
     try:
         check_storage(config, trunk)
     except ConfigError:
@@ -74,7 +75,7 @@ def _has_form(config: RunConfig, trunk: fx.GraphModule) -> bool:
 
 
 def _later_trunk(config: RunConfig, model: nn.Module, profile: Profile, plans: DevicePlans) -> fx.GraphModule:
-    """Return the trunk with what no plan trains of the layers behind it, which it takes in."""
+    """Return the trunk extended by those layers behind it that no plan trains."""
     return cut_network(config, model, sorted(layers_of_plans(config, profile, plans)))[0]
 
 

@@ -70,14 +70,14 @@ def _source(config: RunConfig, trunk: fx.GraphModule, images: Images, engine: En
     content = images_fingerprint(images)
     kept = config.compute.features if config.compute.features != "off" else "float32"
     device = CPU if engine.computes is not None else trunk_device(config)
-    trunk = trunk if device == CPU else copied(trunk).to(device)  # the run's own is at work elsewhere
+    trunk = trunk if device == CPU else copied(trunk).to(device)  # a copy, as the run's own is in use
     return FeatureSource(
         trunk, images, content, config.model.resolution, mean, std, kept, engine=engine.computes
     )
 
 
 def _made(source: FeatureSource, store: FeatureStore, use: str, watcher: Watcher, check: Check) -> Tensor:
-    """Return the features of these images, which are in the store from now on."""
+    """Return the features of these images, computing them into the store if need be."""
     images = source.images
     watcher.stage(f"features of {len(images):,} {use} images", len(images))
     shown = 0
@@ -88,7 +88,7 @@ def _made(source: FeatureSource, store: FeatureStore, use: str, watcher: Watcher
         watcher.advance(done - shown)
         shown = done
 
-    with exact(source.device):  # by whoever makes them, a worker that finds them gone among them
+    with exact(source.device):  # also in a worker that finds them gone
         return store.features(source, progress=progress)
 
 

@@ -1,6 +1,6 @@
-"""What training needs at one place: the trained tail, the inputs it is fed, labels, shards and plans.
+"""What training needs at one place: the trained tail, its inputs, labels, shards and plans.
 
-The server prepares it once under runs/NAME/workplace/; every worker process opens it once and keeps it, so a
+The server prepares it once under runs/NAME/workplace/. Every worker process opens it once and keeps it open, so a
 message carries only the trained tensors and a small job. Large arrays are memory-mapped and shared.
 """
 
@@ -52,7 +52,7 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A device's rows: those it trains on, and those kept for its local accuracy."""
+    """A device's rows: those it trains on, and those held out for its local accuracy."""
 
     train: Rows
     holdout: Rows
@@ -60,7 +60,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class WholeNetwork:
-    """What stands in for stored features where they are off: the trunk, and the images it sees each time."""
+    """Stands in for stored features if they are off: the trunk, and the images that it computes each time."""
 
     trunk: fx.GraphModule
     images: NDArray[np.uint8]
@@ -77,14 +77,16 @@ class WholeNetwork:
 
 @dataclass(frozen=True, slots=True)
 class Workplace:
-    """Everything `train_locally` and the server's evaluation need; opened once per process.
+    """Everything that `train_locally` and the server's evaluation need; opened once a process.
 
     tail: the trained part, shared by all work in this process, one job at a time. features: (N, ...) of the
-    training images; test_features: of those the server judges by. reference: initial values of every tensor
-    that some device may train, by name. notes: what the report should say. whole: set where features are off.
-    own_plans: those from other profiles than the server's, kept by file name. kept: what else is made once a process.
-    device: where the tail is and steps compute; features are there too, their labels with them, or on the CPU.
-    bring, fetch: bring rows of features, or a file, from where the workplace is (afar.py); None: it is here.
+    training images; test_features: of the server's test images. reference: initial values of every tensor
+    that some device may train, by name. notes: for the report. whole: set if features are off.
+    own_plans: plans from other profiles than the server's, by file name. kept: a cache for whatever else is made
+    once.
+    device: where the tail is and steps compute; features and their labels are there too, or on the CPU.
+    bring, fetch: fetch rows of features, or a file, from the machine that has the workplace (afar.py); None: it is
+    here.
     """
 
     config: RunConfig
@@ -107,26 +109,26 @@ class Workplace:
     fetch: Callable[[str], None] | None = None
 
     def file(self, name: str) -> Path:
-        """Return a file of the workplace that was written after it was opened, brought here first where it must be."""
+        """Return the path of a file that was written after the workplace was opened, fetched first if need be."""
         if self.fetch is not None:
             self.fetch(name)
         return self.folder / name
 
     def shard(self, partition_id: int) -> Shard:
-        """Return a device's rows; the holdout is drawn once, and training keeps at least one row."""
+        """Return a device's rows; the held-out rows are drawn once, and at least one row is left for training."""
         rows = self.shards[partition_id]
         held = min(int(len(rows) * self.config.data.holdout), len(rows) - 1)
         if not held:
-            return Shard(np.sort(rows), rows[:0])  # whatever is drawn
+            return Shard(np.sort(rows), rows[:0])  # whatever the draw
         order = seeds.rng(self.config.seed, "holdout", partition_id).permutation(rows)
         return Shard(np.sort(order[held:]), np.sort(order[:held]))
 
     def on(self, device: torch.device) -> Workplace:
-        """Return the same workplace on a device: its network, which is moved, and the features that fit there."""
+        """Return the same workplace on a device: its network is moved, with as many features as fit."""
         if device == self.device:
             return self
         room = room_bytes(self.config, device)
-        coming = self.bring is not None  # rows that are yet to come stay where they come to
+        coming = self.bring is not None  # rows that are still to be fetched stay on the CPU
         features, tests = kept_there((None if coming else self.features, self.test_features), device, room)
         features = self.features if features is None else features
         labels = self.labels.to(CPU if features is None else features.device)
@@ -144,7 +146,7 @@ class Workplace:
         )
 
     def rows(self, numbers: Rows) -> Tensor:
-        """Return the numbers of some images as a tensor where labels and features are looked up by them."""
+        """Return row numbers as a tensor on the device where labels and features are looked up."""
         return sent(torch.from_numpy(numbers), self.labels.device)
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,7 +154,7 @@ class Workplace:
         return self.inputs(rows), sent(self.labels[rows], self.device)
 
     def inputs(self, rows: Tensor) -> Tensor:
-        """Return the tail's inputs of these rows, float32, copied; images channels last, which is quicker."""
+        """Return the tail's inputs for these rows, float32, copied; images are channels last, which is quicker."""
         if self.bring is not None:
             self.bring(rows)
         if self.features is not None:
@@ -174,10 +176,10 @@ def open_workplace(
     bring: Callable[[Tensor], None] | None = None,
     fetch: Callable[[str], None] | None = None,
 ) -> Workplace:
-    """Return the workplace that `prepare` wrote; features that were removed since are made again.
+    """Return the workplace that `prepare` wrote; features that have been removed are recomputed.
 
     folder: runs/NAME/workplace. config: of the run; None reads it from the folder. data_dir: where the data set is,
-    should it be needed; None: where it was. features: by use; None: those in the store. bring, fetch: the workplace's.
+    if it is needed; None: where it was. features: by use; None: those in the store. bring, fetch: as in Workplace.
     Raises RunError where it is missing, unfinished, damaged, of another version or of other settings.
     """
     manifest = _read_manifest(folder)
@@ -185,7 +187,7 @@ def open_workplace(
         config = _config_of(folder, manifest, config)
         if config.storage.frozen == "any":
             config = config.stored_as(format_of(manifest["storage"]))
-        _ = config.method.families  # known from here on, also where they are a user's own
+        _ = config.method.families  # makes a user's own methods known
         off = config.compute.features == "off"
         trunk, tail = rebuild(config, manifest, read_tensors(folder / "base.pt"))
         with (folder / "index.npz").open("rb") as file, np.load(file) as index:
@@ -228,7 +230,7 @@ def _config_of(folder: Path, manifest: Mapping[str, Any], config: RunConfig | No
 
 @contextmanager
 def _naming(folder: Path) -> Iterator[None]:
-    """Turn whatever is wrong with a workplace's files into one line that names the folder, and says what to do."""
+    """Turn any error in a workplace's files into one line that names the folder and says what to do."""
     try:
         yield
     except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile, FedAsiError) as error:
@@ -246,9 +248,9 @@ def is_prepared(folder: Path, config: RunConfig) -> bool:
 
 
 def prepared_for(folder: Path) -> str:
-    """Return the fingerprint of the settings that a workplace was prepared for, as they were given.
+    """Return the fingerprint of the settings for which a workplace was prepared, as they were given.
 
-    The opened one may say more: what they left open, the format of what is stored, is chosen there.
+    The opened workplace may have more: a storage format that they left open is chosen there.
     Raises RunError where nothing is prepared.
     """
     return str(_read_manifest(folder)["fingerprint"])
@@ -269,7 +271,7 @@ def rebuild(
 ) -> tuple[fx.GraphModule, fx.GraphModule]:
     """Return the frozen and the trained part of the network, with the weights from before the first round."""
     resolution = config.model.resolution
-    seed = seeds.derive(config.seed, "weights")  # as it was built: a network may be drawn by it
+    seed = seeds.derive(config.seed, "weights")  # as when it was built: a network may draw from it
     model = models.build(config.model.name, int(manifest["num_classes"]), resolution=resolution, seed=seed)
     model.load_state_dict(dict(base))
     example = torch.zeros(1, 3, resolution, resolution)

@@ -1,4 +1,4 @@
-"""Before the first round: data, shards, weights, the cut, features and the profile, once per run."""
+"""What is done once per run, before the first round: data, shards, weights, the cut, features and the profile."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def prepare(
     watcher: Watcher | None = None,
     found: Callable[[int], None] | None = None,
 ) -> Workplace:
-    """Return the run's workplace, made under `folder` unless it is there from before a kill.
+    """Return the run's workplace, made under `folder` unless a killed run has left it there, complete.
 
-    folder: runs/NAME/workplace. data_dir, weights_dir: where the data set and weights are; None looks at the
-    environment, then at the publishers. found: called once data and weights are there, before the long part, with the
+    folder: runs/NAME/workplace. data_dir, weights_dir: where the data set and weights are; None tries the
+    environment, then the publishers. found: called once data and weights are there, before the long part, with the
     bytes of what the devices may train.
     Raises MissingDataError, WeightsError and ConfigError (all that `check_start` finds) before `found`, and RunError.
     """
@@ -117,14 +117,16 @@ def _make(
         "storage": own.storage.form,
         "notes": notes,
     }
-    write_file(folder / MANIFEST, json.dumps(manifest, indent=1).encode())  # last: it says the rest is whole
+    write_file(
+        folder / MANIFEST, json.dumps(manifest, indent=1).encode()
+    )  # last, as it marks the rest as complete
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """trained: the layers that some device may train. features: keys in the store, by use. ranges: of an int8 trunk.
+    """trained: layers that some device may train. features: keys in the store, by use. ranges: of an int8 trunk.
 
-    note: what the run's readers should know of what computed the features.
+    note: for the run's readers, on what computed the features.
     """
 
     trained: Sequence[str]
@@ -137,11 +139,11 @@ class _Made:
 def _profile_and_features(
     config: RunConfig, folder: Path, splits: Splits, model: nn.Module, watcher: Watcher
 ) -> _Made:
-    """Return the profile and the features' keys, made beside each other where the cut needs no profile."""
+    """Return the profile and the features' keys, made concurrently where the cut does not need the profile."""
     images = min(config.method.calibration_images, len(splits.public[1]))
     watcher.stage(calibrating(images))
     store = FeatureStore(folder / store_path(), config.compute.features_limit)
-    # With more threads the number a thread gets is torch's to say, and it decides the last bits.
+    # With more threads, torch decides how many each call gets, which decides the last bits.
     if is_cut(config) and config.compute.threads == 1:
         trained = trained_names(model, config)
         cut = cut_network(config, model, trained)
@@ -165,7 +167,7 @@ def _engine(config: RunConfig, trunk: fx.GraphModule, splits: Splits, watcher: W
 
 
 def build_model(config: RunConfig, num_classes: int, weights_dir: Path | None) -> nn.Module:
-    """Return the run's network with the weights it begins with, before any pretraining."""
+    """Return the run's network with its initial weights, before any pretraining."""
     settings = config.model
     weights = None if settings.weights in {"public", "none"} else settings.weights
     return models.build(

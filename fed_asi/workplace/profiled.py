@@ -1,4 +1,4 @@
-"""A run's network in two, stored as its devices store it, and its profile: cut where its plans need it."""
+"""A run's network in two parts, stored as on its devices, and its profile: cut where its plans need it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fed_asi.workplace.storing import stored
 class Profiled:
     """A network's profile, the layers that some device may train, and the frozen part before them.
 
-    ranges: of a trunk in eight bits, from which the same trunk is made again. benches: where its steps are counted.
+    ranges: of a trunk in eight bits, to make the same trunk again. benches: where its steps are counted.
     """
 
     profile: Profile
@@ -32,7 +32,7 @@ class Profiled:
 
 
 def profiled(config: RunConfig, model: nn.Module, public: tuple[Images, Tensor]) -> Profiled:
-    """Return the profile of a network cut where its plans need it: before the first layer that some of them train."""
+    """Return the profile of a network, cut before the first layer that any of its plans trains."""
     trained = trained_names(model, config)
     whole = copied(model).state_dict()
     cut = cut_network(config, model, trained)
@@ -41,7 +41,7 @@ def profiled(config: RunConfig, model: nn.Module, public: tuple[Images, Tensor])
     used = layers_of_plans(config, profile, plans_of(config, profile, benches))
     if used < {layer.name for layer in profile.layers}:
         trained = [layer.name for layer in profile.layers if layer.name in used]
-        # Weights of the first tail may be the trunk's now, and a trunk is stored from float32.
+        # Weights of the first tail may now belong to the trunk, which is converted from float32.
         model.load_state_dict(whole)
         cut = cut_network(config, model, trained)
         parts, benches = stored(config, cut, public[0]), benches_of(config, *cut)

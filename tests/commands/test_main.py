@@ -91,6 +91,8 @@ def test_the_version_is_the_packages(capsys):
     assert capsys.readouterr().out == f"fed-asi {fed_asi.__version__}\n"
 
 
+@pytest.mark.slow  # a process of its own, as the buffer is flushed after the last line of ours
+@pytest.mark.computes
 def test_a_reader_that_has_gone_is_no_mistake(tmp_path):
     """As in `fed-asi compare A B | true`: little enough is printed that it waits in a buffer until the end."""
     make(tmp_path / "a")

@@ -121,7 +121,7 @@ def test_flower_is_told_what_to_run_and_its_word_comes_back(client, monkeypatch,
 
 
 @pytest.fixture
-def whole(tmp_path, monkeypatch) -> Path:
+def whole(tmp_path, monkeypatch, no_pictures) -> Path:
     """A runner whose Flower does the whole run; the folder of runs."""
 
     def follow(_client, fleet: str) -> str:

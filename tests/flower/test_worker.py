@@ -28,6 +28,8 @@ def test_a_device_at_work_leaves_word_until_it_is_done(tmp_path: Path) -> None:
     assert word_left(states, job()) is None
 
 
+@pytest.mark.slow  # it ends its process
+@pytest.mark.computes
 def test_a_device_that_hangs_is_ended_with_its_worker(tmp_path: Path) -> None:
     code = (
         "import sys, time; from fed_asi.flower import worker\n"

@@ -153,6 +153,8 @@ CHANGING = [
 WARM = {"name": "asi-published", "layers": 2, "calibration_images": 8}
 
 
+@pytest.mark.slow  # three whole runs
+@pytest.mark.computes
 def test_a_schedule_is_planned_ahead_and_followed_also_through_a_resume(tmp_path: Path) -> None:
     config = small(method=WARM, groups=CHANGING, cohort=4, rounds=4)
     run_loop(config, tmp_path / "run")

@@ -35,6 +35,8 @@ def fleet(**limits: Any) -> RunConfig:
     )
 
 
+@pytest.mark.slow  # three formats are planned, twice
+@pytest.mark.computes
 def test_it_is_the_finest_in_which_the_devices_have_a_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
