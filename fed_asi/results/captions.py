@@ -1,4 +1,4 @@
-"""What to see in a run's figures, in a sentence or two each, with the run's own numbers."""
+"""Captions of a run's figures: what to see in each, in a sentence or two, with the run's own numbers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def of_clock(summaries: Sequence[Summary]) -> str:
 
 
 def of_round(timeline: Timeline) -> str:
-    """Return who makes a round long."""
+    """Return which devices make a round long."""
     longest = max(timeline.bars, key=lambda one: one.download + one.compute + one.upload, default=None)
     more = f" The {timeline.left_out} devices that finished first are left out." if timeline.left_out else ""
     if longest is None:

@@ -1,4 +1,4 @@
-"""Two runs held against each other: settings, weights, accuracy, bytes, and the first record that differs."""
+"""A comparison of two runs: settings, weights, accuracy, bytes, and the first record that differs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fed_asi.units import format_bytes
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What differs between two runs; `first_difference` is None where every record but the times is equal."""
+    """How two runs differ; `first_difference` is None if all records are equal but for times."""
 
     lines: tuple[str, ...]
     equal_weights: bool

@@ -1,7 +1,7 @@
-"""A run's main figure: what its budgets cost where there are twins, and what one run can say where there are none.
+"""A run's main figure: the cost of its budgets if devices have twins, or else what a single run can say.
 
-Groups hold different images. So how accurate one group is beside another says nothing of their budgets; what a device
-reaches beside its own twin does.
+Groups hold different images, so a comparison of their accuracies says nothing about their budgets. A comparison of
+each device with its own twin does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EACH = (
 )
 BYTES = "saved activations of the largest step, one device"
 SAID = 4  # groups in a sentence
-POINTS, COSINES = 2.0, 0.05  # an axis shows so much at least, or it would make much of nothing
+POINTS, COSINES = 2.0, 0.05  # the least range of an axis, so that it does not magnify noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,5 +146,5 @@ def _mean(axes: Axes, x: float, mean: Estimate, color: object, label: str) -> No
 
 
 def _bytes(device: DeviceResult) -> int | None:
-    """Return where a device stands on the axis: what it measured, or its budget where it never trained."""
+    """Return the place of a device on the axis: its measured bytes, or its budget if it never trained."""
     return device.measured_bytes if device.trained else device.budget_bytes

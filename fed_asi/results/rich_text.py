@@ -1,4 +1,4 @@
-"""Texts as rich shows them: rich reads markup, emoji codes and links in a str, and none of them in these."""
+"""Texts for rich that are shown exactly: in a plain str, rich would read markup, emoji codes and links."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class DeviceRecord:
-    """One device as the fleet file made it; budgets in bytes, None is unlimited."""
+    """One device as described by the fleet file; budgets in bytes, None is unlimited."""
 
     partition_id: int
     group_name: str

@@ -1,4 +1,4 @@
-"""What a run's records come to: for each budget group, and for the whole fleet."""
+"""A summary of a run's records, for each budget group and for the whole fleet."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class DeviceResult:
 class GroupResult:
     """The devices of one group; bytes are the largest of any device, accuracies the mean over devices.
 
-    Each device counts once in an estimate, however often it was asked and whatever its budget was.
+    Each device counts once in an estimate, no matter how often it was asked or which budgets it had.
     """
 
     name: str
@@ -76,7 +76,7 @@ class GroupResult:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A whole run, ready to be shown."""
+    """A whole run, ready to be displayed."""
 
     name: str  # of the run's folder
     standing: str  # how the run stands, for people
@@ -91,7 +91,7 @@ class Summary:
 
     @property
     def going(self) -> bool:
-        """Whether some process is at the run right now."""
+        """Whether a process is working on the run right now."""
         return self.standing == "running"
 
     @property
@@ -102,18 +102,18 @@ class Summary:
 
     @property
     def sim_seconds(self) -> float | None:
-        """How long the run took on its clock, in simulated seconds; None without one."""
+        """The length of the run on its clock, in simulated seconds; None without a clock."""
         return max((end for one in self.rounds if (end := one.sim_end_seconds) is not None), default=None)
 
     @property
     def energy_joules(self) -> float | None:
-        """What all devices that say what they draw have spent; None where none does."""
+        """The energy spent by all devices with known power, in joules; None if there are none."""
         known = [one.energy_joules for one in self.rounds if one.energy_joules is not None]
         return sum(known) if known else None
 
     @property
     def twins(self) -> str | None:
-        """What the devices' twins went without, as `measure.twins` has it: "unlimited", "plain"; None: no twins."""
+        """What the devices' twins did without, as in `measure.twins`: "unlimited", "plain"; None: no twins."""
         if not any(one.paired for one in self.devices):
             return None
         return "plain" if RunConfig.from_json(self.run.config).measure.twins == "plain" else "unlimited"
@@ -149,7 +149,7 @@ LEFT JOIN (SELECT partition_id, budget_bytes, max(round), micro_batch, trained_l
      ON last.partition_id = told.partition_id AND last.budget_bytes IS told.budget_bytes
 ORDER BY devices.partition_id, told.budget_bytes IS NULL, told.budget_bytes
 """.replace("{paired}", "('trained', 'excluded', 'out-of-memory')")  # ends that a budget brings about
-# With a lone max(), SQLite takes the other columns from the row that has it.
+# With a single max(), SQLite takes the other columns from the row with the maximum.
 
 
 _LEFT_OUT = """
@@ -165,13 +165,13 @@ SELECT outcome, said, times FROM (
     FROM device_rounds WHERE outcome != 'trained' GROUP BY outcome, cause)
 WHERE place <= 5 ORDER BY times DESC, outcome, said
 """
-# Of each outcome a few: causes by the clock say seconds, so each of them is another, and none may hide the rest.
+# A few for each outcome: causes with seconds in them are all different, and must not crowd out the rest.
 
 
 def summarise(store: RunStore, how_on: Callable[[Path], str] = resume_line) -> Summary:
-    """Return what the records so far come to; the run may still be going on.
+    """Return a summary of the records so far; the run may still be going on.
 
-    how_on: the line that goes on with the run in a folder, where it was stopped.
+    how_on: returns the command that resumes the run in a folder, if it was stopped.
     """
     devices = tuple(DeviceResult(*row) for row in store.select(_DEVICES))
     left_out: dict[str, dict[str, int]] = {}
@@ -248,7 +248,7 @@ def _group(
 
 
 def _over_devices(devices: Sequence[DeviceResult], name: str) -> Estimate | None:
-    """Return the mean of a number over devices, of each of which it is first the mean over its budgets."""
+    """Return the mean of a number over devices, having averaged each device over its budgets first."""
     each: dict[int, list[float]] = {}
     for one in devices:
         value = getattr(one, name)

@@ -1,4 +1,4 @@
-"""A run's summary as a table of texts, and as rich text for a terminal."""
+"""A run's summary as a table, in texts and in rich text for a terminal."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from fed_asi.units import format_bytes, format_joules, format_seconds
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its title, a group's text, and what that means; "" where its title or a line below says it.
+    """One column: its title, the text of a group, and its meaning; "" if the title or a line below says it.
 
-    spare: the higher, the sooner it makes room for others; 0: never. right: of numbers, which never go on below.
+    spare: the higher, the sooner it gives way to others; 0: never. right: for numbers, which never wrap.
     """
 
     title: str
@@ -34,14 +34,14 @@ class Column:
     right: bool = True
 
     def width(self, groups: Sequence[GroupResult]) -> int:
-        """Return how many characters it takes; titles, and texts that are no numbers, may go on below."""
+        """Return how many characters it needs; titles, and texts other than numbers, may wrap."""
         texts = [visible(self.cell(group)) for group in groups]
         parts = texts if self.right else [part for text in texts for part in text.split(", ")]
         return max(map(cell_len, (*self.title.split(), *parts)))
 
 
 def span_bytes(budgets: Sequence[int | None]) -> str:
-    """Return one budget, or the smallest and largest of several, for people."""
+    """Return one budget, or the smallest and largest of several, as text."""
     if not budgets:
         return "-"
     low, high = format_bytes(budgets[0]), format_bytes(budgets[-1])
@@ -125,7 +125,7 @@ PART = Column(
 
 
 def columns(summary: Summary) -> list[Column]:
-    """Return the columns of a run's table: those that every run has, and those that this one can fill."""
+    """Return the columns of a run's table: those of every run, and those for which this one has numbers."""
     found = [*FIRST]
     found += [RAM, FLASH] if any(g.ram_bytes is not None for g in summary.groups) else []
     found += [CAPTURED] if any(g.gradient_captured for g in summary.groups) else []
@@ -173,7 +173,7 @@ def _meaning(shown: Sequence[Column], every: Sequence[Column]) -> str:
 
 
 def fitting(every: Sequence[Column], groups: Sequence[GroupResult], width: int) -> list[Column]:
-    """Return the columns that fit in so many characters, and those that no table goes without."""
+    """Return the columns that fit into this width, always including those that no table does without."""
     shown = list(every)
     while sum(one.width(groups) + BETWEEN for one in shown) - BETWEEN > width:
         spare = max(shown, key=lambda one: one.spare)
@@ -206,7 +206,7 @@ def _clock(summary: Summary) -> list[str]:
 
 
 def reading(summary: Summary) -> list[str]:
-    """Return how to read the table, where a column could be taken for what it is not."""
+    """Return how to read the table, for columns that could be misread."""
     if summary.twins is not None:
         how = (
             "plain training of the same layers" if summary.twins == "plain" else "the same without its budget"
@@ -224,7 +224,7 @@ def reading(summary: Summary) -> list[str]:
 
 
 def left_out(summary: Summary) -> list[str]:
-    """Return a line an outcome other than "trained", with its most frequent cause."""
+    """Return one line for each outcome other than "trained", with its most frequent cause."""
     lines: dict[str, str] = {}
     for outcome, cause, _ in summary.causes:
         times = sum(group.left_out.get(outcome, 0) for group in summary.groups)
@@ -233,7 +233,7 @@ def left_out(summary: Summary) -> list[str]:
 
 
 def _exchanged(summary: Summary) -> list[str]:
-    """Return what strategy and codec took of devices and network, where a run chose any."""
+    """Return the cost of strategy and codec in memory and transfer, if a run chose any."""
     config = RunConfig.from_json(summary.run.config)
     strategy, codec = config.aggregate.strategy, config.upload.codec
     if (strategy, codec) == (AggregateConfig().strategy, UploadConfig().codec):
