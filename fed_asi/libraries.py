@@ -78,8 +78,7 @@ def find(kind: str, name: str) -> Any:
     """Return what a library has by that name.
 
     Raises ConfigError where it is of another kind, where the library does not have it, and where the package is
-    missing,
-    has another version or cannot be imported.
+    missing, has another version or cannot be imported.
     """
     library, _, what = _asked(name)
     if library.kind != kind:

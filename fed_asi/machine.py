@@ -53,8 +53,7 @@ def one_thread(work: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
     """Return `work`, wrapped to run with one torch thread; the number of threads is restored afterwards.
 
     Meant for decompositions of many small matrices. LAPACK's threads synchronise after every column, so two of them
-    beside a busy process take 20 to 100 times as long as one (docs/explanation/plan.md). Their number also decides
-    the
+    beside a busy process take 20 to 100 times as long as one (docs/explanation/plan.md). Their number also decides the
     last bits.
     """
 

@@ -93,9 +93,8 @@ def file_of(name: str) -> str | None:
 def pin(name: str, folder: Path) -> Pinned:
     """Return a name pinned to the hash of its code, which is not run.
 
-    folder: what a relative path starts from. Raises ConfigError where there is no such file or package, and where
-    the name
-    already has a hash that is not that of the code.
+    folder: what a relative path starts from. Raises ConfigError where there is no such file or package, and where the
+    name already has a hash that is not that of the code.
     """
     found = _asked(name)
     if found.is_file:

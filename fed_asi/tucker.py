@@ -218,9 +218,8 @@ class _Cuts:
     def by_pixels(self, last: Tensor) -> tuple[Tensor, Tensor]:
         """Return the same as `channels`, for (..., b, *S, C) with fewer pixels than channels, by their Gram matrix.
 
-        The basis w found there spans pixels, so the projection of x is (x w) w^T. The columns of x w, scaled to
-        unit length,
-        serve as the channel factor; their lengths go into the core.
+        The basis w found there spans pixels, so the projection of x is (x w) w^T. The columns of x w, scaled to unit
+        length, serve as the channel factor; their lengths go into the core.
         """
         lead, d = self.lead, last.shape[-1]
         rows, start = last.flatten(lead, -2), self.starts[1]
@@ -249,8 +248,7 @@ class _Cuts:
         """Return the same as `space`, for (..., r, b, H, W), with factors found from samples spread over the batch.
 
         A few samples tell the spatial bases as well as all of them (docs/results/warm_start.md). Both modes of all
-        samples
-        are then cut in one product.
+        samples are then cut in one product.
         """
         lead, samples, pixels = x.shape[: self.lead], x.shape[self.lead + 1], x.shape[-2:].numel()
         spread = x[(..., slice(None, None, samples // PLANE_SAMPLES), slice(None), slice(None))]

@@ -21,9 +21,8 @@ MOST_NUMBERS = 2**31 - 1
 class TopK(Codec):
     """The largest share `share` of a tensor's numbers, at least one, with their places: 8 bytes each.
 
-    Among equal numbers the first are sent. What is not sent is kept and added to the next update, unless
-    error_feedback is
-    off. Source: Stich et al. 2018 (arXiv 1809.07599), algorithm 1.
+    Among equal numbers the first are sent. What is not sent is kept and added to the next update, unless error_feedback
+    is off. Source: Stich et al. 2018 (arXiv 1809.07599), algorithm 1.
     """
 
     name: ClassVar[str] = "top-k"

@@ -26,9 +26,8 @@ def cut(
     trained: qualified names of all layers or parameters that any device trains; they are in the tail.
     example: (B, 3, H, W), a batch from which the sizes are read.
     The cut lies before the first trained layer, where a single tensor is passed on: at the place where it has the
-    fewest
-    bytes a sample, the last of equals; with `latest`, at the last place of all. The trunk is a frozen copy in eval
-    mode.
+    fewest bytes a sample, the last of equals; with `latest`, at the last place of all. The trunk is a frozen copy in
+    eval mode.
     The tail has the model's own modules and Parameters under their own names.
     Raises UnsupportedLayerError for a network that cannot be traced, ConfigError for an example that the network
     cannot take, or if `trained` names nothing.

@@ -1,7 +1,6 @@
 """Gradient checkpointing, the rival that every PyTorch user knows: keep little, compute the forward twice.
 
-The network runs in segments under torch.utils.checkpoint. Between forward and backward only the inputs of the
-segments
+The network runs in segments under torch.utils.checkpoint. Between forward and backward only the inputs of the segments
 are kept; the backward pass runs each segment's forward again. What that second forward keeps is alive while the
 segment's backward runs, so that of the largest segment is added to the inputs (`recomputed_bytes`).
 Source: Chen et al., arXiv 1604.06174.

@@ -17,9 +17,8 @@ from fed_asi.units import shown
 def tune_last_(model: nn.Module, n: int) -> list[str]:
     """Freeze all but the last `n` convolutions and return the names of the parameters that still train.
 
-    As in the papers, everything after the first of them in module order trains too: the batch norms' gamma and
-    beta, and
-    the classifier. n = 0 trains the head alone: whatever follows the last convolution and its batch norm.
+    As in the papers, everything after the first of them in module order trains too: the batch norms' gamma and beta,
+    and the classifier. n = 0 trains the head alone: whatever follows the last convolution and its batch norm.
     Raises ConfigError when the network has fewer convolutions, or nothing after the last one for n = 0.
     """
     named = [(name, module) for name, module in model.named_modules() if module._parameters]
@@ -84,8 +83,7 @@ def layers_named(model: nn.Module, names: Sequence[str]) -> list[str]:
     """Return the layers meant by names of layers, blocks or weights, in the network's order.
 
     A layer here has a compressed form and a weight to train: a convolution or linear layer. A block means all the
-    layers
-    inside it. A layer that shares a weight with one of them is included, as neither can train without the other.
+    layers inside it. A layer that shares a weight with one of them is included, as neither can train without the other.
     Raises ConfigError with every name that means no layer, and the nearest ones.
     """
     layers = {name: module for name, module in model.named_modules() if weight_kind_of(module) is not None}

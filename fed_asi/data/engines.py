@@ -1,7 +1,6 @@
 """What computes a frozen trunk's features: torch, or ONNX Runtime if it is asked for and supports the trunk.
 
-ONNX Runtime is quicker for networks of depthwise convolutions (docs/results/trunk_engines.md). Its numbers differ
-from
+ONNX Runtime is quicker for networks of depthwise convolutions (docs/results/trunk_engines.md). Its numbers differ from
 torch's by float32 rounding, so features that it computed have an address of their own.
 """
 
@@ -60,11 +59,9 @@ def check_installed() -> None:
 def onnx_runtime(trunk: fx.GraphModule, images: Tensor, at_once: int = AT_ONCE) -> OnnxRuntime:
     """Return a trunk in ONNX Runtime.
 
-    images: (N, 3, H, W), on which its numbers are compared with torch's. at_once: images in each batch. Do not call
-    it
+    images: (N, 3, H, W), on which its numbers are compared with torch's. at_once: images in each batch. Do not call it
     beside other threads: importing the packages parses Python code.
-    Raises ConfigError where the packages are missing, UnsupportedLayerError, with the reason, for a trunk that it
-    does
+    Raises ConfigError where the packages are missing, UnsupportedLayerError, with the reason, for a trunk that it does
     not support.
     """
     check_installed()

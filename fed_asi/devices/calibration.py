@@ -78,8 +78,7 @@ def plans_for(place: Workplace, partition_id: int) -> DevicePlans:
     """Return the plans of a device, from the server's profile, its own or the pooled one; paced if its time counts.
 
     A device's own profile is a function of seed, device and initial weights alone. It is cached in the process and,
-    where
-    the folder is writable, beside the run's.
+    where the folder is writable, beside the run's.
     """
     return paced(place, partition_id, _by_bytes(place, partition_id))
 
@@ -110,8 +109,7 @@ def _profile_file(place: Workplace, partition_id: int, name: str) -> Profile:
 def _records(place: Workplace, partition_id: int) -> list[Record]:
     """Return inputs and gradients of the trained layers on a device's own images, computed on the CPU.
 
-    Always on the CPU, so that a run plans the same wherever it trains: the last bits of a number can decide between
-    two
+    Always on the CPU, so that a run plans the same wherever it trains: the last bits of a number can decide between two
     plans of almost equal worth.
     """
     rows = place.rows(place.shard(partition_id).train[: place.config.method.calibration_images])

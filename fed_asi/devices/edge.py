@@ -1,7 +1,6 @@
 """The forms of what devices send, parsed once where it arrives: bounded, typed, of a known version.
 
-Anything in another form raises UpdateError with the reason, and no part of it reaches the round loop. A device may
-fill
+Anything in another form raises UpdateError with the reason, and no part of it reaches the round loop. A device may fill
 every column of device_rounds except the server's own, so a new column of the record is one that devices may send.
 """
 

@@ -74,12 +74,10 @@ class Exchange:
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the tensors that a reply encodes, and the strategy's tensors, by name on the wire.
 
-        sent: the reply's tensors. trained: names of those that it claims to have trained. tensors: the weights it
-        was sent,
-        whole. slices: for those trained in part, which part.
+        sent: the reply's tensors. trained: names of those that it claims to have trained. tensors: the weights it was
+        sent, whole. slices: for those trained in part, which part.
         Raises UpdateError, naming the tensor, for a piece that is missing, has another form or does not decode to a
-        finite
-        tensor, and for a part that does not fit.
+        finite tensor, and for a part that does not fit.
         """
         left = dict(sent)
         names = [extra_name(kind, name) for kind in self.strategy.extras for name in trained]
@@ -103,8 +101,7 @@ class Upload:
     """One round of one device: the local part of its strategy, and the encoding of its update.
 
     given: what the device has when its round begins, by the names of the trained tensors; whole tensors. slices: for
-    tensors trained in part, which part. The strategy and codec then work on that part alone; what is kept is made
-    whole
+    tensors trained in part, which part. The strategy and codec then work on that part alone; what is kept is made whole
     again. device: where its steps compute; what is given, sent and kept is on the CPU.
     """
 

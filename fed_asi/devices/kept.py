@@ -1,7 +1,6 @@
 """What a device keeps between its rounds: warm factors of its methods, and tensors of its strategy and codec.
 
-All of it is one state, stored as in `warm_factors.py`: named lists of tensors. Tensors of strategy and codec are
-named
+All of it is one state, stored as in `warm_factors.py`: named lists of tensors. Tensors of strategy and codec are named
 "KIND..NAME", which no layer is called, as the parts of a layer's name are not empty.
 """
 

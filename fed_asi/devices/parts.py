@@ -1,7 +1,6 @@
 """The global tensors as a message carries them: of a tensor that changed in some places only, just those places.
 
-Every device has the tensors from before the first round, so it can restore the whole tensors, to the bit, whatever
-the
+Every device has the tensors from before the first round, so it can restore the whole tensors, to the bit, whatever the
 devices' plans were.
 """
 
@@ -23,9 +22,8 @@ _PLACES = re.compile(r"(.+) places ([01])")
 def sent(tensors: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return what must be sent: parts, each behind its places (int32), and whole tensors.
 
-    reference: the tensors from before the first round. A tensor that has not changed at all is sent whole, as all
-    are in
-    the first round.
+    reference: the tensors from before the first round. A tensor that has not changed at all is sent whole, as all are
+    in the first round.
     """
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():

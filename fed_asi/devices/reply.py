@@ -38,9 +38,8 @@ FRESH = "started from fresh factors"  # in the note of a device that has lost it
 class Reply:
     """What came back for one job. stats: columns of device_rounds, "outcome" among them.
 
-    trained: names of the tensors that the device claims to have trained. weights: the share of the gradient
-    captured, by
-    tensor. slices: for tensors trained in part, which part. Byte counts are those of the messages' content, without
+    trained: names of the tensors that the device claims to have trained. weights: the share of the gradient captured,
+    by tensor. slices: for tensors trained in part, which part. Byte counts are those of the messages' content, without
     framing; None where no message was sent.
     """
 

@@ -1,7 +1,6 @@
 """The sums of the federated calibration as the server expects them: names, lengths and bounds, for each device.
 
-Where bytes follow from shapes alone, a device's numbers are not trusted: one that claimed more would leave no plan
-for
+Where bytes follow from shapes alone, a device's numbers are not trusted: one that claimed more would leave no plan for
 the whole fleet.
 """
 

@@ -2,16 +2,12 @@
 
 An "unlimited" twin plans by the run's own method as if the fleet file gave the device `budget = "unlimited"`, and
 trains by that plan. All else is the device's own: the weights it was sent, the shard, the order of images, the batch
-and a pinned micro-batch, the warm factors it starts from, the learning rate, the seeds. The difference between the
-two
-is therefore the cost of the budget, without that of the method. A device without a limit is its own twin. The twin
-may
+and a pinned micro-batch, the warm factors it starts from, the learning rate, the seeds. The difference between the two
+is therefore the cost of the budget, without that of the method. A device without a limit is its own twin. The twin may
 train the layers of the run's profile: those that some device of the fleet trains.
 
-A "plain" twin trains the layers that its device trained (or the unlimited twin's, if the device trained none),
-weights
-and biases, by plain training: nothing compressed, centred or left out. The difference is the cost of budget and
-method
+A "plain" twin trains the layers that its device trained (or the unlimited twin's, if the device trained none), weights
+and biases, by plain training: nothing compressed, centred or left out. The difference is the cost of budget and method
 together. It can be non-zero for a device without a limit, too: centred inputs lead to other steps than plain SGD.
 
 A twin runs after the device's own work is complete, and touches none of its state, weights or random draws. A twin
@@ -119,8 +115,7 @@ def compared(
 ) -> dict[str, float | None]:
     """Return the cosine of two updates and the ratio of their norms; None where either is not an update.
 
-    own, twins: the tensors that each trained, by name; a tensor that one did not train counts as unchanged in it.
-    sent:
+    own, twins: the tensors that each trained, by name; a tensor that one did not train counts as unchanged in it. sent:
     what both started from. Equal updates give exactly 1 and 1.
     """
     both = squared = other = 0.0

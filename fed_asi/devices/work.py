@@ -74,9 +74,8 @@ def train_locally(
 ) -> LocalResult:
     """Return the update of one device, or why there is none ("out-of-memory", "excluded", "timeout").
 
-    tensors: the global ones by name, and those of the strategy. factors: the state it kept: warm factors, which are
-    cut or
-    padded to the plan's ranks, and the tensors of strategy and codec.
+    tensors: the global ones by name, and those of the strategy. factors: the state it kept: warm factors, which are cut
+    or padded to the plan's ranks, and the tensors of strategy and codec.
     plan: to train by; None: the first of the device's own plans that fits.
     The place's tail is used and always given back as it was, without gradients.
     """

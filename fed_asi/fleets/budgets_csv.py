@@ -19,9 +19,8 @@ _MOST_DIGITS = 18  # of a partition_id
 def add_csv_(raw: dict[str, Any], folder: Path, replaced: Collection[str] = ()) -> list[str]:
     """Read budgets_csv into raw["budgets"]; return its problems, each with its line number.
 
-    Each device may have one line only, in the CSV or in [budgets]. replaced: keys of [budgets] that the command
-    line sets;
-    they take precedence over the CSV.
+    Each device may have one line only, in the CSV or in [budgets]. replaced: keys of [budgets] that the command line
+    sets; they take precedence over the CSV.
     """
     budgets = raw.setdefault("budgets", {})
     if not isinstance(budgets, dict):

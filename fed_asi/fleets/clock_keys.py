@@ -14,8 +14,7 @@ class ClockConfig(Section):
 
     ask: devices asked, if more than the cohort; the first `cohort` of them that train count, the others are late.
     fit: a device that cannot do all its steps before the deadline does as many as it can, and is weighted by them.
-    at_work: this many devices are at work at any time, and every `cohort` replies that train make an update.
-    staleness:
+    at_work: this many devices are at work at any time, and every `cohort` replies that train make an update. staleness:
     a device that began s updates ago has its update scaled by (1 + s)^-staleness.
     """
 

@@ -178,9 +178,8 @@ class PretrainConfig(Section):
 class MeasureConfig(Section):
     """What is measured alongside the run; it costs only computing time.
 
-    Two runs that differ only here end with the same weights, to the bit. twins: every device that is asked trains
-    once more, without its budget; "plain": without its method, too (devices/twin.py). groups: when the shared model
-    is
+    Two runs that differ only here end with the same weights, to the bit. twins: every device that is asked trains once
+    more, without its budget; "plain": without its method, too (devices/twin.py). groups: when the shared model is
     judged on the held-out images of each group: before the first round and after the last, or after every round.
     """
 

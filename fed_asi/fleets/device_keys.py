@@ -51,8 +51,7 @@ class PresenceConfig(Section):
     """When a device is present.
 
     kind: "always"; "random": in each period with chance `share`, independently; "daily": from one hour to another,
-    local
-    time, on a share of days; "trace": in the intervals of a file, of which each device draws one row by seed.
+    local time, on a share of days; "trace": in the intervals of a file, of which each device draws one row by seed.
     """
 
     kind: Literal["always", "random", "daily", "trace"] = "always"

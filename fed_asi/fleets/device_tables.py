@@ -1,8 +1,7 @@
 """Tables of devices: your own CSV, and the files of FedScale and FLASH as published.
 
 CSV: a header with keys of `hardware.NUMBERS`, then one row a device.
-FedScale's client_device_capacity: a pickled dictionary, client -> {"computation", "communication"}, in milliseconds
-an
+FedScale's client_device_capacity: a pickled dictionary, client -> {"computation", "communication"}, in milliseconds an
 image and kbit/s. The first is for one network and batch only, so it tells how much faster or slower a device is than
 the median of its table; the preset says how fast the median is.
 Source: github.com/SymbioticLab/FedScale, benchmark/dataset/data/device_info (Apache-2.0).

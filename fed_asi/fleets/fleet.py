@@ -21,8 +21,7 @@ class Device:
 
     schedule: (first round, what it has from then on), rounds ascending and counted from 1.
     hardware: what it has besides memory; None: it has no clock. presence: when it is present; None: always. pace:
-    limits
-    on the time and energy of its rounds.
+    limits on the time and energy of its rounds.
     """
 
     partition_id: int

@@ -33,9 +33,8 @@ MOST = 1e18  # beyond any device
 class Hardware:
     """A device's rates, link, power and memory; None: unknown, and so is all that depends on it.
 
-    *_per_second: float32 and int8 multiply-accumulates, elements handled one by one, bytes moved in memory, bits
-    down and
-    up the link. call_seconds: to start a kernel. latency_seconds: of a message each way.
+    *_per_second: float32 and int8 multiply-accumulates, elements handled one by one, bytes moved in memory, bits down
+    and up the link. call_seconds: to start a kernel. latency_seconds: of a message each way.
     *_watts: drawn by the whole device in that state. mac_joules, byte_joules: energy by operation, instead of
     compute_watts. battery_joules: what a full battery gives to training; None: on mains. charge_watts: gained while
     idle.

@@ -1,7 +1,6 @@
 """A value of a fleet file changed for one run, by `--set key=value` or by a study.
 
-A key is a path from the file's root, "train.lr". Entries of a list are given by name, by index from 0, or all at
-once:
+A key is a path from the file's root, "train.lr". Entries of a list are given by name, by index from 0, or all at once:
 "groups.tight.budget", "groups.*.budget".
 """
 

@@ -40,9 +40,8 @@ class Resources:
     """What a device has for an optimizer step.
 
     budget_bytes: what it may keep for its backward pass; None: unlimited. batch_size: examples in one step.
-    micro_batch: examples held at once; None: the planner chooses. ram_bytes, flash_bytes: limits for the whole
-    step, and
-    for what it only reads; None: not counted. reserve_bytes: RAM set aside for what is not counted.
+    micro_batch: examples held at once; None: the planner chooses. ram_bytes, flash_bytes: limits for the whole step,
+    and for what it only reads; None: not counted. reserve_bytes: RAM set aside for what is not counted.
     """
 
     budget_bytes: int | None = field(metadata={"key": "budget", "limit": True})

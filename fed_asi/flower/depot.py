@@ -2,8 +2,7 @@
 
 One process on the server's machine reads and writes there for workers elsewhere: files of the workplace, rows of
 features, devices' warm factors, and marks of who is at work. Large data pass through Ray's object store in pieces, so
-that a machine needs room for only a few of them. A round's tensors are put there once; each machine fetches them
-once,
+that a machine needs room for only a few of them. A round's tensors are put there once; each machine fetches them once,
 and its workers share that memory.
 """
 

@@ -39,11 +39,9 @@ class FlowerExecutor:
     """Sends jobs through a Flower grid.
 
     expected: devices of the fleet. states: where this machine's workers mark devices that hang; None: devices are on
-    machines of their own. note: gets a line on each node that is not as it should be, and on each device that lost
-    its
+    machines of their own. note: gets a line on each node that is not as it should be, and on each device that lost its
     twin. simulated: see `Nodes`. parcels: where a round's tensors are held for all machines; None: every message
-    carries
-    them.
+    carries them.
     """
 
     def __init__(
@@ -123,9 +121,9 @@ class FlowerExecutor:
     def _sent_again(self, found: Message | str, job: Job, packed: Packed, flight: _Flight) -> bool:
         """Send a job again if its worker process died before starting it; return whether it was sent.
 
-        Ray restarts a worker within seconds, and until then refuses what is sent to it. If a process died at work
-        on a job with
-        a twin, the job is sent again without it: it may have died in the twin, which must cost the device nothing.
+        Ray restarts a worker within seconds, and until then refuses what is sent to it. If a process died at work on a
+        job with a twin, the job is sent again without it: it may have died in the twin, which must cost the device
+        nothing.
         """
         if isinstance(found, str) or not found.has_error():
             return False

@@ -1,7 +1,6 @@
 """Jobs, replies and introductions as Flower carries them: named tensors and one small JSON.
 
-What a device sends is checked before anything is made of it: the size of the whole message against the most that
-such a
+What a device sends is checked before anything is made of it: the size of the whole message against the most that such a
 reply may have, and the numpy header of each array, so that none can claim more than its bytes.
 """
 
@@ -137,8 +136,7 @@ def write_reply(reply: Reply) -> RecordDict:
 def read_reply(job: Job, content: RecordDict, limit_bytes: int) -> Reply:
     """Return the reply that a device sent to a job, with its size in bytes.
 
-    limit_bytes: the most that the message may have. Raises UpdateError for a larger one, before any of it is
-    unpacked,
+    limit_bytes: the most that the message may have. Raises UpdateError for a larger one, before any of it is unpacked,
     and for one that is not such a reply.
     """
     within(content, limit_bytes)

@@ -21,12 +21,10 @@ class Nodes:
     """The nodes of a fleet. of: partition id -> node id, for the devices that are connected.
 
     expected: devices of the fleet. note: gets a line on each node that is refused. A node that does not say which
-    device it
-    is, or names one that is connected already or not in the fleet, gets no jobs and is asked again before the next
-    round.
+    device it is, or names one that is connected already or not in the fleet, gets no jobs and is asked again before the
+    next round.
     simulated: gives the device of each node, if they belong to a simulation in this process and it is known by now;
-    None:
-    they do not. With a simulation only as many nodes are asked as work at once.
+    None: they do not. With a simulation only as many nodes are asked as work at once.
     """
 
     def __init__(

@@ -16,10 +16,9 @@ class Waiting:
     """How the server waits. parallel: devices at work at once; None: all of them.
 
     nodes_seconds: for the fleet to connect. start_seconds: for Ray and a worker's first imports on a busy machine,
-    before
-    the first reply. grace_seconds: beyond a device's deadline; a worker ends a hanging device itself, and
-    afterwards the
-    server gives up on it. restart_seconds, tries: for a worker that died, how long and how often to retry.
+    before the first reply. grace_seconds: beyond a device's deadline; a worker ends a hanging device itself, and
+    afterwards the server gives up on it. restart_seconds, tries: for a worker that died, how long and how often to
+    retry.
     one_by_one: fetch each reply separately, as one that cannot be unpacked would spoil those fetched with it.
     """
 

@@ -37,8 +37,7 @@ _depots: dict[str, Depot] = {}
 def workplace(run: RunAddress) -> Workplace:
     """Return the run's workplace, opened by the first message of this process and kept.
 
-    The thread count is set each time, as worker processes are shared and it decides the last bits. It stays set, as
-    the
+    The thread count is set each time, as worker processes are shared and it decides the last bits. It stays set, as the
     process is ours and the next thing to run in it is another message.
     Raises RunError where the folder is missing or was prepared for other settings.
     """

@@ -200,8 +200,7 @@ class ASI(TuckerMethod):
 def fitted_ranks(ranks: Sequence[int], dims: Sequence[int], name: str) -> Ranks:
     """Return ranks for modes of `dims`: (b, C, *S). Raises UnsupportedLayerError for ranks that no mode can have.
 
-    The batch rank is cut to the batch size. A channel rank below the number of channels is cut to the number of
-    pixels,
+    The batch rank is cut to the batch size. A channel rank below the number of channels is cut to the number of pixels,
     as a micro-batch of one pixel has one direction.
     """
     if len(ranks) != len(dims):

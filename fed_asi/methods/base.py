@@ -30,11 +30,9 @@ Ranks = tuple[int, ...]
 class Keeper(Protocol):
     """What a method is given by the layer whose input it keeps; `fed_asi.layers.LayerState` is one.
 
-    mean: (C,) the input's fixed mean. channels: (k,) those kept, for a method that chooses some. factors: those of
-    the
+    mean: (C,) the input's fixed mean. channels: (k,) those kept, for a method that chooses some. factors: those of the
     last step, one for each mode of the input, (d, r); pending: those of the newest micro-batch; found: how often
-    factors
-    were found. seed: the only source of random starts.
+    factors were found. seed: the only source of random starts.
     """
 
     name: str
@@ -52,8 +50,7 @@ class LayerInput:
     """What calibration knows of a layer's input in micro-batches of one size; forms are proposed from it.
 
     spectra: for each mode (b, C, *S), the eigenvalues of its Gram matrix. pooled: the output only feeds a global
-    average
-    pool. head: the layer is the classifier. published: only the papers' grid is wanted; grid: it is wanted too.
+    average pool. head: the layer is the classifier. published: only the papers' grid is wanted; grid: it is wanted too.
     density:
     how many rank tuples are worth trying. centered: whether to try forms of the centred input; None for both kinds.
     channels: how many the input has; 0 if unknown.

@@ -57,11 +57,10 @@ class LayerSize:
 class Traits:
     """What decides which methods can keep the input of a layer.
 
-    modes: of its input, batch included; None if it takes any number from 2. channels: of its input, at
-    `channel_mode` in
-    the layer's own order. spatial: whether its input has spatial modes. poolable: whether pooling the input gives
-    the same
-    as pooling the output. pointwise: whether it applies one matrix to every pixel or token. groups: of its channels.
+    modes: of its input, batch included; None if it takes any number from 2. channels: of its input, at `channel_mode`
+    in the layer's own order. spatial: whether its input has spatial modes. poolable: whether pooling the input gives
+    the same as pooling the output. pointwise: whether it applies one matrix to every pixel or token. groups: of its
+    channels.
     """
 
     modes: int | None

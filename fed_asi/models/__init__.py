@@ -46,10 +46,8 @@ def build(
     """Return the network `name` for images (B, 3, H, W), in training mode, with `num_classes` outputs.
 
     weights: None, "imagenet" or a path. "imagenet" weights come from weights_dir, FED_ASI_WEIGHTS_DIR, or the
-    publisher;
-    for a network of another library, from that library. The head keeps its pretrained weights only if it has that
-    many
-    classes.
+    publisher; for a network of another library, from that library. The head keeps its pretrained weights only if it has
+    that many classes.
     resolution: needed only by networks that are built for one image size, such as vision transformers.
     seed: of the initial weights; torch's global random state does not change.
     Raises ConfigError for an unknown name or one that cannot be built so, WeightsError for weights that are missing,

@@ -80,9 +80,8 @@ def fetching(text: str) -> Iterator[None]:
 def fetch(url: str, sha256: str, folder: Path) -> Path:
     """Return the file at `url`, downloaded into `folder` unless it is there already.
 
-    sha256: the checksum, or its first digits; "" if the publisher gives none. Then the checksum of the first
-    download is
-    kept beside the file, and a file that changes later is refused.
+    sha256: the checksum, or its first digits; "" if the publisher gives none. Then the checksum of the first download
+    is kept beside the file, and a file that changes later is refused.
     Raises WeightsError where the file cannot be downloaded or is not the expected one.
     """
     path = folder / Path(urlsplit(url).path).name

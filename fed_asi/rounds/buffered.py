@@ -1,7 +1,6 @@
 """Buffered asynchrony: devices begin and end by the clock, and every so many replies make an update of the weights.
 
-A free device is asked as soon as there is a place at work, and begins with the current weights; replies are handled
-in
+A free device is asked as soon as there is a place at work, and begins with the current weights; replies are handled in
 the order in which they arrive. A reply depends only on its job and weights, so it may be computed late, together with
 others that began with the same weights, without changing when anything happens.
 Source: FedBuff, Nguyen et al. 2022 (arXiv 2106.06639); strategies/stale.py lists the differences.

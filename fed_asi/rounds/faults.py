@@ -21,8 +21,7 @@ def fault_of(faults: FaultsConfig, seed: int, round: int, partition_id: int) -> 
     """Return the fault of a device in a round, a pure function of seed, round and device; None: no fault.
 
     One number is drawn for each device and round, whatever the shares. If the share of one fault grows, the devices
-    that
-    had it before still have it.
+    that had it before still have it.
     """
     if faults == FaultsConfig():
         return None

@@ -51,8 +51,7 @@ class RoundEnd:
         """Record the notes of devices, by partition id.
 
         Raises RunError where a device that keeps its factors here lost them: the run would end with other weights.
-        A device on
-        a machine of its own may lose its disk, as it may drop out: that is noted, and the run goes on.
+        A device on a machine of its own may lose its disk, as it may drop out: that is noted, and the run goes on.
         """
         ordered = sorted(answers, key=lambda one: one.record.partition_id)
         texts = [text for one in ordered for text in one.notes]

@@ -25,8 +25,7 @@ class Begun:
 class State:
     """The state of a run after a round. factors_round: of what each device keeps, by partition id; 0: nothing.
 
-    strategy: the strategy's state. For buffered rounds only: begun: devices at work. older: the states that those
-    began
+    strategy: the strategy's state. For buffered rounds only: begun: devices at work. older: the states that those began
     from, by round. draws: how often devices have been drawn.
     """
 

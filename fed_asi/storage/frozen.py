@@ -1,9 +1,7 @@
 """Weights of the tail that a device only reads, as it stores them: in flash, converted to float32 where used.
 
-The network is distributed in the storage format, so every weight starts as a number that the format can hold. A
-device
-copies what it trains to RAM, in float32, and leaves the rest in flash. Weights that other devices have moved since,
-and
+The network is distributed in the storage format, so every weight starts as a number that the format can hold. A device
+copies what it trains to RAM, in float32, and leaves the rest in flash. Weights that other devices have moved since, and
 that this one keeps frozen, are rounded when they arrive.
 """
 

@@ -1,7 +1,6 @@
 """What becomes of a round's updates, one file a strategy; new files are found by themselves.
 
-`base.py` says what a strategy is, `local.py` what it adds to a device's training, `aggregate.py` which updates are
-fit
+`base.py` says what a strategy is, `local.py` what it adds to a device's training, `aggregate.py` which updates are fit
 for any of them.
 """
 

@@ -39,8 +39,7 @@ class Update:
     """What one device sends: the tensors it trained, and how many examples they were trained on.
 
     steps: taken by the device. extra: tensors of its strategy. slices: for tensors trained in part, which part; the
-    tensor
-    is then that part alone.
+    tensor is then that part alone.
     """
 
     partition_id: int
@@ -60,8 +59,7 @@ def check_update(update: Update, reference: Weights, trained: Collection[str]) -
     """Raise UpdateError unless an update may be averaged.
 
     reference: the global tensors by name. trained: the names that the device claims to have trained.
-    The error names the first tensor that is missing, surplus, of another shape or type, or not finite; a part that
-    does
+    The error names the first tensor that is missing, surplus, of another shape or type, or not finite; a part that does
     not fit; or a weight that is too large for a sum.
     """
     if not 1 <= update.num_examples <= MOST_EXAMPLES:

@@ -3,8 +3,7 @@
     combine(round, state) -> (tensors, state, notes)
 
 The state is named tensors, empty before the first round. It is checkpointed with the weights, so that a killed run
-resumes with the same bits. A strategy works on each tensor separately, over the devices that trained it; a tensor
-that
+resumes with the same bits. A strategy works on each tensor separately, over the devices that trained it; a tensor that
 no device trained does not change, and neither does its part of the state. The same holds for places of a tensor that
 some devices trained in part (places.py). Sums are float64, in the order of partition_id.
 

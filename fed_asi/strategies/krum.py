@@ -21,12 +21,10 @@ from fed_asi.strategies.places import by_cell, cells_of, whole_of
 class Krum(Strategy):
     """The weighted mean, tensor by tensor, of the `keep` updates with the lowest scores; 1 is Krum, more is multi-Krum.
 
-    A score is the sum of the squared distances to the n - hostile - 2 nearest other updates. The squared distance
-    of two
-    updates is the mean squared difference of the numbers that both trained; for whole updates this is the usual
-    distance
-    up to a constant. Updates with nothing in common are not neighbours. Among equal scores the lower partition_id is
-    kept. A tensor that none of the kept updates trained does not change.
+    A score is the sum of the squared distances to the n - hostile - 2 nearest other updates. The squared distance of
+    two updates is the mean squared difference of the numbers that both trained; for whole updates this is the usual
+    distance up to a constant. Updates with nothing in common are not neighbours. Among equal scores the lower
+    partition_id is kept. A tensor that none of the kept updates trained does not change.
     Source: Blanchard et al. 2017, "Machine Learning with Adversaries", section 4.
     """
 

@@ -17,9 +17,8 @@ from torch import Tensor
 class AtDevice:
     """What a device has when its round begins, by the names of the tensors it trains.
 
-    start: the weights it was sent. sent: tensors of the strategy that came with them, and kept: those kept after
-    its last
-    round, both by kind. lost: it had kept some, and they are gone. lr: of every step of the round.
+    start: the weights it was sent. sent: tensors of the strategy that came with them, and kept: those kept after its
+    last round, both by kind. lost: it had kept some, and they are gone. lr: of every step of the round.
     """
 
     start: Mapping[str, Tensor]

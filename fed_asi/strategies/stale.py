@@ -1,8 +1,7 @@
 """Stale updates: those of devices that began from weights that have changed since.
 
 As in FedBuff (Nguyen et al. 2022, arXiv 2106.06639), a device's change is measured from the weights that it was sent.
-The change of a reply that is s updates old is scaled by 1 / sqrt(1 + s). The changes of a number of replies are
-summed
+The change of a reply that is s updates old is scaled by 1 / sqrt(1 + s). The changes of a number of replies are summed
 and divided by a number that does not depend on staleness, and the server steps by the result. FLSim, the simulator of
 its authors, does this in its HybridAggregator with PolynomialStalenessWeight.
 Differences: changes are weighted by images, as everywhere here, where the paper divides by the number of replies (the

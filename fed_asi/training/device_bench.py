@@ -30,11 +30,10 @@ def device_bench(
 ) -> Bench:
     """Return a bench on which a network's steps are traced for plans of RAM and flash; the network is only read.
 
-    x: (b, C, H, W), y: (b,), a batch; plans may split it into micro-batches. trained: names of all layers or
-    parameters
+    x: (b, C, H, W), y: (b,), a batch; plans may split it into micro-batches. trained: names of all layers or parameters
     that a plan may train; the frozen layers before them are the trunk, whose batch norms are folded. update: when
-    weights
-    move, "step", "micro-batch" or "layer". storage: format of what is only read, and of the trunk's activations.
+    weights move, "step", "micro-batch" or "layer". storage: format of what is only read, and of the trunk's
+    activations.
     copies: of the trained tensors, for a strategy and a codec. Errors: as of `compression.cut.cut` and `arena`.
     """
     network = copied(model).eval()

@@ -62,9 +62,8 @@ def evaluate(model: nn.Module, x: Inputs, y: Tensor, num_classes: int, *, worker
 def judge(model: nn.Module, x: Inputs, y: Tensor, *, workers: int = 1) -> tuple[float, Tensor]:
     """Return the mean loss of a model in eval mode, and which images it classifies correctly: (N,) bool on the CPU.
 
-    x: (N, ...) inputs or trunk features, float32 or float16. y: (N,) classes. Needs N >= 1. Both may be on any
-    device: they
-    are sent to the model's batch by batch, and the host waits only once, for all results.
+    x: (N, ...) inputs or trunk features, float32 or float16. y: (N,) classes. Needs N >= 1. Both may be on any device:
+    they are sent to the model's batch by batch, and the host waits only once, for all results.
     workers: batches computed at once, each by one thread if torch has one; the bits are the same as one by one.
     """
     model.eval()

@@ -237,9 +237,8 @@ class SideBySideCheck:
     def agrees(self) -> bool:
         """Whether the simulated step equals the real one: equal bytes, and gradients equal to rounding.
 
-        The loss keeps one scalar a batch, so side by side a micro-batch has a share of it: a few bytes. Basis
-        vectors beyond
-        the rank of a micro-batch are noise, which rounding can turn: differences up to 1e-4 have been seen in
+        The loss keeps one scalar a batch, so side by side a micro-batch has a share of it: a few bytes. Basis vectors
+        beyond the rank of a micro-batch are noise, which rounding can turn: differences up to 1e-4 have been seen in
         float32.
         """
         apart = abs(self.side_by_side_bytes - self.sequential_bytes)

@@ -1,9 +1,8 @@
 """A workplace on a machine that cannot see its folder: files are copied, features come as devices need them.
 
-Copies are kept in this machine's own folder (FED_ASI_NODE_DIR, or the user's cache), each workplace under the hash
-of its files; they may be removed at any time between runs. Features are not recomputed here: the rows sent are the
-same
-to the bit on any processor, and a device's rows are scattered over the groups in which the trunk computes.
+Copies are kept in this machine's own folder (FED_ASI_NODE_DIR, or the user's cache), each workplace under the hash of
+its files; they may be removed at any time between runs. Features are not recomputed here: the rows sent are the same to
+the bit on any processor, and a device's rows are scattered over the groups in which the trunk computes.
 """
 
 from __future__ import annotations
@@ -42,9 +41,8 @@ FILE_PIECE_BYTES = 8 * 1024**2
 class Listing:
     """The contents of a workplace.
 
-    files: SHA-256 by name. features: of the training images; None: they are off. code: a hash of this package's
-    code, as
-    its devices store profiles of their own beside the files.
+    files: SHA-256 by name. features: of the training images; None: they are off. code: a hash of this package's code,
+    as its devices store profiles of their own beside the files.
     """
 
     files: Mapping[str, str]

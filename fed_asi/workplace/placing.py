@@ -19,8 +19,7 @@ def trunk_device(config: RunConfig) -> torch.device:
     """Return where a run's frozen trunk computes: on the run's device, except for a trunk in eight bits.
 
     Its numbers are integers, and the same on every machine as long as no sum of them is rounded, as a GPU's
-    convolutions
-    may do.
+    convolutions may do.
     """
     return CPU if config.storage.form == "int8" else device_named(config.compute.device)
 

@@ -62,8 +62,7 @@ def _every_resources(config: RunConfig) -> set[Resources]:
 def check_plans(config: RunConfig, profile: Profile, benches: Benches) -> None:
     """Raise the error that every device would meet in every round, unless plans can be made from a profile.
 
-    A budget below the smallest plan is not an error: that device is left out, with its cause. So is a device whose
-    RAM
+    A budget below the smallest plan is not an error: that device is left out, with its cause. So is a device whose RAM
     or flash is too small, as long as another device has a plan.
     """
     plans = plans_of(config, profile, benches)
