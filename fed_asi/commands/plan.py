@@ -21,8 +21,8 @@ from fed_asi.compression.tune import layers_named
 from fed_asi.data.images import to_batch
 from fed_asi.errors import ConfigError
 from fed_asi.files import check_writable
-from fed_asi.fleets.config import RESOLUTIONS
 from fed_asi.fleets.pace import RATES
+from fed_asi.fleets.resolution import RESOLUTIONS
 from fed_asi.layers.copying import copied
 from fed_asi.machine import threads
 from fed_asi.methods.channels import Channels

@@ -54,6 +54,7 @@ def with_twin(
     """
     if result.stats["outcome"] not in PAIRED:
         return result
+    place = place.seen_by(job.partition_id)
     try:
         twin = _twin(place, job, tensors, factors, result)
         if twin.stats["outcome"] != "trained":

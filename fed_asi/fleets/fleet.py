@@ -21,7 +21,7 @@ class Device:
 
     schedule: (from this round on, what it has then), rounds ascending and counted from 1.
     hardware: what it has beside memory; None: it has no clock. presence: when it is there; None: always. pace: what a
-    round of it may take.
+    round of it may take. resolutions: those that it may train at, the largest first; empty: the model's alone.
     """
 
     partition_id: int
@@ -31,6 +31,7 @@ class Device:
     hardware: Hardware | None = None
     presence: PresenceConfig | None = None
     pace: Pace = ANY_PACE
+    resolutions: tuple[int, ...] = ()
 
     def resources_at(self, round: int) -> Resources:
         """Return what this device has in `round`, counted from 1."""
@@ -103,7 +104,16 @@ def _of_group(group: GroupConfig, first: int, seed: int) -> Iterator[Device]:
         if resources is None or of_device:
             resources = resources_of(group, None, hardware)
             schedule = schedule_of(group, resources)
-        yield Device(partition_id, group.name, resources, schedule, hardware, group.presence, pace)
+        yield Device(
+            partition_id,
+            group.name,
+            resources,
+            schedule,
+            hardware,
+            group.presence,
+            pace,
+            group.resolution or (),
+        )
 
 
 def _as_its_group(own: DeviceConfig, group: GroupConfig) -> DeviceConfig:
@@ -123,4 +133,5 @@ def _own(device: Device, own: DeviceConfig, seed: int) -> Device:
         hardware,
         own.presence or device.presence,
         pace_of(own, device.pace),
+        own.resolution or device.resolutions,
     )
