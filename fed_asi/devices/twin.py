@@ -2,7 +2,8 @@
 
 What "no limit" means for an "unlimited" twin: the device plans by the run's own method as if the fleet file said
 `budget = "unlimited"` of it, and trains by that plan. All else is its own: the weights it was sent, the shard, the
-order of images, the batch and a pinned micro-batch, the warm factors it starts from, the learning rate, the seeds. So
+order of images and their resolution, the batch and a pinned micro-batch, when weights move, the warm factors it starts
+from, the learning rate, the seeds. So
 the difference between the two is what the budget costs, and nothing of what the method itself does. The twin of a
 device without a limit is that device. It is offered the layers of the run's profile: those that some device of the
 fleet trains.
@@ -76,6 +77,8 @@ def _twin(
     """Return what the twin did: the device's own result where both have the same plan, which is the same training."""
     free = replace(job, resources=unlimited(job.resources), check=False, twin=None)
     plan = plans_for(place, job.partition_id).first(free.resources)
+    if result.plan is not None:
+        plan = replace(plan, update=result.plan.update)  # its memory chose that; it is no cost of its budget
     if job.twin == "plain":
         plan = _plain(result.plan or plan)
     update = place.config.train.updates[0]

@@ -17,10 +17,11 @@ from fed_asi.memory.device import DeviceMemory
 from fed_asi.methods import Family, Vanilla
 from fed_asi.planning import search
 from fed_asi.planning.bench import Bench
+from fed_asi.planning.device_search import DevicePlan
 from fed_asi.planning.plan import Plan, Update
 from fed_asi.planning.profile import Profile
 from fed_asi.planning.rivals import captured_share
-from fed_asi.planning.whole_device import DevicePlan, DevicePlanner, best_of
+from fed_asi.planning.whole_device import DevicePlanner, best_of
 from fed_asi.planning.within import Within
 
 CHECKPOINTED = "planned bytes are those of keeping everything; checkpointing keeps less and computes it again"
