@@ -98,11 +98,12 @@ def _planned_ahead(place: Workplace, devices: Fleet) -> Iterator[str]:
     """
     told: set[tuple[object, ...]] = set()
     for device in devices:
-        key = (device.group, device.phases)
+        here = place.seen_by(device.partition_id)
+        key = (device.group, device.phases, here.resolution)
         if not device.schedule or key in told:
             continue
         told.add(key)
-        parts, here = [], place.seen_by(device.partition_id)
+        parts = []
         for start, resources in device.phases:
             try:
                 attempt = next(paced(here, device.partition_id, here.plans).attempts(resources))

@@ -215,14 +215,13 @@ def open_workplace(
         with (folder / "index.npz").open("rb") as file, np.load(file) as index:
             arrays = {name: index[name] for name in index.files}
         sights = list(_sights(folder, config, manifest, trunk))
-        images = np.load(folder / IMAGES, mmap_mode="r") if config.compute.features == "off" else None
-        wholes = [None if images is None else WholeNetwork(one.quick(), images, one.config) for one in sights]
     if features is None:
         store = FeatureStore(folder / manifest["store"], config.compute.features_limit)
         where = data_dir or (Path(manifest["data_dir"]) if manifest.get("data_dir") else None)
         features = {}
         for one in sights:
             features |= open_features(one.config, one.quick, one.keys, store, where, watcher or Unwatched())
+    reference = reference_of(tail, sights[0].profile)  # of the same layers at every resolution
     places = [
         Workplace(
             config=one.config,
@@ -235,44 +234,47 @@ def open_workplace(
             test_labels=torch.from_numpy(arrays["test_labels"]),
             shards=Shards(arrays["indices"], arrays["offsets"]),
             plans=plans_at(one.config, one.profile, benches_of(one.config, trunk, tail), len(sights) > 1),
-            reference=reference_of(tail, one.profile),
+            reference=reference,
             notes=tuple(manifest["notes"]),
-            whole=whole,
+            whole=one.whole,
             bring=(bring or {}).get(one.use),
             fetch=fetch,
         )
-        for one, whole in zip(sights, wholes, strict=True)
+        for one in sights
     ]
-    own, views = places[0], {one.resolution: one for one in places[1:]}
-    return replace(own, resolutions=arrays.get("resolutions"), views=views).on(
-        device_named(config.compute.device)
-    )
+    views = {one.resolution: one for one in places[1:]}
+    own = replace(places[0], resolutions=arrays.get("resolutions"), views=views)
+    return own.on(device_named(config.compute.device))
 
 
 @dataclass(frozen=True, slots=True)
 class _Sight:
-    """What of a workplace's files is of one resolution. use: of its training images. keys: of features, by use."""
+    """What of a workplace's files is of one resolution. use: of its training images. keys: of features, by use.
+
+    quick: makes the trunk that made them. whole: that trunk and the images, where features are off.
+    """
 
     config: RunConfig
     use: str
     keys: Mapping[str, str]
     profile: Profile
     quick: Callable[[], fx.GraphModule]
+    whole: WholeNetwork | None
 
 
 def _sights(
     folder: Path, config: RunConfig, manifest: Mapping[str, Any], trunk: fx.GraphModule
 ) -> Iterator[_Sight]:
     """Yield what there is of the model's own resolution, then of each other that some device takes."""
-    off = config.compute.features == "off"
+    images = np.load(folder / IMAGES, mmap_mode="r") if config.compute.features == "off" else None
     for pixels, said in {"": manifest, **manifest.get(RESOLUTIONS, {})}.items():
         at = config.seen_at(int(pixels)) if pixels else config
-        use, name = (
-            (train_at(at.model.resolution), profile_at(at.model.resolution)) if pixels else (TRAIN, PROFILE)
-        )
+        use, name = (train_at(int(pixels)), profile_at(int(pixels))) if pixels else (TRAIN, PROFILE)
+        quick = partial(quick_trunk, at, trunk, said)
         keys = {} if pixels else {"test": manifest["test_features"]}
-        keys |= {} if off else {use: said["features"]}
-        yield _Sight(at, use, keys, Profile.load(folder / name), partial(quick_trunk, at, trunk, said))
+        keys |= {use: said["features"]} if images is None else {}
+        whole = None if images is None else WholeNetwork(quick(), images, at)
+        yield _Sight(at, use, keys, Profile.load(folder / name), quick, whole)
 
 
 def train_at(pixels: int) -> str:

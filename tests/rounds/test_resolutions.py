@@ -26,6 +26,8 @@ from fed_asi.fleets.fleet import Fleet
 from fed_asi.models import normalisation
 from fed_asi.results.progress import Unwatched
 from fed_asi.results.store import RunStore
+from fed_asi.results.summary import summarise
+from fed_asi.results.table import columns
 from fed_asi.rounds.executor import LoopExecutor
 from fed_asi.rounds.group_judging import judge_groups
 from fed_asi.rounds.run import conduct, recording, run_loop
@@ -103,12 +105,14 @@ def test_a_device_takes_the_largest_at_which_it_has_a_plan(done: Done) -> None:
             (16,),
         ]
         rows = list(store.device_rounds())
-        notes = store.notes()
+        notes, summary = store.notes(), summarise(store)
     assert {row.outcome for row in rows} == {"trained"}
     assert all(row.ram_bytes <= 34 * 1024 for row in rows if row.ram_bytes is not None)
     assert {row.partition_id for row in rows if row.ram_bytes is not None} == {0}
     (said,) = (text for text in notes if text.startswith("resolution:"))
     assert "2 at 32 x 32 and 2 at 16 x 16 pixels" in said
+    (pixels,) = (one for one in columns(summary) if one.title == "pixels")
+    assert [pixels.cell(group) for group in summary.groups] == ["16", "32", "16"]
 
 
 def test_it_is_fed_what_its_own_stored_trunk_gives_at_that_resolution(done: Done) -> None:
