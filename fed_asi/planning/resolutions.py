@@ -1,9 +1,9 @@
 """At which resolution a device trains: of those that it may take, the largest at which it has a plan at all.
 
 What a plan captures of the gradient at one resolution does not compare with what another captures at another one, so
-nothing is weighed. Images of fewer pixels cost more accuracy than anything else that makes a plan smaller (2 to 2.6
-points from 128 to 96 pixels, where eight bits cost 0.1 to 0.5), which is why the pixels come first. Where a plan that
-barely fits would be worth less than a fuller one at fewer pixels, a fleet file leaves the larger number out.
+nothing is weighed. Fewer pixels cost more accuracy than anything else that makes a plan smaller, so they come last:
+docs/explanation/memory_of_a_device.md has what was seen. Where a plan that barely fits would be worth less than a
+fuller one at fewer pixels, a fleet file leaves the larger number out.
 """
 
 from __future__ import annotations
