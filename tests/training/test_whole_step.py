@@ -101,8 +101,8 @@ def test_a_profile_alone_cannot_tell(place: Workplace) -> None:
         (
             "8 KiB",
             {},
-            r"no device can do a step: ram 8\.0 KiB is below the smallest step, [\d.]+ KiB: [\d.]+ KiB stay, the trunk "
-            r"needs [\d.]+ KiB, 1\.0 KiB are reserved\. Largest in the trunk: .* These have to shrink: lower its resol",
+            r"no device can do a step: ram 8\.0 KiB is below the smallest step, [\d.]+ KiB: [\d.]+ KiB stay, the step "
+            r"needs [\d.]+ KiB, 1\.0 KiB are reserved\. Largest in the step: .* These have to shrink: train fewer",
         ),
         (
             "64 KiB",
