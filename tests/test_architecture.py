@@ -150,6 +150,8 @@ HELD = {
     "fed_asi.planning.bench": "planning/test_whole_device.py",
     "fed_asi.planning.forms_known": "planning/test_whole_device.py",
     "fed_asi.planning.within": "planning/test_whole_device.py",
+    "fed_asi.planning.device_search": "planning/test_whole_device.py",
+    "fed_asi.fleets.resolution_checks": "fleets/test_resolution.py",
     "fed_asi.fleets.storage": "fleets/test_config.py",
     "fed_asi.layers.absorbed": "compression/test_exactness.py",
     "fed_asi.layers.classes": "layers/test_conformance.py",

@@ -1,10 +1,11 @@
 """A device's twin: the same device, weights, images and order, without the device's limits, for comparison only.
 
 An "unlimited" twin plans by the run's own method as if the fleet file gave the device `budget = "unlimited"`, and
-trains by that plan. All else is the device's own: the weights it was sent, the shard, the order of images, the batch
-and a pinned micro-batch, the warm factors it starts from, the learning rate, the seeds. The difference between the two
-is therefore the cost of the budget, without that of the method. A device without a limit is its own twin. The twin may
-train the layers of the run's profile: those that some device of the fleet trains.
+trains by that plan. All else is the device's own: the weights it was sent, the shard, the order of images and their
+resolution, the batch and a pinned micro-batch, when weights move, the warm factors it starts from, the learning rate,
+the seeds. The difference between the two is therefore the cost of the budget, without that of the method. A device
+without a limit is its own twin. The twin may train the layers of the run's profile: those that some device of the
+fleet trains.
 
 A "plain" twin trains the layers that its device trained (or the unlimited twin's, if the device trained none), weights
 and biases, by plain training: nothing compressed, centred or left out. The difference is the cost of budget and method
@@ -53,6 +54,7 @@ def with_twin(
     """
     if result.stats["outcome"] not in PAIRED:
         return result
+    place = place.seen_by(job.partition_id)
     try:
         twin = _twin(place, job, tensors, factors, result)
         if twin.stats["outcome"] != "trained":
@@ -74,6 +76,8 @@ def _twin(
     """Return the twin's result; where both have the same plan, it is the device's own."""
     free = replace(job, resources=unlimited(job.resources), check=False, twin=None)
     plan = plans_for(place, job.partition_id).first(free.resources)
+    if result.plan is not None:
+        plan = replace(plan, update=result.plan.update)  # its memory chose that; it is no cost of its budget
     if job.twin == "plain":
         plan = _plain(result.plan or plan)
     update = place.config.train.updates[0]

@@ -79,7 +79,7 @@ def train_locally(
     plan: to train by; None: the first of the device's own plans that fits.
     The place's tail is used and always given back as it was, without gradients.
     """
-    started = time.perf_counter()
+    started, place = time.perf_counter(), place.seen_by(job.partition_id)
     stats = of_one_round(job.resources)
     try:
         device = _Device.of(place, job, tensors, factors, started)

@@ -16,6 +16,7 @@ from fed_asi.fleets.device_checks import devices_known
 from fed_asi.fleets.gpu_share import gpus_fit
 from fed_asi.fleets.pace_checks import pace_fits
 from fed_asi.fleets.problems import unknown_value
+from fed_asi.fleets.resolution_checks import resolutions_fit
 from fed_asi.fleets.whole_device_checks import whole_devices
 from fed_asi.machine import cpus_here
 from fed_asi.methods import ASI, base, recipe_names, recipe_of
@@ -49,6 +50,7 @@ def check(config: RunConfig, broken: Collection[str] = (), cpus: int | None = No
         _aggregate,
         devices_known,
         whole_devices,
+        resolutions_fit,
         clock_fits,
         pace_fits,
         _cpus,

@@ -17,6 +17,7 @@ from fed_asi.fleets.aggregate import AggregateConfig, UploadConfig
 from fed_asi.fleets.clock_keys import ClockConfig
 from fed_asi.fleets.device_keys import DeviceKeys
 from fed_asi.fleets.faults import FaultsConfig
+from fed_asi.fleets.resolution import RESOLUTIONS
 from fed_asi.fleets.resources import ResourceKeys
 from fed_asi.fleets.section import MOST_RATE, Bytes, Count, PartitionId, Rate, Section, Whole
 from fed_asi.fleets.sharding import ShardingConfig
@@ -28,7 +29,6 @@ from fed_asi.units import shown
 
 CONFIG_VERSION: Literal[1] = 1
 WEIGHTS = "imagenet", "none", "public"  # or the path of a file
-RESOLUTIONS = 8, 1024  # the least and the most pixels of a square input
 
 
 def _layers(value: Any) -> int | str | tuple[str, ...]:
@@ -267,6 +267,10 @@ class RunConfig(Section):
     def stored_as(self, form: Format) -> Self:
         """Return the same settings with the format in which devices store what they only read."""
         return self.model_copy(update={"storage": self.storage.model_copy(update={"frozen": form})})
+
+    def seen_at(self, pixels: int) -> Self:
+        """Return the same settings with another input resolution."""
+        return self.model_copy(update={"model": self.model.model_copy(update={"resolution": pixels})})
 
     @property
     def num_devices(self) -> int:

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, create_model
 
 from fed_asi.fleets.hardware import NUMBERS, problem_of
 from fed_asi.fleets.pace import PaceKeys
+from fed_asi.fleets.resolution import ResolutionKeys
 from fed_asi.fleets.section import Section
 from fed_asi.units import parse_bytes
 
@@ -70,7 +71,7 @@ def _named(key: str) -> BeforeValidator:
     return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
 
 
-class DeviceKeys(PaceKeys):
+class DeviceKeys(ResolutionKeys, PaceKeys):
     """The keys of a group and of a single device; a device's missing keys are its group's."""
 
     device: Annotated[HardwareConfig | None, _named("preset")] = None

@@ -21,7 +21,8 @@ class Device:
 
     schedule: (first round, what it has from then on), rounds ascending and counted from 1.
     hardware: what it has besides memory; None: it has no clock. presence: when it is present; None: always. pace:
-    limits on the time and energy of its rounds.
+    limits on the time and energy of its rounds. resolutions: those at which it may train, the largest first; empty:
+    the model's alone.
     """
 
     partition_id: int
@@ -31,6 +32,7 @@ class Device:
     hardware: Hardware | None = None
     presence: PresenceConfig | None = None
     pace: Pace = ANY_PACE
+    resolutions: tuple[int, ...] = ()
 
     def resources_at(self, round: int) -> Resources:
         """Return what this device has in `round`, counted from 1."""
@@ -102,7 +104,16 @@ def _of_group(group: GroupConfig, first: int, seed: int) -> Iterator[Device]:
         if resources is None or of_device:
             resources = resources_of(group, None, hardware)
             schedule = schedule_of(group, resources)
-        yield Device(partition_id, group.name, resources, schedule, hardware, group.presence, pace)
+        yield Device(
+            partition_id,
+            group.name,
+            resources,
+            schedule,
+            hardware,
+            group.presence,
+            pace,
+            group.resolution or (),
+        )
 
 
 def _as_its_group(own: DeviceConfig, group: GroupConfig) -> DeviceConfig:
@@ -122,4 +133,5 @@ def _own(device: Device, own: DeviceConfig, seed: int) -> Device:
         hardware,
         own.presence or device.presence,
         pace_of(own, device.pace),
+        own.resolution or device.resolutions,
     )

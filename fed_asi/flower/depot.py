@@ -26,6 +26,7 @@ from fed_asi.errors import FedAsiError, RunError, first_line
 from fed_asi.flower.home import HomeFolder
 from fed_asi.flower.object_store import FULL
 from fed_asi.workplace.afar import Lender, Listing
+from fed_asi.workplace.place import TRAIN
 
 NAMESPACE = "fed_asi"
 CALLS = 8  # answered concurrently
@@ -54,9 +55,9 @@ class Desk:
         """Return bytes of one file."""
         return self._lender.piece(name, start)
 
-    def rows(self, rows: Sequence[int]) -> Any:
-        """Return rows of features."""
-        return self._lender.rows(rows)
+    def rows(self, rows: Sequence[int], use: str) -> Any:
+        """Return rows of features of one use."""
+        return self._lender.rows(rows, use)
 
     def factors(self, job: Job) -> bytes:
         """Return the warm factors a job starts from, packed: their layout in memory decides the next bits."""
@@ -115,9 +116,9 @@ class Depot:
         """Return bytes of one file."""
         return bytes(self.ask("piece", name, start))
 
-    def rows(self, rows: Sequence[int]) -> Any:
-        """Return rows of features, in memory that this machine's workers share."""
-        return self.ask("rows", list(rows))
+    def rows(self, rows: Sequence[int], use: str = TRAIN) -> Any:
+        """Return rows of features of one use, in memory that this machine's workers share."""
+        return self.ask("rows", list(rows), use)
 
     def tensors(self, key: str) -> dict[str, Tensor]:
         """Return a round's tensors, copied from this machine's object store, which fetches them once."""

@@ -9,9 +9,10 @@ from typing import Any
 from fed_asi.errors import BudgetError, ConfigError
 from fed_asi.memory.device import DeviceMemory
 from fed_asi.planning.columns import columns
+from fed_asi.planning.device_search import DevicePlan
 from fed_asi.planning.profile import Profile
 from fed_asi.planning.rivals import captured_share
-from fed_asi.planning.whole_device import DevicePlan, DevicePlanner, best_of
+from fed_asi.planning.whole_device import DevicePlanner, best_of
 from fed_asi.planning.within import Within
 from fed_asi.units import format_bytes
 

@@ -60,6 +60,7 @@ class DeviceRecord:
     ram_bytes: int | None = None  # what it has; None: not counted
     flash_bytes: int | None = None
     reserve_bytes: int | None = None  # of its RAM, for what is not counted
+    resolution: int | None = None  # at which it trains, pixels
 
 
 @dataclass(frozen=True, slots=True)

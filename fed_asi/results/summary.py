@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from statistics import fmean
 from fed_asi.fleets.config import RunConfig
 from fed_asi.results.estimate import Estimate, estimate
 from fed_asi.results.lock import is_locked
-from fed_asi.results.schema import GroupRoundRecord, RoundRecord, RunRecord
+from fed_asi.results.schema import DeviceRecord, GroupRoundRecord, RoundRecord, RunRecord
 from fed_asi.results.store import RunStore
 from fed_asi.results.timeline import Timeline, timeline_of
 from fed_asi.texts import resume_line
@@ -72,6 +71,7 @@ class GroupResult:
     ram_bytes: int | None = None
     flash_bytes: int | None = None
     ram_limit_bytes: int | None = None  # the least RAM of its devices that say what they have
+    resolutions: tuple[int, ...] = ()  # at which its devices see their images, pixels, ascending
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +178,9 @@ def summarise(store: RunStore, how_on: Callable[[Path], str] = resume_line) -> S
     for group, outcome, count in store.select(_LEFT_OUT):
         left_out.setdefault(group, {})[outcome] = count
     fleet = store.devices()
-    sizes = Counter(record.group_name for record in fleet)
-    ram = {name: _least(one.ram_bytes for one in fleet if one.group_name == name) for name in sizes}
+    members: dict[str, list[DeviceRecord]] = {}
+    for device in fleet:
+        members.setdefault(device.group_name, []).append(device)
     shared: dict[str, list[GroupRoundRecord]] = {}
     for record in store.group_rounds():
         shared.setdefault(record.group_name, []).append(record)
@@ -187,8 +188,8 @@ def summarise(store: RunStore, how_on: Callable[[Path], str] = resume_line) -> S
     for one in devices:
         of_group.setdefault(one.group, []).append(one)
     groups = tuple(
-        _group(name, size, of_group.get(name, ()), left_out.get(name, {}), shared.get(name, ()), ram[name])
-        for name, size in sizes.items()
+        _group(name, all_of_it, of_group.get(name, ()), left_out.get(name, {}), shared.get(name, ()))
+        for name, all_of_it in members.items()
     )
     return Summary(
         store.folder.resolve().name,
@@ -215,16 +216,15 @@ def _standing(store: RunStore, how_on: Callable[[Path], str]) -> str:
 
 def _group(
     name: str,
-    size: int,
+    members: Sequence[DeviceRecord],
     devices: Sequence[DeviceResult],
     left_out: dict[str, int],
     shared: Sequence[GroupRoundRecord],
-    ram_limit_bytes: int | None,
 ) -> GroupResult:
     budgets = {one.budget_bytes for one in devices}
     return GroupResult(
         name=name,
-        devices=size,
+        devices=len(members),
         budgets=tuple(sorted(budgets, key=lambda b: (b is None, b or 0))),
         asked=sum(one.asked for one in devices),
         trained=sum(one.trained for one in devices),
@@ -243,7 +243,8 @@ def _group(
         shared=tuple(shared),
         ram_bytes=_largest(one.ram_bytes for one in devices),
         flash_bytes=_largest(one.flash_bytes for one in devices),
-        ram_limit_bytes=ram_limit_bytes,
+        ram_limit_bytes=_least(one.ram_bytes for one in members),
+        resolutions=_distinct(one.resolution for one in members),
     )
 
 

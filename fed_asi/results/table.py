@@ -100,6 +100,9 @@ FIRST = (
 )
 RAM = Column("RAM", lambda g: _size(g.ram_bytes), "the most that a whole step needs")
 FLASH = Column("flash", lambda g: _size(g.flash_bytes), "the most that is only read", 4)
+PIXELS = Column(
+    "pixels", lambda g: _span(g.resolutions), "high and wide, of the images that a device sees", 4
+)
 CAPTURED = Column("captured", lambda g: _share(g.gradient_captured), "the gradient's share that is kept", 7)
 LOCAL = Column(
     "local accuracy",
@@ -128,6 +131,7 @@ def columns(summary: Summary) -> list[Column]:
     """Return the columns of a run's table: those of every run, and those for which this one has numbers."""
     found = [*FIRST]
     found += [RAM, FLASH] if any(g.ram_bytes is not None for g in summary.groups) else []
+    found += [PIXELS] if len({pixels for g in summary.groups for pixels in g.resolutions}) > 1 else []
     found += [CAPTURED] if any(g.gradient_captured for g in summary.groups) else []
     found += [TWIN, COSINE] if summary.twins else []
     found += [LOCAL]

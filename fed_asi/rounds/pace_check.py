@@ -35,7 +35,7 @@ def _nobody(place: Workplace, devices: Iterable[Device]) -> bool:
 
 def _too_slow(place: Workplace, device: Device) -> str | None:
     """Return why no plan of a device is within its time, whatever else it tries; None where one is."""
-    cause = None
+    cause, place = None, place.seen_by(device.partition_id)
     for _, resources in device.phases:
         try:
             next(plans_for(place, device.partition_id).attempts(resources))

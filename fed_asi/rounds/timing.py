@@ -30,11 +30,15 @@ AT_ONCE = Spent(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)  # a device wi
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The cost in time and energy of devices' rounds; devices without rates have no times."""
+    """The cost in time and energy of devices' rounds; devices without rates have no times.
+
+    tasks: at the model's resolution. at: at each of the others that devices train at.
+    """
 
     place: Workplace
     fleet: Fleet
     tasks: Tasks
+    at: Mapping[int, Tasks] = field(default_factory=dict)
     _images: dict[int, Images] = field(default_factory=dict)
 
     @classmethod
@@ -42,14 +46,15 @@ class Timing:
         """Return the timing of a run; None where no device has a clock."""
         if not any(device.hardware is not None and device.hardware.has_clock for device in fleet):
             return None
-        trunk, tail = networks_of(place.folder, place.config)
-        found = cls(place, fleet, Tasks(place.config, trunk, tail, 0))
+        every = {one.resolution: _tasks(one) for one in (place, *place.views.values())}
+        found = cls(place, fleet, every.pop(place.resolution), every)
         found.sends(place.reference)
         return found
 
     def sends(self, tensors: Mapping[str, Tensor]) -> None:
         """Count the transfer of these tensors to devices from now on: the tensors of a strategy depend on the round."""
-        self.tasks.down_bytes = sum(tensor.nbytes for tensor in tensors.values())
+        for tasks in (self.tasks, *self.at.values()):
+            tasks.down_bytes = sum(tensor.nbytes for tensor in tensors.values())
 
     def notes(self) -> list[str]:
         """Return notes on the times for readers."""
@@ -100,13 +105,17 @@ class Timing:
         return self._task(job, first)  # killed, for example: its own plan, as predicted
 
     def _attempts(self, job: Job) -> Iterator[Attempt]:
-        return plans_for(self.place, job.partition_id).attempts(job.resources)
+        return plans_for(self.place.seen_by(job.partition_id), job.partition_id).attempts(job.resources)
+
+    def _tasks_of(self, job: Job) -> Tasks:
+        return self.at.get(self.place.seen_by(job.partition_id).resolution, self.tasks)
 
     def _task(self, job: Job, attempt: Attempt) -> Task:
-        return self.tasks.task(attempt.plan, job.resources, self.images(job.partition_id), job.steps)
+        images = self.images(job.partition_id)
+        return self._tasks_of(job).task(attempt.plan, job.resources, images, job.steps)
 
     def _first_step(self, job: Job, attempt: Attempt) -> Task:
-        return self.tasks.first_step(attempt.plan, job.resources, self.images(job.partition_id))
+        return self._tasks_of(job).first_step(attempt.plan, job.resources, self.images(job.partition_id))
 
     def images(self, partition_id: int) -> Images:
         """Return how many images a device trains on, and how many it holds back."""
@@ -114,6 +123,10 @@ class Timing:
             shard = self.place.shard(partition_id)
             self._images[partition_id] = Images(len(shard.train), len(shard.holdout))
         return self._images[partition_id]
+
+
+def _tasks(place: Workplace) -> Tasks:
+    return Tasks(place.config, *networks_of(place.folder, place.config), 0)
 
 
 def _is_of(attempt: Attempt, stats: Mapping[str, Any]) -> bool:

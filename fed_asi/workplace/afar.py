@@ -12,12 +12,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,10 +30,20 @@ from fed_asi.files import replacing
 from fed_asi.fleets.config import RunConfig
 from fed_asi.workplace.features import store_path
 from fed_asi.workplace.kept_profiles import package_code
-from fed_asi.workplace.place import IMAGES, MANIFEST, Workplace, open_workplace
+from fed_asi.workplace.place import (
+    IMAGES,
+    MANIFEST,
+    PROFILE,
+    RESOLUTIONS,
+    TRAIN,
+    Workplace,
+    open_workplace,
+    profile_at,
+    train_at,
+)
 
 NODE_DIR = "FED_ASI_NODE_DIR"
-FILES = (MANIFEST, "config.json", "index.npz", "base.pt", "profile.json", IMAGES)
+FILES = (MANIFEST, "config.json", "index.npz", "base.pt", PROFILE, IMAGES)
 FILE_PIECE_BYTES = 8 * 1024**2
 
 
@@ -41,12 +51,12 @@ FILE_PIECE_BYTES = 8 * 1024**2
 class Listing:
     """The contents of a workplace.
 
-    files: SHA-256 by name. features: of the training images; None: they are off. code: a hash of this package's code,
-    as its devices store profiles of their own beside the files.
+    files: SHA-256 by name. features: of the training images, by use; none where they are off. code: a hash of this
+    package's code, as its devices store profiles of their own beside the files.
     """
 
     files: Mapping[str, str]
-    features: FeatureForm | None
+    features: Mapping[str, FeatureForm]
     code: str
 
     @property
@@ -65,8 +75,8 @@ class Source(Protocol):
     def piece(self, name: str, start: int) -> bytes:
         """Return the bytes of a file from `start` on, at most FILE_PIECE_BYTES; none at its end."""
 
-    def rows(self, rows: Sequence[int]) -> Rows:
-        """Return the features of these rows, (n, ...)."""
+    def rows(self, rows: Sequence[int], use: str = TRAIN) -> Rows:
+        """Return the features of these rows, (n, ...), of one use."""
 
 
 class Lender:
@@ -76,14 +86,14 @@ class Lender:
         self._folder = folder
 
     def listing(self) -> Listing:
-        """Return its contents. Raises RunError where nothing is prepared."""
-        found = self._features
-        form = None
-        if found is not None:
-            key, features = found
-            form = FeatureForm(key, tuple(features.shape), str(features.numpy().dtype))
-        there = [name for name in FILES if (self._folder / name).exists()]
-        return Listing({name: _hash_of(self._folder / name) for name in there}, form, package_code())
+        """Return what there is. Raises RunError where nothing is prepared."""
+        forms = {
+            use: FeatureForm(key, tuple(features.shape), str(features.numpy().dtype))
+            for use, (key, features) in self._features.items()
+        }
+        names = (*FILES, *map(profile_at, self._keys))
+        there = [name for name in names if (self._folder / name).exists()]
+        return Listing({name: _hash_of(self._folder / name) for name in there}, forms, package_code())
 
     def piece(self, name: str, start: int) -> bytes:
         """Return the bytes of one file from `start` on. Raises RunError where it is not there."""
@@ -94,27 +104,35 @@ class Lender:
         except OSError as error:
             raise RunError(f"{self._folder / name} cannot be read: {error.strerror or error}") from error
 
-    def rows(self, rows: Sequence[int]) -> Rows:
-        """Return the features of these rows."""
-        if self._features is None:
+    def rows(self, rows: Sequence[int], use: str = TRAIN) -> Rows:
+        """Return the features of these rows of one use."""
+        if use not in self._features:
             raise RunError(f"{self._folder} has no features")
-        found: Rows = np.ascontiguousarray(self._features[1].numpy()[np.asarray(rows)])
+        found: Rows = np.ascontiguousarray(self._features[use][1].numpy()[np.asarray(rows)])
         return found
 
     @cached_property
-    def _features(self) -> tuple[str, Tensor] | None:
+    def _manifest(self) -> dict[str, Any]:
         try:
-            manifest = json.loads((self._folder / MANIFEST).read_text())
-            config = RunConfig.from_json((self._folder / "config.json").read_text())
+            return dict(json.loads((self._folder / MANIFEST).read_text()))
         except (OSError, ValueError) as error:
             raise RunError(f"no prepared workplace in {self._folder}") from error
-        if config.compute.features == "off":
-            return None
-        store = FeatureStore(self._folder / manifest["store"])
-        found = store.find(manifest["features"])
-        if found is None:
+
+    @property
+    def _keys(self) -> dict[int, str | None]:
+        """The features' keys at each resolution beside the model's; None where they are off."""
+        return {int(pixels): said["features"] for pixels, said in self._manifest.get(RESOLUTIONS, {}).items()}
+
+    @cached_property
+    def _features(self) -> dict[str, tuple[str, Tensor]]:
+        """Key and numbers of the training images' features, by use; none where they are off."""
+        keys = {TRAIN: self._manifest["features"]}
+        keys |= {train_at(pixels): key for pixels, key in self._keys.items()}
+        store = FeatureStore(self._folder / self._manifest["store"])
+        found = {use: (key, store.find(key)) for use, key in keys.items() if key is not None}
+        if any(features is None for _, features in found.values()):
             raise RunError(f"the features of this run are gone from {store.folder}; go on with --resume")
-        return manifest["features"], found
+        return {use: (key, features) for use, (key, features) in found.items() if features is not None}
 
 
 def node_folder() -> Path:
@@ -134,19 +152,17 @@ def open_afar(source: Source, seen: Path) -> Workplace:
     listing = source.listing()
     near = _holds(seen, listing)
     folder = seen if near else _fetched(source, listing)
-    features, rows = {"test": torch.empty(0)}, None
-    if listing.features is not None:
-        stores = [folder / store_path()]
-        if near:
-            stores.insert(0, folder / json.loads((folder / MANIFEST).read_text())["store"])
-        key = listing.features.key
-        whole = next((one for store in stores if (one := _found(store, key)) is not None), None)
+    features, bring = {"test": torch.empty(0)}, dict[str, Callable[[Tensor], None]]()
+    stores = [folder / store_path()]
+    if near:
+        stores.insert(0, folder / json.loads((folder / MANIFEST).read_text())["store"])
+    for use, form in listing.features.items():
+        whole = next((one for store in stores if (one := _found(store, form.key)) is not None), None)
         if whole is None:
             limit = RunConfig.from_json((folder / "config.json").read_text()).compute.features_limit
-            rows = FeatureRows(FeatureStore(stores[-1], limit), listing.features, source.rows)
-            whole = rows.features
-        features["train"] = whole
-    bring = None if rows is None else rows.bring
+            rows = FeatureRows(FeatureStore(stores[-1], limit), form, partial(source.rows, use=use))
+            whole, bring[use] = rows.features, rows.bring
+        features[use] = whole
     fetch = None if near else partial(_fetch, source, folder)
     return open_workplace(folder, features=features, bring=bring, fetch=fetch)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,11 +100,12 @@ def all_features(
     store: FeatureStore,
     watcher: Watcher,
     check: Check = lambda: None,
+    uses: Collection[str] = ("train", "test"),
 ) -> dict[str, str]:
     """Return the keys of the features that the run needs, by use. engine: of `engine_of` for this trunk."""
-    needed = {"train": splits.train[0], "test": splits.test[0]}
-    if config.compute.features == "off":
-        del needed["train"]
+    needed = {
+        use: getattr(splits, use)[0] for use in uses if (use, config.compute.features) != ("train", "off")
+    }
     sources = {use: _source(config, trunk, images, engine) for use, images in needed.items()}
     for use, source in sources.items():
         _made(source, store, use, watcher, check)
@@ -129,9 +130,9 @@ def open_features(
         trunk = quick()
         splits = _splits_again(config, store, data_dir)
         engine = engine_of(config, trunk, splits.public[0])
-        images = {"train": splits.train[0], "test": splits.test[0]}
         for use in gone:
-            source = _source(config, trunk, images[use], engine)
+            images = getattr(splits, use.partition(" ")[0])[0]  # of training images at any resolution
+            source = _source(config, trunk, images, engine)
             if key_of(source) != keys[use]:
                 raise RunError(
                     f"the features of the {use} images are gone from {store.folder}, and cannot be made again: "

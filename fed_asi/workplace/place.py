@@ -32,19 +32,22 @@ from fed_asi.fleets.config import RunConfig
 from fed_asi.gpus import CPU, device_named, device_of, sent
 from fed_asi.memory.stored import format_of
 from fed_asi.methods import Vanilla
-from fed_asi.planning.device_plans import DevicePlans, plans_of
+from fed_asi.planning.device_plans import DevicePlans
 from fed_asi.planning.profile import Profile
 from fed_asi.results.progress import Unwatched, Watcher
 from fed_asi.workplace.address import run_fingerprint
 from fed_asi.workplace.benches import benches_of
 from fed_asi.workplace.features import open_features
 from fed_asi.workplace.placing import kept_there, room_bytes
+from fed_asi.workplace.profiling import plans_at
 from fed_asi.workplace.storing import quick_trunk
 
 VERSION = 1
 
 
-MANIFEST, IMAGES = "manifest.json", "images.npy"
+MANIFEST, IMAGES, PROFILE = "manifest.json", "images.npy", "profile.json"
+TRAIN = "train"  # the use of features that devices train on
+RESOLUTIONS = "resolutions"  # in the manifest: what there is of each beside the model's own
 
 
 Rows = NDArray[np.int64]
@@ -82,11 +85,11 @@ class Workplace:
     tail: the trained part, shared by all work in this process, one job at a time. features: (N, ...) of the
     training images; test_features: of the server's test images. reference: initial values of every tensor
     that some device may train, by name. notes: for the report. whole: set if features are off.
-    own_plans: plans from other profiles than the server's, by file name. kept: a cache for whatever else is made
-    once.
+    own_plans: plans from other profiles than the server's, by file name. kept: a cache for whatever else is made once.
     device: where the tail is and steps compute; features and their labels are there too, or on the CPU.
     bring, fetch: fetch rows of features, or a file, from the machine that has the workplace (afar.py); None: it is
-    here.
+    here. resolutions: of every device, by partition_id; None: all train at the model's. views: the same workplace at
+    each of the others.
     """
 
     config: RunConfig
@@ -107,6 +110,19 @@ class Workplace:
     device: torch.device = CPU
     bring: Callable[[Tensor], None] | None = None
     fetch: Callable[[str], None] | None = None
+    resolutions: NDArray[np.int16] | None = None
+    views: Mapping[int, Workplace] = field(default_factory=dict)
+
+    def seen_by(self, partition_id: int) -> Workplace:
+        """Return the workplace at a device's resolution: its own settings, features and plans, one tail for all."""
+        if self.resolutions is None:
+            return self
+        return self.views.get(int(self.resolutions[partition_id]), self)
+
+    @property
+    def resolution(self) -> int:
+        """Pixels, high and wide, of the images that go into the trunk here."""
+        return self.config.model.resolution
 
     def file(self, name: str) -> Path:
         """Return the path of a file that was written after the workplace was opened, fetched first if need be."""
@@ -128,10 +144,17 @@ class Workplace:
         if device == self.device:
             return self
         room = room_bytes(self.config, device)
-        coming = self.bring is not None  # rows that are still to be fetched stay on the CPU
-        features, tests = kept_there((None if coming else self.features, self.test_features), device, room)
+        every = [self, *self.views.values()]
+        # Rows that are yet to come stay where they come to.
+        coming = [None if one.bring is not None else one.features for one in every]
+        features, tests, *others = kept_there((coming[0], self.test_features, *coming[1:]), device, room)
+        here = [one._on(device, there) for one, there in zip(every, (features, *others), strict=True)]
+        own = replace(here[0], views=dict(zip(self.views, here[1:], strict=True)))
+        return own if tests is None else replace(own, test_features=tests)
+
+    def _on(self, device: torch.device, features: Tensor | None) -> Workplace:
+        """Return this resolution alone on a device. features: those that fit there; None: they stay."""
         features = self.features if features is None else features
-        labels = self.labels.to(CPU if features is None else features.device)
         whole = self.whole
         if whole is not None and self.config.storage.form != "int8":  # see trunk_device
             whole = replace(whole, trunk=whole.trunk.to(device))
@@ -139,8 +162,7 @@ class Workplace:
             self,
             tail=self.tail.to(device),
             features=features,
-            labels=labels,
-            test_features=self.test_features if tests is None else tests,
+            labels=self.labels.to(CPU if features is None else features.device),
             whole=whole,
             device=device,
         )
@@ -173,13 +195,14 @@ def open_workplace(
     data_dir: Path | None = None,
     watcher: Watcher | None = None,
     features: Mapping[str, Tensor] | None = None,
-    bring: Callable[[Tensor], None] | None = None,
+    bring: Mapping[str, Callable[[Tensor], None]] | None = None,
     fetch: Callable[[str], None] | None = None,
 ) -> Workplace:
     """Return the workplace that `prepare` wrote; features that have been removed are recomputed.
 
     folder: runs/NAME/workplace. config: of the run; None reads it from the folder. data_dir: where the data set is,
-    if it is needed; None: where it was. features: by use; None: those in the store. bring, fetch: as in Workplace.
+    if it is needed; None: where it was. features: by use; None: those in the store. bring, by use, and fetch: as in
+    Workplace.
     Raises RunError where it is missing, unfinished, damaged, of another version or of other settings.
     """
     manifest = _read_manifest(folder)
@@ -188,37 +211,80 @@ def open_workplace(
         if config.storage.frozen == "any":
             config = config.stored_as(format_of(manifest["storage"]))
         _ = config.method.families  # makes a user's own methods known
-        off = config.compute.features == "off"
         trunk, tail = rebuild(config, manifest, read_tensors(folder / "base.pt"))
         with (folder / "index.npz").open("rb") as file, np.load(file) as index:
             arrays = {name: index[name] for name in index.files}
-        profile = Profile.load(folder / "profile.json")
-        whole, quick = None, partial(quick_trunk, config, trunk, manifest)
-        if off:
-            whole = WholeNetwork(quick(), np.load(folder / IMAGES, mmap_mode="r"), config)
-        keys = {"test": manifest["test_features"]} | ({} if off else {"train": manifest["features"]})
+        sights = list(_sights(folder, config, manifest, trunk))
     if features is None:
         store = FeatureStore(folder / manifest["store"], config.compute.features_limit)
         where = data_dir or (Path(manifest["data_dir"]) if manifest.get("data_dir") else None)
-        features = open_features(config, quick, keys, store, where, watcher or Unwatched())
-    place = Workplace(
-        config=config,
-        folder=folder,
-        num_classes=int(manifest["num_classes"]),
-        tail=tail,
-        features=features.get("train"),
-        labels=torch.from_numpy(arrays["labels"]),
-        test_features=features["test"],
-        test_labels=torch.from_numpy(arrays["test_labels"]),
-        shards=Shards(arrays["indices"], arrays["offsets"]),
-        plans=plans_of(config, profile, benches_of(config, trunk, tail)),
-        reference=reference_of(tail, profile),
-        notes=tuple(manifest["notes"]),
-        whole=whole,
-        bring=bring,
-        fetch=fetch,
-    )
-    return place.on(device_named(config.compute.device))
+        features = {}
+        for one in sights:
+            features |= open_features(one.config, one.quick, one.keys, store, where, watcher or Unwatched())
+    reference = reference_of(tail, sights[0].profile)  # of the same layers at every resolution
+    places = [
+        Workplace(
+            config=one.config,
+            folder=folder,
+            num_classes=int(manifest["num_classes"]),
+            tail=tail,
+            features=features.get(one.use),
+            labels=torch.from_numpy(arrays["labels"]),
+            test_features=features["test"],
+            test_labels=torch.from_numpy(arrays["test_labels"]),
+            shards=Shards(arrays["indices"], arrays["offsets"]),
+            plans=plans_at(one.config, one.profile, benches_of(one.config, trunk, tail), len(sights) > 1),
+            reference=reference,
+            notes=tuple(manifest["notes"]),
+            whole=one.whole,
+            bring=(bring or {}).get(one.use),
+            fetch=fetch,
+        )
+        for one in sights
+    ]
+    views = {one.resolution: one for one in places[1:]}
+    own = replace(places[0], resolutions=arrays.get("resolutions"), views=views)
+    return own.on(device_named(config.compute.device))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """What of a workplace's files is of one resolution. use: of its training images. keys: of features, by use.
+
+    quick: makes the trunk that made them. whole: that trunk and the images, where features are off.
+    """
+
+    config: RunConfig
+    use: str
+    keys: Mapping[str, str]
+    profile: Profile
+    quick: Callable[[], fx.GraphModule]
+    whole: WholeNetwork | None
+
+
+def _sights(
+    folder: Path, config: RunConfig, manifest: Mapping[str, Any], trunk: fx.GraphModule
+) -> Iterator[_Sight]:
+    """Yield what there is of the model's own resolution, then of each other that some device takes."""
+    images = np.load(folder / IMAGES, mmap_mode="r") if config.compute.features == "off" else None
+    for pixels, said in {"": manifest, **manifest.get(RESOLUTIONS, {})}.items():
+        at = config.seen_at(int(pixels)) if pixels else config
+        use, name = (train_at(int(pixels)), profile_at(int(pixels))) if pixels else (TRAIN, PROFILE)
+        quick = partial(quick_trunk, at, trunk, said)
+        keys = {} if pixels else {"test": manifest["test_features"]}
+        keys |= {use: said["features"]} if images is None else {}
+        whole = None if images is None else WholeNetwork(quick(), images, at)
+        yield _Sight(at, use, keys, Profile.load(folder / name), quick, whole)
+
+
+def train_at(pixels: int) -> str:
+    """Return the use of training images at another resolution than the model's, as features are told by it."""
+    return f"{TRAIN} at {pixels}"
+
+
+def profile_at(pixels: int) -> str:
+    """Return the file of the profile at another resolution than the model's."""
+    return f"profile-{pixels}.json"
 
 
 def _config_of(folder: Path, manifest: Mapping[str, Any], config: RunConfig | None) -> RunConfig:
@@ -270,7 +336,7 @@ def rebuild(
     config: RunConfig, manifest: Mapping[str, Any], base: Mapping[str, Tensor]
 ) -> tuple[fx.GraphModule, fx.GraphModule]:
     """Return the frozen and the trained part of the network, with the weights from before the first round."""
-    resolution = config.model.resolution
+    resolution = manifest.get("resolution", config.model.resolution)  # where the network was cut
     seed = seeds.derive(config.seed, "weights")  # as when it was built: a network may draw from it
     model = models.build(config.model.name, int(manifest["num_classes"]), resolution=resolution, seed=seed)
     model.load_state_dict(dict(base))

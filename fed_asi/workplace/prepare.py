@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from fed_asi.data.features import FeatureStore
 from fed_asi.data.images import Images
 from fed_asi.data.shards import Shards
 from fed_asi.files import write_file, write_tensors
+from fed_asi.fleets import fleet
 from fed_asi.fleets.config import RunConfig
 from fed_asi.gpus import device_named, device_of, exact, sent
 from fed_asi.machine import threads
 from fed_asi.planning.profile import Profile
+from fed_asi.planning.resolutions import resolution_note, resolutions_of
 from fed_asi.results.progress import Unwatched, Watcher
 from fed_asi.training.pretraining import pretrain_
 from fed_asi.workplace.address import run_fingerprint
@@ -29,8 +31,20 @@ from fed_asi.workplace.aside import aside
 from fed_asi.workplace.benches import benches_of
 from fed_asi.workplace.choosing import with_storage
 from fed_asi.workplace.features import Engine, all_features, engine_of, store_path
-from fed_asi.workplace.place import IMAGES, MANIFEST, VERSION, Workplace, is_prepared, open_workplace
-from fed_asi.workplace.profiled import profiled
+from fed_asi.workplace.place import (
+    IMAGES,
+    MANIFEST,
+    PROFILE,
+    RESOLUTIONS,
+    TRAIN,
+    VERSION,
+    Workplace,
+    is_prepared,
+    open_workplace,
+    profile_at,
+    train_at,
+)
+from fed_asi.workplace.profiled import AtResolution, profiled
 from fed_asi.workplace.profiling import (
     batch_of,
     calibrating,
@@ -95,14 +109,17 @@ def _make(
     own = with_storage(config, model.eval(), splits.public)
     notes += storage_notes(own, len(splits.public[1]), chosen=own is not config) + moving_notes(own)
     made = _profile_and_features(own, folder, splits, model, watcher)
-    notes += [made.note] if made.note else []
+    notes += [text for text in (made.resolution, made.note) if text]
     if config.compute.features == "off":
         write_file(folder / IMAGES, _npy(splits.train[0][:]))
     index = {"labels": splits.train[1].numpy(), "test_labels": splits.test[1].numpy()}
     index |= {"indices": shards.indices, "offsets": shards.offsets}
+    index |= {"resolutions": np.array(made.taken, np.int16)} if made.others else {}
     write_file(folder / "index.npz", _npz(**index))
     write_tensors(folder / "base.pt", model.state_dict())
-    write_file(folder / "profile.json", made.profile.to_json().encode())
+    write_file(folder / PROFILE, made.profile.to_json().encode())
+    for pixels, other in made.others.items():
+        write_file(folder / profile_at(pixels), other.profile.to_json().encode())
     write_file(folder / "config.json", config.to_json().encode())
     manifest = {
         "version": VERSION,
@@ -117,16 +134,23 @@ def _make(
         "storage": own.storage.form,
         "notes": notes,
     }
+    if made.others:
+        manifest["resolution"] = config.model.resolution  # of the network that is cut
+        manifest[RESOLUTIONS] = {
+            str(pixels): {"features": made.features.get(train_at(pixels)), "ranges": other.ranges}
+            for pixels, other in made.others.items()
+        }
     write_file(
         folder / MANIFEST, json.dumps(manifest, indent=1).encode()
-    )  # last, as it marks the rest as complete
+    )  # last: it marks the rest as complete
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
     """trained: layers that some device may train. features: keys in the store, by use. ranges: of an int8 trunk.
 
-    note: for the run's readers, on what computed the features.
+    note, resolution: for the run's readers, on what computed the features and on who trains at which. others, taken: of
+    `Profiled`.
     """
 
     trained: Sequence[str]
@@ -134,6 +158,9 @@ class _Made:
     features: dict[str, str]
     ranges: Mapping[str, tuple[float, float]] | None
     note: str
+    others: Mapping[int, AtResolution] = field(default_factory=dict)
+    taken: Sequence[int] = ()
+    resolution: str = ""
 
 
 def _profile_and_features(
@@ -144,7 +171,8 @@ def _profile_and_features(
     watcher.stage(calibrating(images))
     store = FeatureStore(folder / store_path(), config.compute.features_limit)
     # With more threads, torch decides how many each call gets, which decides the last bits.
-    if is_cut(config) and config.compute.threads == 1:
+    one = resolutions_of(fleet.build(config), config.model.resolution) == (config.model.resolution,)
+    if is_cut(config) and config.compute.threads == 1 and one:
         trained = trained_names(model, config)
         cut = cut_network(config, model, trained)
         parts = stored(config, cut, splits.public[0])
@@ -154,9 +182,15 @@ def _profile_and_features(
             profile = profile_of(config, parts.tail, parts.trunk, splits.public, trained, benches)
             return _Made(trained, profile, kept.result(), parts.ranges, engine.note)
     made = profiled(config, model, splits.public)
-    engine = _engine(config, made.trunk, splits, watcher)
-    features = all_features(config, made.trunk, engine, splits, store, watcher)
-    return _Made(made.trained, made.profile, features, made.ranges, engine.note)
+    own = made.own
+    engine = _engine(config, own.trunk, splits, watcher)
+    features = all_features(config, own.trunk, engine, splits, store, watcher)
+    for pixels, other in made.others.items():
+        at = engine_of(other.config, other.trunk, splits.public[0])
+        keys = all_features(other.config, other.trunk, at, splits, store, watcher, uses=(TRAIN,))
+        features |= {train_at(pixels): key for key in keys.values()}
+    note = resolution_note(fleet.build(config), config.model.resolution, made.taken)
+    return _Made(made.trained, own.profile, features, own.ranges, engine.note, made.others, made.taken, note)
 
 
 def _engine(config: RunConfig, trunk: fx.GraphModule, splits: Splits, watcher: Watcher) -> Engine:

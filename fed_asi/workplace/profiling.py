@@ -15,7 +15,7 @@ from fed_asi.compression import cut
 from fed_asi.compression.tune import layers_named, tune_last_
 from fed_asi.data.features import trunk_fingerprint
 from fed_asi.data.images import Images, to_batch
-from fed_asi.errors import BudgetError, ConfigError
+from fed_asi.errors import ConfigError
 from fed_asi.fleets import fleet, over_budget
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.pace_checks import asks_time
@@ -25,6 +25,7 @@ from fed_asi.methods import Family, Vanilla
 from fed_asi.planning import calibration
 from fed_asi.planning.device_plans import DevicePlans, choose_layers, micro_batches_needed, plans_of
 from fed_asi.planning.profile import Profile
+from fed_asi.planning.resolutions import PlansAt, taken_by, used_at, why_none
 from fed_asi.waiting import tell
 from fed_asi.workplace.benches import Benches
 from fed_asi.workplace.kept_profiles import kept_profile, tensor_fingerprint
@@ -44,35 +45,41 @@ def cut_network(
     return cut.folded(trunk), tail
 
 
-def layers_of_plans(config: RunConfig, profile: Profile, plans: DevicePlans) -> set[str]:
+def layers_of_plans(config: RunConfig, plans: PlansAt) -> set[str]:
     """Return the layers that some device of the fleet will train in some round; all of them if that is unknown.
+
+    plans: by resolution.
 
     Before the first round, plans from the server's profile for the fleet's own budgets are known; but not if
     they depend on a device's time, which depends on the cut.
     """
-    used = set() if is_cut(config) or asks_time(config) else plans.layers_of(_every_resources(config))
-    return used or {layer.name for layer in profile.layers}
+    own, used = config.model.resolution, set[str]()
+    if not is_cut(config) and not asks_time(config):
+        devices = fleet.build(config)
+        for pixels, every in used_at(devices, taken_by(devices, own, plans)).items():
+            used |= plans[pixels].layers_of(every)
+    return used or {layer.name for layer in plans[own].profile.layers}
 
 
-def _every_resources(config: RunConfig) -> set[Resources]:
-    """Return every different set of resources that the devices have, in any round."""
-    return {resources for device in fleet.build(config) for _, resources in device.phases}
+def plans_at(config: RunConfig, profile: Profile, benches: Benches, several: bool) -> DevicePlans:
+    """Return the plans of a run's resolution. several: whether there are others, so that errors name this one."""
+    pixels = config.model.resolution
+    return plans_of(config, profile, benches, f"at {pixels} x {pixels} pixels" if several else "")
 
 
-def check_plans(config: RunConfig, profile: Profile, benches: Benches) -> None:
-    """Raise the error that every device would meet in every round, unless plans can be made from a profile.
+def check_plans(config: RunConfig, plans: PlansAt) -> None:
+    """Raise the error that every device would meet in every round, unless plans can be made.
 
     A budget below the smallest plan is not an error: that device is left out, with its cause. So is a device whose RAM
-    or flash is too small, as long as another device has a plan.
+    or flash is too small, as long as another device has a plan. plans: by resolution.
     """
-    plans = plans_of(config, profile, benches)
-    too_small, fits = list[str](), False
-    for resources in sorted(_every_resources(config), key=_ram_and_flash):
-        try:
-            next(plans.attempts(resources))  # its own plan, or the next that the policy tries
-            fits = True
-        except BudgetError as error:
-            too_small += [str(error)] if resources.whole_device else []
+    devices, too_small, fits = fleet.build(config), list[str](), False
+    at = used_at(devices, taken_by(devices, config.model.resolution, plans))
+    every = [(resources, plans[pixels]) for pixels, found in at.items() for resources in found]
+    for resources, here in sorted(every, key=lambda one: _ram_and_flash(one[0])):
+        error = why_none(here, resources)
+        fits = fits or error is None
+        too_small += [str(error)] if error is not None and resources.whole_device else []
     if too_small and not fits:
         raise ConfigError([f"no device can do a step: {one}" for one in dict.fromkeys(too_small)])
 
@@ -131,7 +138,7 @@ def profile_of(
     Raises ConfigError where no plan could be made from it, whatever the budget.
     """
     made = unchecked_profile(config, tail, trunk, public, trained)
-    check_plans(config, made, benches)
+    check_plans(config, {config.model.resolution: plans_at(config, made, benches, several=False)})
     return made
 
 

@@ -20,6 +20,7 @@ from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.sharding import scheme_of
 from fed_asi.layers.compressed import weight_kind_of
 from fed_asi.methods import Vanilla
+from fed_asi.planning.resolutions import resolutions_of
 from fed_asi.workplace.profiling import trained_names
 from fed_asi.workplace.splits import Splits
 from fed_asi.workplace.storing import check_storage
@@ -88,7 +89,8 @@ def _check_files(images: Images) -> None:
 def check_network(config: RunConfig, model: nn.Module, num_classes: int) -> None:
     """Raise an error where the network cannot be run, cut or trained as asked; no seed matters here."""
     resolution = config.model.resolution
-    models.check_takes(model, config.model.name, num_classes, resolution)
+    for pixels in resolutions_of(fleet.build(config), resolution):
+        models.check_takes(model, config.model.name, num_classes, pixels)
     trained = trained_names(model, config)
     _check_layers(model, trained)
     if (

@@ -11,8 +11,9 @@ from torch import nn
 
 from fed_asi.planning.bench import Bench, Rule
 from fed_asi.planning.calibration import profile
+from fed_asi.planning.device_search import DevicePlan
 from fed_asi.planning.device_tables import MORE, device_text, more_of_each, simpler_ways
-from fed_asi.planning.whole_device import DevicePlan, DevicePlanner, plan_device
+from fed_asi.planning.whole_device import DevicePlanner, plan_device
 from fed_asi.planning.within import Within
 from fed_asi.training.at_once import at_once
 from fed_asi.units import format_bytes
