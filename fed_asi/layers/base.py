@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fed_asi.errors import ConfigError, UnsupportedLayerError, nearest
 from fed_asi.gpus import device_of
+from fed_asi.layers.constants import Constants
 from fed_asi.layers.gradient import Sink
 from fed_asi.layers.slices import Slice
 from fed_asi.methods import Method
@@ -48,6 +49,7 @@ class LayerState:
     published_bytes: of the kept forms alone, without masks: what the papers count, over all calls in a meter's block.
     channels, slice: the input channels kept, (k,), and where in the weight they are; None: all of them.
     sink: who takes the layer's gradients in place of autograd, while a step runs that moves weights at once.
+    constants: what the layer's frozen numbers come to, where steps are simulated; None: made anew in each of them.
     """
 
     name: str
@@ -67,6 +69,7 @@ class LayerState:
     used: bool = False
     published_bytes: int = 0
     sink: Sink | None = None
+    constants: Constants | None = None
     channels: Tensor | None = None
     slice: Slice | None = None
 
@@ -243,6 +246,12 @@ def _moves(module: nn.Module, state: LayerState) -> int:
     owners = (module, *state.fused)
     found = (p for owner in owners for p in owner._parameters.values() if p is not None and p.requires_grad)
     return sum(changes_of(p) for p in found)
+
+
+def remember_constants_(model: nn.Module) -> None:
+    """Let layers remember what their frozen numbers come to, until `detach_`: for steps that are simulated."""
+    for _, _, state in compressed_layers(model):
+        state.constants = Constants()
 
 
 def commit_factors_(model: nn.Module) -> None:
