@@ -65,7 +65,7 @@ class Clamp:
         if self.slope:
             bits = masks.unpack(packed, g.numel(), g.dtype).as_strided(g.size(), stride)
             return bits.mul_(1 - self.slope).add_(self.slope).mul_(g)
-        is_open = masks.positive(packed, g.numel(), g.dtype).as_strided(g.size(), stride)
+        is_open = masks.positive(packed, g.size(), stride, g.dtype)
         if torch.is_grad_enabled():  # a gradient of the gradient: autograd allows no writing into `is_open`
             return cast(Tensor, THRESHOLD_BACKWARD.default(g, is_open, 0))
         return cast(Tensor, THRESHOLD_BACKWARD.grad_input(g, is_open, 0, grad_input=is_open))
@@ -127,9 +127,9 @@ def plain(fused: Sequence[nn.Module], y: Tensor) -> Tensor:
     """Return what the fused modules compute by themselves, batch norm frozen."""
     for module in fused:
         if isinstance(module, NORMS):
-            y = nn.functional.batch_norm(
-                y, module.running_mean, module.running_var, module.weight, module.bias, False, 0.0, module.eps
-            )
+            mean, variance = module.running_mean, module.running_var
+            rest = (False, 0.0, module.eps, torch.backends.cudnn.enabled)
+            y = torch.batch_norm(y, module.weight, module.bias, mean, variance, *rest)
         else:
             y = original_class(module).forward(module, y)
     return y

@@ -35,7 +35,7 @@ class Slice:
     def shape_of(self, whole: Tensor) -> torch.Size:
         """Return the shape of the part."""
         shape = list(whole.shape)
-        shape[self.dim] = len(self.index)
+        shape[self.dim] = self.index.shape[0]
         return torch.Size(shape)
 
     def bytes_of(self, whole: Tensor) -> int:
@@ -87,7 +87,7 @@ class PartGradient(WeightGradient):
 
     def respond(self, mean: Tensor) -> Tensor:
         """See WeightGradient. mean: of all channels, or of those kept."""
-        part = mean if len(mean) == len(self.channels) else mean.index_select(0, self.channels)
+        part = mean if mean.shape == self.channels.shape else mean.index_select(0, self.channels)
         return self._outputs(self.inner.respond(part))
 
     def squared_norm(self) -> Tensor:
