@@ -1,13 +1,13 @@
-"""How a training step compares with plain PyTorch's at the sizes of a fleet: small images, small batches, nothing tuned.
+"""How a training step compares with plain PyTorch's at a fleet's sizes: small images and batches, nothing tuned.
 
     python experiments/benchmarks/fleet_steps.py [--networks mcunet,mobilenet_v2] [--layers 2,4,8,14] [--batches 16,32]
     ... [--micro-batches 1,4,16] [--resolution 128] [--seconds 2] [--cpu-time] [--channels-last]
 
 A line is one network, tail and batch: milliseconds of plain PyTorch (eager, batch norm in eval mode), and of the same
 step under ASI in micro-batches side by side, ranks (8, 8, 3, 3) or the micro-batch where that is smaller. "alone" is
-one true micro-batch of 1 against plain PyTorch at batch 1. Inputs are contiguous but for --channels-last, the allocator is as it comes, times are
-of the wall; all figures of a line are medians of steps taken in turns in one process with one thread. --cpu-time
-takes the thread's processor time instead, for a machine that others use too.
+one true micro-batch of 1 against plain PyTorch at batch 1. Inputs are contiguous, but for --channels-last, and the
+allocator is as it comes. Times are of the wall, medians of steps taken in turns in one process with one thread;
+--cpu-time takes the thread's processor time instead, for a machine that others use too.
 """
 
 from __future__ import annotations
