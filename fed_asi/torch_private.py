@@ -70,6 +70,12 @@ def backward_is_running() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Return whether `hooks_of` gives any, inputs too, which is quicker to say."""
+    found = module._forward_hooks or module._backward_hooks or module._backward_pre_hooks
+    return bool(found or module._forward_pre_hooks)
+
+
 def hooks_of(module: nn.Module, *, inputs_too: bool) -> list[Callable[..., Any]]:
     """Return the hooks on a module's output and gradients; with inputs_too, its forward pre-hooks as well."""
     found = [module._forward_hooks, module._backward_hooks, module._backward_pre_hooks]

@@ -222,7 +222,9 @@ def test_a_backward_is_told_from_a_forward() -> None:
 def test_every_sort_of_hook_is_found() -> None:
     module = nn.Linear(1, 1)
     hooks = [lambda *_: None for _ in range(5)]
+    assert not torch_private.has_hooks(module)
     module.register_forward_pre_hook(hooks[0])
+    assert torch_private.has_hooks(module)
     assert torch_private.hooks_of(module, inputs_too=False) == []
     assert torch_private.hooks_of(module, inputs_too=True) == [hooks[0]]
     module.register_forward_hook(hooks[1])

@@ -72,6 +72,9 @@ def _affine(module: nn.Module | None) -> tuple[Tensor | None, Tensor | None]:
     """Return (weight, bias) of a layer or norm, None where there is none."""
     if module is None:
         return None, None
+    own = module._parameters  # what nn.Module looks up attributes in, and slowly
+    if "weight" in own and "bias" in own:
+        return own["weight"], own["bias"]
     return cast("Tensor | None", module.weight), cast("Tensor | None", module.bias)
 
 

@@ -84,7 +84,9 @@ class Channels(Method):
         if self.centers:
             if keeper.mean is None:
                 raise UnsupportedLayerError(f"{keeper.name}: a centered method needs the means of its input")
-            mean = keeper.mean if len(keeper.mean) == len(channels) else keeper.mean.index_select(0, channels)
+            mean = (
+                keeper.mean if keeper.mean.shape == channels.shape else keeper.mean.index_select(0, channels)
+            )
             part = part - mean.to(part).view(1, -1, *[1] * (part.dim() - 2))
         return self._form_of(part, channels, x.shape[1])
 

@@ -21,6 +21,7 @@ from torch.utils.hooks import RemovableHandle
 from fed_asi.layers.base import compressed_layers, slices_of, state_of
 from fed_asi.layers.compressed import weight_kind_of
 from fed_asi.layers.gradient import Part, WeightGradient
+from fed_asi.layers.slices import PartGradient
 from fed_asi.training.sgd import Sgd
 
 
@@ -38,11 +39,13 @@ class Group:
 class AtOnce:
     """Moves the trained parameters of a network, layer by layer, during its backward pass; a Sink of its layers.
 
-    optimizer: gives parameters, momentum, weight decay and clipping, which is by layer here.
+    model: compressed as it stays. optimizer: gives parameters, momentum, weight decay and clipping, which is by layer
+    here. in_blocks: make what is large at one time in blocks, as a device does; a simulation is quicker without.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Sgd) -> None:
-        self._model, self._optimizer = model, optimizer
+    def __init__(self, model: nn.Module, optimizer: Sgd, *, in_blocks: bool = True) -> None:
+        self._optimizer, self._in_blocks = optimizer, in_blocks
+        self._states = [state for _, _, state in compressed_layers(model)]
         self._names = {id(p): name for name, p in optimizer.parameters}
         self._groups = list(_groups(model, self._names))
         self._group_of = {id(p): group for group in self._groups for p in group.parameters}
@@ -60,19 +63,22 @@ class AtOnce:
     @contextmanager
     def moving(self, lr: float) -> Iterator[None]:
         """Move weights at this learning rate in every backward pass inside the block; its forward is inside, too."""
-        self._lr = lr
-        self._seen.clear()
-        states = [state for _, _, state in compressed_layers(self._model)]
+        self.begin(lr)
         handles = [_hook(p, self._gathered) for _, p in self._optimizer.parameters]
         try:
-            for state in states:
+            for state in self._states:
                 state.sink = self
             yield
         finally:
-            for state in states:
+            for state in self._states:
                 state.sink = None
             for handle in handles:
                 handle.remove()
+
+    def begin(self, lr: float) -> None:
+        """Begin another micro-batch, at this rate, inside the block."""
+        self._lr = lr
+        self._seen.clear()
 
     def see(self, parameters: Sequence[Tensor]) -> None:
         """See Sink."""
@@ -88,6 +94,8 @@ class AtOnce:
             self._optimizer.clip_([gradient for _, gradient in parts])
             for parameter, gradient in parts:
                 name = self._names[id(parameter)]
+                if not self._in_blocks and isinstance(gradient, PartGradient):
+                    gradient.join_()
                 self._optimizer.move_(name, parameter, gradient, self._lr)
                 self.moved.add(id(parameter))
 

@@ -95,8 +95,10 @@ class Stepper:
         self.strategy_bytes = strategy_bytes
         self.whole = whole
         self.largest = Largest()
-        self._at_once = AtOnce(tail, optimizer) if update == "layer" else None
+        self._at_once = AtOnce(tail, optimizer, in_blocks=False) if update == "layer" else None
         self._parts = Parts(tail, optimizer)
+        if update == "layer":
+            layers.remember_constants_(tail)
         self._meters: dict[tuple[int, int], ActivationMeter] = {}
         self._by_layer: dict[str, int] = {}
 
@@ -197,14 +199,15 @@ class Stepper:
     def _moving_each_micro_batch(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
         """Step after each micro-batch, or within its backward pass, so that no gradients are held."""
         total = torch.zeros((), dtype=torch.float64, device=x.device)
-        for rows, _ in _parts(len(y), self.micro_batch, side_by_side=False):
-            count = len(y[rows])
-            share = count / len(y)
-            moving = nullcontext() if self._at_once is None else self._at_once.moving(lr * share)
-            with moving:
-                total += share * self._forward_backward(x[rows].clone(), y[rows].clone(), count, 1).double()
-            if self._at_once is None:
-                self._move(lr * share)
+        with nullcontext() if self._at_once is None else self._at_once.moving(lr):
+            for rows, _ in _parts(len(y), self.micro_batch, side_by_side=False):
+                part, labels = x[rows].clone(), y[rows].clone()
+                share = len(labels) / len(y)
+                if self._at_once is not None:
+                    self._at_once.begin(lr * share)
+                total += share * self._forward_backward(part, labels, len(labels), 1).double()
+                if self._at_once is None:
+                    self._move(lr * share)
         return total
 
     def _move(self, lr: float) -> None:
