@@ -9,7 +9,6 @@ CONSTRAINTS ?= constraints.txt
 VERSIONS ?= torch==2.13.0
 # A further index of wheels, such as the one of PyTorch without CUDA.
 TORCH_INDEX ?=
-CPU_ONLY := https://download.pytorch.org/whl/cpu
 # In a terminal pip shows how far a download is (MAKE_TERMOUT is set there).
 INSTALL = $(BIN)/pip install $(if $(MAKE_TERMOUT),,-q) $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) \
   $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)")
@@ -65,7 +64,7 @@ $(VENV)/.torch:
 	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here; install Python 3.11 or say make PYTHON=python3"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	@echo "make: 1 of 2: installing PyTorch in $(VENV), which takes minutes"
-	$(if $(TORCH_INDEX),,@echo "make: on Linux it comes with CUDA, 4.6 GB; for a far smaller one without, add TORCH_INDEX=$(CPU_ONLY)")
+	$(if $(TORCH_INDEX),,@echo "make: on Linux it comes with CUDA, 4.6 GB; for a far smaller one without, add TORCH_INDEX= and the CPU index that pytorch.org names")
 	$(INSTALL) $(VERSIONS)
 	@touch $@
 
