@@ -47,8 +47,8 @@ class Case:
 
 CASES = {
     "small_cnn": Case("small_cnn", "all", 0.05),
-    "resnet18": Case("resnet18", "all", 0.001),
-    "resnet18-last-4": Case("resnet18", 4, 0.01),
+    "resnet18": Case("resnet18", "all", 0.0001),
+    "resnet18-last-4": Case("resnet18", 4, 0.001),
 }
 
 
