@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ import torch
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "benchmarks" / "simulators"
 CLIENTS, COHORT, ROUNDS = 6, 3, 2
+SCRIPTS = ("cifar_networks", "compare", "making", "same_work", "watching", "with_fed_asi", "with_torch")
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def scripts() -> Iterator[SimpleNamespace]:
     """Give the scripts of the comparison, imported as they import each other."""
     sys.path.insert(0, str(FOLDER))
     try:
-        yield SimpleNamespace(**{name: module for name, module in locals().items() if name != "FOLDER"})
+        yield SimpleNamespace(**{name: importlib.import_module(name) for name in SCRIPTS})
     finally:
         sys.path.remove(str(FOLDER))
 
