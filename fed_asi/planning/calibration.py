@@ -52,8 +52,9 @@ def profile(
         micro-batch.
     centered: the value that plans will ask for; None serves plans of any kind and takes twice the time. grid: whether
         to try the papers' grid too, for plans with selection "published".
-    progress: called with (steps done, steps in all), from 0 on. All computation runs on one thread, whatever torch's
-    setting. Batch norms are frozen, as in training.
+    progress: called with (steps done, steps in all), from 0 on.
+
+    All computation runs on one thread, whatever torch's setting. Batch norms are frozen, as in training.
     Raises ConfigError and UnsupportedLayerError with names and reasons.
     """
     wanted = _checked(x, y, methods, selection, micro_batches)
