@@ -48,8 +48,8 @@ def thin_fits(kept: TuckerInput, geometry: Geometry) -> bool:
 def thin(kept: TuckerInput, g: Tensor, shape: torch.Size, geometry: Geometry) -> tuple[Tensor, Tensor | None]:
     """Return (left, right), (C' K, r) and (r, C), whose product is dW with input channels last; K: taps of the kernel.
 
-    r is the channel rank, times the number of side-by-side micro-batches. At full channel rank left is dW, right
-    None.
+    r is the channel rank, times the number of side-by-side micro-batches. At full channel rank left is dW and
+    right is None.
     """
     if not geometry.pointwise:
         ((core, factors, part),) = _forms(kept, g)

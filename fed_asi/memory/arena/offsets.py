@@ -96,8 +96,7 @@ def offsets(places: Sequence[Lifetime], alignment: int = ALIGNMENT) -> list[int]
     """Return an offset for every place, a multiple of the alignment; places needed at the same time do not overlap.
 
     First it tries largest first, each as low as it fits. If that takes more than the lower bound, it also tries
-    longest
-    first, and then orders in which one place at a time is moved, always the same ones. The smallest layout wins.
+    longest first, and then orders in which one place at a time is moved, always the same ones. The smallest wins.
     """
     bound, at = lower_bound(places, alignment)
     fitting = Fitting(places, alignment)

@@ -28,7 +28,7 @@ def _home(where: str, number: Mapping[str, int], homes: Mapping[str, set[int]], 
     """Return the stretch of a backward operation; if its module runs twice, that of the operation before."""
     if where == "(update)":
         return end
-    for name in (where, where.rpartition(".")[0]):  # `where` may be a parameter's name: then its module's
+    for name in (where, where.rpartition(".")[0]):  # `where` may name a parameter: then try its module
         if name in number:
             return number[name]
         if len(homes.get(name, ())) == 1:
