@@ -29,7 +29,7 @@ Fetch = Callable[[Sequence[int]], Rows]
 
 @dataclass(frozen=True, slots=True)
 class FeatureForm:
-    """The form of features on another machine. key: their address. shape: (N, ...) of all. dtype: in numpy's words."""
+    """The form of features on another machine. key: their address. shape: (N, ...) of all. dtype: its numpy name."""
 
     key: str
     shape: tuple[int, ...]

@@ -138,7 +138,7 @@ class WeightKind(LayerKind):
     published: ClassVar[bool] = True
 
     def unsupported(self, module: nn.Module, method: Method) -> str | None:
-        """Return why, or None; ranks that no input of this layer allows are found here."""
+        """Return why `method` cannot keep the input, or None; ranks that no input of this layer allows are refused."""
         weight = module._parameters.get("weight")
         if weight is None:
             return (

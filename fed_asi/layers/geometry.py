@@ -16,7 +16,7 @@ from fed_asi.torch_private import ConvNd, padding_amounts
 class Geometry:
     """A convolution's geometry, in torch's own terms.
 
-    pad: amounts for torch's pad, last dimension first, applied before the convolution; often empty.
+    pad: amounts for torch's pad, last dimension first, applied beforehand; empty where `padding` is enough.
     mode: how `pad` fills: "constant" (zeros), "reflect", "replicate" or "circular".
     pointwise: whether every output pixel reads one input pixel, through a full matrix.
     dense_stride: whether no input pixel is skipped.

@@ -104,7 +104,7 @@ class Keepers:
                 yield name, size
 
     def _look(self) -> None:
-        """Find the modules anew where an attribute came or went, or one of a plain type became another."""
+        """Look up the modules again if an attribute was added or removed since the last look."""
         if self._sizes and all(len(attributes) == size for attributes, size in self._sizes):
             return
         self._sizes = [(module.__dict__, len(module.__dict__)) for _, module in self._modules]
