@@ -120,7 +120,7 @@ def device_memory(
     updates its weight at once. copies: number of copies of the trained weights that a strategy and a codec hold:
     `len(strategy.holds | codec.holds)`. storage: format of what is only read, including the untrained rest of a weight
     of which some channels train, and of the trunk's activations. Pass the model and the trunk in float32, the trunk
-    with its batch norms folded (`compression.cut.folded`), as it is stored. For the other arguments and errors see
+    with its batch norms folded (`compression.cut.folded`), as stored. For the other arguments and errors see
     `fed_asi.arena`.
     """
     features, before, storage = x, None, format_of(storage)

@@ -1,4 +1,4 @@
-"""The least memory found that holds every tensor of a step during its lifetime: traced, planned, and proved by running.
+"""The least memory found that holds every tensor of a step during its lifetime: traced, planned, proved by a run.
 
 trace.py describes what a step did, recorder.py records it as it runs, and step.py runs a training step or an inference
 under a recorder. lifetimes.py and offsets.py lay out what was alive. planned.py is the interface for users, and
