@@ -1,9 +1,9 @@
-"""Features that come from another machine row by row: those that devices at work here need, kept in this store.
+"""Features fetched from another machine row by row: only the rows that this machine's devices need, kept in its store.
 
-They are in the store's folder:
+Files in the folder of the store:
 
-KEY.rows.lock   held by the one process that brings rows; the others wait
-KEY.rows/       features.npy, of which some rows are there, and the checksum of each that is
+KEY.rows.lock   held by the one process that fetches rows; the others wait
+KEY.rows/       features.npy, with some of its rows, and a checksum for each row that is there
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fed_asi.data.feature_file import PartFile
 from fed_asi.data.features import FeatureStore
 from fed_asi.errors import RunError
 
-PIECE_BYTES = 8 * 1024**2  # of features that come at one time
+PIECE_BYTES = 8 * 1024**2  # of features fetched at one time
 
 Rows = NDArray[np.floating]
 Fetch = Callable[[Sequence[int]], Rows]
@@ -29,7 +29,7 @@ Fetch = Callable[[Sequence[int]], Rows]
 
 @dataclass(frozen=True, slots=True)
 class FeatureForm:
-    """What is known of features that are elsewhere. key: their address. shape: (N, ...) of all. dtype: numpy's."""
+    """The form of features on another machine. key: their address. shape: (N, ...) of all. dtype: its numpy name."""
 
     key: str
     shape: tuple[int, ...]
@@ -37,21 +37,21 @@ class FeatureForm:
 
     @property
     def row_bytes(self) -> int:
-        """The bytes of one row."""
+        """Bytes of one row."""
         return int(np.prod(self.shape[1:], dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
 
 class FeatureRows:
-    """The features of which this machine's store holds the rows that were needed so far.
+    """Features of which this machine's store holds the rows needed so far.
 
-    fetch: returns the rows asked for, (n, ...), from where all of them are.
-    Raises RunError where the disk has no room for all of them, ConfigError where the store has none.
+    fetch: returns the rows asked for, (n, ...), from the machine that has all of them.
+    Raises RunError if the disk has no room for all rows, ConfigError if the limit of the store leaves none.
     """
 
     def __init__(self, store: FeatureStore, form: FeatureForm, fetch: Fetch) -> None:
         self._store, self._form, self._fetch = store, form, fetch
         self._name = f"{form.key}.rows"
-        self._seen = np.zeros(form.shape[0], dtype=bool)  # by this process
+        self._seen = np.zeros(form.shape[0], dtype=bool)  # by this process: rows known to be in the store
         with store.named():
             store.folder.mkdir(parents=True, exist_ok=True)
             with store.building(self._name):
@@ -64,7 +64,7 @@ class FeatureRows:
         self.features = torch.from_numpy(self._file.mapped())
 
     def bring(self, rows: Tensor) -> None:
-        """Return once these rows are there. Raises RunError where they do not come, or the disk refuses them."""
+        """Fetch those of the rows that are missing. Raises RunError if they do not arrive or cannot be written."""
         wanted = np.unique(rows.numpy())
         wanted = wanted[~self._seen[wanted]]
         if not len(wanted):
@@ -77,7 +77,7 @@ class FeatureRows:
         self._seen[wanted] = True
 
     def close(self) -> None:
-        """Let go of the file, which may make room for others from now on once nobody has it mapped."""
+        """Close the file; once no process has it mapped, it may be evicted."""
         self._close()
 
     def _pieces(self, rows: Sequence[int]) -> Iterator[Sequence[int]]:
