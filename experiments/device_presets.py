@@ -1,11 +1,12 @@
-"""The presets of boards and phones, fitted to ncnn's published table by our own counts of its networks.
+"""Write the presets of boards and phones, fitted to ncnn's published table with our own counts of its networks.
 
     git clone --depth 1 https://github.com/Tencent/ncnn   # its benchmark/README.md, BSD-3-Clause
     python experiments/device_presets.py ncnn/benchmark/README.md fed_asi/fleets/presets
 
-Each device's seconds of ten networks, all cores of the table's first block, give its rates. What ncnn computes in half
-precision (cores from Cortex-A76 on, Kryo 485) is taken as twice float32's speed. Links are the mean of FLASH's 19
-networks. What no public document gives is marked as an estimate. Microcontrollers' presets are written by hand.
+Each device's rates are fitted to its seconds for ten networks, using all cores of the table's first block. Where ncnn
+computes in half precision (cores from Cortex-A76 on, Kryo 485), it is assumed to be twice as fast as float32. Links are
+the mean of FLASH's 19 networks. Numbers that no public document gives are marked as estimates. The presets of
+microcontrollers are written by hand.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ Number = tuple[float | str, str, str]  # value, source, how
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """section: the table's heading. threads: of the block that is read. half: whether ncnn computes in half floats."""
+    """section: the heading in the table. threads: of the block to read. half: whether ncnn computes in half floats."""
 
     title: str
     section: str
@@ -115,7 +116,7 @@ BOARDS = {
 
 
 def works() -> dict[str, Work]:
-    """Return a forward pass of each network on one image of 224x224."""
+    """Return the work of a forward pass of each network on one image of 224x224."""
     found = {}
     for name, ours in NETWORKS.items():
         model = models.build(ours, 1000, None, 224).eval()
@@ -125,7 +126,7 @@ def works() -> dict[str, Work]:
 
 
 def measured(text: str, board: Board) -> dict[str, float]:
-    """Return the table's least seconds of a device, by network."""
+    """Return a device's minimum seconds in the table, by network."""
     section = text.split(f"### {board.section}", 1)[1].split("\n### ", 1)[0]
     for block in section.split("loop_count")[1:]:
         gpu = re.search(r"gpu_device = (-?\d+)", block)
@@ -137,7 +138,7 @@ def measured(text: str, board: Board) -> dict[str, float]:
 
 
 def rates(board: Board, seconds: Mapping[str, float], counted: Mapping[str, Work]) -> dict[str, Number]:
-    """Return the rates of float32 and int8."""
+    """Return the rates in float32 and int8."""
     names = [name for name in counted if name in seconds]
     guess = Hardware("", **SIZES, call_seconds=5e-6)
     found = fitted([counted[name] for name in names], [seconds[name] for name in names], guess)

@@ -13,12 +13,12 @@ from fed_asi.units import format_bytes
 
 HEAD = """# Presets of devices
 
-The devices that `device = "NAME"` in a [fleet file](fleet_file.md#a-device) can name, with the source of each number. The page is written by
-`python experiments/presets_page.py > docs/reference/presets.md` from the files in `fed_asi/fleets/presets/`;
-[the clock](../explanation/clock.md) says how the numbers are used. An *estimate* is a number that we found in no public
-document; its *how* says how it was made. Better numbers are welcome.
+The devices that `device = "NAME"` in a [fleet file](fleet_file.md#a-device) can name, with the source of each number.
+The page is written by `python experiments/presets_page.py > docs/reference/presets.md` from the files in
+`fed_asi/fleets/presets/`; [the clock](../explanation/clock.md) says how the numbers are used. An *estimate* is a number
+that we found in no public document; its *how* says how it was made. Better numbers are welcome.
 
-| preset | device | dense multiply-accumulates / s | bytes / s | bits / s down, up | power while computing | RAM, flash | estimates |
+| preset | device | dense MACs / s | bytes / s | bits / s down, up | power while computing | RAM, flash | estimates |
 |---|---|---|---|---|---|---|---|"""
 
 
