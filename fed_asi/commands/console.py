@@ -73,7 +73,7 @@ class Terminal(Console):
     """A console that leaves broken pipes to `main`; rich's own would exit with 1."""
 
     def on_broken_pipe(self) -> None:
-        """Raise the BrokenPipeError again."""
+        """Raise BrokenPipeError."""
         raise BrokenPipeError
 
 
@@ -132,9 +132,7 @@ def answer(**found: Any) -> None:
     """Print a result for programs, if asked for: one JSON document per command."""
     if _manner.get().json:
         said = json.dumps({"version": VERSION, **_data(found)}, indent=1)
-        print(
-            said, file=_manner.get().out, flush=True
-        )  # readers of a pipe get it while the command still runs
+        print(said, file=_manner.get().out, flush=True)  # pipes get it while the command still runs
 
 
 def say(text: str) -> None:
