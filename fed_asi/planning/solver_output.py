@@ -1,7 +1,8 @@
 """Redirects what a solver written in C prints: standard output is for a command's result.
 
 HiGHS sometimes prints the name of one of its functions, whatever its options. That line would corrupt the JSON of
-`fed-asi plan` and is of no use to the user, so it is dropped. Everything else goes to standard error.
+`fed-asi plan` and is of no use to the user, so it is dropped, where there is room for a temporary file to hold the
+output back. Everything else goes to standard error.
 """
 
 from __future__ import annotations
@@ -32,22 +33,33 @@ def beside_the_result() -> Iterator[None]:
         except OSError:  # there is no standard output
             yield
             return
-        with tempfile.TemporaryFile() as said:
-            try:
-                _flush_c()
-                os.dup2(said.fileno(), 1)
-                yield
-            finally:
-                _flush_c()
-                os.dup2(kept, 1)
-                os.close(kept)
+        said = _held_back()
+        try:
+            _flush_c()
+            with suppress(OSError):  # there is no standard error
+                os.dup2(2 if said is None else said.fileno(), 1)
+            yield
+        finally:
+            _flush_c()
+            os.dup2(kept, 1)
+            os.close(kept)
+            if said is not None:
                 _pass_on(said)
+
+
+def _held_back() -> IO[bytes] | None:
+    """Return a file for the output, or None where no temporary file can be made: a full or read-only disk."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        return None
 
 
 def _pass_on(said: IO[bytes]) -> None:
     """Write the captured output to standard error, without the names of HiGHS's own functions."""
-    said.seek(0)
-    lines = [line for line in said if not line.startswith(CHATTER)]
+    with said:
+        said.seek(0)
+        lines = [line for line in said if not line.startswith(CHATTER)]
     with suppress(OSError):  # there is no standard error
         os.write(2, b"".join(lines))
 

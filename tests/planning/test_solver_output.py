@@ -34,3 +34,10 @@ def test_without_a_standard_output_the_block_is_done_all_the_same() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=True)
     assert done.stderr == "done"
+
+
+def test_where_no_temporary_file_can_be_made_all_of_it_goes_to_standard_error() -> None:
+    full = "import tempfile\ndef full(): raise OSError(28, 'No space left on device')\ntempfile.TemporaryFile = full\n"
+    done = subprocess.run([sys.executable, "-c", full + CODE], capture_output=True, text=True, check=True)
+    assert {"of C's own buffer", "unbuffered"} <= set(done.stderr.splitlines())
+    assert sorted(done.stdout.splitlines()) == ["after", "before", "of C, later"]
