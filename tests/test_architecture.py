@@ -172,7 +172,6 @@ HELD = {
     "fed_asi.layers.weightless": "compression/test_compress.py",
     "fed_asi.memory.arena.proof": "memory/arena/test_replay.py",
     "fed_asi.memory.arena.trace": "memory/arena/test_recorder.py",
-    "fed_asi.memory.holders": "memory/test_meter.py",
     "fed_asi.memory.inner_hooks": "memory/test_meter.py",
     "fed_asi.memory.storages": "memory/test_meter.py",
     "fed_asi.methods.asi": "layers/test_conformance.py",
