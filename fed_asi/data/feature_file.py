@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _DONE: Final = 1 << 32  # a group's mark is this bit and the CRC-32 of its features; 0 is not done
+MARKS: Final = "groups.bin"  # the marks of all groups
 _MARK: Final = np.dtype(np.uint64)
 
 
@@ -45,7 +46,7 @@ class PartFile:
         if not self._resumable():
             self._create()
         self._features = (self.folder / "features.npy").open("r+b", buffering=0)
-        self._marks = (self.folder / "groups.bin").open("r+b", buffering=0)
+        self._marks = (self.folder / MARKS).open("r+b", buffering=0)
         self._offset = read_header(self._features)[2]
         return self
 
@@ -59,7 +60,7 @@ class PartFile:
         try:
             with (self.folder / "features.npy").open("rb") as file:
                 fits = read_header(file)[:2] == (self.shape, self.dtype)
-            return fits and (self.folder / "groups.bin").stat().st_size == self.groups * _MARK.itemsize
+            return fits and (self.folder / MARKS).stat().st_size == self.groups * _MARK.itemsize
         except (OSError, ValueError):
             return False
 
@@ -72,11 +73,11 @@ class PartFile:
             )
             file.flush()
             _reserve(file, file.tell() + self.shape[0] * self._row_bytes)
-        (self.folder / "groups.bin").write_bytes(bytes(self.groups * _MARK.itemsize))
+        (self.folder / MARKS).write_bytes(bytes(self.groups * _MARK.itemsize))
 
     def missing(self) -> list[int]:
         """Return the groups still to be written; one whose bytes don't match its mark counts as missing."""
-        marks = np.frombuffer((self.folder / "groups.bin").read_bytes(), dtype=_MARK)
+        marks = np.frombuffer((self.folder / MARKS).read_bytes(), dtype=_MARK)
         return [group for group in range(self.groups) if marks[group] != self._mark(self._read(group))]
 
     def has(self, group: int) -> bool:
@@ -85,6 +86,11 @@ class PartFile:
             os.pread(self._marks.fileno(), _MARK.itemsize, group * _MARK.itemsize), dtype=_MARK
         )
         return bool((mark == self._mark(self._read(group))).any())
+
+    def marked(self) -> NDArray[np.bool_]:
+        """Return which groups have a mark, whatever their bytes are now, (groups,)."""
+        marks = os.pread(self._marks.fileno(), self.groups * _MARK.itemsize, 0)
+        return np.frombuffer(marks, dtype=_MARK) != 0
 
     def mapped(self) -> NDArray[Any]:
         """Return all features as the file has them, in shared memory, where what is written later is seen too."""
@@ -126,7 +132,7 @@ class PartFile:
             os.fsync(file.fileno())
         (self.folder / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
         self.folder.rename(final)
-        (final / "groups.bin").unlink()
+        (final / MARKS).unlink()
 
 
 def _reserve(file: BinaryIO, size: int) -> None:

@@ -32,7 +32,7 @@ from torch import fx
 
 from fed_asi.data.engines import OnnxRuntime
 from fed_asi.data.feature_file import PartFile, read_header
-from fed_asi.data.images import Images, to_batch
+from fed_asi.data.images import Images, Rows, to_batch
 from fed_asi.errors import ConfigError, RunError
 from fed_asi.gpus import CPU, device_of, sent
 from fed_asi.units import format_bytes
@@ -91,7 +91,11 @@ class FeatureSource:
 
     def compute(self, group: int) -> NDArray[np.floating]:
         """Return the features of the images of one group, (GROUP or fewer, ...)."""
-        images = self.images[group * GROUP : (group + 1) * GROUP]
+        return self.computed(slice(group * GROUP, (group + 1) * GROUP))
+
+    def computed(self, rows: Rows) -> NDArray[np.floating]:
+        """Return the features of some images that go through the trunk together, (n, ...)."""
+        images = self.images[rows]
         computed: Callable[[torch.Tensor], Any] = self.engine or self.trunk
         with torch.inference_mode():
             batch = to_batch(images, self.resolution, self.mean, self.std)
@@ -225,7 +229,7 @@ class FeatureStore:
             return
         kept = {name: size for name, size in self.entries().items() if name.partition(".")[0] != key}
         for name in list(kept):
-            if sum(kept.values()) + needed > self.limit_bytes and self._evict(name):
+            if sum(kept.values()) + needed > self.limit_bytes and self.evict(name):
                 del kept[name]
         if sum(kept.values()) + needed > self.limit_bytes:
             raise ConfigError(
@@ -234,7 +238,7 @@ class FeatureStore:
                 "raise the limit, keep them as float16, or lower the resolution"
             )
 
-    def _evict(self, name: str) -> bool:
+    def evict(self, name: str) -> bool:
         """Return whether the entry was removed; one that a process builds or has open stays."""
         path = self.folder / name
         unfinished = path.suffix == ".part"

@@ -43,6 +43,7 @@ def _judged(place: Workplace, round: int, name: str, devices: Sequence[Device]) 
     if not held:
         return None
     rows = torch.cat(held)
+    place.need(rows.numpy())  # all at once, rather than a slice after another
     loss, right = judge(place.tail, _Picked(place, rows), place.labels[rows], workers=cpus_here())
     each = torch.stack([hits.double().mean() for hits in torch.split(right, [len(one) for one in held])])
     return GroupRoundRecord(

@@ -28,7 +28,7 @@ from fed_asi.data.features import FeatureStore
 from fed_asi.errors import RunError
 from fed_asi.files import replacing
 from fed_asi.fleets.config import RunConfig
-from fed_asi.workplace.features import store_path
+from fed_asi.workplace.features import Features, store_path
 from fed_asi.workplace.kept_profiles import package_code
 from fed_asi.workplace.place import IMAGES, MANIFEST, Workplace, open_workplace
 
@@ -134,21 +134,23 @@ def open_afar(source: Source, seen: Path) -> Workplace:
     listing = source.listing()
     near = _holds(seen, listing)
     folder = seen if near else _fetched(source, listing)
-    features, rows = {"test": torch.empty(0)}, None
+    features = Features({}, {"test": torch.empty(0)})
     if listing.features is not None:
-        stores = [folder / store_path()]
-        if near:
-            stores.insert(0, folder / json.loads((folder / MANIFEST).read_text())["store"])
-        key = listing.features.key
-        whole = next((one for store in stores if (one := _found(store, key)) is not None), None)
-        if whole is None:
-            limit = RunConfig.from_json((folder / "config.json").read_text()).compute.features_limit
-            rows = FeatureRows(FeatureStore(stores[-1], limit), listing.features, source.rows)
-            whole = rows.features
-        features["train"] = whole
-    bring = None if rows is None else rows.bring
-    fetch = None if near else partial(_fetch, source, folder)
-    return open_workplace(folder, features=features, bring=bring, fetch=fetch)
+        features = _features(folder, listing.features, source, near)
+    return open_workplace(folder, features=features, fetch=None if near else partial(_fetch, source, folder))
+
+
+def _features(folder: Path, form: FeatureForm, source: Source, near: bool) -> Features:
+    """Return the features of the training images, whole from a store of this machine or row by row from the source."""
+    none, stores = torch.empty(0), [folder / store_path()]
+    if near:
+        stores.insert(0, folder / json.loads((folder / MANIFEST).read_text())["store"])
+    whole = next((one for store in stores if (one := _found(store, form.key)) is not None), None)
+    if whole is not None:
+        return Features({}, {"test": none, "train": whole})
+    limit = RunConfig.from_json((folder / "config.json").read_text()).compute.features_limit
+    rows = FeatureRows(FeatureStore(stores[-1], limit), form, source.rows)
+    return Features({}, {"test": none, "train": rows.features}, rows.bring)
 
 
 def _found(store: Path, key: str) -> Tensor | None:

@@ -7,22 +7,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, fx
 
-from fed_asi import data, models
+from fed_asi import models
 from fed_asi.data import engines
 from fed_asi.data.engines import OnnxRuntime
+from fed_asi.data.feature_rows import FeatureForm
 from fed_asi.data.features import FeatureSource, FeatureStore, key_of
 from fed_asi.data.images import Images, images_fingerprint
-from fed_asi.errors import ConfigError, MissingDataError, RunError, UnsupportedLayerError
+from fed_asi.data.rows_ahead import Computing, RowsAhead, form_of, takes_any_order
+from fed_asi.errors import UnsupportedLayerError
 from fed_asi.fleets.config import RunConfig
 from fed_asi.gpus import CPU, exact
 from fed_asi.layers.copying import copied
 from fed_asi.results.progress import Watcher
 from fed_asi.workplace.aside import Check
+from fed_asi.workplace.needs import Needs
 from fed_asi.workplace.placing import trunk_device
 from fed_asi.workplace.profiling import batch_of
-from fed_asi.workplace.splits import Splits, split_images
+from fed_asi.workplace.splits import Splits
 
 
 def store_path() -> str:
@@ -65,7 +69,8 @@ def engine_of(config: RunConfig, trunk: fx.GraphModule, public: Images) -> Engin
     return Engine(made, f"features: computed by {made.about}")
 
 
-def _source(config: RunConfig, trunk: fx.GraphModule, images: Images, engine: Engine) -> FeatureSource:
+def source_of(config: RunConfig, trunk: fx.GraphModule, images: Images, engine: Engine) -> FeatureSource:
+    """Return what features of these images are made of."""
     mean, std = models.normalisation(config.model.name)
     content = images_fingerprint(images)
     kept = config.compute.features if config.compute.features != "off" else "float32"
@@ -76,7 +81,7 @@ def _source(config: RunConfig, trunk: fx.GraphModule, images: Images, engine: En
     )
 
 
-def _made(source: FeatureSource, store: FeatureStore, use: str, watcher: Watcher, check: Check) -> Tensor:
+def made(source: FeatureSource, store: FeatureStore, use: str, watcher: Watcher, check: Check) -> Tensor:
     """Return the features of these images, which are in the store from now on."""
     images = source.images
     watcher.stage(f"features of {len(images):,} {use} images", len(images))
@@ -92,6 +97,16 @@ def _made(source: FeatureSource, store: FeatureStore, use: str, watcher: Watcher
         return store.features(source, progress=progress)
 
 
+@dataclass(frozen=True, slots=True)
+class Features:
+    """A run's features, by use: keys in the store and, where they are open, tensors. bring, ahead: as a Workplace's."""
+
+    keys: Mapping[str, str]
+    tensors: Mapping[str, Tensor] | None = None
+    bring: Callable[[Tensor], None] | None = None
+    ahead: RowsAhead | None = None
+
+
 def all_features(
     config: RunConfig,
     trunk: fx.GraphModule,
@@ -99,52 +114,48 @@ def all_features(
     splits: Splits,
     store: FeatureStore,
     watcher: Watcher,
+    needs: Needs | None = None,
     check: Check = lambda: None,
-) -> dict[str, str]:
-    """Return the keys of the features that the run needs, by use. engine: of `engine_of` for this trunk."""
+) -> Features:
+    """Return the features that the run needs. engine: of `engine_of` for this trunk.
+
+    needs: rows of the training images; the first of them are there when this returns, the others are computed from now
+    on. None: all are there, as they are where the trunk takes images in their own order alone.
+    """
     needed = {"train": splits.train[0], "test": splits.test[0]}
     if config.compute.features == "off":
         del needed["train"]
-    sources = {use: _source(config, trunk, images, engine) for use, images in needed.items()}
-    for use, source in sources.items():
-        _made(source, store, use, watcher, check)
-    return {use: key_of(source) for use, source in sources.items()}
+    sources = {use: source_of(config, trunk, images, engine) for use, images in needed.items()}
+    keys = {use: key_of(source) for use, source in sources.items()}
+    train = sources.get("train")
+    if needs is None or train is None or store.find(keys["train"]) is not None or not takes_any_order(train):
+        for use, source in sources.items():
+            made(source, store, use, watcher, check)
+        return Features(keys)
+    test = made(sources["test"], store, "test", watcher, check)
+    ahead = begun(store, form_of(train), lambda: train, needs, watcher, check)
+    return Features(keys, {"test": test, "train": ahead.features}, ahead.bring, ahead)
 
 
-def open_features(
-    config: RunConfig,
-    quick: Callable[[], fx.GraphModule],
-    keys: Mapping[str, str],
+def begun(
     store: FeatureStore,
-    data_dir: Path | None,
+    form: FeatureForm,
+    source: Callable[[], FeatureSource],
+    needs: Needs,
     watcher: Watcher,
-) -> dict[str, Tensor]:
-    """Return the run's features by use, memory-mapped; those that are gone from the store are made again, to the bit.
-
-    quick: makes the trunk that made them. keys: of the features in the store, by use. data_dir: where the data set is.
-    Raises RunError or MissingDataError where what they are made of is gone, or is not what it was.
-    """
-    found = {use: store.find(key) for use, key in keys.items()}
-    if gone := [use for use, features in found.items() if features is None]:
-        trunk = quick()
-        splits = _splits_again(config, store, data_dir)
-        engine = engine_of(config, trunk, splits.public[0])
-        images = {"train": splits.train[0], "test": splits.test[0]}
-        for use in gone:
-            source = _source(config, trunk, images[use], engine)
-            if key_of(source) != keys[use]:
-                raise RunError(
-                    f"the features of the {use} images are gone from {store.folder}, and cannot be made again: "
-                    "images, weights, torch or the trunk's engine are not those that the run began with; start again"
-                )
-            found[use] = _made(source, store, use, watcher, lambda: None)
-    return {use: features for use, features in found.items() if features is not None}
-
-
-def _splits_again(config: RunConfig, store: FeatureStore, data_dir: Path | None) -> Splits:
+    check: Check,
+) -> RowsAhead:
+    """Return what computes features by need once the first of them are there."""
+    first, images = torch.from_numpy(needs.first), form.shape[0]
+    computing = Computing(source)
+    ahead = RowsAhead(store, form, computing, needs.rows)
     try:
-        return split_images(config, data.load(config.data.source, data_dir))
-    except (MissingDataError, ConfigError) as error:
-        raise MissingDataError(
-            f"the run's features are gone from {store.folder}, and the images they are made of too: {error}"
-        ) from error
+        watcher.stage(f"features of the first {len(first):,} of {images:,} train images", len(first))
+        for some in torch.split(first, computing.at_once):
+            check()
+            ahead.bring(some)
+            watcher.advance(len(some))
+    except BaseException:
+        ahead.close()
+        raise
+    return ahead

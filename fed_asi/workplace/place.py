@@ -7,7 +7,7 @@ message carries only the trained tensors and a small job. Large arrays are memor
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,6 +25,7 @@ from fed_asi.compression import cut
 from fed_asi.compression.tune import tune_
 from fed_asi.data.features import FeatureStore
 from fed_asi.data.images import to_batch
+from fed_asi.data.rows_ahead import RowsAhead
 from fed_asi.data.shards import Shards
 from fed_asi.errors import FedAsiError, RunError, first_line
 from fed_asi.files import read_tensors
@@ -37,8 +38,10 @@ from fed_asi.planning.profile import Profile
 from fed_asi.results.progress import Unwatched, Watcher
 from fed_asi.workplace.address import run_fingerprint
 from fed_asi.workplace.benches import benches_of
-from fed_asi.workplace.features import open_features
+from fed_asi.workplace.features import Features
+from fed_asi.workplace.features_again import Sources
 from fed_asi.workplace.placing import kept_there, room_bytes
+from fed_asi.workplace.shard import Rows, Shard, shard_of
 from fed_asi.workplace.storing import quick_trunk
 
 VERSION = 1
@@ -47,15 +50,7 @@ VERSION = 1
 MANIFEST, IMAGES = "manifest.json", "images.npy"
 
 
-Rows = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """A device's rows: those it trains on, and those kept for its local accuracy."""
-
-    train: Rows
-    holdout: Rows
+Opened = Callable[[Sources, Watcher], Features]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +79,8 @@ class Workplace:
     that some device may train, by name. notes: what the report should say. whole: set where features are off.
     own_plans: those from other profiles than the server's, kept by file name. kept: what else is made once a process.
     device: where the tail is and steps compute; features are there too, their labels with them, or on the CPU.
-    bring, fetch: bring rows of features, or a file, from where the workplace is (afar.py); None: it is here.
+    bring, fetch: bring rows of features, or a file, from where the workplace is (afar.py); None: it is here. Rows that
+    are computed while rounds go on are brought too. ahead: computes them, in the run's own process.
     """
 
     config: RunConfig
@@ -105,6 +101,7 @@ class Workplace:
     device: torch.device = CPU
     bring: Callable[[Tensor], None] | None = None
     fetch: Callable[[str], None] | None = None
+    ahead: RowsAhead | None = None
 
     def file(self, name: str) -> Path:
         """Return a file of the workplace that was written after it was opened, brought here first where it must be."""
@@ -114,12 +111,28 @@ class Workplace:
 
     def shard(self, partition_id: int) -> Shard:
         """Return a device's rows; the holdout is drawn once, and training keeps at least one row."""
-        rows = self.shards[partition_id]
-        held = min(int(len(rows) * self.config.data.holdout), len(rows) - 1)
-        if not held:
-            return Shard(np.sort(rows), rows[:0])  # whatever is drawn
-        order = seeds.rng(self.config.seed, "holdout", partition_id).permutation(rows)
-        return Shard(np.sort(order[held:]), np.sort(order[:held]))
+        return shard_of(self.config, self.shards, partition_id)
+
+    def need(self, rows: Rows) -> None:
+        """Return once the features of these rows are here. Raises RunError where they cannot be."""
+        if self.bring is not None:
+            self.bring(torch.from_numpy(rows))
+
+    def need_of(self, partition_ids: Iterable[int]) -> None:
+        """Return once the features of these devices' images are here. Raises RunError where they cannot be."""
+        if self.bring is not None:
+            self.need(np.concatenate([np.zeros(0, np.int64), *(self.shards[one] for one in partition_ids)]))
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Compute features ahead of the rounds, beside them, until the block ends."""
+        try:
+            if self.ahead is not None:
+                self.ahead.yield_to_others()
+            yield
+        finally:
+            if self.ahead is not None:
+                self.ahead.close()
 
     def on(self, device: torch.device) -> Workplace:
         """Return the same workplace on a device: its network, which is moved, and the features that fit there."""
@@ -170,14 +183,15 @@ def open_workplace(
     *,
     data_dir: Path | None = None,
     watcher: Watcher | None = None,
-    features: Mapping[str, Tensor] | None = None,
-    bring: Callable[[Tensor], None] | None = None,
+    features: Features | None = None,
+    opened: Opened = Sources.open,
     fetch: Callable[[str], None] | None = None,
 ) -> Workplace:
     """Return the workplace that `prepare` wrote; features that were removed since are made again.
 
     folder: runs/NAME/workplace. config: of the run; None reads it from the folder. data_dir: where the data set is,
-    should it be needed; None: where it was. features: by use; None: those in the store. bring, fetch: the workplace's.
+    should it be needed; None: where it was. features: None: those in the store, as `opened` gives them: whole.
+    fetch: the workplace's.
     Raises RunError where it is missing, unfinished, damaged, of another version or of other settings.
     """
     manifest = _read_manifest(folder)
@@ -195,26 +209,29 @@ def open_workplace(
         if off:
             whole = WholeNetwork(quick(), np.load(folder / IMAGES, mmap_mode="r"), config)
         keys = {"test": manifest["test_features"]} | ({} if off else {"train": manifest["features"]})
+    shards = Shards(arrays["indices"], arrays["offsets"])
     if features is None:
         store = FeatureStore(folder / manifest["store"], config.compute.features_limit)
         where = data_dir or (Path(manifest["data_dir"]) if manifest.get("data_dir") else None)
-        features = open_features(config, quick, keys, store, where, watcher or Unwatched())
+        features = opened(Sources(config, quick, keys, store, where, shards), watcher or Unwatched())
+    tensors = features.tensors or {}
     place = Workplace(
         config=config,
         folder=folder,
         num_classes=int(manifest["num_classes"]),
         tail=tail,
-        features=features.get("train"),
+        features=tensors.get("train"),
         labels=torch.from_numpy(arrays["labels"]),
-        test_features=features["test"],
+        test_features=tensors["test"],
         test_labels=torch.from_numpy(arrays["test_labels"]),
-        shards=Shards(arrays["indices"], arrays["offsets"]),
+        shards=shards,
         plans=plans_of(config, profile, benches_of(config, trunk, tail)),
         reference=reference_of(tail, profile),
         notes=tuple(manifest["notes"]),
         whole=whole,
-        bring=bring,
+        bring=features.bring,
         fetch=fetch,
+        ahead=features.ahead,
     )
     return place.on(device_named(config.compute.device))
 

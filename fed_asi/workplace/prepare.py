@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +21,7 @@ from fed_asi.data.images import Images
 from fed_asi.data.shards import Shards
 from fed_asi.files import write_file, write_tensors
 from fed_asi.fleets.config import RunConfig
-from fed_asi.gpus import device_named, device_of, exact, sent
+from fed_asi.gpus import CPU, device_named, device_of, exact, sent
 from fed_asi.machine import threads
 from fed_asi.planning.profile import Profile
 from fed_asi.results.progress import Unwatched, Watcher
@@ -28,7 +30,9 @@ from fed_asi.workplace.address import run_fingerprint
 from fed_asi.workplace.aside import aside
 from fed_asi.workplace.benches import benches_of
 from fed_asi.workplace.choosing import with_storage
-from fed_asi.workplace.features import Engine, all_features, engine_of, store_path
+from fed_asi.workplace.features import Engine, Features, all_features, engine_of, store_path
+from fed_asi.workplace.features_again import Sources
+from fed_asi.workplace.needs import Needs, needs_of
 from fed_asi.workplace.place import IMAGES, MANIFEST, VERSION, Workplace, is_prepared, open_workplace
 from fed_asi.workplace.profiled import profiled
 from fed_asi.workplace.profiling import (
@@ -53,48 +57,75 @@ def prepare(
     weights_dir: Path | None = None,
     watcher: Watcher | None = None,
     found: Callable[[int], None] | None = None,
+    early: bool = False,
 ) -> Workplace:
     """Return the run's workplace, made under `folder` unless it is there from before a kill.
 
     folder: runs/NAME/workplace. data_dir, weights_dir: where the data set and weights are; None looks at the
     environment, then at the publishers. found: called once data and weights are there, before the long part, with the
-    bytes of what the devices may train.
+    bytes of what the devices may train. early: return once the features are there that the run needs first; the others
+    are computed from then on, in the order of its needs, until the place's `going_on` ends.
     Raises MissingDataError, WeightsError and ConfigError (all that `check_start` finds) before `found`, and RunError.
     """
-    device = device_named(config.compute.device)
+    device, watcher = device_named(config.compute.device), watcher or Unwatched()
+    by_need = early and may_begin_early(config)
+    open_it = partial(open_workplace, folder, config, data_dir=data_dir, watcher=watcher)
     with threads(config.compute.threads), exact(device):
-        if not is_prepared(folder, config):
-            watcher = watcher or Unwatched()
-            watcher.stage(f"data: {own_code.shown_name(config.data.source)}")
-            source = data.load(config.data.source, data_dir)
-            splits = split_images(config, source)
-            model = build_model(config, source.num_classes, weights_dir)
-            shards = check_start(config, splits, model, source.num_classes)
-            if found is not None:
-                found(trained_bytes(model, config))
-            _make(config, folder, source.num_classes, splits, shards, model, watcher, data_dir)
-        return open_workplace(folder, config, data_dir=data_dir, watcher=watcher)
+        if is_prepared(folder, config):
+            return open_it(opened=Sources.open_ahead if by_need else Sources.open)
+        watcher.stage(f"data: {own_code.shown_name(config.data.source)}")
+        source = data.load(config.data.source, data_dir)
+        splits = split_images(config, source)
+        model = build_model(config, source.num_classes, weights_dir)
+        shards = check_start(config, splits, model, source.num_classes)
+        if found is not None:
+            found(trained_bytes(model, config))
+        needs = needs_of(config, shards) if by_need else None
+        with ExitStack() as undo:
+            given = _Given(splits, shards, source.num_classes, data_dir, needs, watcher, undo)
+            features = _make(config, folder, given, model)
+            place = open_it(features=features if features.ahead is not None else None)
+            undo.pop_all()
+            return place
 
 
-def _make(
-    config: RunConfig,
-    folder: Path,
-    num_classes: int,
-    splits: Splits,
-    shards: Shards,
-    model: nn.Module,
-    watcher: Watcher,
-    data_dir: Path | None,
-) -> None:
+def may_begin_early(config: RunConfig) -> bool:
+    """Return whether rounds may begin before all features are there: where workers see this machine's store.
+
+    A GPU has all features in its memory from the beginning.
+    """
+    compute = config.compute
+    return compute.features != "off" and compute.ray_address is None and device_named(compute.device) == CPU
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What a workplace is made of. needs: of which rows features are to be there first; None: of all.
+
+    undo: is done where no workplace comes of it.
+    """
+
+    splits: Splits
+    shards: Shards
+    num_classes: int
+    data_dir: Path | None
+    needs: Needs | None
+    watcher: Watcher
+    undo: ExitStack
+
+
+def _make(config: RunConfig, folder: Path, given: _Given, model: nn.Module) -> Features:
+    """Write the workplace, and return the features it is fed."""
+    splits, shards = given.splits, given.shards
     notes = []
     if config.model.weights == "public":
         notes.append(
-            _pretrain_(config, model.to(device_named(config.compute.device)), splits.public, watcher)
+            _pretrain_(config, model.to(device_named(config.compute.device)), splits.public, given.watcher)
         )
         model.cpu()
     own = with_storage(config, model.eval(), splits.public)
     notes += storage_notes(own, len(splits.public[1]), chosen=own is not config)
-    made = _profile_and_features(own, folder, splits, model, watcher)
+    made = _profile_and_features(own, folder, given, model)
     notes += [made.note] if made.note else []
     if config.compute.features == "off":
         write_file(folder / IMAGES, _npy(splits.train[0][:]))
@@ -107,37 +138,37 @@ def _make(
     manifest = {
         "version": VERSION,
         "fingerprint": run_fingerprint(config),
-        "num_classes": num_classes,
+        "num_classes": given.num_classes,
         "trained": list(made.trained),
         "store": store_path(),
-        "data_dir": None if data_dir is None else str(data_dir.resolve()),
-        "features": made.features.get("train"),
-        "test_features": made.features["test"],
+        "data_dir": None if given.data_dir is None else str(given.data_dir.resolve()),
+        "features": made.features.keys.get("train"),
+        "test_features": made.features.keys["test"],
         "ranges": made.ranges,
         "storage": own.storage.form,
         "notes": notes,
     }
     write_file(folder / MANIFEST, json.dumps(manifest, indent=1).encode())  # last: it says the rest is whole
+    return made.features
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """trained: the layers that some device may train. features: keys in the store, by use. ranges: of an int8 trunk.
+    """trained: the layers that some device may train. ranges: of an int8 trunk.
 
     note: what the run's readers should know of what computed the features.
     """
 
     trained: Sequence[str]
     profile: Profile
-    features: dict[str, str]
+    features: Features
     ranges: Mapping[str, tuple[float, float]] | None
     note: str
 
 
-def _profile_and_features(
-    config: RunConfig, folder: Path, splits: Splits, model: nn.Module, watcher: Watcher
-) -> _Made:
-    """Return the profile and the features' keys, made beside each other where the cut needs no profile."""
+def _profile_and_features(config: RunConfig, folder: Path, given: _Given, model: nn.Module) -> _Made:
+    """Return the profile and the features, made beside each other where the cut needs no profile."""
+    splits, watcher = given.splits, given.watcher
     images = min(config.method.calibration_images, len(splits.public[1]))
     watcher.stage(calibrating(images))
     store = FeatureStore(folder / store_path(), config.compute.features_limit)
@@ -148,13 +179,23 @@ def _profile_and_features(
         parts = stored(config, cut, splits.public[0])
         benches = benches_of(config, *cut)
         engine = _engine(config, parts.trunk, splits, watcher)
-        with aside(partial(all_features, config, parts.trunk, engine, splits, store, watcher)) as kept:
+        make = partial(all_features, config, parts.trunk, engine, splits, store, watcher, given.needs)
+        with aside(make) as kept:
+            given.undo.callback(_close, kept)
             profile = profile_of(config, parts.tail, parts.trunk, splits.public, trained, benches)
             return _Made(trained, profile, kept.result(), parts.ranges, engine.note)
     made = profiled(config, model, splits.public)
     engine = _engine(config, made.trunk, splits, watcher)
-    features = all_features(config, made.trunk, engine, splits, store, watcher)
+    features = all_features(config, made.trunk, engine, splits, store, watcher, given.needs)
+    if features.ahead is not None:
+        given.undo.callback(features.ahead.close)
     return _Made(made.trained, made.profile, features, made.ranges, engine.note)
+
+
+def _close(kept: Future[Features]) -> None:
+    """Compute no more features, where that has begun."""
+    if kept.done() and kept.exception() is None and (ahead := kept.result().ahead) is not None:
+        ahead.close()
 
 
 def _engine(config: RunConfig, trunk: fx.GraphModule, splits: Splits, watcher: Watcher) -> Engine:

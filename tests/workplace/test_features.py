@@ -109,5 +109,5 @@ def test_whoever_makes_features_on_a_gpu_makes_them_in_whole_float32(monkeypatch
     monkeypatch.setattr(features, "exact", exact)
     store: Any = SimpleNamespace(features=lambda _source, **_: done.append("made"))
     source: Any = SimpleNamespace(images=[0], device="a GPU")
-    features._made(source, store, "train", Unwatched(), lambda: None)
+    features.made(source, store, "train", Unwatched(), lambda: None)
     assert done == ["exact on a GPU", "made", "as before"]
