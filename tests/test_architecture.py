@@ -147,6 +147,7 @@ HELD = {
     "fed_asi.memory.arena.stretches": "memory/arena/test_shares.py",
     "fed_asi.training.rules": "training/test_whole_step.py",
     "fed_asi.workplace.benches": "training/test_whole_step.py",
+    "fed_asi.workplace.shard": "workplace/test_needs.py",
     "fed_asi.planning.bench": "planning/test_whole_device.py",
     "fed_asi.planning.forms_known": "planning/test_whole_device.py",
     "fed_asi.planning.within": "planning/test_whole_device.py",

@@ -90,7 +90,8 @@ class PartFile:
     def marked(self) -> NDArray[np.bool_]:
         """Return which groups have a mark, whatever their bytes are now, (groups,)."""
         marks = os.pread(self._marks.fileno(), self.groups * _MARK.itemsize, 0)
-        return np.frombuffer(marks, dtype=_MARK) != 0
+        found: NDArray[np.bool_] = np.frombuffer(marks, dtype=_MARK) != 0
+        return found
 
     def mapped(self) -> NDArray[Any]:
         """Return all features as the file has them, in shared memory, where what is written later is seen too."""

@@ -112,7 +112,8 @@ def _split(rows: Numbers) -> list[Numbers]:
 class RowsAhead:
     """Computes rows in a thread of its own until it is closed: those that are asked for, else those needed next.
 
-    order: all that will be needed, the first first. ended: set once it computes nothing more. Raises RunError, ConfigError where the store has no room.
+    order: all that will be needed, the first first. ended: set once it computes nothing more.
+    Raises RunError where the disk has no room for all rows, ConfigError where the store has none.
     """
 
     def __init__(self, store: FeatureStore, form: FeatureForm, computing: Computing, order: Numbers) -> None:

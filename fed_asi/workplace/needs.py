@@ -30,18 +30,20 @@ class Needs:
 
 
 def needs_of(config: RunConfig, shards: Shards) -> Needs:
-    """Return what a run needs: what groups are judged by before the first round, and the images of its cohorts.
+    """Return what a run needs: the images of its cohorts, and those that groups are judged by.
 
+    These come first where groups are judged before the first round, else last.
     Where whom a round asks is decided by the clock or by who is there, nobody knows it before: anyone may be asked, and
-    nothing is first.
+    no cohort is first.
     """
-    judged = [] if config.measure.groups == "never" else _held_back(config, shards)
+    when = config.measure.groups
+    judged = [] if when == "never" else _held_back(config, shards)
     if asks_by_number(config) and config.clock.at_work is None:
         begin, *others = [cohort_of(config, round) for round in range(1, config.rounds + 1)]
     else:
         begin, others = [], [list(range(config.num_devices))]
-    first = _once([*judged, *_of(shards, begin)])
-    later = _once([first, *(rows for cohort in others for rows in _of(shards, cohort))])
+    first = _once([*(judged if when == "every-round" else ()), *_of(shards, begin)])
+    later = _once([first, *(rows for cohort in others for rows in _of(shards, cohort)), *judged])
     return Needs(first, later[len(first) :])
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,13 +32,19 @@ CONFIG = small(
     groups=[{"name": "all", "count": 12, "budget": None, "batch_size": 16}],
 )
 WAIT_SECONDS = 120
+ROOT = Path(__file__).parents[2]
+
+
+def small_pieces(patch: pytest.MonkeyPatch) -> None:
+    """Let rows be computed a group after another."""
+    patch.setattr(rows_ahead, "GROUPS_EACH", 1)
+    patch.setattr(rows_ahead, "cpus_here", lambda: 1)
 
 
 @pytest.fixture(autouse=True)
 def _profiles(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FED_ASI_PROFILES_DIR", str(tmp_path_factory.getbasetemp() / "profiles"))
-    monkeypatch.setattr(rows_ahead, "GROUPS_EACH", 1)
-    monkeypatch.setattr(rows_ahead, "cpus_here", lambda: 1)
+    small_pieces(monkeypatch)
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,10 @@ class Whole:
 
     records: Any
     needs: Needs
+
+    @property
+    def first(self) -> set[int]:
+        return {*self.needs.first.tolist()}
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +74,10 @@ class FirstRound(Unwatched):
     """Keeps the trunk from images that round 1 does not need until it has ended; then does `ends`."""
 
     def __init__(
-        self, patch: pytest.MonkeyPatch, needs: Needs, ends: Callable[[], None] = lambda: None
+        self, patch: pytest.MonkeyPatch, first: set[int], ends: Callable[[], None] = lambda: None
     ) -> None:
         self.goes_on, self.late, self.ends = threading.Event(), 0, ends
-        real, first = FeatureSource.computed, {*needs.first.tolist()}
+        real = FeatureSource.computed
 
         def computed(source: FeatureSource, rows: Any) -> Any:
             if isinstance(rows, np.ndarray) and len(rows) == GROUP and first.isdisjoint(rows.tolist()):
@@ -83,7 +97,7 @@ def test_round_1_begins_with_what_it_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Whole
 ) -> None:
     monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path / "features"))
-    watcher = FirstRound(monkeypatch, whole.needs)
+    watcher = FirstRound(monkeypatch, whole.first)
     run_loop(CONFIG, tmp_path / "run", watcher=watcher)
     assert watcher.late > 0
     assert records(tmp_path / "run") == whole.records
@@ -104,7 +118,7 @@ def test_stopped_between_it_goes_on_to_the_same_weights(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_loop(CONFIG, tmp_path / "run", watcher=FirstRound(monkeypatch, whole.needs, stop))
+        run_loop(CONFIG, tmp_path / "run", watcher=FirstRound(monkeypatch, whole.first, stop))
     if lost:
         shutil.rmtree(tmp_path / "features")
     assert not [one for one in threading.enumerate() if one.name == "features ahead"]
@@ -123,3 +137,44 @@ def test_what_one_run_left_out_the_next_computes(tmp_path: Path, monkeypatch: py
     assert len(before) == 1
     assert not before & store.entries().keys()
     assert before.pop().removesuffix(".rows") in store.entries()
+
+
+RUN = """
+import json, os, pathlib, signal, sys
+sys.path[:0] = ["tests", "tests/rounds"]
+import pytest
+from fed_asi.flower.simulation import run_flower
+from fed_asi.rounds.run import run_loop
+from test_early import CONFIG, FirstRound, small_pieces
+folder, kind, first = pathlib.Path(sys.argv[1]), sys.argv[2], set(json.loads(sys.argv[3]))
+with pytest.MonkeyPatch.context() as patch:
+    small_pieces(patch)
+    if kind == "killed":
+        run_loop(CONFIG, folder, watcher=FirstRound(patch, first, lambda: os.kill(os.getpid(), signal.SIGKILL)))
+    else:
+        watcher = FirstRound(patch, first)
+        if kind == "resumed":
+            watcher.goes_on.set()
+        run_flower(CONFIG, folder, resume=kind == "resumed", watcher=watcher)
+        assert watcher.late > 0
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_on_ray_and_after_a_kill_the_bits_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Whole
+) -> None:
+    """Its workers read rows that the server computes meanwhile; a loop that is killed goes on with workers."""
+
+    def run(name: str, kind: str) -> int:
+        monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path / f"features-{name}"))
+        first = json.dumps(sorted(whole.first))
+        command = [sys.executable, "-c", RUN, str(tmp_path / name), kind, first]
+        return subprocess.run(command, cwd=ROOT, check=False, timeout=550).returncode
+
+    assert run("ray", "on Ray") == 0
+    assert records(tmp_path / "ray") == whole.records
+    assert run("loop", "killed") == -signal.SIGKILL
+    assert run("loop", "resumed") == 0
+    assert records(tmp_path / "loop") == whole.records

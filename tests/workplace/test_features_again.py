@@ -178,7 +178,7 @@ def test_images_that_are_gone_are_one_line(place: Workplace, images: Path, tmp_p
     moved = images.rename(tmp_path / "moved")
     try:
         worker = open_workplace(place.folder, opened=Sources.open_rows)
-        with pytest.raises(MissingDataError, match="^the run's features are gone from"):
+        with pytest.raises(MissingDataError, match=r"^the run's features are gone from"):
             worker.inputs(rows_of(place, OTHER))
     finally:
         moved.rename(images)

@@ -40,13 +40,18 @@ def test_rows_come_round_after_round_each_once_and_those_of_nobody_asked_never()
     assert len(expected) < 200
 
 
-def test_what_groups_are_judged_by_comes_first() -> None:
-    config, held = fleet(), shards()
-    back = [int(row) for one in range(20) for row in shard_of(config, held, one).holdout]
-    needs = needs_of(config, held)
+def test_what_groups_are_judged_by_comes_when_they_are() -> None:
+    held = shards()
+    back = [int(row) for one in range(20) for row in shard_of(fleet(), held, one).holdout]
+    asked = [of(held, cohort_of(fleet(), number)) for number in (1, 2, 3)]
     assert len(back) == 40
-    assert needs.first.tolist() == list(dict.fromkeys([*back, *of(held, cohort_of(config, 1))]))
-    assert len(set(needs.rows.tolist())) == len(needs.rows)
+    always = needs_of(fleet(measure={"groups": "every-round"}), held)
+    assert always.first.tolist() == list(dict.fromkeys([*back, *asked[0]]))
+    ends = needs_of(fleet(measure={"groups": "ends"}), held)
+    assert ends.first.tolist() == asked[0]
+    assert ends.rows.tolist() == list(dict.fromkeys([row for rows in asked for row in rows] + back))
+    assert set(ends.rows.tolist()) == set(always.rows.tolist())
+    assert len(set(ends.rows.tolist())) == len(ends.rows)
 
 
 @pytest.mark.parametrize("clock", [{}, {"among": "all"}])
