@@ -38,6 +38,7 @@ from fed_asi.rounds.job_order import Costs, in_order
 from fed_asi.rounds.loop import Rounds
 from fed_asi.units import parse_bytes
 from fed_asi.workplace.address import run_fingerprint
+from fed_asi.workplace.features_again import Sources
 from fed_asi.workplace.place import Workplace, open_workplace
 from fed_asi.workplace.prepare import prepare
 
@@ -84,7 +85,7 @@ def again(given: argparse.Namespace) -> list[str]:
 
 def _rounds(folder: Path, rounds: int) -> dict[int, list[tuple[Job, int]]]:
     """Return the jobs of a run's first rounds, each with its images, starting from no warm factors."""
-    place = open_workplace(folder / "workplace")
+    place = open_workplace(folder / "workplace", opened=Sources.open_rows)
     with RunStore.read(folder) as store:
         loop = Rounds(place, store, LoopExecutor(place, folder / "devices"), Unwatched())
         return {
@@ -98,7 +99,7 @@ def _rounds(folder: Path, rounds: int) -> dict[int, list[tuple[Job, int]]]:
 
 def _work(folder: Path, waiting: Queue[Job | None], done: Queue[tuple[Job, float, float]]) -> None:
     """Do jobs until None comes, from the weights of the run's end: a step's cost does not depend on them."""
-    place = open_workplace(folder / "workplace")
+    place = open_workplace(folder / "workplace", opened=Sources.open_rows)
     torch.set_num_threads(place.config.compute.threads)
     with RunStore.read(folder) as store:
         last = max(record.round for record in store.rounds())

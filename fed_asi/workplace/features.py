@@ -128,13 +128,25 @@ def all_features(
     sources = {use: source_of(config, trunk, images, engine) for use, images in needed.items()}
     keys = {use: key_of(source) for use, source in sources.items()}
     train = sources.get("train")
-    if needs is None or train is None or store.find(keys["train"]) is not None or not takes_any_order(train):
+    if needs is None or train is None:
         for use, source in sources.items():
             made(source, store, use, watcher, check)
         return Features(keys)
-    test = made(sources["test"], store, "test", watcher, check)
+    test, whole = made(sources["test"], store, "test", watcher, check), store.find(keys["train"])
+    if whole is None and not takes_any_order(train):
+        whole = made(train, store, "train", watcher, check)
+    show(needs, len(train.images), watcher)
+    if whole is not None:
+        watcher.advance(len(needs.first))
+        return Features(keys, {"test": test, "train": whole})
     ahead = begun(store, form_of(train), lambda: train, needs, watcher, check)
     return Features(keys, {"test": test, "train": ahead.features}, ahead.bring, ahead)
+
+
+def show(needs: Needs, images: int, watcher: Watcher) -> None:
+    """Say that the first of the features are being computed; the same words whatever is there already."""
+    if first := len(needs.first):
+        watcher.stage(f"features of the first {first:,} of {images:,} train images", first)
 
 
 def begun(
@@ -146,11 +158,9 @@ def begun(
     check: Check,
 ) -> RowsAhead:
     """Return what computes features by need once the first of them are there."""
-    first, images = torch.from_numpy(needs.first), form.shape[0]
-    computing = Computing(source)
+    first, computing = torch.from_numpy(needs.first), Computing(source)
     ahead = RowsAhead(store, form, computing, needs.rows)
     try:
-        watcher.stage(f"features of the first {len(first):,} of {images:,} train images", len(first))
         for some in torch.split(first, computing.at_once):
             check()
             ahead.bring(some)

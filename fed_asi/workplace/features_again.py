@@ -16,7 +16,7 @@ from fed_asi.data.shards import Shards
 from fed_asi.errors import ConfigError, MissingDataError, RunError
 from fed_asi.fleets.config import RunConfig
 from fed_asi.results.progress import Watcher
-from fed_asi.workplace.features import Features, begun, engine_of, made, source_of
+from fed_asi.workplace.features import Features, begun, engine_of, made, show, source_of
 from fed_asi.workplace.needs import needs_of
 from fed_asi.workplace.splits import Splits, split_images
 
@@ -72,6 +72,7 @@ class Sources:
             if not takes_any_order(train):
                 return self.open(watcher)
             form, source = form or form_of(train), lambda: train
+            show(needs, len(train.images), watcher)
         else:
             source = self._train_again
         test = self._test(watcher)

@@ -84,7 +84,7 @@ def prepare(
         with ExitStack() as undo:
             given = _Given(splits, shards, source.num_classes, data_dir, needs, watcher, undo)
             features = _make(config, folder, given, model)
-            place = open_it(features=features if features.ahead is not None else None)
+            place = open_it(features=features if features.tensors is not None else None)
             undo.pop_all()
             return place
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -164,8 +165,10 @@ def test_all_rows_become_the_entry(
     source = source_of(trunk, images)
     ahead = begun(source, *reversed(range(COUNT)))
     ahead.bring(torch.arange(COUNT))
-    ahead.close()
     store = FeatureStore(tmp_path)
+    until = time.monotonic() + 60
+    while form_of_rows(store, key_of(source)) is not None:
+        assert time.monotonic() < until
     found = store.find(key_of(source))
     assert found is not None
     assert torch.equal(found, whole)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +127,18 @@ def test_stopped_between_it_goes_on_to_the_same_weights(
     assert records(tmp_path / "run") == whole.records
 
 
+class UntilWhole(Unwatched):
+    """Lets no round end before the rows in a store have become an entry."""
+
+    def __init__(self, store: FeatureStore) -> None:
+        self.store = store
+
+    def round_done(self, record: RoundRecord) -> None:
+        until = time.monotonic() + WAIT_SECONDS
+        while record.round and any(name.endswith(".rows") for name in self.store.entries()):
+            assert time.monotonic() < until
+
+
 def test_what_one_run_left_out_the_next_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of other seeds ask other devices, and share the rows; in the end all are there."""
     monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path / "features"))
@@ -133,7 +146,7 @@ def test_what_one_run_left_out_the_next_computes(tmp_path: Path, monkeypatch: py
     store = FeatureStore(tmp_path / "features")
     before = {name for name in store.entries() if name.endswith(".rows")}
     everyone = CONFIG.model_copy(update={"rounds": 1, "cohort": 12})
-    run_loop(everyone, tmp_path / "all")
+    run_loop(everyone, tmp_path / "all", watcher=UntilWhole(store))
     assert len(before) == 1
     assert not before & store.entries().keys()
     assert before.pop().removesuffix(".rows") in store.entries()
