@@ -1,10 +1,12 @@
 """What devices' local training costs by itself, without Flower and Ray.
 
     python experiments/benchmarks/local_work.py again RUN [--rounds 6] [--workers 1]   # JSON
+    python experiments/benchmarks/local_work.py parts RUN [--rounds 2]   # a table
     python experiments/benchmarks/local_work.py micro [--log docs/results/scale.md]
 
 `again` does the jobs of a finished run's rounds 2, 3, ... again, one after another or beside each other in so many
 processes, with neither Flower nor Ray; simulation.py holds its wall time against them.
+`parts` does them one after another, and says what their processor time goes to.
 `micro` compares micro-batches of 1, side by side, with one full batch, on the cifar10 fleet's features.
 """
 
@@ -17,12 +19,16 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 from multiprocessing.queues import Queue
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from fed_asi.devices import work
 from fed_asi.devices.job import Job
 from fed_asi.devices.reply import answer
 from fed_asi.devices.work import LocalResult, train_locally
@@ -36,6 +42,7 @@ from fed_asi.rounds import checkpoints
 from fed_asi.rounds.executor import LoopExecutor
 from fed_asi.rounds.job_order import Costs, in_order
 from fed_asi.rounds.loop import Rounds
+from fed_asi.training.steps import Stepper
 from fed_asi.units import parse_bytes
 from fed_asi.workplace.address import run_fingerprint
 from fed_asi.workplace.features_again import Sources
@@ -110,6 +117,44 @@ def _work(folder: Path, waiting: Queue[Job | None], done: Queue[tuple[Job, float
         done.put((job, time.perf_counter() - started, time.process_time() - busy))
 
 
+PARTS = {
+    "steps": (Stepper, "step_"),
+    "held-out images, judged before and after": (work, "_judged"),
+    "features and labels, read": (Workplace, "batch"),
+    "compressing the layers": (work, "_compress_"),
+}
+
+
+def parts(given: argparse.Namespace) -> list[str]:
+    """Return the table of what the processor time of a run's jobs goes to, which are done again."""
+    place = open_workplace(given.run / "workplace", opened=Sources.open_rows)
+    jobs = [job for jobs in _rounds(given.run, given.rounds).values() for job, _ in jobs]
+    answer(place, jobs[0], place.reference, None)  # warms up
+    spent = dict.fromkeys(PARTS, 0.0)
+    for name, (owner, function) in PARTS.items():
+        setattr(owner, function, _clocked(getattr(owner, function), name, spent))
+    started = time.thread_time()
+    for job in jobs:
+        answer(place, job, place.reference, None)
+    whole = time.thread_time() - started
+    images = sum(len(place.shards[job.partition_id]) for job in jobs)
+    rows = [f"| {name} | {1000 * 32 * one / images:.1f} | {one / whole:.1%} |" for name, one in spent.items()]
+    head = ["| part of a job | ms for 32 images | of all |", "|---|---|---|"]
+    return [*head, f"| all | {1000 * 32 * whole / images:.1f} | |", *rows]
+
+
+def _clocked(call: Callable[..., Any], name: str, spent: dict[str, float]) -> Callable[..., Any]:
+    @wraps(call)
+    def clocked(*given: Any, **named: Any) -> Any:
+        started = time.thread_time()
+        try:
+            return call(*given, **named)
+        finally:
+            spent[name] += time.thread_time() - started
+
+    return clocked
+
+
 def micro(given: argparse.Namespace) -> list[str]:
     """Return the table of a device's epoch with micro-batches of 1, side by side, beside one full batch."""
     with tempfile.TemporaryDirectory() as folder:
@@ -176,6 +221,10 @@ def main() -> int:
     jobs.add_argument("--rounds", type=int, default=6)
     jobs.add_argument("--workers", type=int, default=1)
     jobs.set_defaults(make=again)
+    shares = commands.add_parser("parts")
+    shares.add_argument("run", type=Path)
+    shares.add_argument("--rounds", type=int, default=2)
+    shares.set_defaults(make=parts)
     small = commands.add_parser("micro")
     small.add_argument("--device", type=int, default=33)
     small.add_argument("--log", type=Path)

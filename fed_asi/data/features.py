@@ -167,8 +167,9 @@ class FeatureStore:
         found = {}
         for path in self.folder.glob("*/features.npy"):
             about = path.parent / "about.json"
-            used = (about if about.exists() else path).stat().st_mtime_ns
-            found[path.parent.name] = (used, path.stat().st_size)
+            with contextlib.suppress(FileNotFoundError):  # it has just got another name, or is gone
+                used = (about if about.exists() else path).stat().st_mtime_ns
+                found[path.parent.name] = (used, path.stat().st_size)
         return {name: found[name][1] for name in sorted(found, key=lambda name: found[name])}
 
     def _open(self, key: str) -> torch.Tensor | None:
