@@ -26,7 +26,8 @@ from fed_asi.data.features import GROUP, FeatureSource, FeatureStore, key_of
 from fed_asi.errors import RunError
 from fed_asi.machine import cpus_here
 
-GROUPS_EACH = 4  # that a thread computes before their rows are in the store
+GROUPS_EACH = 4  # that a thread computes at most before their rows are in the store
+MOST_BYTES = 256 * 1024**2  # of such rows, where that is more than a group a thread
 YIELDING = 16  # how much nicer than its process a thread is that works beside rounds: Ray's workers are by 15
 
 Numbers = NDArray[np.int64]
@@ -67,10 +68,11 @@ class Computing:
         """What the rows depend on; None as long as none was computed here."""
         return None if self._source is None else self._source.about()
 
-    @property
-    def at_once(self) -> int:
-        """How many rows are computed before they are in the store."""
-        return GROUP * GROUPS_EACH * self.workers
+    def at_once(self, row_bytes: int) -> int:
+        """Return how many rows are computed before they are in the store. row_bytes: of a row's features."""
+        a_group_each = GROUP * self.workers
+        fitting = MOST_BYTES // max(1, row_bytes * a_group_each)
+        return a_group_each * min(GROUPS_EACH, max(1, fitting))
 
     def stop(self) -> None:
         """Let what is computed now come to its end with an error, as soon as its groups are done."""
@@ -85,13 +87,14 @@ class Computing:
         groups = [np.resize(some, GROUP) for some in _split(wanted[~last])]
         groups += [np.arange(whole, len(source.images))] * bool(last.any())
         with ThreadPoolExecutor(min(self.workers, len(groups)), "features", self._begin) as pool:
-            computed = list(pool.map(self._compute, groups))
-        found: NDArray[np.floating] = np.empty((len(wanted), *computed[0].shape[1:]), computed[0].dtype)
+            found = list(pool.map(self._compute, groups))
+        features: NDArray[np.floating] = np.empty((len(wanted), *found[0].shape[1:]), found[0].dtype)
         if last.any():
-            found[last] = computed.pop()[wanted[last] - whole]
-        if computed:
-            found[~last] = np.concatenate(computed)[: int((~last).sum())]
-        return found
+            features[last] = found.pop()[wanted[last] - whole]
+        places = _split(np.flatnonzero(~last))
+        for place, group in zip(places, found, strict=True):
+            features[place] = group[: len(place)]
+        return features
 
     def _begin(self) -> None:
         torch.set_num_threads(1)
@@ -112,13 +115,15 @@ def _split(rows: Numbers) -> list[Numbers]:
 class RowsAhead:
     """Computes rows in a thread of its own until it is closed: those that are asked for, else those needed next.
 
-    order: all that will be needed, the first first. ended: set once it computes nothing more.
+    order: all that will be needed, the first first. ended: set once it computes nothing more. at_once: rows that are
+    computed together.
     Raises RunError where the disk has no room for all rows, ConfigError where the store has none.
     """
 
     def __init__(self, store: FeatureStore, form: FeatureForm, computing: Computing, order: Numbers) -> None:
         self._computing, self._order = computing, order
-        self._rows = FeatureRows(store, form, computing, at_once=computing.at_once)
+        self.at_once = computing.at_once(form.row_bytes)
+        self._rows = FeatureRows(store, form, computing, at_once=self.at_once)
         self._asked: deque[tuple[Numbers, Future[None]]] = deque()
         self._changed = threading.Condition()
         self._closed, self.ended = False, threading.Event()
@@ -179,7 +184,7 @@ class RowsAhead:
 
     def _next(self) -> Iterator[tuple[Numbers, Future[None] | None]]:
         """Yield rows until it is closed: those asked for, with who waits for them, else some of those needed next."""
-        size = self._computing.at_once
+        size = self.at_once
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self._asked or len(self._order))

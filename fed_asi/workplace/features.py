@@ -158,10 +158,9 @@ def begun(
     check: Check,
 ) -> RowsAhead:
     """Return what computes features by need once the first of them are there."""
-    first, computing = torch.from_numpy(needs.first), Computing(source)
-    ahead = RowsAhead(store, form, computing, needs.rows)
+    ahead = RowsAhead(store, form, Computing(source), needs.rows)
     try:
-        for some in torch.split(first, computing.at_once):
+        for some in torch.split(torch.from_numpy(needs.first), ahead.at_once):
             check()
             ahead.bring(some)
             watcher.advance(len(some))

@@ -86,7 +86,9 @@ class Sources:
         if form is None:
             return self.open(watcher)
         computing = Computing(self._train_again)
-        rows = FeatureRows(self.store, form, computing, at_once=computing.at_once, trusting=True)
+        rows = FeatureRows(
+            self.store, form, computing, at_once=computing.at_once(form.row_bytes), trusting=True
+        )
         if self.store.find(key) is not None:  # they all came meanwhile
             rows.discard()
             return self.open(watcher)

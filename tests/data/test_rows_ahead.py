@@ -255,6 +255,12 @@ def test_when_it_ends_nobody_waits_for_ever(begun: Open, trunk: fx.GraphModule) 
         ahead.bring(torch.tensor([2]))
 
 
+def test_large_features_are_computed_fewer_at_once(trunk: fx.GraphModule) -> None:
+    computing = Computing(lambda: source_of(trunk, Watched()), workers=2)
+    groups = [computing.at_once(size) // (2 * GROUP) for size in (24 * 1024, 2 * 1024**2, 8 * 1024**2)]
+    assert groups == [4, 2, 1]
+
+
 def test_a_store_without_room_says_so_at_once(begun: Open, trunk: fx.GraphModule) -> None:
     with pytest.raises(ConfigError, match="do not fit the store's limit"):
         begun(source_of(trunk, Watched()), limit=1000)
