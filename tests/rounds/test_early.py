@@ -32,7 +32,6 @@ CONFIG = small(
     measure={"groups": "never"},
     groups=[{"name": "all", "count": 12, "budget": None, "batch_size": 16}],
 )
-WAIT_SECONDS = 120
 ROOT = Path(__file__).parents[2]
 
 
@@ -82,7 +81,7 @@ class FirstRound(Unwatched):
 
         def computed(source: FeatureSource, rows: Any) -> Any:
             if isinstance(rows, np.ndarray) and len(rows) == GROUP and first.isdisjoint(rows.tolist()):
-                assert self.goes_on.wait(WAIT_SECONDS), "round 1 waits for more than it needs"
+                self.goes_on.wait()  # for ever, where round 1 waits for more than it needs
                 self.late += 1
             return real(source, rows)
 
@@ -134,9 +133,8 @@ class UntilWhole(Unwatched):
         self.store = store
 
     def round_done(self, record: RoundRecord) -> None:
-        until = time.monotonic() + WAIT_SECONDS
         while record.round and any(name.endswith(".rows") for name in self.store.entries()):
-            assert time.monotonic() < until
+            time.sleep(0.01)
 
 
 def test_what_one_run_left_out_the_next_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
