@@ -7,7 +7,11 @@ CONSTRAINTS ?= constraints.txt
 # What is installed first and alone. Of another set (docs/reference/versions.md), with a VENV of its own and CONSTRAINTS=:
 # make fast slow VENV=.venv-other CONSTRAINTS= VERSIONS="torch==2.14.1 torchvision==0.29.1 flwr==1.42.0"
 VERSIONS ?= torch==2.13.0
-INSTALL = $(BIN)/pip install -q $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+# A further index of wheels, such as the one of PyTorch without CUDA.
+TORCH_INDEX ?=
+# In a terminal pip shows how far a download is (MAKE_TERMOUT is set there).
+INSTALL = $(BIN)/pip install $(if $(MAKE_TERMOUT),,-q) $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) \
+  $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)")
 # One thread a process: repeatable to the bit, and workers do not fight for cores.
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -19,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-demo: $(VENV)/.installed  ## a small fleet on real images: the result table and a report, in under two minutes
+demo: $(VENV)/.installed  ## a small fleet on real images: the result table and a report; the first time, after some minutes of installing
 	$(BIN)/fed-asi run experiments/fleets/demo.toml
 
 results: named $(VENV)/.installed  ## a page of docs/results from its study: make results NAME=demo_budgets [DATA_DIR=... WEIGHTS_DIR=...]
@@ -59,10 +63,13 @@ clean:  ## remove what the targets made, except runs/
 $(VENV)/.torch:
 	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here; install Python 3.11 or say make PYTHON=python3"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
+	@echo "make: 1 of 2: installing PyTorch in $(VENV), which takes minutes"
+	$(if $(TORCH_INDEX),,@echo "make: on Linux it comes with CUDA, 4.6 GB; for a far smaller one without, add TORCH_INDEX= and the CPU index that pytorch.org names")
 	$(INSTALL) $(VERSIONS)
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml $(CONSTRAINTS)
+	@echo "make: 2 of 2: installing fed-asi with Flower, Ray and its other requirements, which takes minutes too"
 	$(INSTALL) -e .
 	@touch $@
 

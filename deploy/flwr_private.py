@@ -1,4 +1,4 @@
-"""Every part of Flower 1.41 that deploy/ uses and Flower does not publish, each loaded when it is first used.
+"""Every part of Flower 1.41 and 1.42 that deploy/ uses and Flower does not publish, each loaded when it is first used.
 
 Public are flwr.app, flwr.clientapp and flwr.serverapp alone. A SuperLink and a worker that keeps its process cannot
 be made of those, so what they need is named here, once, with what it is for; tests/deploy/test_flwr_private.py
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from flwr.supernode.runtime.run_clientapp import push_message as push_message
     from flwr.supernode.runtime.run_clientapp import push_task_output as push_task_output
 
-KNOWN = "1.41"
+KNOWN = "1.41 and 1.42"
 
 HOMES = {
     # The SuperLink's container: the application that `flower-superlink` serves, to be served behind the gate.

@@ -73,7 +73,7 @@ def recorded(folder: Path, config: RunConfig) -> int | None:
         if store.run().status == "finished":
             say(WHO, f"the run {config.name!r} is there already, its table follows; {AFRESH}")
             return store.exit_code()
-    say(WHO, f"going on with the unfinished run {config.name!r}")
+    say(WHO, f"continuing the unfinished run {config.name!r}")
     return None
 
 
@@ -98,7 +98,7 @@ def connect(devices: int) -> ControlHttpClient:
 
 def _all_there(client: ControlHttpClient, devices: int) -> bool:
     found = _online(client)
-    _tell(Now("devices that are there", found, devices))
+    _tell(Now("devices that have come", found, devices))
     return found >= devices
 
 

@@ -62,7 +62,7 @@ def _known(device: int, public_key: bytes) -> bool:
         write(kept, public_key, 0o644)
     if kept.read_bytes() == public_key:
         return True
-    say(WHO, f"error: device {device} shows another key than at its first start: refused; {AFRESH}")
+    say(WHO, f"error: device {device} shows a different key from its first start: refused; {AFRESH}")
     return False
 
 
@@ -112,10 +112,10 @@ def serve(arguments: list[str]) -> int:
     try:
         gated, options = application(arguments)
     except (ImportError, AttributeError, TypeError) as error:
-        problem = f"no port was opened: Flower is not as this SuperLink knows it: {error}"
+        problem = f"no port was opened: Flower differs from what this SuperLink was made for: {error}"
         return fail(WHO, f"{problem}; install flwr {flwr_private.KNOWN}", code=1)
     if not asyncio.run(refuses_strangers(gated)):
-        problem = "no port was opened: the gate lets a device's Control call pass; mend deploy/gate.py"
+        problem = "no port was opened: the gate lets a device's Control call pass; correct deploy/gate.py"
         return fail(WHO, problem, code=1)
     uvicorn.run(gated, **options)
     return 0

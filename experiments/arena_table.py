@@ -113,14 +113,14 @@ def same(tail: nn.Module, x: torch.Tensor, y: torch.Tensor) -> bool:
 
 HEADING = """# The arena of four networks and ten forms
 
-Made by `python experiments/arena_table.py > docs/results/arena_table.md`; what the words mean is in
-[memory_of_a_device.md](../explanation/memory_of_a_device.md).
-The last four convolutions and the head train, float32, random
-weights; the arena is of one micro-batch of the tail, behind a trunk that runs image by image. *Held*: gradients stay
-in the arena until the update; *accumulated*: each is added to one in static memory; *applied*: each moves its weight
-at once. *Over the bound*: the worst of the three arenas above the most bytes needed at one time. *As torch*: the step
-done again in one buffer of the arena's size gives torch's loss and gradients. Under HOSVD sizes are this batch's
-alone: its ranks depend on the data."""
+Made by `python experiments/arena_table.py > docs/results/arena_table.md`. The terms are explained in
+[the memory of a device](../explanation/memory_of_a_device.md).
+The last four convolutions and the head are trained, in float32, from random
+weights. The arena is that of one micro-batch in the tail; the trunk before it runs image by image. *Held*: gradients
+stay in the arena until the update. *Accumulated*: each gradient is added to an accumulator in static memory. *Applied*:
+each gradient updates its weight at once. *Over the bound*: how far the worst of the three arenas exceeds the lower
+bound, the most bytes that are alive at one time. *As torch*: the step, repeated inside a single buffer of the arena's
+size, gives torch's loss and gradients. HOSVD's ranks depend on the data, so its sizes hold for this batch only."""
 
 if __name__ == "__main__":
     main()

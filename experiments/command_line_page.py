@@ -26,7 +26,7 @@ FOOT = """
 |---|---|
 | 0 | all is well |
 | 1 | a round or a device was lost, or no device trained; `compare`: the runs differ; `study`: there are gaps |
-| 2 | something that you can mend; one line says what, and nothing was started |
+| 2 | something that you can correct; one line says what, and nothing was started |
 | 130 | stopped by you; the same work can be resumed |
 
 Results go to standard output; progress and errors go to standard error. What each error means: [errors](errors.md).

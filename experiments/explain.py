@@ -309,32 +309,32 @@ real runs. They are light or dark, as the reader's system is.
 
 ![bytes alive over a training step](figures/step.svg)
 
-One training step of MCUNet's last eight convolutions and head, 128x128, micro-batch 8, random weights. Going forward,
-plain PyTorch puts aside the input of every layer that trains; the pile is highest where the backward begins, and is
-taken down layer by layer. **It saves {plain_saved}; with ASI at ranks {ranks} it is {asi_saved}, {times:.0f} times
-less,** because what is put aside is a core and four thin factors (with those of the step before, from which the next
-ones start). The peak, {plain_peak} against {asi_peak}, shrinks less: what comes and goes within one operation stays
-as large as it was. This is the trace that the [arena](memory_of_a_device.md) is planned from; each gradient is
-applied as soon as it is there.
+One training step of MCUNet's last eight convolutions and head, 128x128, micro-batch 8, random weights. In the forward
+pass, plain PyTorch saves the input of every layer that is trained. The pile is highest when the backward pass begins,
+which then removes it layer by layer. **Plain PyTorch saves {plain_saved}; ASI at ranks {ranks} saves {asi_saved},
+{times:.0f} times less,** because only a core and four thin factors are saved per layer (and the factors of the step
+before, from which the next ones start). The peak, {plain_peak} against {asi_peak}, shrinks less, because what an
+operation needs while it runs stays as large. The [arena](memory_of_a_device.md) is planned from this trace. Each
+gradient is applied as soon as it is computed.
 
 ## What a device holds
 
 ![RAM and flash of a device, stacked](figures/device.svg)
 
 MCUNet's last four convolutions and head, one image at a time. Bars from the top: {rams} of RAM. **Saving less is not
-enough where weights and their gradients are the larger part;** moving each weight as soon as its gradient is there
-takes the gradients away, and storing what is frozen in int8 shrinks flash and the trunk's activations. What still
-does not fit is the weights that train: a plan for `ram` and `flash` trains fewer channels, and then 320 KiB and 1 MiB
-are enough ([memory_of_a_device.md](memory_of_a_device.md#devices-that-name-it)).
+enough where weights and their gradients are the larger part.** Updating each weight as soon as its gradient is
+computed removes the gradients; storing frozen weights in int8 shrinks flash and the trunk's activations. What remains
+are the trained weights. A plan for `ram` and `flash` trains fewer channels, and then 320 KiB and 1 MiB
+are enough ([the memory of a device](memory_of_a_device.md#devices-that-name-it)).
 
 ## A plan's bytes by layer
 
 ![a plan's bytes by layer](figures/plan.svg)
 
-The planner's choice for the last four convolutions of the network "tiny", micro-batch and form of each layer
-included, for four budgets. **No bar passes its red line.** With more room it keeps more, and keeps it less
-compressed, where that captures more of the gradient: {plans}. `fed-asi plan --figure` draws it for a network of
-yours.
+The planner's choice of micro-batch and of each layer's form, for the last four convolutions of the network "tiny" and
+four budgets. **No bar exceeds its red line.** With a larger budget the plan keeps more, and compresses it less, where
+that captures more of the gradient: {plans}. `fed-asi plan --figure` draws this figure for your own
+network.
 
 ## A round on the clock
 

@@ -211,26 +211,26 @@ def show(case: Case, rows: list[Row]) -> None:
         )
 
 
-HEADING = """# Bytes a training step keeps
+HEADING = """# Bytes that a training step keeps
 
 Made by `python experiments/memory_table.py --data-dir FOLDER --weights-dir FOLDER > docs/results/memory_table.md`.
 
-*Counted* is the papers' figure: inputs, or their compressed forms, of the trained convolutions alone. *Saved*
-is every byte that autograd and the layers keep from forward to backward, by `ActivationMeter`: masks, pooled
-features, the loss, and warm factors included. *Plain PyTorch* has the same layers trained, batch norm in eval
-mode; *folded* has its batch norms folded into the convolutions."""
+*Counted* is the papers' figure: the inputs of the trained convolutions, or their compressed forms, alone. *Saved*
+is every byte that autograd and the layers keep from the forward to the backward pass, measured by `ActivationMeter`:
+masks, pooled features, the loss and warm factors included. *Plain PyTorch* trains the same layers, with batch norm in
+eval mode; *folded* has its batch norms folded into the convolutions."""
 NOTES = """
-MCUNet has ImageNet weights and CIFAR-10 images, its ranks those of HOSVD at 0.8. MobileNetV2 and ResNet18
-have random weights, and ranks in proportion to the modes whose forms take the bytes that the poster prints
-for HOSVD 0.8 on ImageNet; on random weights their dW error says nothing about a trained network. *Warm*
-keeps the last step's factors beside the new ones; the others start anew. Weights, gradient accumulators,
-optimizer state and transients are not in these figures: `fed_asi.memory` counts them by name.
+MCUNet has ImageNet weights, CIFAR-10 images, and the ranks of HOSVD at 0.8. MobileNetV2 and ResNet18 have random
+weights. Their ranks are proportional to the sizes of the modes, and chosen so that the forms take as many bytes as the
+poster prints for HOSVD 0.8 on ImageNet; with random weights, their dW error says nothing about a trained network.
+*Warm* keeps the last step's factors beside the new ones; the others start from scratch in every step. Weights, gradient
+accumulators, optimizer state and transients are not included here: `fed_asi.memory` counts them by name.
 
-ResNet18 stays under 30 times in float32 because of the ranks it is given: the poster's HOSVD at 0.8 takes
-0.855 MiB for two layers and 2.767 for four, and 30 times less than plain is 1.025 and 2.046 in all. Two layers
-have 0.383 MiB of masks (1 bit for each of two ReLUs) and 0.125 of pooled features beside the Tucker forms, so
-keeping nothing for the head would give 24.9 times. With four layers the forms alone exceed that limit.
-In 8 bits, at the same ranks and the same dW error, it is 48.5 and 46.9 times."""
+In float32, ResNet18 stays below 30 times less than plain because of its given ranks. 30 times less would be 1.025 MiB
+for two layers and 2.046 for four, and the poster's HOSVD at 0.8 alone takes 0.855 and 2.767. With two layers, 0.383 MiB
+of masks (1 bit per element of two ReLUs) and 0.125 of pooled features are added to the Tucker forms; keeping nothing
+for the head would give 24.9 times. With four layers the forms alone exceed the limit. In 8 bits, at the same ranks and
+the same dW error, the factors are 48.5 and 46.9."""
 
 if __name__ == "__main__":
     main()

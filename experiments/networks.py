@@ -111,13 +111,13 @@ HEADER = (
     "| network | cut behind | plain PyTorch | budget | planned | measured | what happened |\n"
     "|---|---|---|---|---|---|---|"
 )
-PAGE = f"""# Ten unlike networks
+PAGE = f"""# Ten different networks
 
-Made by `python experiments/networks.py --out docs/results/networks.md`: batch {BATCH}, 64x64, random weights. From the
-last 4 convolutions (convnext_tiny: 2) and what is behind them, or the two linear layers of a transformer's last
-block, the plan trains what its budget allows. The budget is half of what plain PyTorch keeps between forward and
-backward; "planned" is the plan's promise, "measured" what a step of the compressed network really kept. No
-network has code of its own.
+Made by `python experiments/networks.py --out docs/results/networks.md`: batch {BATCH}, 64x64, random weights. The plan
+chooses what to train from the last 4 convolutions (convnext_tiny: 2) and all layers after them, or from the two linear
+layers of a transformer's last block. The budget is half of what plain PyTorch keeps between the forward and the
+backward pass. "Planned" is what the plan promises, "measured" what a step of the compressed network kept. No network
+needed code of its own.
 
 """
 

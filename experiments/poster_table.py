@@ -311,26 +311,26 @@ def document(rows: Sequence[Row], weights: dict[str, str], source: str) -> str:
     """Return the page: what is counted how, and the table."""
     where = ", ".join(f"{network} {kind}" for network, kind in weights.items())
     return (
-        f"""# The poster's table, counted anew
+        f"""# The poster's table, recounted
 
 Made by `python experiments/poster_table.py --out docs/results/poster_table.md`. Batch {BATCH},
-{RESOLUTION}x{RESOLUTION}, 1000 classes. "printed" is the poster; "diff" is ours less the poster's, rounded.
+{RESOLUTION}x{RESOLUTION}, 1000 classes. "Printed" is the poster's figure; "diff" is ours minus it, both rounded.
 
-* **MB** (MiB) counts only the kept inputs of trained convolutions; **GFLOPs** are the published convention:
-  multiply-accumulates of forward and dW of the trained convolutions, groups ignored, dX left out.
-* **GMAC** columns count what is multiplied: groups and strides as they are; dX where something before the
-  layer trains; overhead is the compression (ASI in the published order).
-* **saved MiB** is measured: every storage alive between forward and backward of the whole step, loss included.
-  The `vanilla` rows are plain PyTorch; `vanilla, compressed` is the same training through `compress_`: batch
-  norms that keep nothing, activations that keep one bit. Vanilla and filter rows are measured on 4 images and
-  scaled.
-* The gradient filter's printed GFLOPs fit a dW counted on the input's grid to within 0.02.
-* ≈ marks figures that depend on activations. ImageNet is not here: they come from {source}
+* **MB** (MiB) counts only the kept inputs of the trained convolutions. **GFLOPs** follow the published convention:
+  multiply-accumulates of the forward pass and dW of the trained convolutions, groups ignored, dX left out.
+* **GMAC** columns count the multiply-accumulates that are done: with groups and strides, and with dX where something
+  before the layer is trained. Overhead is the compression (ASI in the published order).
+* **Saved MiB** is measured: every storage alive between the forward and the backward pass of the whole step, loss
+  included. `vanilla` is plain PyTorch; `vanilla, compressed` is the same training through `compress_`, where batch
+  norms keep nothing and activation functions one bit per element. Vanilla and filter rows are measured on 4 images
+  and scaled up.
+* The gradient filter's printed GFLOPs agree, to within 0.02, with counting dW on the input's grid.
+* ≈ marks figures that depend on activations. ImageNet is not available here; they come from {source}
   ({where}).
-  HOSVD holds a share {EPSILON} of the energy; ASI's ranks are the published selection within the poster's HOSVD
-  MB. Their saved bytes are those of ASI at the ranks shown (HOSVD rows too), on the tail at batch 64. These MB are
-  not reproduced: the stand-in's activations are far more compressible than ImageNet's on trained weights, so most
-  layers collapse to ranks near (1, 1, 1, 1). What holds is the cost: HOSVD's GFLOPs depend on sizes, within 0.2 %.
+  HOSVD keeps a share {EPSILON} of the energy; ASI's ranks are the published selection's within the poster's HOSVD
+  MB. Saved bytes are those of ASI at these ranks (HOSVD rows too), on the tail at batch 64. The poster's MB are
+  not reproduced: these activations are far more compressible than ImageNet's with trained weights, so most
+  layers collapse to ranks near (1, 1, 1, 1). The cost is reproduced: HOSVD's GFLOPs depend on sizes and agree to 0.2 %.
 * The poster prints 839.04 MB for all layers of ResNet34; its layers add up to 839.125.
 
 {HEADER}

@@ -62,12 +62,12 @@ def show(rows: dict[str, TrainingMemory]) -> None:
         print(f"| {name} | " + " | ".join(values) + " |")
 
 
-HEADING = """# Everything a training step holds
+HEADING = """# Everything that a training step holds
 
 Made by `python experiments/training_memory.py > docs/results/training_memory.md`; MCUNet, last 4 convolutions and head,
-float32, plain SGD. *Saved* bytes are what budgets limit by default; the rest is counted here, so that a
-part that fits in N KiB is not taken for the whole. Transients are peaks of PyTorch on CPU, whose operations make
-temporaries that a microcontroller's kernels would not; the trunk's runs while nothing is saved."""
+float32, plain SGD. A budget limits the *saved* bytes by default. This page counts the rest too, because a step needs
+more than what it saves. Transients are the peaks of PyTorch on a CPU, whose operations make temporaries that a
+microcontroller's kernels would not make. The trunk's transients exist while nothing is saved."""
 
 if __name__ == "__main__":
     main()

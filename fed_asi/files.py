@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, also after a power cut; named tensors among them."""
+"""Files written atomically, so that a power cut leaves the old file or the new one; named tensors in files."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ VERSION = 1
 
 
 def write_file(path: Path, content: bytes, *, sync: bool = True) -> None:
-    """Write a file so that it is there whole or not at all; with sync, also after a power cut.
+    """Write a file atomically: it is seen whole or not at all, with `sync` also after a power cut.
 
-    Raises RunError, one line, where the disk is full or the folder cannot be written.
+    Raises RunError where the disk is full or the folder is not writable.
     """
     temporary: str | None = None
     try:
@@ -46,7 +46,7 @@ def write_file(path: Path, content: bytes, *, sync: bool = True) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the names in a folder outlive a power cut, where the system can do that."""
+    """Make a folder's entries survive a power cut, where the system supports it."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -57,7 +57,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Make the folder of a file that is to be written. Raises RunError, one line, where it cannot be written there."""
+    """Create the folder of a file to be written. Raises RunError where nothing can be written there."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
@@ -68,7 +68,7 @@ def check_writable(path: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the file system says to writing a file into one RunError that names it."""
+    """Turn a file-system error inside the block into one RunError that names the file."""
     try:
         yield
     except (FileExistsError, NotADirectoryError) as error:
@@ -82,9 +82,9 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Give a file to fill, of any length, which takes its place once the block has ended well.
+    """Yield an open file, of any length, that replaces `path` when the block ends without an error.
 
-    Raises RunError, one line, where it cannot be written there.
+    Raises RunError where it cannot be written.
     """
     check_writable(path)
     with writing(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
@@ -95,14 +95,14 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a user's file, its folder too where it is not there. Raises RunError, one line, where it cannot be."""
+    """Write a text file for the user, creating its folder. Raises RunError where it cannot be written."""
     check_writable(path)
     with writing(path):
         path.write_text(text, encoding="utf-8")
 
 
 def round_file(folder: Path, round: int) -> Path:
-    """Return where what belongs to a round is kept in a folder."""
+    """Return the path of a round's file in a folder."""
     return folder / f"round-{round:06d}.pt"
 
 
@@ -124,16 +124,16 @@ def unpack(path: Path) -> dict[str, Any]:
 
 
 def unpack_bytes(packed: bytes, name: str) -> dict[str, Any]:
-    """Return what `pack` made, from what a file or a record of that name holds. Raises RunError as `unpack` does."""
+    """Return what `pack` made, from its bytes. name: what errors call them. Raises RunError as `unpack` does."""
     try:
         held = io.BytesIO(packed)
         with zipfile.ZipFile(held) as parts:  # torch does not look at its checksums
             damaged = parts.testzip()
         if damaged is not None:
-            raise ValueError(f"the checksum of {damaged} is another")
+            raise ValueError(f"the checksum of {damaged} does not match")
         held.seek(0)
         content = torch.load(held, weights_only=True)
-    except Exception as error:  # of any kind: torch, pickle and zip name what is corrupt in their own ways
+    except Exception as error:  # torch, pickle and zip each raise errors of their own for corrupt data
         raise RunError(f"{name} is corrupt: {first_line(error)}") from error
     if not isinstance(content, dict) or content.get("version") != VERSION:
         found = content.get("version") if isinstance(content, dict) else None
@@ -142,10 +142,10 @@ def unpack_bytes(packed: bytes, name: str) -> dict[str, Any]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write named tensors as one file, whole or not at all. Raises RunError where it cannot be written."""
+    """Write named tensors to one file, atomically. Raises RunError where it cannot be written."""
     write_file(path, pack({"tensors": {name: tensor.detach().clone() for name, tensor in tensors.items()}}))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the named tensors of a file. Raises RunError where it is missing, corrupt or newer."""
+    """Return the named tensors of a file. Raises RunError where it is missing, corrupt or of a newer version."""
     return dict(unpack(path)["tensors"])

@@ -1,7 +1,7 @@
-"""The GPUs that torch can use here, and what a computation on one needs: its device, copies that nobody waits for.
+"""The GPUs that torch can use here, their devices, and asynchronous copies to them.
 
-What is random is drawn on the CPU wherever a run computes, so its draws are the same everywhere; what is computed on a
-GPU differs from the CPU's in its last bits.
+Random numbers are always drawn on the CPU, so they are the same wherever a run computes. Results computed on a GPU
+differ from the CPU's in the last bits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ GPU = "cuda"  # torch's word for them, those of AMD included
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU: its number here, what it is called, and its memory in bytes."""
+    """One GPU: its index here, its name, and its memory in bytes."""
 
     number: int
     name: str
@@ -41,14 +41,14 @@ def gpus_here() -> list[Gpu]:
 
 
 def why_none() -> str:
-    """Return why torch can use no GPU here, where it can use none."""
+    """Return why torch can use no GPU here; only meant for a process where it cannot."""
     if torch.version.cuda is None and torch.version.hip is None:
         return f"torch {torch.__version__} is built for the CPU alone"
     return f"torch {torch.__version__} sees none: no driver, or CUDA_VISIBLE_DEVICES hides them"
 
 
 def lacking(name: str) -> str | None:
-    """Return why there is no device of this name here, and what to do; None where there is.
+    """Return why a device is not available here, and what to do; None where it is.
 
     name: "cpu", "cuda" or "cuda:N".
     """
@@ -56,7 +56,7 @@ def lacking(name: str) -> str | None:
         return None
     here, wanted = gpus_here(), torch.device(name).index or 0
     if not here:
-        return f'"{name}", but there is no GPU here: {why_none()}; use "cpu"'
+        return f'"{name}", but there is no GPU on this machine: {why_none()}; use "cpu"'
     if wanted >= len(here):
         there = f'"{GPU}:0"' + (f' to "{GPU}:{len(here) - 1}"' if len(here) > 1 else "")
         return f'"{name}", but the GPUs of this machine are {there}'
@@ -64,9 +64,9 @@ def lacking(name: str) -> str | None:
 
 
 def device_named(name: str) -> torch.device:
-    """Return the device of a name: "cpu", "cuda", which is the first GPU that this process sees, or "cuda:N".
+    """Return the device called "cpu", "cuda" (the first GPU that this process sees) or "cuda:N".
 
-    Raises ConfigError where it is not here.
+    Raises ConfigError where it is not available.
     """
     problem = lacking(name)
     if problem is not None:
@@ -76,12 +76,12 @@ def device_named(name: str) -> torch.device:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Return where a network computes: where its first parameter or buffer is, the CPU for one that has none."""
+    """Return the device of a network: that of its first parameter or buffer; the CPU if it has neither."""
     return next((one.device for one in (*model.parameters(), *model.buffers())), CPU)
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on a device, itself where it is there; nobody waits for a copy to a GPU, which takes its turn."""
+    """Return a tensor on a device (itself if it is there already); copies to a GPU are asynchronous."""
     if tensor.device.type != CPU.type or device.type == CPU.type:
         return tensor.to(device)
     held = tensor.pin_memory() if device.type == GPU else tensor
@@ -90,9 +90,9 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
 
 @contextmanager
 def exact(device: torch.device) -> Iterator[None]:
-    """Let a GPU compute in whole float32 and by convolutions that repeat inside the block; on the CPU change nothing.
+    """Make a GPU compute in full float32, with deterministic convolutions, inside the block; the CPU always does.
 
-    torch's own choice is a format of ten bits for convolutions, whose gradients are off by 1e-3.
+    By default torch computes convolutions in a format with ten bits of mantissa: their gradients are off by 1e-3.
     Raises RunError where the GPU's memory is full.
     """
     if device.type != GPU:

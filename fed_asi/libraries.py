@@ -1,8 +1,8 @@
-"""Things of other libraries by the names of a fleet file, such as "timm:resnet18" and "hf:uoft-cs/cifar10".
+"""Networks and data sets of other libraries, by names such as "timm:resnet18" and "hf:uoft-cs/cifar10".
 
-A prefix is one file in the room of what it names; the file registers it here with the package that it needs. `pin`
-puts an @ and the package's version between, "timm@1.0.20:resnet18"; from then on the name asks for that version.
-Nothing of a package is imported before `find`.
+Each prefix has one file, in the room of what it names, which registers it here with the package that it needs. `pin`
+adds the installed version of the package to a name, as in "timm@1.0.20:resnet18"; such a name requires that version.
+A package is imported by `find`, never before.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NAME = re.compile(r"([a-z][a-z0-9-]*)(?:@([\w.+!-]+))?:(.*)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A prefix of names, the kind of thing they are of, the package it needs, and what finds one by its name."""
+    """A prefix, the kind of thing it names, the package it needs, and the function that finds one by name."""
 
     prefix: str
     kind: str
@@ -35,10 +35,10 @@ _LIBRARIES: dict[str, Library] = {}
 
 
 def register(prefix: str, kind: str, package: str) -> Callable[[_Found], _Found]:
-    """Return a decorator that lets names with a prefix be found by a function of what follows the colon.
+    """Return a decorator that registers a function to find what a prefix names, given the part after the colon.
 
-    kind: what they are, such as "network". package: as `pip` knows it; the extra of fed-asi that installs it has the
-    prefix's name.
+    kind: such as "network". package: its name for `pip`; the extra of fed-asi that installs it is named like the
+    prefix.
     """
 
     def known(find: _Found) -> _Found:
@@ -49,20 +49,20 @@ def register(prefix: str, kind: str, package: str) -> Callable[[_Found], _Found]
 
 
 def is_library(name: str) -> bool:
-    """Return whether a name is one of another library, with its version or without."""
+    """Return whether a name belongs to another library, with or without a version."""
     return _parsed(name) is not None
 
 
 def shown_name(name: str) -> str:
-    """Return a name without the version. A name of no library stays as it is."""
+    """Return a name without its version; other names are returned unchanged."""
     found = _NAME.fullmatch(name)
     return f"{found[1]}:{found[3]}" if found else name
 
 
 def pin(name: str) -> str:
-    """Return a library's name with the version of its package that is installed; nothing of it is imported.
+    """Return a library's name with the installed version of its package, which is not imported.
 
-    Raises ConfigError where the package is missing, or is another version than the name says.
+    Raises ConfigError where the package is missing or its version is not the one in the name.
     """
     library, version, what = _asked(name)
     here = _version(library)
@@ -77,12 +77,14 @@ def pin(name: str) -> str:
 def find(kind: str, name: str) -> Any:
     """Return what a library has by that name.
 
-    Raises ConfigError where it is of another kind, where the package is missing, cannot be imported or is another
-    version, and for what the library has not.
+    Raises ConfigError where it is of another kind, where the library does not have it, and where the package is
+    missing, has another version or cannot be imported.
     """
     library, _, what = _asked(name)
     if library.kind != kind:
-        raise ConfigError(f"{visible(shown_name(name))}: {library.prefix} names a {library.kind}, no {kind}")
+        raise ConfigError(
+            f"{visible(shown_name(name))}: {library.prefix} names a {library.kind}, not a {kind}"
+        )
     pin(name)
     try:
         return library.find(what)
@@ -105,7 +107,7 @@ def _version(library: Library) -> str:
 def _asked(name: str) -> tuple[Library, str | None, str]:
     found = _parsed(name)
     if found is None:
-        raise ConfigError(f"{visible(name)} is no name of a library: one begins with {_prefixes()}")
+        raise ConfigError(f"{visible(name)} does not name a library: such a name begins with {_prefixes()}")
     return found
 
 

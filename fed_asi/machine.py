@@ -37,9 +37,9 @@ def memory_here() -> int:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Let torch use `count` threads inside the block, and as many as before after it.
+    """Let torch use `count` threads inside the block; restore the number afterwards.
 
-    A run sets the count because it decides the last bits; whoever called the library keeps his own.
+    A run sets the count because it decides the last bits of results; a caller of the library keeps their own setting.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(count)
@@ -50,10 +50,11 @@ def threads(count: int) -> Iterator[None]:
 
 
 def one_thread(work: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
-    """Return `work`, done by one of torch's threads whatever their number, which is as before afterwards.
+    """Return `work`, wrapped to run with one torch thread; the number of threads is restored afterwards.
 
-    For decompositions of many small matrices: LAPACK's threads meet after every column, so that beside a busy
-    process two take 20 to 100 times as long as one (docs/explanation/plan.md), and their number decides the last bits.
+    Meant for decompositions of many small matrices. LAPACK's threads synchronise after every column, so two of them
+    beside a busy process take 20 to 100 times as long as one (docs/explanation/plan.md). Their number also decides the
+    last bits.
     """
 
     @wraps(work)

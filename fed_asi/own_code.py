@@ -1,11 +1,11 @@
 """Objects of a user's own code, by the names that a fleet file gives them.
 
-"package.module:name" is an object of an installed module, "./file.py:name" one of a file. `pin` puts an @ and a hash of
-the code between, "net.py@0123456789abcdef:build"; from then on the name means that code and no other, and says nothing
-of where it lay. A file's text goes with a run's settings, so that every worker has it and a run that is resumed is the
-one that was begun; a module is imported, and must be the same wherever it is.
+"package.module:name" is an object of an installed module, "./file.py:name" one of a file. `pin` adds a hash of the
+code to a name, as in "net.py@0123456789abcdef:build"; such a name means exactly that code, wherever the file is. The
+text of a file is stored with a run's settings, so that every worker has it and a resumed run uses the code it began
+with. A module is imported instead, and must be the same on every machine.
 
-`pin` and `know` run none of it, `load` does. What only reads a run never loads.
+`pin` and `know` run no user code; `load` does. Reading a run's records never loads any.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ MOST_BYTES = 2**20  # of a file: it is in every record of a run
 _PINNED = re.compile(rf"(.*)@([0-9a-f]{{{DIGITS}}})", re.DOTALL)
 
 _known: dict[str, str] = {}  # address -> text of a file
-_made: dict[str, ModuleType | ConfigError] = {}  # address -> what came of running it
-_making = threading.RLock()  # a file is run once, whoever asks for it
+_made: dict[str, ModuleType | ConfigError] = {}  # address -> the module, or the error it raised
+_making = threading.RLock()  # a file is run once, even if several threads ask for it
 
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """A name's parts: of a module or a file, the hash of its code if it is pinned, and of the object in it."""
+    """The parts of a name: the module or file, the hash of its code if pinned, and the object in it."""
 
     where: str
     digest: str | None
@@ -54,7 +54,7 @@ class _Named:
 
     @property
     def file(self) -> str:
-        """The last part of a file's path; a module's name as it is."""
+        """The last part of a file's path; the whole name of a module."""
         return Path(self.where).name if self.is_file else self.where
 
     @property
@@ -64,37 +64,37 @@ class _Named:
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """A name with the hash of its code, and that code by its address where it is a file's."""
+    """A pinned name, and for a file its text by address."""
 
     name: str
     files: Mapping[str, str]
 
 
 def is_own(name: str) -> bool:
-    """Return whether a name is one of a user's own code, "package.module:name" or "./file.py:name".
+    """Return whether a name belongs to a user's own code: "package.module:name" or "./file.py:name".
 
-    One of another library, "timm:resnet18", is none: `libraries` has it.
+    Names of other libraries, such as "timm:resnet18", do not: see `libraries`.
     """
     return _parsed(name) is not None
 
 
 def shown_name(name: str) -> str:
-    """Return a name for people: without the hash or a library's version, and of a file's path its last part."""
+    """Return a name for people: without hash or version, and of a file's path only the last part."""
     found = _parsed(name)
     return visible(libraries.shown_name(name) if found is None else f"{found.file}:{found.what}")
 
 
 def file_of(name: str) -> str | None:
-    """Return the path of the file that a name is of; None for a module's."""
+    """Return the path of the file in a name; None for the name of a module."""
     found = _asked(name)
     return found.where if found.is_file else None
 
 
 def pin(name: str, folder: Path) -> Pinned:
-    """Return a name together with the hash of its code; nothing of it is run.
+    """Return a name pinned to the hash of its code, which is not run.
 
-    folder: which a file's path starts from. Raises ConfigError where there is no such file or package, and for a name
-    whose hash is another than the code's.
+    folder: what a relative path starts from. Raises ConfigError where there is no such file or package, and where the
+    name already has a hash that is not that of the code.
     """
     found = _asked(name)
     if found.is_file:
@@ -110,7 +110,7 @@ def pin(name: str, folder: Path) -> Pinned:
 
 
 def know(files: Mapping[str, str]) -> None:
-    """Let names of pinned files be loaded in this process; nothing is run. Raises ConfigError for another text."""
+    """Make pinned files loadable in this process, running none. Raises ConfigError where a text has another hash."""
     for address, text in files.items():
         if address.rpartition("@")[2] != digest_of(text):
             raise ConfigError(f"{visible(address)} holds other code than its name says")
@@ -118,9 +118,10 @@ def know(files: Mapping[str, str]) -> None:
 
 
 def load(name: str) -> Any:
-    """Return the object of that name; its code is run where this process has not done so before.
+    """Return the object of that name, running its code if this process has not done so yet.
 
-    Raises ConfigError, one line with the file's own line in it, for whatever the code raises, and for what it has not.
+    Raises ConfigError for whatever the code raises, naming the line of the user's file, and where it has no such
+    object.
     """
     found = _asked(name)
     if found.digest is None:
@@ -139,12 +140,12 @@ def load(name: str) -> Any:
 
 
 def check_call(name: str, found: object, form: str, *arguments: object, **named: object) -> None:
-    """Raise ConfigError, with the form it should have, where an object is no function of such arguments."""
+    """Raise ConfigError, with the expected form, where an object cannot be called with such arguments."""
     if not callable(found):
-        raise ConfigError(f"{shown_name(name)} is {_kind(found)}, no function; write it as {form}")
+        raise ConfigError(f"{shown_name(name)} is {_kind(found)}, not a function; write it as {form}")
     try:
         signature = inspect.signature(found)
-    except (TypeError, ValueError):  # of C: it does not say
+    except (TypeError, ValueError):  # functions written in C may not tell
         return
     try:
         signature.bind(*arguments, **named)
@@ -154,9 +155,9 @@ def check_call(name: str, found: object, form: str, *arguments: object, **named:
 
 
 def check_class(name: str, found: object, base: type[Any], form: str) -> None:
-    """Raise ConfigError, with the form it should have, where an object is no class with that base."""
+    """Raise ConfigError, with the expected form, where an object is not a subclass of `base`."""
     if not isinstance(found, type):
-        raise ConfigError(f"{shown_name(name)} is {_kind(found)}, no class; write it as {form}")
+        raise ConfigError(f"{shown_name(name)} is {_kind(found)}, not a class; write it as {form}")
     if not issubclass(found, base):
         raise ConfigError(
             f"{shown_name(name)} is a class without the base {base.__name__}; write it as {form}"
@@ -164,7 +165,7 @@ def check_class(name: str, found: object, base: type[Any], form: str) -> None:
 
 
 def place_of(error: BaseException) -> str:
-    """Return which line of a user's own file an error is from, as ", net.py, line 5"; empty where it is from none."""
+    """Return the line of a user's file that raised an error, as ", net.py, line 5"; empty if none did."""
     lines = [one for one in traceback.extract_tb(error.__traceback__) if one.filename in _known]
     return f", {visible(lines[-1].filename.rpartition('@')[0])}, line {lines[-1].lineno}" if lines else ""
 
@@ -175,15 +176,15 @@ def owner_of(error: BaseException) -> str:
 
 
 def digest_of(text: str) -> str:
-    """Return the hash of a file's text, as names have it."""
+    """Return the hash of a file's text, as pinned names have it."""
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:DIGITS]
 
 
 @lru_cache(maxsize=64)
 def package_digest(package: str) -> str:
-    """Return the hash of all Python files of an installed package, or of the one file of a module; none of it is run.
+    """Return the hash of all Python files of an installed package, or of a module's one file; runs none of them.
 
-    Asked once a process, as what is imported then stays. Raises ConfigError where it is not installed.
+    Computed once a process, as imported code stays what it is. Raises ConfigError where it is not installed.
     """
     try:
         spec = None if package == "__main__" else importlib.util.find_spec(package)
@@ -216,7 +217,7 @@ def _asked(name: str) -> _Named:
     found = _parsed(name)
     if found is None:
         raise ConfigError(
-            f'{visible(name)} is no name of code: write "./file.py:name" or "package.module:name"'
+            f'{visible(name)} does not name code: write "./file.py:name" or "package.module:name"'
         )
     return found
 
@@ -276,12 +277,14 @@ def _imported(found: _Named) -> ModuleType:
 
 
 def _run(found: _Named) -> ModuleType:
-    """Return the module that a file's text makes; it can be imported by no name but is among those that are."""
+    """Return the module made from a file's text; it is in `sys.modules`, under a name that no import can ask for."""
     text = _known.get(found.address)
     if text is None:
-        raise ConfigError(f"{visible(found.address)}: its code is not here; name its file, ./{found.file}")
+        raise ConfigError(
+            f"{visible(found.address)}: its code is not available here; name its file, ./{found.file}"
+        )
     module = ModuleType(f"_own_{Path(found.file).stem}_{found.digest}")
-    module.__package__ = ""  # it has no neighbours
+    module.__package__ = ""  # there is nothing that a relative import could mean
     sys.modules[module.__name__] = module  # dataclasses and pickle look there
     linecache.cache[found.address] = (len(text), None, text.splitlines(keepends=True), found.address)
     try:

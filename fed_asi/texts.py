@@ -1,7 +1,7 @@
-"""A user's text as data: group and run names, paths, causes and notes, written so that nothing in them acts.
+"""A user's text as data: group and run names, paths, causes and notes, escaped so that nothing interprets them.
 
-Whatever shows a text that is not this program's own takes it through one of these: a terminal would obey its control
-characters, a shell its quotes, YAML its colons. For rich there is `results.rich_text`.
+Every text that is not this program's own goes through one of these functions before it is shown: a terminal would
+obey its control characters, a shell its quotes, YAML its colons. `results.rich_text` does the same for rich.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ def _is_shown(one: str) -> bool:
 
 
 def visible_lines(text: str) -> str:
-    """Return a text of several lines, of which each is as `visible` has it."""
+    """Return a text of several lines, each as `visible` returns it."""
     return "\n".join(visible(line) for line in text.split("\n"))
 
 
 def clipped(text: object, chars: int) -> str:
-    """Return the visible text, of at most so many characters, where a long one would take all the room."""
+    """Return the visible text, cut to at most `chars` characters."""
     shown = visible(text)
     return shown if len(shown) <= chars else f"{shown[: chars - 1]}…"
 
 
 def command_line(words: Iterable[object]) -> str:
-    """Return the line that gives a shell these words, for people to copy."""
+    """Return a command line of these words, quoted for a shell, for people to copy."""
     return " ".join(_shell_word(str(word)) for word in words)
 
 
 def resume_line(folder: Path) -> str:
-    """Return the line that goes on with a run, for people to copy."""
+    """Return the command that resumes a run, for people to copy."""
     path = str(folder)
     return command_line(["fed-asi", "run", "--resume", f"./{path}" if path.startswith("-") else path])
 
@@ -60,17 +60,17 @@ def _in_dollar_quotes(one: str) -> str:
         return f"\\{one}"
     if visible(one) == one:
         return one
-    way = "surrogateescape" if "\udc80" <= one <= "\udcff" else "surrogatepass"  # a byte of a path, or none
+    way = "surrogateescape" if "\udc80" <= one <= "\udcff" else "surrogatepass"  # else a lone surrogate
     return "".join(f"\\{byte:03o}" for byte in one.encode(errors=way))
 
 
 def is_unicode(text: str) -> bool:
-    """Return whether every character has a place in files of Unicode; bytes of a path that are none have not."""
+    """Return whether a text can be encoded; a path with bytes that are not UTF-8 cannot."""
     return not any(unicodedata.category(one) == "Cs" for one in text)
 
 
 def in_yaml(text: str) -> str:
-    """Return a text as YAML's double-quoted scalar, on one line, which stands wherever a value may."""
+    """Return a text as a double-quoted YAML scalar on one line, valid wherever a value is."""
     return '"' + "".join(_in_yaml(one) for one in text) + '"'
 
 
@@ -87,7 +87,7 @@ _MARKS = re.compile(r"[\\`*_{}\[\]<>#|~$&@!^]|:(?=\S)")
 
 
 def in_markdown(text: object) -> str:
-    """Return a text as GitHub's Markdown shows it as it is, in a table's cell too."""
+    """Return a text escaped for GitHub's Markdown, in table cells too."""
     return _MARKS.sub(lambda mark: f"\\{mark.group()}", visible(text))
 
 
@@ -100,9 +100,9 @@ _IN_LATEX = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     "'": r"\textquotesingle{}",
-    '"': r"\textquotedbl{}",  # as the one below, of the T1 encoding
-    "-": "{-}",  # two are a dash
-    "[": "{[}",  # at the start of a row it would be an argument of the one before
+    '"': r"\textquotedbl{}",  # like the one above, a command of the T1 encoding
+    "-": "{-}",  # two in a row would become a dash
+    "[": "{[}",  # at the start of a row it would be read as an argument of the row before
     "]": "{]}",
     "\u2026": r"\ldots{}",
     "\u2212": "$-$",
@@ -112,5 +112,5 @@ _IN_LATEX = {
 
 
 def in_latex(text: object) -> str:
-    """Return a text as LaTeX sets it as it is, in a table's cell too (T1 encoding; letters as the engine has them)."""
+    """Return a text escaped for LaTeX, in table cells too (T1 encoding; letters are left to the engine)."""
     return "".join(_IN_LATEX.get(one, one) for one in visible(text))

@@ -1,8 +1,8 @@
-"""What is used of torch 2.13 that it does not publish: each thing once, with what it is for.
+"""The private parts of torch 2.13 and 2.14 that this package uses: each in one place, with its purpose.
 
-tests/test_torch_private.py fails by the name of what moved, and finds uses elsewhere in the package. Not here are
-`module._parameters`, `_buffers` and `_modules`: every nn.Module is made of them, half of what builds on torch
-reads them, and they are used where a module's own tensors are meant.
+tests/test_torch_private.py fails with the name of whatever moved, and finds uses elsewhere in the package. Exempt are
+`module._parameters`, `_buffers` and `_modules`: every nn.Module is made of them, many libraries read them, and this
+package uses them wherever it means a module's own tensors.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from fed_asi.errors import TorchMovedError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-Allocation = tuple[int, int, int]  # nanoseconds, address, bytes: negative where they are given back
+Allocation = tuple[int, int, int]  # nanoseconds, address, bytes (negative for a release)
 
 PYTHON_NODE = (
-    BackwardCFunction  # a graph's node of a Python autograd function, which holds what that one's ctx has
+    BackwardCFunction  # the graph node of a Python autograd function; it holds what the function's ctx holds
 )
 
 BATCH_NORM = _BatchNorm  # what all batch norms derive from
@@ -40,9 +40,9 @@ DispatchMode = TorchDispatchMode  # a block in which every operation below autog
 
 
 def allocations(profiler: Any) -> Iterator[Allocation]:
-    """Yield every allocation and release that a finished torch.profiler.profile has seen, in no order.
+    """Yield every allocation and release that a finished torch.profiler.profile recorded, unordered.
 
-    The published events add a block's allocations up, and so lose the order that a peak depends on.
+    The public events sum up the allocations of a block, which loses the order that a peak depends on.
     """
     try:
         yield from _allocations(profiler.profiler.kineto_results.experimental_event_tree())
@@ -58,20 +58,26 @@ def _allocations(events: Any) -> Iterator[Allocation]:
 
 
 def outside_graphs(function: F) -> F:
-    """Return a function that torch.compile leaves out of its graphs and calls as it is.
+    """Return a function that torch.compile does not trace but calls as it is.
 
-    Unlike torch.compiler.disable this imports the compiler, which takes seconds, only when it is called.
+    Unlike torch.compiler.disable, this imports the compiler (which takes seconds) only when the function is called.
     """
     return cast(F, _disable_dynamo(function))
 
 
 def backward_is_running() -> bool:
-    """Return whether this thread is in a backward; what runs forward then repeats an earlier forward."""
+    """Return whether this thread is inside a backward pass; a forward that runs then is a recomputation."""
     return torch._C._current_graph_task_id() != -1
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Return whether `hooks_of` gives any, inputs too, which is quicker to say."""
+    found = module._forward_hooks or module._backward_hooks or module._backward_pre_hooks
+    return bool(found or module._forward_pre_hooks)
+
+
 def hooks_of(module: nn.Module, *, inputs_too: bool) -> list[Callable[..., Any]]:
-    """Return the hooks on a module's output and gradients; with inputs_too, those before its forward as well."""
+    """Return the hooks on a module's output and gradients; with inputs_too, its forward pre-hooks as well."""
     found = [module._forward_hooks, module._backward_hooks, module._backward_pre_hooks]
     if inputs_too:
         found.append(module._forward_pre_hooks)
@@ -79,12 +85,12 @@ def hooks_of(module: nn.Module, *, inputs_too: bool) -> list[Callable[..., Any]]
 
 
 def storage_id(storage: torch.UntypedStorage) -> int:
-    """Return a number that tensors of one storage share; data_ptr() is 0 for all that are empty or on "meta"."""
+    """Return a number that tensors of one storage share; data_ptr() is 0 for empty and "meta" tensors alike."""
     return cast(int, storage._cdata)
 
 
 def changes_of(tensor: Tensor) -> int:
-    """Return how often a tensor was changed in place so far, views of it included."""
+    """Return how often a tensor has been changed in place so far, through its views too."""
     return tensor._version
 
 
@@ -96,7 +102,7 @@ def written_arguments(operation: Any, args: Sequence[Any], kwargs: Mapping[str, 
 
 
 def arguments_of(operation: Any) -> tuple[list[str], list[str]]:
-    """Return ("name: type" of arguments that an operation of torch.ops reads alone, names of those it writes into)."""
+    """Return ("name: type" of what an operation of torch.ops only reads, names of what it writes into)."""
     arguments = operation._schema.arguments
     return [f"{a.name}: {a.type}" for a in arguments if not a.is_write], [
         a.name for a in arguments if a.is_write
@@ -109,12 +115,12 @@ def sparse_parts(tensor: Tensor) -> list[Tensor]:
 
 
 def padding_amounts(conv: nn.Module) -> tuple[int, ...]:
-    """Return the amounts for torch's pad, last dimension first, that a convolution's `padding` comes to."""
+    """Return a convolution's `padding` in the form of torch's pad: amounts, last dimension first."""
     return tuple(cast(_ConvNd, conv)._reversed_padding_repeated_twice)
 
 
 def check_input_dim(norm: nn.Module, x: Tensor) -> None:
-    """Raise ValueError where a batch norm takes no input of so many dimensions, in torch's own words."""
+    """Raise torch's own ValueError where a batch norm does not take inputs of this many dimensions."""
     cast(_BatchNorm, norm)._check_input_dim(x)  # type: ignore[no-untyped-call]
 
 
@@ -124,7 +130,7 @@ def adaptive_avg_pool2d_backward(grad: Tensor, x: Tensor) -> Tensor:
 
 
 def moved(what: str, error: Exception | str) -> TorchMovedError:
-    """Return the error of a part that is not where this version of torch has it."""
+    """Return the error for a private part that this version of torch does not have in the expected form."""
     return TorchMovedError(
-        f"torch {torch.__version__} has {what} in another form ({error}): install torch 2.13, which fed_asi fits"
+        f"torch {torch.__version__} has {what} in another form ({error}): install torch 2.13 or 2.14, which fit"
     )

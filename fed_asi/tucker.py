@@ -2,8 +2,8 @@
 
 Every tensor here has a leading axis m of independent micro-batches, then the modes: x is
 (m, d_1, ..., d_k), a factor (m, d_i, r_i) with orthonormal columns (but see `sequential`), a core (m, r_1, ..., r_k).
-A factor of None is the identity: that mode is kept whole. Everything is pure torch, without host
-synchronisation but in the functions of HOSVD, whose ranks depend on the data.
+A factor of None is the identity: that mode is kept whole. Everything is pure torch and never waits for a device,
+except HOSVD, whose ranks depend on the data.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ GRAM_DIM = 64  # modes up to this size are iterated on their Gram matrix: fewer 
 
 
 def kept_numel(dims: Sequence[int], ranks: Sequence[int]) -> int:
-    """Return the elements in core and factors; a mode at full rank keeps no factor."""
+    """Return the number of elements in core and factors; a mode at full rank keeps no factor."""
     return prod(ranks) + sum(d * r for d, r in zip(dims, ranks, strict=True) if r < d)
 
 
@@ -48,7 +48,7 @@ def mode_product(x: Tensor, factor: Tensor, mode: int) -> Tensor:
 
 
 def expand(core: Tensor, factors: Sequence[Tensor | None], modes: Sequence[int] | None = None) -> Tensor:
-    """Return the core multiplied out over `modes` (all by default): the whole reconstruction."""
+    """Return the core multiplied by the factors of `modes`; of all by default, which reconstructs x."""
     for mode in range(len(factors)) if modes is None else modes:
         factor = factors[mode]
         if factor is not None:
@@ -79,22 +79,22 @@ def _gaussian(seed: int, d: int, r: int) -> Tensor:
 
 @lru_cache(maxsize=256)
 def _gaussian_there(seed: int, d: int, r: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return what `_gaussian` drew, on a device and kept there for the steps to come."""
-    with torch.inference_mode(False):  # for steps, whoever asks first
+    """Return what `_gaussian` drew, on a device, cached there for later steps."""
+    with torch.inference_mode(False):  # steps that train use it too, whoever asks first
         return sent(_gaussian(seed, d, r).to(dtype), device)
 
 
 def random_start(seed: int, d: int, r: int, like: Tensor) -> Tensor:
-    """Return the (d, r) Gaussian start of `seed`, the same on every device; the global state is not used."""
+    """Return the (d, r) Gaussian start of `seed`, the same on every device, without the global random state."""
     if like.device.type != "cpu":
         return _gaussian_there(seed, d, r, like.device, like.dtype)
     return _gaussian(seed, d, r).to(dtype=like.dtype)
 
 
 def fit_start(start: Tensor | None, seed: int, d: int, r: int, like: Tensor) -> Tensor:
-    """Return a (d, r) start: the warm one, cut or filled up to r columns, or a random one.
+    """Return a start of shape (d, r): the warm one, cut or filled up to r columns, or a random one.
 
-    start: (d', r') or None; of no use when d' != d.
+    start: (d', r') or None; ignored when d' != d.
     """
     if start is None or start.shape[0] != d:
         return random_start(seed, d, r, like)
@@ -141,8 +141,8 @@ def sequential(
     """Return (core, factors) of x: (m, b, C, *S), truncated mode after mode: C, *S, then the batch.
 
     starts: warm factors (d_i, r_i) or None. counts: steps of subspace iteration of each mode.
-    The channel factor of an input of few pixels (`few_pixels`) has unit columns, orthogonal only nearly.
-    One micro-batch is computed without its axis, as plain products are cheaper to call than batched ones.
+    The channel factor of an input of few pixels (`few_pixels`) has unit columns that are only nearly orthogonal.
+    A single micro-batch is computed without its axis, as plain products are cheaper to call than batched ones.
     """
     if x.shape[0] > 1:
         return _Cuts(1, ranks, starts, seed, counts).of(x)
@@ -151,9 +151,9 @@ def sequential(
 
 
 def few_pixels(shape: Sequence[int], rank: int, count: int) -> bool:
-    """Return whether the channels of (b, *S, C) are best cut by the Gram matrix of the pixels.
+    """Return whether the channels of (b, *S, C) are cheapest to cut by the Gram matrix of the pixels.
 
-    It costs `pixels` columns and makes iterations almost free, which cost two times `rank` columns each otherwise.
+    That matrix costs as much as `pixels` columns and makes iterations almost free; without it, each costs 2 * `rank`.
     """
     pixels = prod(shape[:-1])
     return pixels < shape[-1] and pixels <= min(FEW_PIXELS, 2 * rank * count)
@@ -163,7 +163,7 @@ def few_pixels(shape: Sequence[int], rank: int, count: int) -> bool:
 class _Cuts:
     """The cuts of `sequential`, of x: (m, b, C, *S) with lead 1, (b, C, *S) with lead 0.
 
-    Every mode in turn is the last axis and leaves, cut, as the first, so that almost nothing is copied.
+    Each mode in turn is the last axis and, once cut, becomes the first, so that almost nothing is copied.
     """
 
     lead: int
@@ -206,7 +206,7 @@ class _Cuts:
         return (factor.mT @ rows.mT).view(*x.shape[:lead], rank, *last.shape[lead:-1]), factor
 
     def images(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what `channels` does, of an x that is read image by image."""
+        """Return the same as `channels`, for an x that is read image by image."""
         lead, factor = self.lead, self._start(1, x.shape[self.lead + 1], x)
         images = x.reshape(*x.shape[: lead + 2], -1)
         seen = images[..., : self._seen(x), :, :]
@@ -216,10 +216,10 @@ class _Cuts:
         return small.reshape(*small.shape[: lead + 2], *x.shape[lead + 2 :]), factor
 
     def by_pixels(self, last: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what `channels` does of (..., b, *S, C) by the Gram matrix of its pixels, fewer than C.
+        """Return the same as `channels`, for (..., b, *S, C) with fewer pixels than channels, by their Gram matrix.
 
-        The basis w found there is the pixels' own, so x is projected on it exactly as (x w) w^T: x w, its columns
-        made of unit length, stands for the channels' factor, and the core takes their lengths.
+        The basis w found there spans pixels, so the projection of x is (x w) w^T. The columns of x w, scaled to unit
+        length, serve as the channel factor; their lengths go into the core.
         """
         lead, d = self.lead, last.shape[-1]
         rows, start = last.flatten(lead, -2), self.starts[1]
@@ -245,10 +245,10 @@ class _Cuts:
         return x, factors
 
     def plane(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what `space` does of (..., r, b, H, W), the factors of samples spread over the batch.
+        """Return the same as `space`, for (..., r, b, H, W), with factors found from samples spread over the batch.
 
-        A few samples tell the spatial bases as well as all do (docs/results/warm_start.md); both modes of all
-        are then cut in one product.
+        A few samples tell the spatial bases as well as all of them (docs/results/warm_start.md). Both modes of all
+        samples are then cut in one product.
         """
         lead, samples, pixels = x.shape[: self.lead], x.shape[self.lead + 1], x.shape[-2:].numel()
         spread = x[(..., slice(None, None, samples // PLANE_SAMPLES), slice(None), slice(None))]
@@ -280,9 +280,10 @@ class _Cuts:
         return factor.expand(*like.shape[: self.lead], -1, -1)
 
     def _seen(self, x: Tensor) -> int:
-        """Return from how many of a micro-batch's samples the channels' basis is found.
+        """Return how many samples of a micro-batch are used to find the channel basis.
 
-        Half of many tell it nearly as well, and a third of the work is spared (docs/results/warm_start.md).
+        Half of a large micro-batch tells it nearly as well and saves a third of the work
+        (docs/results/warm_start.md).
         """
         samples = x.shape[self.lead]
         return samples // 2 if samples >= HALVED_SAMPLES and self.ranks[1] <= samples // 2 else samples
@@ -316,22 +317,24 @@ def energy_rank(gram_values: Tensor, epsilon: float) -> int:
 def leading_factor(matrix: Tensor, epsilon: float) -> Tensor | None:
     """Return the (d, k) leading left singular vectors of matrix: (d, n) holding `epsilon`, or None at k = d.
 
-    The uncentred energy is counted, as published. Raises nothing on a zero matrix: k is 1.
+    Energy is counted uncentred, as published. A zero matrix gives k = 1.
     """
     largest = float(matrix.abs().max())
     if largest and not 1e-6 < largest < 1e6:
-        matrix = matrix / largest  # neither vectors nor shares change, but squares would vanish or overflow
+        matrix = (
+            matrix / largest
+        )  # vectors and shares stay the same; unscaled squares could vanish or overflow
     values, vectors = _eigh(matrix @ matrix.mT)
     rank = energy_rank(values, epsilon)
     if rank >= matrix.shape[0]:
         return None
-    leading: Tensor = vectors[:, -rank:].flip(-1)  # a copy: a slice would pin the whole matrix
+    leading: Tensor = vectors[:, -rank:].flip(-1)  # a copy: a slice would keep the whole matrix alive
     return leading
 
 
 @machine.one_thread
 def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Return eigenvalues and vectors; in double where LAPACK does not converge, as on some of low rank."""
+    """Return eigenvalues and eigenvectors; in float64 where LAPACK does not converge, as for some of low rank."""
     try:
         values, vectors = torch.linalg.eigh(gram)
     except RuntimeError:  # torch.linalg.LinAlgError is one

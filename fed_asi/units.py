@@ -52,7 +52,7 @@ def _bounded(size: int, written: str | int) -> int:
 
 
 def shown(value: object) -> str:
-    """Return a value as a message shows it: on one line, and no longer than one can read."""
+    """Return a value as a message shows it: on one line, cut to a readable length."""
     try:
         text = repr(value)
     except ValueError:  # Python writes no integer of thousands of digits
@@ -78,7 +78,7 @@ TIMES = (
 
 
 def time_unit(seconds: float) -> tuple[str, float]:
-    """Return the unit that so many seconds are best said in, and its seconds."""
+    """Return the unit that suits a time, and its length in seconds."""
     return next(((name, each) for least, name, each in TIMES if seconds >= least), ("seconds", 1.0))
 
 
@@ -89,7 +89,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def energy_unit(joules: float) -> tuple[str, float]:
-    """Return the unit that so much energy is best said in, and its joules."""
+    """Return the unit that suits an energy, and its size in joules."""
     return next(((name, each) for name, each in (("MJ", 1e6), ("kJ", 1e3)) if joules >= each), ("J", 1.0))
 
 

@@ -1,4 +1,4 @@
-"""What keeps people waiting, told where it happens to whoever shows it outside: a download knows no terminal."""
+"""Progress of slow work, reported to whoever shows it: a download itself knows no terminal."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-Listener = Callable[[str, int, int | None], None]  # what is done, steps done, steps in all; None: not known
+Listener = Callable[[str, int, int | None], None]  # text, steps done, steps in total (None: unknown)
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Let a listener hear, in this thread, what is told while the block lasts."""
+    """Send this thread's progress to a listener while the block lasts."""
     before = _listener.set(listener)
     try:
         yield
@@ -27,7 +27,7 @@ def heard() -> bool:
 
 
 def tell(text: str, done: int, total: int | None = None) -> None:
-    """Tell whoever listens how far something is; it is over when all steps are done."""
+    """Report progress to the listener, if there is one; the work is over when all steps are done."""
     listener = _listener.get()
     if listener is not None:
         listener(text, done, total)

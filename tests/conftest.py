@@ -22,16 +22,18 @@ gc.disable()  # nothing of what collection imports is garbage
 
 # No test asserts on seconds: in a fresh clone the first text that hypothesis draws takes two of them.
 QUIET = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-# What passed on one machine passes on the next: the same examples every time. New ones are looked for by hand.
-settings.register_profile("same everywhere", settings(), derandomize=True, database=None, **QUIET)
-settings.register_profile("explore", settings(), **QUIET)  # pytest --hypothesis-profile explore
+# What passed on one machine passes on the next: the same examples every time.
+# Fifty examples a test here, a hundred where new ones are looked for.
+settings.register_profile("same everywhere", max_examples=50, derandomize=True, database=None, **QUIET)
+settings.register_profile("explore", settings(), **QUIET)  # by hand: pytest --hypothesis-profile explore
 settings.load_profile("same everywhere")
 
 
 def pytest_collection_finish() -> None:
-    """Take what was imported out of what a collection of garbage walks, half a second each: tests ask for many."""
+    """Take what was imported out of what a garbage collection walks, and collect seldom: it was a twentieth of all."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     gc.enable()
 
 
@@ -43,12 +45,17 @@ def _folder(name: str, needed: str) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _quick() -> Iterator[None]:
-    """Read the digits once a process, a copy for each who loads them, and wait for no disk to hold what is written."""
+def _quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Read the digits and calibrate each network once a process, and do not wait for the disk.
+
+    Whoever loads the digits gets a copy. A profile's address holds all that decides its numbers; the few tests that
+    watch a calibration ask for a folder of their own.
+    """
     from fed_asi.data import sources
 
     read = cache(sources._digits)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FED_ASI_PROFILES_DIR", str(tmp_path_factory.getbasetemp() / "profiles"))
         patch.setitem(sources._SOURCES, "digits", lambda folder, size: copy.deepcopy(read(folder, size)))
         patch.setattr(os, "fsync", lambda _descriptor: None)
         yield
@@ -70,6 +77,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what is marked `gpu` by name where torch can use none."""
     if item.get_closest_marker("gpu") is not None and not torch.cuda.is_available():
         pytest.skip("no GPU that torch can use is on this machine")
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of runs without drawing: figures have tests of their own, and take a second a page."""
+    from fed_asi.results.figures import Picture
+
+    drawn = {"Accuracy over rounds": Picture(b"svg", b"png")}
+    monkeypatch.setattr("fed_asi.results.figures.draw", lambda _summaries, **_how: drawn)
 
 
 @pytest.fixture

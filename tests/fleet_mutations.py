@@ -127,7 +127,7 @@ KEYS = [
         "deadline_seconds",
         "workers",
     ),
-    *("lr_schedule", "final_lr_ratio", "side_by_side", "batch_size", "micro_batch", "colour"),
+    *("lr_schedule", "final_lr_ratio", "side_by_side", "gradients_at", "batch_size", "micro_batch", "colour"),
 ]
 
 
@@ -200,6 +200,7 @@ PLAUSIBLE: dict[str, dict[str, list[Any]]] = {
         "features": ["off", "float16", "float32"],
         "features_limit": [1, 4096, "1 MiB"],
         "side_by_side": [True, False],
+        "gradients_at": ["batch", "micro-batch"],
         "deadline_seconds": [1e-9, 1e9],
     },
     "groups": {

@@ -73,10 +73,8 @@ def add_column(folder: Path, table: str, column: str, value: str) -> None:
 
 def change(folder: Path, sql: str) -> None:
     """Change a run's records behind its back."""
-    connection = sqlite3.connect(folder / "run.sqlite")
-    with connection:
+    with contextlib.closing(sqlite3.connect(folder / "run.sqlite")) as connection, connection:
         connection.execute(sql)
-    connection.close()
 
 
 def grid(

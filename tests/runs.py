@@ -7,11 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fed_asi.devices.job import Job
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.resources import Resources
 from fed_asi.results.schema import TIMES
 from fed_asi.results.store import RunStore
+
+# Whole runs to the same bits: the fast suite has one case of each kind, the slow suite the others.
+LATER = (pytest.mark.slow, pytest.mark.computes)
 
 
 def small(**changes: Any) -> RunConfig:

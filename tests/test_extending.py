@@ -30,7 +30,7 @@ from fed_asi.results.store import RunStore
 from fed_asi.rounds.run import run_loop
 from fed_asi.training.steps import SCALARS
 from fed_asi.workplace.address import workplace_folder
-from fed_asi.workplace.place import open_workplace
+from fed_asi.workplace.opening import open_workplace
 
 
 @dataclass(slots=True)
@@ -167,7 +167,7 @@ def registered(own_names: None) -> None:
 
 
 def test_one_run_uses_what_was_registered_from_profile_to_report(
-    registered: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registered: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pictures: None
 ) -> None:
     monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path / "features"))
     (tmp_path / "own.toml").write_text(FLEET)

@@ -45,7 +45,7 @@ def test_the_cpu_lacks_nothing_and_is_itself():
 def test_a_gpu_where_there_is_none_is_one_line(name, monkeypatch):
     cards(monkeypatch, 0)
     with pytest.raises(
-        ConfigError, match=f'^compute.device: "{name}", but there is no GPU here: .*use "cpu"$'
+        ConfigError, match=f'^compute.device: "{name}", but there is no GPU on this machine: .*use "cpu"$'
     ):
         device_named(name)
 

@@ -48,14 +48,14 @@ def test_a_name_of_a_library_is_none_of_code(shop):
     [
         (lambda: libraries.pin("shop@2.0:chair"), "shop:chair was asked of shop-things 2.0, here is 2.1"),
         (lambda: libraries.find("thing", "shop@2.0:chair"), "install that version, or start again"),
-        (lambda: libraries.find("dish", "shop:chair"), "shop:chair: shop names a thing, no dish"),
+        (lambda: libraries.find("dish", "shop:chair"), "shop:chair: shop names a thing, not a dish"),
         (
             lambda: libraries.find("thing", "shop:broken"),
             "shop-things cannot be imported: no module named cellar",
         ),
         (
             lambda: libraries.pin("cellar:chair"),
-            "cellar:chair is no name of a library: one begins with shop:",
+            "cellar:chair does not name a library: such a name begins with shop:",
         ),
     ],
 )

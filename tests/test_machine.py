@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fed_asi import tucker
 from fed_asi.machine import cpus_here, one_thread, threads
 
 
@@ -63,6 +64,19 @@ print(hashlib.sha256(found).hexdigest(), torch.get_num_threads())
 """
 
 
+def test_decompositions_are_the_same_with_any_number_of_threads() -> None:
+    cut = torch.randn(48, 96, 8, generator=torch.Generator().manual_seed(1))
+    found = []
+    for count in (1, 2, 4):
+        with threads(count):
+            found.append((tucker.orth(cut), tucker.leading_factor(cut[0], 0.9)))
+    for orthonormal, leading in found[1:]:
+        assert torch.equal(orthonormal, found[0][0])
+        assert torch.equal(leading, found[0][1])
+
+
+@pytest.mark.slow  # three processes that import torch; the test above is the quick part of it
+@pytest.mark.computes
 def test_a_profile_and_decompositions_are_the_same_with_any_number_of_threads() -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "MKL_"))}
     said = [

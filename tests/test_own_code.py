@@ -88,7 +88,7 @@ def test_names_of_other_libraries_are_theirs(tmp_path):
     for name in ("timm:resnet18", "timm:mobilenetv4_conv_small.e2400_r224_in1k", "hf:uoft-cs/cifar10"):
         assert not own_code.is_own(name)
         assert own_code.shown_name(name) == name
-        with pytest.raises(ConfigError, match="is no name of code"):
+        with pytest.raises(ConfigError, match="does not name code"):
             own_code.load(name)
     assert own_code.shown_name("timm@1.0.31:resnet18") == "timm:resnet18"
     assert own_code.is_own("timm.models:resnet18")  # a module's object, as of any package
@@ -163,7 +163,7 @@ def test_what_is_known_is_what_its_name_says(write, tmp_path):
 
 
 def test_code_that_is_not_here_says_so():
-    with pytest.raises(ConfigError, match=r"net\.py@0123456789abcdef: its code is not here"):
+    with pytest.raises(ConfigError, match=r"net\.py@0123456789abcdef: its code is not available here"):
         own_code.load("net.py@0123456789abcdef:build")
 
 
@@ -273,8 +273,8 @@ def test_what_can_be_called_so_may(found):
     [
         (one, "takes (a); write it as def build(x, y)"),
         (many, "takes (a, b, c); write it"),
-        (3, "is an int, no function; write it as def build(x, y)"),
-        (sys, "is a module, no function"),
+        (3, "is an int, not a function; write it as def build(x, y)"),
+        (sys, "is a module, not a function"),
     ],
 )
 def test_what_cannot_be_called_so_is_shown_how(found, said):
@@ -286,7 +286,7 @@ def test_what_cannot_be_called_so_is_shown_how(found, said):
 
 def test_classes_are_shown_their_base():
     own_code.check_class("net.py:x", bool, int, "class Mine(int)")
-    for found, said in ((str, "is a class without the base int"), (3, "is an int, no class")):
+    for found, said in ((str, "is a class without the base int"), (3, "is an int, not a class")):
         with pytest.raises(ConfigError) as caught:
             own_code.check_class("net.py:x", found, int, "class Mine(int)")
         assert str(caught.value) == f"net.py:x {said}; write it as class Mine(int)"

@@ -46,7 +46,8 @@ from fed_asi.training.steps import Stepper
 from fed_asi.units import parse_bytes
 from fed_asi.workplace.address import run_fingerprint
 from fed_asi.workplace.features_again import Sources
-from fed_asi.workplace.place import Workplace, open_workplace
+from fed_asi.workplace.opening import open_workplace
+from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.prepare import prepare
 
 FLEET = Path(__file__).parents[1] / "fleets" / "cifar10.toml"

@@ -56,7 +56,7 @@ def main(network: str, path: str, device: str, budget: str) -> None:
     seconds = SHARE * (free.spent.sim_seconds if free.spent else 0.0)
     asked = {
         "no limit": Wishes(quicker=False),
-        "the quicker of equals": Wishes(),
+        "the fastest of equal plans": Wishes(),
         f"at most {seconds:.1f} s": Wishes(seconds, quicker=False),
         "the most for each second": Wishes(objective="captured-per-second"),
     }

@@ -270,7 +270,7 @@ def _plain(out: Path, fleet: RunConfig, given: argparse.Namespace) -> dict[str, 
 def _write_shards(run: Path, path: Path, config: RunConfig) -> None:
     """Write each device's rows of x_train: those it trains on, and those it judges by."""
     from fed_asi.workplace.features_again import Sources
-    from fed_asi.workplace.place import open_workplace
+    from fed_asi.workplace.opening import open_workplace
 
     place = open_workplace(run / "workplace", opened=Sources.open_rows)
     rows = data.load("cifar10").split(config.data.public, config.data.validation, config.seed).train

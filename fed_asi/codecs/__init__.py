@@ -1,4 +1,4 @@
-"""How a device's update is written for its way up: one file a codec, found by itself.
+"""How a device's update is encoded for its upload, one file a codec; new files are found by themselves.
 
 `base.py` says what a codec is.
 """
@@ -10,7 +10,7 @@ from pkgutil import iter_modules
 
 from fed_asi.codecs.base import Codec, Piece, Pieces, find, names, register
 
-for _module in iter_modules(__path__):  # a new codec is a new file, and nothing else
+for _module in iter_modules(__path__):  # so that a new codec is a new file and no more
     import_module(f"{__name__}.{_module.name}")
 
 __all__ = ["Codec", "Piece", "Pieces", "find", "names", "register"]

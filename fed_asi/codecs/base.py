@@ -1,12 +1,12 @@
-"""What a codec is: an update's tensors -> fewer bytes on the wire, and back.
+"""What a codec is: it turns an update's tensors into fewer bytes on the wire, and back.
 
-A codec writes what a tensor moved by, one tensor at a time, as one array or a few: its pieces. `decode` gives back a
-finite tensor of the right shape, or raises UpdateError with the reason, whatever the pieces are.
-With error feedback a device keeps what was lost on the way, and adds it to what it sends next:
+A codec encodes the change of one tensor at a time, as one array or a few, its pieces. `decode` gives back a finite
+tensor of the right shape, or raises UpdateError with the reason, whatever the pieces are.
+With error feedback a device keeps what encoding lost, and adds it to what it sends next:
 
     decode(encode(moved + lost before)) + lost after = moved + lost before
 
-so that what arrives over a run sums up to what was moved, less what is still kept.
+so that over a run the decoded updates sum up to the true changes, less what the device still keeps.
 """
 
 from __future__ import annotations
@@ -34,47 +34,47 @@ class Piece:
 
     @property
     def nbytes(self) -> int:
-        """Its bytes."""
+        """Its size in bytes."""
         return self.dtype.itemsize * prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """Base of every codec; its fields are its keys under [upload]. It writes float32, and float64 as float32.
+    """Base of every codec; its fields are its keys under [upload]. It encodes float32, and float64 as float32.
 
-    error_feedback: whether a device keeps what was lost, a copy of what it trains.
+    error_feedback: whether a device keeps what encoding lost, as large as what it trains.
     """
 
     name: ClassVar[str] = ""
-    whole: ClassVar[bool] = False  # tensors go as they are: nothing is written
+    whole: ClassVar[bool] = False  # tensors are sent as they are, not encoded
     error_feedback: bool = False
 
     @property
     def holds(self) -> frozenset[str]:
-        """The copies of what is trained that a device has while it trains: what it started from, what was lost."""
+        """The copies of the trained tensors that a device holds in training: what it started from, what was lost."""
         return frozenset({"start", "residual"} if self.error_feedback else {"start"})
 
     def pieces(self, shape: tuple[int, ...]) -> dict[str, Piece]:
-        """Return the arrays that a tensor of this shape becomes, by name; "" is the main one's."""
+        """Return the arrays that encode a tensor of this shape, by name; the main one's name is ""."""
         raise NotImplementedError
 
     def encode(self, moved: Tensor) -> dict[str, Tensor]:
-        """Return a tensor's pieces. moved: float32, finite."""
+        """Return a tensor's pieces. moved: the change to encode, float32, finite."""
         raise NotImplementedError
 
     def restored(self, pieces: Pieces, shape: tuple[int, ...]) -> Tensor:
-        """Return the tensor that pieces of the right form stand for, float32. Raises UpdateError."""
+        """Return the float32 tensor that pieces of the right form encode. Raises UpdateError."""
         raise NotImplementedError
 
     def decode(self, name: str, pieces: Pieces, shape: tuple[int, ...]) -> Tensor:
-        """Return the tensor that a device's pieces stand for, float32 and finite. Raises UpdateError, with its name."""
+        """Return the tensor that a device's pieces encode, float32 and finite. Raises UpdateError, with its name."""
         for piece, form in self.pieces(shape).items():
             found = pieces.get(piece)
             where = wire_name(piece, name)
             if found is None:
                 raise UpdateError(f"missing tensor {where}")
             if found.layout is not torch.strided or found.device.type != "cpu":
-                raise UpdateError(f"{where} is no plain tensor")
+                raise UpdateError(f"{where} is not a plain tensor")
             if found.dtype != form.dtype or found.shape != form.shape:
                 is_now = f"{found.dtype} of shape {tuple(found.shape)}"
                 raise UpdateError(f"{where} is {is_now}, not {form.dtype} of {form.shape}")
@@ -88,7 +88,7 @@ class Codec:
 
 
 def wire_name(piece: str, name: str) -> str:
-    """Return what a tensor's piece is called on the wire: by two dots, which no tensor's own name has in a row."""
+    """Return a piece's name on the wire. It has two dots in a row, which no tensor's own name has."""
     return f"{piece}..{name}" if piece else name
 
 
@@ -100,13 +100,13 @@ _Class = TypeVar("_Class", bound=type[Codec])
 _CODECS: dict[str, type[Codec]] = {}
 
 
-_SAID = ("pieces", "encode", "restored")  # of a codec that writes; whole tensors go without
+_SAID = ("pieces", "encode", "restored")  # what a codec must define, unless it sends tensors whole
 
 
 def register(cls: _Class) -> _Class:
-    """Return the class, from now on the codec of its name in fleet files.
+    """Return the class, now registered as the codec of its name in fleet files.
 
-    Raises ConfigError for one without a name, or that writes and leaves out what a codec must say.
+    Raises ConfigError for one without a name, or that encodes and leaves out a method that this takes.
     """
     if _lacks(cls):
         raise ConfigError(
@@ -118,7 +118,7 @@ def register(cls: _Class) -> _Class:
 
 
 def _lacks(cls: type[Codec]) -> str:
-    """Return what a codec leaves out; empty where it says all."""
+    """Return what a codec leaves out; empty if it is complete."""
     missing = [] if cls.whole else [name for name in _SAID if getattr(cls, name) is getattr(Codec, name)]
     return "its name" if not cls.name else next(iter(missing), "")
 

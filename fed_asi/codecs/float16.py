@@ -16,7 +16,7 @@ MOST = torch.finfo(torch.float16).max
 @register
 @dataclass(frozen=True, slots=True)
 class Float16(Codec):
-    """Two bytes a number, off by at most 2^-11 of it or 2^-25; what is beyond 65504 becomes that."""
+    """Two bytes a number, with an error of at most 2^-11 of it or 2^-25; values beyond 65504 are clipped to it."""
 
     name: ClassVar[str] = "float16"
 

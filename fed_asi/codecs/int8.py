@@ -1,4 +1,4 @@
-"""Eight bits, with a scale a row."""
+"""Eight bits a number, with one scale a row."""
 
 from __future__ import annotations
 
@@ -51,5 +51,5 @@ class Int8(Codec):
 
 
 def _rows(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return how many rows a tensor has, and the numbers of each."""
+    """Return how many rows a tensor has, and how many numbers are in each."""
     return (shape[0], prod(shape[1:])) if len(shape) > 1 else (1, prod(shape))

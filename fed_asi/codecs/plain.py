@@ -1,4 +1,4 @@
-"""The weights themselves, whole: nothing is lost, and nothing is written."""
+"""The weights themselves, sent whole: nothing is encoded and nothing is lost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fed_asi.errors import ConfigError
 @register
 @dataclass(frozen=True, slots=True)
 class Plain(Codec):
-    """Tensors go up as they are, and a device holds no copy of what it started from."""
+    """Tensors are sent as they are, and a device holds no copy of what it started from."""
 
     name: ClassVar[str] = "plain"
     whole: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""The largest numbers alone."""
+"""Only the largest numbers of a tensor."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ MOST_NUMBERS = 2**31 - 1
 @register
 @dataclass(frozen=True, slots=True)
 class TopK(Codec):
-    """The share `share` of a tensor's numbers that are largest, one at least, and where they are: 8 bytes each.
+    """The largest share `share` of a tensor's numbers, at least one, with their places: 8 bytes each.
 
-    Of equal numbers the first go. What stays behind is kept and added to the next update, unless error_feedback is off.
-    Source: Stich et al. 2018 (arXiv 1809.07599), algorithm 1.
+    Among equal numbers the first are sent. What is not sent is kept and added to the next update, unless error_feedback
+    is off. Source: Stich et al. 2018 (arXiv 1809.07599), algorithm 1.
     """
 
     name: ClassVar[str] = "top-k"
@@ -35,19 +35,19 @@ class TopK(Codec):
         return {"": Piece(torch.float32, (count,)), "index": Piece(torch.int32, (count,))}
 
     def encode(self, moved: Tensor) -> dict[str, Tensor]:
-        """Return the largest numbers in the order of their places, which does not depend on threads."""
+        """Return the largest numbers in the order of their places, which does not depend on the number of threads."""
         flat = moved.reshape(-1)
         order = flat.abs().sort(descending=True, stable=True).indices
         index = order[: self._count(tuple(moved.shape))].sort().values
         return {"": flat[index].clone(), "index": index.to(torch.int32)}
 
     def restored(self, pieces: Pieces, shape: tuple[int, ...]) -> Tensor:
-        """Return the numbers at their places, and 0 elsewhere. Raises UpdateError for places that cannot be."""
+        """Return the numbers at their places, and 0 elsewhere. Raises UpdateError for impossible places."""
         index, size = pieces["index"].to(torch.int64), prod(shape)
         if len(index) and not (
             int(index[0]) >= 0 and int(index[-1]) < size and bool((index.diff() > 0).all())
         ):
-            raise UpdateError(f"its places are not ascending ones of {size}")
+            raise UpdateError(f"its positions are not in ascending order within {size}")
         flat = torch.zeros(size, dtype=torch.float32)
         flat[index] = pieces[""]
         return flat.reshape(shape)

@@ -1,4 +1,4 @@
-"""`fed-asi compare`: say how two runs differ; exits 1 where they do."""
+"""`fed-asi compare`: say how two runs differ; exits 1 if they do."""
 
 from __future__ import annotations
 

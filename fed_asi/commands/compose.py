@@ -97,7 +97,7 @@ def up(file: Path, out: TextIO | None = None) -> int:
         check_engine()
     port = os.environ.get("FED_ASI_PORT", "8080")
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
-        raise ConfigError(f"FED_ASI_PORT is {port!r}, which is no port: 8081, say")
+        raise ConfigError(f"FED_ASI_PORT is {port!r}, which is not a port number; use 8081, for example")
     check_port(int(port))
     command = ["docker", "compose", "--file", str(file), "up", "--build", "--abort-on-container-exit"]
     return subprocess.run([*command, "--exit-code-from", "runner"], check=False, stdout=out).returncode

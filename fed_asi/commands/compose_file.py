@@ -59,7 +59,7 @@ _HEAD = """\
 name: {project}
 
 x-hardened: &hardened
-  image: {image}
+  image: ${{FED_ASI_IMAGE:-{image}}}
   pull_policy: never
   init: true
   read_only: true
@@ -169,7 +169,7 @@ def compose_text(
     """
     if config.compute.trunk_engine != "torch":
         raise ConfigError(
-            f'compute.trunk_engine: the containers hold no {config.compute.trunk_engine}; leave it "torch"'
+            f'compute.trunk_engine: the containers do not have {config.compute.trunk_engine}; leave it "torch"'
         )
     fleet = build(config)
     files = [mount(fleet_file, f"/fleet/{fleet_file.name}", folder)]
@@ -199,7 +199,7 @@ def _code(fleet_file: Path) -> list[Path]:
     for where, package in packages_of(raw):
         if package not in IN_THE_IMAGE:
             raise ConfigError(
-                f'{where}: the containers hold no package {package}; name a file, "./file.py:name"'
+                f'{where}: the containers do not have the package {package}; name a file, "./file.py:name"'
             )
     return files_of(raw, fleet_file.parent)
 
@@ -242,7 +242,7 @@ def _more(mounts: Sequence[str]) -> str:
 def _scalar(text: str) -> str:
     """Return a text as a value of the file: YAML's quotes, and compose's $$ for a $. Raises ConfigError."""
     if not is_unicode(text):
-        raise ConfigError(f"{text} is no Unicode text, as compose files need: rename it")
+        raise ConfigError(f"{text} is not valid Unicode, which compose files need: rename it")
     return in_yaml(text.replace("$", "$$"))
 
 

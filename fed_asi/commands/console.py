@@ -13,16 +13,15 @@ import math
 import os
 import signal
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, NoReturn, TextIO
 
-from rich.cells import cell_len
 from rich.console import Console
 
 from fed_asi.results.bars import Bars, colours
+from fed_asi.results.rich_text import folded
 from fed_asi.texts import visible, visible_lines
 from fed_asi.waiting import listening
 
@@ -119,7 +118,7 @@ def show(text: str) -> None:
     """Print a result for people, of one line or several; in a terminal, lines too long for it go on below."""
     if not _manner.get().json:
         lines = visible_lines(text).split("\n")
-        print("\n".join(map(_folded, lines) if sys.stdout.isatty() else lines))
+        print("\n".join((folded(line, width()) for line in lines) if sys.stdout.isatty() else lines))
 
 
 def hint(text: str) -> None:
@@ -144,14 +143,6 @@ def say(text: str) -> None:
 def complain(text: str) -> None:
     """Print a line on what is wrong, beside the result."""
     print(visible(text), file=sys.stderr)
-
-
-def _folded(line: str) -> str:
-    most = width()
-    if cell_len(line) <= most:
-        return line
-    indent = " " * (len(line) - len(line.lstrip()) + 2)
-    return textwrap.fill(line, most, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _data(value: Any) -> Any:

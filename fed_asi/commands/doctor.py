@@ -33,18 +33,19 @@ State = Literal["ok", "note", "wrong"]  # "note": most things work without it
 # Variables of the environment that are read, and what each is for.
 VARIABLES = {
     "FED_ASI_APP": "the program's folder, in containers",
-    "FED_ASI_BALLAST_MIB": "MiB that a device's container holds for nothing, in tests of its limit",
+    "FED_ASI_BALLAST_MIB": "MiB that a device's container takes up, to test its memory limit",
     "FED_ASI_CACHE_DIR": "where downloads are kept",
-    "FED_ASI_DATA_DIR": "where data sets lie",
-    "FED_ASI_DEBUG": "a traceback in place of one line, and all of Flower's log",
+    "FED_ASI_DATA_DIR": "where data sets are",
+    "FED_ASI_DEBUG": "a traceback instead of one line, and all of Flower's log",
     "FED_ASI_FEATURES_DIR": "where the frozen trunk's features are kept for all runs",
-    "FED_ASI_NODE_DIR": "where a cluster's machine keeps what comes from the server's",
+    "FED_ASI_IMAGE": "the name of the containers' image",
+    "FED_ASI_NODE_DIR": "where a machine of a cluster keeps what the server's machine sends",
     "FED_ASI_PORT": "the report's port, with containers",
     "FED_ASI_PROFILES": "compose's profiles, told to containers",
     "FED_ASI_PROFILES_DIR": "where profiles are kept for runs that share them",
     "FED_ASI_RUNS_DIR": "where runs are kept",
     "FED_ASI_STATE_DIR": "where a device in a container keeps its state",
-    "FED_ASI_WEIGHTS_DIR": "where pretrained weights lie",
+    "FED_ASI_WEIGHTS_DIR": "where pretrained weights are",
     "FED_ASI_WORKPLACE_DIR": "where machines of one run share its workplace",
 }
 # Those of tests, of which no command knows.
@@ -229,7 +230,9 @@ def _written(about: str, path: Path) -> Finding:
     there = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         why = "no folder" if not there.is_dir() else "not writable"
-        return Finding(about, "wrong", f"{path}: {there} is {why}", "name another one, or mend its rights")
+        return Finding(
+            about, "wrong", f"{path}: {there} is {why}", "name another one, or change its permissions"
+        )
     free = shutil.disk_usage(there).free
     found = f"{path}, {format_bytes(free)} free"
     return Finding(about, "note", found, "make room") if free < LITTLE_DISK else Finding(about, "ok", found)
@@ -277,4 +280,4 @@ def _lines(found: list[Finding]) -> str:
 
 def _count(found: list[Finding]) -> str:
     wrong, notes = (sum(one.state == state for one in found) for state in ("wrong", "note"))
-    return f"{wrong} wrong, {notes} to know of, {len(found) - wrong - notes} well"
+    return f"{wrong} wrong, {notes} notes, {len(found) - wrong - notes} ok"

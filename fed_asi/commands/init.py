@@ -1,4 +1,4 @@
-"""`fed-asi init`: begin a project of your own, with a fleet file, a network and images that can be run at once."""
+"""`fed-asi init`: start a project of your own, with a fleet file, a network and images that can be run at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXAMPLE = "fed-asi init my-fleet"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the project's folder, which is made")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the project's folder, which is created")
     add_output(parser)
 
 
@@ -36,9 +36,7 @@ def main(given: argparse.Namespace) -> int:
     files = {path.stem: path for path in sorted(FILES.glob("*.in"))}
     there = [file for file in files if (folder / file).exists()]
     if there:
-        raise ConfigError(
-            f"{visible(folder)} has {', '.join(there)} already: name a folder that is to be made"
-        )
+        raise ConfigError(f"{visible(folder)} has {', '.join(there)} already: name a new folder")
     for file, path in files.items():
         write_text(folder / file, path.read_text(encoding="utf-8").replace("NAME", name))
     show(f"{visible(folder)}: {', '.join(files)}")

@@ -36,18 +36,18 @@ from fed_asi.errors import ConfigError, FedAsiError, nearest
 # EXAMPLE of a line, and `main(given)`, which returns the exit code; tests/commands/test_every_command.py has its words.
 COMMANDS = {
     "run": "simulate a fleet",
-    "init": "begin a project of your own",
-    "study": "do many runs, and say what differs",
-    "check": "load all that a fleet file names, plan each group, start nothing",
+    "init": "start a project of your own",
+    "study": "run many variants and compare them",
+    "check": "check a fleet file: load all that it names and plan each group, but start nothing",
     "plan": "plan what fits in a budget",
     "report": "show a run's result again, and write its page",
     "watch": "show a run's page in the browser, live while the run goes on",
     "export": "write a run's records as CSV or Parquet",
-    "compare": "say how two runs differ; exits 1 where they do",
+    "compare": "say how two runs differ; exits 1 if they do",
     "compose": "write the docker-compose.yml of a fleet",
     "doctor": "say what this machine has, what is missing, and what to do",
     "calibrate-device": "measure how fast this machine trains, for a fleet's clock",
-    "completion": "print what lets a shell complete these commands with the Tab key",
+    "completion": "print a script for your shell that completes these commands with the Tab key",
 }
 
 EXAMPLE = """\
@@ -175,5 +175,5 @@ def _own_mistake(error: Exception) -> int:
         raise error
     text = str(error).partition("\n")[0]
     whose = own_code.owner_of(error)
-    complain(f"fed-asi: a mistake of {whose}: {type(error).__name__}: {text}; details in {_details(error)}")
+    complain(f"fed-asi: an error in {whose}: {type(error).__name__}: {text}; details in {_details(error)}")
     return LOST

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,21 @@ from torch.nn import functional as F
 
 from fed_asi import data, models
 from fed_asi.commands.console import OK, add_output, answer, bar, show, width
-from fed_asi.commands.plan_device import add_device_arguments, asks_device, show_device_plan, wrong_arguments
+from fed_asi.commands.plan_device import (
+    Sight,
+    add_device_arguments,
+    asks_device,
+    show_device_plan,
+    wrong_arguments,
+)
 from fed_asi.commands.plan_time import add_time_arguments, asks_time, show_timed_plan, wrong_time
 from fed_asi.compression.compress import compress_
 from fed_asi.compression.tune import layers_named
 from fed_asi.data.images import to_batch
 from fed_asi.errors import ConfigError
 from fed_asi.files import check_writable
-from fed_asi.fleets.config import RESOLUTIONS
 from fed_asi.fleets.pace import RATES
+from fed_asi.fleets.resolution import RESOLUTIONS, pixels_of
 from fed_asi.layers.copying import copied
 from fed_asi.machine import threads
 from fed_asi.methods.channels import Channels
@@ -64,11 +71,9 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _answer(arguments: argparse.Namespace) -> None:
     """Print what was asked for, and write the files."""
-    with bar("network and images"):
-        model, x, y = _calibration(arguments)
+    first, *others = _resolutions(arguments)
+    model, x, y, made = _calibrated(arguments, first)
     options = _options(arguments, model)
-    with bar(f"calibration on {len(x)} images") as progress:
-        made = _profile(arguments, model, x, y, progress)
     if asks_time(arguments):
         show_timed_plan(arguments, model, (x, y), made, options)
         return
@@ -76,7 +81,11 @@ def _answer(arguments: argparse.Namespace) -> None:
         _show_schedule(made, _schedule(arguments), options)
         return
     if asks_device(arguments):
-        show_device_plan(arguments, model, (x, y), made, options)
+        sights = [Sight(model, (x, y), made)]
+        for pixels in others:
+            again, images, labels, profile = _calibrated(arguments, pixels)
+            sights.append(Sight(again, (images, labels), profile))
+        show_device_plan(arguments, sights, options)
         return
     chosen = plan(made, arguments.budget, **options)
     if arguments.json:
@@ -90,6 +99,14 @@ def _answer(arguments: argparse.Namespace) -> None:
         chosen.save(arguments.save)
     if arguments.figure:
         figure([(arguments.budget, chosen)], arguments.figure)
+
+
+def _calibrated(arguments: argparse.Namespace, pixels: int) -> tuple[nn.Module, Tensor, Tensor, Profile]:
+    """Return a network, the calibration images at a resolution and their labels, and the profile made of them."""
+    with bar("network and images"):
+        model, x, y = _calibration(arguments, pixels)
+    with bar(f"calibration on {len(x)} images") as progress:
+        return model, x, y, _profile(arguments, model, x, y, progress)
 
 
 def _show_schedule(made: Profile, changes: list[tuple[int, int | None]], options: dict[str, Any]) -> None:
@@ -120,7 +137,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_choices(parser)
     _add_calibration(parser)
     add(
-        "--profile", type=Path, metavar="FILE", help="keep the calibration in this file, or use what it holds"
+        "--profile",
+        type=Path,
+        metavar="FILE",
+        help="the calibration: read from this file if it exists, else written to it",
     )
     add("--save", type=Path, metavar="FILE", help="write the plan as JSON")
     add("--figure", type=Path, metavar="FILE", help="draw the plan: bytes by layer and form")
@@ -147,7 +167,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         "--objective",
         choices=(*OBJECTIVES, *RATES),
         metavar="WHAT",
-        help=f"what the plan is to maximise: {', '.join((*OBJECTIVES, *RATES))}; default: captured",
+        help=f"what the plan maximises: {', '.join((*OBJECTIVES, *RATES))}; default: captured",
     )
     add("--count", choices=COUNTS, default="saved", help="what the budget covers; default: saved")
     add("--published", action="store_true", help="select ranks as the papers do")
@@ -174,9 +194,9 @@ def _add_calibration(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--resolution",
-        type=int,
         metavar="PIXELS",
-        help="height and width of an image; default: the network's own",
+        help="height and width of an image; default: the network's own; with --ram or --flash several with commas, of "
+        "which the largest with a plan is taken",
     )
 
 
@@ -191,16 +211,14 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Raise ConfigError with every argument whose number or list can be nothing at all."""
-    least, most = RESOLUTIONS
-    given = arguments.resolution
     wrong = list(wrong_arguments(arguments))
     if arguments.last is not None and arguments.last < 0:
         wrong.append(f"--last {arguments.last}: a count of last convolutions, 0 for the head alone")
-    if given is not None and not least <= given <= most:
-        wrong.append(f"--resolution {given}: pixels of a square input, from {least} to {most}")
+    if arguments.resolution is not None:
+        wrong += _wrong_resolution(arguments.resolution)
     if arguments.micro_batch is not None and not 1 <= arguments.micro_batch <= MOST_AT_ONCE:
         wrong.append(
-            f"--micro-batch {arguments.micro_batch}: examples held at once, from 1 to {MOST_AT_ONCE}"
+            f"--micro-batch {arguments.micro_batch}: examples in memory at one time, from 1 to {MOST_AT_ONCE}"
         )
     for name in ("layers", "methods"):
         value = getattr(arguments, name)
@@ -209,6 +227,26 @@ def _check(arguments: argparse.Namespace) -> None:
     wrong += wrong_time(arguments)
     if wrong:
         raise ConfigError(wrong)
+
+
+def _resolutions(arguments: argparse.Namespace) -> tuple[int, ...]:
+    """Return the resolutions asked for, the largest first; by default the network's own."""
+    if arguments.resolution is None:
+        return (models.resolution_of(models.canonical(arguments.model)),)
+    return pixels_of([int(text) for text in arguments.resolution.split(",")])
+
+
+def _wrong_resolution(text: str) -> Iterator[str]:
+    """Yield what is wrong with the pixels given."""
+    try:
+        pixels_of([int(one) for one in text.split(",")])
+    except ValueError as error:
+        why = (
+            str(error)
+            if "twice" in str(error)
+            else "pixels of a square input, from {} to {}".format(*RESOLUTIONS)
+        )
+        yield f"--resolution {text}: {why}"
 
 
 def _names(text: str) -> list[str]:
@@ -249,10 +287,9 @@ def _schedule(arguments: argparse.Namespace) -> list[tuple[int, int | None]]:
     return sorted(changes.items())
 
 
-def _calibration(arguments: argparse.Namespace) -> tuple[nn.Module, Tensor, Tensor]:
+def _calibration(arguments: argparse.Namespace, resolution: int) -> tuple[nn.Module, Tensor, Tensor]:
     """Return the model and the calibration batch."""
     name = models.canonical(arguments.model)
-    resolution = models.resolution_of(name) if arguments.resolution is None else arguments.resolution
     dataset = data.load(arguments.source, arguments.data_dir)
     weights = None if arguments.weights == "none" else arguments.weights
     classes = len(dataset.class_names)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from fed_asi.commands.console import answer, bar, show, width
+from fed_asi.errors import BudgetError
 from fed_asi.fleets.config import TrainConfig
 from fed_asi.memory.stored import FORMATS, format_of
 from fed_asi.planning.bench import Bench
+from fed_asi.planning.columns import columns
+from fed_asi.planning.device_search import DevicePlan
 from fed_asi.planning.device_tables import device_text
 from fed_asi.planning.figure import figure
 from fed_asi.planning.profile import Profile
@@ -20,6 +24,7 @@ from fed_asi.planning.rivals import captured_share
 from fed_asi.planning.whole_device import DevicePlanner, best_of
 from fed_asi.planning.within import Within
 from fed_asi.training.device_bench import device_bench
+from fed_asi.units import format_bytes
 
 ANY = "any"  # the planner chooses
 
@@ -46,13 +51,18 @@ def wrong_arguments(arguments: argparse.Namespace) -> Iterator[str]:
     """Yield what does not go with --ram and --flash, or not without them."""
     if asks_device(arguments):
         if arguments.schedule:
-            yield "--schedule: plans budgets; leave --ram and --flash out"
+            yield "--schedule: is for budgets alone; leave out --ram and --flash"
         if arguments.count != "saved":
-            yield f"--count {arguments.count}: --ram and --flash count the whole step, beside what --budget covers"
+            yield f"--count {arguments.count}: leave it out, as --ram and --flash count the whole step"
+        several = arguments.resolution is not None and "," in arguments.resolution
+        if several and arguments.profile:
+            yield f"--profile: keeps the calibration at one resolution; --resolution names {arguments.resolution}"
     else:
+        if arguments.resolution is not None and "," in arguments.resolution:
+            yield f"--resolution {arguments.resolution}: of several a plan chooses with --ram or --flash; give one"
         for name in ("reserve", "update", "storage"):
             if getattr(arguments, name):
-                yield f"--{name} {getattr(arguments, name)}: goes with --ram or --flash"
+                yield f"--{name} {getattr(arguments, name)}: needs --ram or --flash"
 
 
 def asks_device(arguments: argparse.Namespace) -> bool:
@@ -60,32 +70,46 @@ def asks_device(arguments: argparse.Namespace) -> bool:
     return bool(arguments.ram or arguments.flash)
 
 
-def show_device_plan(
-    arguments: argparse.Namespace,
-    model: nn.Module,
-    batch: tuple[Tensor, Tensor],
-    made: Profile,
-    options: dict[str, Any],
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A network, a batch of images at one resolution, and the profile made of them."""
+
+    model: nn.Module
+    batch: tuple[Tensor, Tensor]
+    profile: Profile
+
+    @property
+    def pixels(self) -> int:
+        """The images' height and width."""
+        return int(self.batch[0].shape[-1])
+
+
+def show_device_plan(arguments: argparse.Namespace, sights: Sequence[Sight], options: dict[str, Any]) -> None:
     """Print the best plan of a whole device, what its step needs by name, and what stands beside it.
 
-    It is saved where that is asked for.
+    sights: one a resolution, the largest first; the plan is that of the first at which there is one. It is saved where
+    that is asked for.
+    Raises BudgetError where there is none at any.
     """
     within = Within.of(arguments.ram, arguments.flash, arguments.budget, arguments.reserve)
     micro_batch = options["micro_batch"]
     kept = {key: value for key, value in options.items() if key not in {"count", "micro_batch"}}
     with bar("steps traced"):
-        planners = [DevicePlanner(made, bench, **kept) for bench in _benches(arguments, model, batch, made)]
-        found = best_of(planners, within, micro_batch)
+        tried = [_at(arguments, one, within, micro_batch, kept) for one in sights]
+    one, planners, found = next(((o, p, f) for o, p, f in tried if isinstance(f, DevicePlan)), tried[-1])
+    if isinstance(found, BudgetError):
+        raise found if len(sights) == 1 else BudgetError(f"at {one.pixels} x {one.pixels} pixels: {found}")
+    if len(tried) > 1:
+        show(f"{_resolutions_text([(at.pixels, at.profile, plan) for at, _, plan in tried])}\n")
     show(found.plan.table(width=width()))
     show(f"\n{found.memory}\n")
-    memory = found.memory
     answer(
         plan=found.plan.to_dict(),
-        ram_bytes=memory.ram_bytes,
-        flash_bytes=memory.flash_bytes,
-        phase=memory.phase,
-        captured=captured_share(found.plan, made),
+        ram_bytes=found.memory.ram_bytes,
+        flash_bytes=found.memory.flash_bytes,
+        phase=found.memory.phase,
+        captured=captured_share(found.plan, one.profile),
+        resolution=one.pixels,
     )
     if arguments.save:
         found.plan.save(arguments.save)
@@ -95,6 +119,40 @@ def show_device_plan(
         with bar("what more bytes would buy, and what simpler ways reach"):
             text = device_text(planners, within, found, micro_batch, width())
         show(text)
+
+
+def _at(
+    arguments: argparse.Namespace,
+    one: Sight,
+    within: Within,
+    micro_batch: int | None,
+    options: dict[str, Any],
+) -> tuple[Sight, list[DevicePlanner], DevicePlan | BudgetError]:
+    """Return the planners at one resolution, and the best plan or why there is none."""
+    benches = _benches(arguments, one.model, one.batch, one.profile)
+    planners = [DevicePlanner(one.profile, bench, **options) for bench in benches]
+    try:
+        return one, planners, best_of(planners, within, micro_batch)
+    except BudgetError as error:
+        return one, planners, error
+
+
+def _resolutions_text(tried: Sequence[tuple[int, Profile, DevicePlan | BudgetError]]) -> str:
+    """Return the table of the best plan at each resolution."""
+    rows: list[tuple[str, ...]] = [
+        ("resolution", "of its gradient captured", "RAM", "flash", "micro-batch", "layers")
+    ]
+    for pixels, profile, found in tried:
+        name = f"{pixels} x {pixels}"
+        if isinstance(found, BudgetError):
+            rows.append((name, "does not fit: " + str(found).split(": ")[0], "", "", "", ""))
+            continue
+        plan, memory = found.plan, found.memory
+        sizes = format_bytes(memory.ram_bytes), format_bytes(memory.flash_bytes)
+        captured = f"{captured_share(plan, profile):.1%}"
+        rows.append((name, captured, *sizes, str(plan.micro_batch), str(len(plan.methods))))
+    said = "What plans capture at different resolutions does not compare; the largest with a plan is taken:"
+    return f"{said}\n\n{columns(rows, width())}"
 
 
 def _benches(

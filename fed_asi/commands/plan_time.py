@@ -39,8 +39,8 @@ def add_time_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--quicker",
         action=argparse.BooleanOptionalAction,
-        help="of plans equal to 0.1 %% take the quickest; default with --device. Without a device: the one of "
-        "fewest multiply-accumulates",
+        help="among plans equal to 0.1 %%, take the fastest (default with --device); without a device, the one with "
+        "the fewest multiply-accumulates",
     )
 
 
@@ -60,12 +60,12 @@ def wrong_time(arguments: argparse.Namespace) -> Iterator[str]:
         yield from _wrong_device(arguments)
     for key, most in limits.items():
         if most is not None and not 0.0 < most < math.inf:
-            yield f"{key} {most:g}: of a step, above 0"
+            yield f"{key} {most:g}: must be above 0, for one step"
     if arguments.published and arguments.objective in RATES:
-        yield f"--objective {arguments.objective}: chooses freely; leave --published out"
+        yield f"--objective {arguments.objective}: does not go with --published; leave one of them out"
     if asks_time(arguments):
         yield from (
-            f"--{one}: is not planned with time yet; leave it or --device and --quicker out"
+            f"--{one}: cannot be planned with time yet; leave it out, or --device and --quicker"
             for one in ("schedule", "ram", "flash")
             if getattr(arguments, one, None)
         )

@@ -40,16 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only",
         metavar="PATTERN",
-        help="do only the runs whose variant or folder matches: 'asi*', '*seed-0'",
+        help="start only the runs whose variant or folder matches: 'asi*', '*seed-0'",
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything, list the runs, start none")
     parser.add_argument(
         "--jobs", type=int, metavar="N", help="how many runs at one time; default: one for each CPU"
     )
-    parser.add_argument("--yes", action="store_true", help="do not ask, however long it takes")
+    parser.add_argument("--yes", action="store_true", help="start without asking, however long it takes")
     parser.add_argument("--retry", action="store_true", help="repeat the runs that failed")
     parser.add_argument(
-        "--report", action="store_true", help="write the report of the runs there are, and start none"
+        "--report", action="store_true", help="write the report of the finished runs, and start none"
     )
     parser.add_argument(
         "--results",
@@ -171,7 +171,7 @@ def _report(runs: StudyRuns, folder: Path, given: argparse.Namespace) -> int:
     from fed_asi.studies.tables import text_table
 
     if all(cell.gap is not None for cell in runs.cells):
-        complain(f"no run of {runs.name} is finished: there is nothing to report yet")
+        complain(f"no run of {runs.name} is finished: there is no result to report yet")
         return LOST
     try:
         found = find(runs)

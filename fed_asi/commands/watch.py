@@ -2,7 +2,8 @@
 
     fed-asi watch runs/demo
 
-Served to this machine alone; Ctrl-C ends it, and the run goes on. Of a folder of runs it shows the newest.
+Served to this machine alone; Ctrl-C ends it, and the run goes on. Of a folder of runs it shows the newest. Where there
+is no run it says so at once, unless it is to --wait for one.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from pathlib import Path
 
 from fed_asi.commands.console import OK, add_output, answer, say, show, stop_on_signals
 from fed_asi.errors import ConfigError
-from fed_asi.texts import visible
+from fed_asi.texts import clipped, visible
 
 EXAMPLE = "fed-asi watch runs/demo"
+WAITING = "No run here yet. This page shows it as soon as it starts."
 PORT = 8088
+MOST_NAMED = 5  # runs in a message
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,23 +32,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=int, default=PORT, help=f"on this machine; default: {PORT}; 0: a free one"
     )
+    parser.add_argument(
+        "--wait",
+        action="store_true",
+        help="wait for a run that has not started yet; default: say that there is none",
+    )
     add_output(parser)
 
 
 def main(given: argparse.Namespace) -> int:
-    """Serve the page until Ctrl-C, and return the exit code. Raises ConfigError for a port that cannot be had."""
+    """Serve the page until Ctrl-C, and return the exit code.
+
+    Raises ConfigError where there is no run, and for a port that cannot be had.
+    """
     from fed_asi.results.serving import Pages, server
 
     home = given.run or Path(os.environ.get("FED_ASI_RUNS_DIR", "runs"))
     if home.name == "run.sqlite":
         home = home.parent
+    pages = Pages(home, starting=lambda: WAITING) if given.wait else Pages(home)
+    if not given.wait and not pages.expected():
+        raise ConfigError(_nothing(home))
     if not 0 <= given.port < 1 << 16:
-        raise ConfigError(f"--port {given.port} is no port: a number from 0 to 65535")
+        raise ConfigError(f"--port {given.port}: must be a number from 0 to 65535")
     try:
-        serving = server(Pages(home), "127.0.0.1", given.port)
+        serving = server(pages, "127.0.0.1", given.port)
     except OSError as error:
         raise ConfigError(
-            f"port {given.port} cannot be had ({error.strerror}): choose another one, or --port 0 for any that is free"
+            f"port {given.port} is not available ({error.strerror}): choose another one, or --port 0 for any free one"
         ) from None
     stop_on_signals()
     address = f"http://127.0.0.1:{serving.server_address[1]}"
@@ -59,3 +73,13 @@ def main(given: argparse.Namespace) -> int:
     finally:
         serving.server_close()
     return OK
+
+
+def _nothing(home: Path) -> str:
+    """Return what is said of a folder without a run: which runs are beside it, and how to wait for one."""
+    from fed_asi.results.serving import Pages
+
+    beside = [visible(run) for run in Pages(home.parent).runs()] if home.name else []
+    known = f"name one that is there ({clipped(', '.join(beside[:MOST_NAMED]), 200)})" if beside else ""
+    first = known or "start one with fed-asi run FLEET.toml"
+    return f"no run in {visible(home)}: {first}, or add --wait to wait for it to start"

@@ -1,4 +1,4 @@
-"""What a method, a mapping or a plan asks of each layer, and what therefore trains."""
+"""What a method, a mapping or a plan asks of each layer, and which layers therefore train."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from fed_asi.methods.bases import Bases
 
 @runtime_checkable
 class PlanLike(Protocol):
-    """What compress_ reads of a plan: methods by layer, the micro-batch, and means by layer.
+    """The parts of a plan that compress_ reads: methods by layer, the micro-batch, and means by layer.
 
-    A plan for methods that choose channels has `energies` too: by layer, the centred gradient energy of each.
+    A plan with methods that choose channels also has `energies`: by layer, the centred gradient energy of each
+    channel.
     """
 
     @property
@@ -36,7 +37,7 @@ class PlanLike(Protocol):
 
     @property
     def means(self) -> Mapping[str, Sequence[float]]:
-        """Layer name -> the fixed mean per channel of its input, for centered methods."""
+        """Layer name -> the fixed mean of each channel of its input, for methods that centre."""
 
     @property
     def bases(self) -> Mapping[str, Bases]:
@@ -44,10 +45,10 @@ class PlanLike(Protocol):
 
 
 def refusal(name: str, module: nn.Module, method: Method, graph: Graph) -> str | None:
-    """Return why a layer cannot be kept by `method`; None when it can."""
+    """Return why `method` cannot keep the input of a layer; None where it can."""
     kind = layers.kind_of(module)
     if parametrize.is_parametrized(module, "weight"):
-        return "its weight is no plain parameter (parametrised): as in plain PyTorch"
+        return "its weight is not a plain parameter (parametrised): as in plain PyTorch"
     if kind is None:
         return f"no compressed form of {type(module).__name__} is known"
     if method.needs_pool and name not in graph.pooled:
@@ -56,26 +57,26 @@ def refusal(name: str, module: nn.Module, method: Method, graph: Graph) -> str |
 
 
 def trains(module: nn.Module, *keys: str) -> bool:
-    """Return whether any parameter of the module's own, or one of those named, is trained."""
+    """Return whether any parameter of the module itself, or any of those in `keys`, is trained."""
     found = [module._parameters.get(key) for key in keys or module._parameters]
     return any(p is not None and p.requires_grad for p in found)
 
 
 def is_weighted(module: nn.Module) -> bool:
-    """Return whether a method says how the module's input is kept."""
+    """Return whether the module is of a kind whose input is kept by a method."""
     return weight_kind_of(module) is not None or isinstance(module, (*CONVOLUTIONS, nn.Linear))
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Methods by layer; `strict` ones were named, so that what they cannot do is an error."""
+    """Methods by layer. `strict` layers were named by the caller: what they cannot do is an error."""
 
     methods: Mapping[str, Method]
     strict: bool
 
 
 def asked_for(model: nn.Module, graph: Graph, spec: PlanLike | Method | Mapping[str, Method]) -> Asked:
-    """Return what the caller asks of each layer; what trains is set so."""
+    """Return what the caller asks of each layer, having set what trains."""
     if isinstance(spec, Method):
         return Asked(_everywhere(model, graph, spec), False)
     methods = spec if isinstance(spec, Mapping) else spec.methods
@@ -87,7 +88,7 @@ def asked_for(model: nn.Module, graph: Graph, spec: PlanLike | Method | Mapping[
 
 
 def _everywhere(model: nn.Module, graph: Graph, method: Method) -> dict[str, Method]:
-    """Return what one method means for the layers that train now; the others of them are kept whole."""
+    """Return one method for every layer that trains now and can take it; the other trained layers are kept whole."""
     trained = {
         name: module
         for name, module in model.named_modules()
@@ -100,7 +101,7 @@ def _everywhere(model: nn.Module, graph: Graph, method: Method) -> dict[str, Met
     if not accepted:
         name, module = next(iter(targets.items()))
         reason = refusal(name, module, method, graph)
-        raise UnsupportedLayerError(f"{method.kind!r} fits none of the trained layers; {name}: {reason}")
+        raise UnsupportedLayerError(f"{method.kind!r} names none of the trained layers;  {name}: {reason}")
     for name in accepted:
         if not method.trains_weight:
             _freeze_weight_(model, name, method, graph)

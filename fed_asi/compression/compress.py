@@ -55,7 +55,7 @@ def compress_known_(
     energies: Mapping[str, Sequence[float] | Tensor] | None = None,
     smooth_bits: int | None = None,
 ) -> CompressionReport:
-    """Do what `compress_` does for a model whose graph `analyse` has told before: tracing it takes most of the time."""
+    """Do what `compress_` does, given the graph that `analyse` returned: tracing it takes most of the time."""
     uncompress_(model)
     before = {name: p.requires_grad for name, p in model.named_parameters()}
     bases: Mapping[str, Bases] = {}
@@ -77,7 +77,7 @@ def compress_known_(
 
 
 def uncompress_(model: nn.Module) -> None:
-    """Restore every layer's class, and every parameter's `requires_grad` from before `compress_`."""
+    """Restore every layer's class, and the `requires_grad` that every parameter had before `compress_`."""
     for module in model.modules():
         layers.detach_(module)
     before: Mapping[str, bool] = model.__dict__.pop(_TRAINED_BEFORE, {})
@@ -86,9 +86,9 @@ def uncompress_(model: nn.Module) -> None:
 
 
 def check_gradients(model: nn.Module, moved: Collection[int] = ()) -> None:
-    """Raise UnsupportedLayerError when a trained parameter has no gradient after a first backward.
+    """Raise UnsupportedLayerError where a trained parameter has no gradient after the first backward pass.
 
-    moved: ids of the parameters whose gradients were applied and are gone.
+    moved: ids of the parameters whose gradients were already applied and freed.
     """
     missing = [
         name

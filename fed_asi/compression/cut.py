@@ -21,13 +21,14 @@ Nodes = Sequence[fx.Node]
 def cut(
     model: nn.Module, trained: Collection[str], example: torch.Tensor, *, latest: bool = False
 ) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """Return (trunk, tail) with tail(trunk(x)) equal to model(x), linked by one tensor, as narrow as can be.
+    """Return (trunk, tail) with tail(trunk(x)) equal to model(x), linked by one tensor that is as small as possible.
 
     trained: qualified names of all layers or parameters that any device trains; they are in the tail.
-    example: (B, 3, H, W), a batch that tells the sizes.
-    Of all places before the first trained layer where one tensor alone passes on, the cut is where it has the
-    fewest bytes a sample, the last of equals; with `latest` it is the last of all. The trunk is a frozen copy in
-    eval mode; the tail has the model's own modules and Parameters under their own names.
+    example: (B, 3, H, W), a batch from which the sizes are read.
+    The cut lies before the first trained layer, where a single tensor is passed on: at the place where it has the
+    fewest bytes a sample, the last of equals; with `latest`, at the last place of all. The trunk is a frozen copy in
+    eval mode.
+    The tail has the model's own modules and Parameters under their own names.
     Raises UnsupportedLayerError for a network that cannot be traced, ConfigError for an example that the network
     cannot take, or if `trained` names nothing.
     """
@@ -72,7 +73,7 @@ def cut_point(trunk: fx.GraphModule) -> str:
 def folded(trunk: fx.GraphModule) -> fx.GraphModule:
     """Return a quicker copy of a frozen trunk: batch norms folded into their convolutions, channels last.
 
-    What it returns differs from the trunk's own by float32's rounding, about 1e-6 of its norm.
+    Its output differs from the trunk's own by float32 rounding, about 1e-6 of its norm.
     """
     quick = copy.deepcopy(trunk)
     for node in list(quick.graph.nodes):
@@ -94,14 +95,14 @@ def _module(network: fx.GraphModule, node: fx.Node) -> nn.Module | None:
 
 
 class _Tracer(Tracer):
-    """Keeps modules without children whole: what they do may depend on `training`, which a trace would fix."""
+    """Keeps modules without children as leaves: what they do may depend on `training`, which a trace would fix."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return next(m.children(), None) is None or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Sizes(fx.Interpreter):
-    """Notes every tensor's shape and dtype at its node; torch's own ShapeProp imports sympy, half a second."""
+    """Records every tensor's shape and dtype at its node; torch's own ShapeProp imports sympy, half a second."""
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
@@ -124,12 +125,12 @@ def _trace(model: nn.Module, example: torch.Tensor) -> Nodes:
             "train it whole"
         ) from error
     for node in traced.graph.nodes:
-        node.type = None  # annotations may be text, which a GraphModule cannot pickle
+        node.type = None  # a GraphModule cannot pickle annotations that are strings
     return list(traced.graph.nodes)
 
 
 def _check_takes(model: nn.Module, example: torch.Tensor) -> None:
-    """Raise ConfigError where the model itself fails on the example: then the cut is not to blame."""
+    """Raise ConfigError where the model itself fails on the example, so that the cut is not blamed."""
     try:
         with in_mode(model, training=False), torch.no_grad():
             model(example)
@@ -158,7 +159,7 @@ def _trains(node: fx.Node, trained: Collection[str]) -> bool:
 
 
 def _weighs(node: fx.Node, model: nn.Module) -> bool:
-    """Return whether the node is a layer with a weight of two or more dimensions: no batch norm."""
+    """Return whether the node is a layer with a weight of two or more dimensions, so no batch norm."""
     if node.op != "call_module":
         return False
     return any(p.dim() > 1 for p in model.get_submodule(str(node.target)).parameters())
@@ -169,7 +170,7 @@ def _within(name: str, container: str) -> bool:
 
 
 def _links(nodes: Nodes, model: nn.Module, batch: int) -> list[int]:
-    """Return the indices where one float tensor with a row a sample is all that later nodes need."""
+    """Return the indices where later nodes need only one float tensor, with a row for each sample."""
     order = {node: index for index, node in enumerate(nodes)}
     last_use = [max((order.get(user, len(nodes)) for user in node.users), default=-1) for node in nodes]
     found = []
@@ -186,12 +187,12 @@ def _is_rows(node: fx.Node, batch: int) -> bool:
 
 
 def _overwritten(node: fx.Node, model: nn.Module) -> bool:
-    """Return whether a user of the value writes into it: kept features must stay as they are."""
+    """Return whether a user of the value writes into it: features that are kept must not change."""
     return any(overwrites(user, model) for user in node.users)
 
 
 def overwrites(node: fx.Node, model: nn.Module) -> bool:
-    """Return whether a node of a model's graph writes into what it reads."""
+    """Return whether a node of a model's graph writes into its inputs."""
     if node.op == "call_module":
         return bool(getattr(model.get_submodule(str(node.target)), "inplace", False))
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
@@ -214,7 +215,7 @@ def _trunk_graph(nodes: Nodes) -> fx.Graph:
 
 
 def _name_pools_(tail: fx.GraphModule) -> None:
-    """Make global average pools that are functions modules, which compress_ gives a gradient that is a view."""
+    """Turn global average pools that are function calls into modules, so that compress_ can replace them."""
     for node in tail.graph.nodes:
         if is_pool_call(node):
             name = f"_pool_{node.name}"

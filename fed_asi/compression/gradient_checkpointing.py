@@ -1,8 +1,8 @@
 """Gradient checkpointing, the rival that every PyTorch user knows: keep little, compute the forward twice.
 
-The network is run in segments under torch.utils.checkpoint: between forward and backward only their inputs
-are kept, and the backward runs each segment's forward again. What that second run keeps is alive while the
-segment's backward runs, so the largest segment's is counted beside the inputs (`recomputed_bytes`).
+The network runs in segments under torch.utils.checkpoint. Between forward and backward only the inputs of the segments
+are kept; the backward pass runs each segment's forward again. What that second forward keeps is alive while the
+segment's backward runs, so that of the largest segment is added to the inputs (`recomputed_bytes`).
 Source: Chen et al., arXiv 1604.06174.
 """
 
@@ -19,10 +19,10 @@ from fed_asi.memory.meter import ActivationMeter
 
 
 class Checkpointed(nn.Module):
-    """A network that keeps the inputs of its segments and computes all else again in the backward pass.
+    """A network that keeps the inputs of its segments and recomputes the rest in the backward pass.
 
     The segments have the network's own modules and Parameters; gradients are those of the network itself.
-    recomputed_bytes: what the largest segment keeps while its backward runs, of the last batch's size.
+    recomputed_bytes: what the largest segment keeps while its backward runs, for the size of the last batch.
     """
 
     def __init__(self, parts: Collection[fx.GraphModule]) -> None:
@@ -35,7 +35,7 @@ class Checkpointed(nn.Module):
     def of(cls, model: nn.Module, trained: Collection[str], example: Tensor) -> Checkpointed:
         """Return `model` in segments, one for each trained layer where the data flow allows it.
 
-        trained: qualified names of the trained layers or parameters. example: (B, ...), tells the sizes.
+        trained: qualified names of the trained layers or parameters. example: (B, ...), a batch to read sizes from.
         Raises UnsupportedLayerError for a network that cannot be traced, ConfigError if `trained` names nothing.
         """
         return cls(segments(model, trained, example))
@@ -51,11 +51,11 @@ class Checkpointed(nn.Module):
             if x.requires_grad or any(p.requires_grad for p in part.parameters()):
                 x = checkpoint(part, x, use_reentrant=False, preserve_rng_state=False)
             else:
-                x = part(x)  # nothing in it trains, so it is never computed again
+                x = part(x)  # nothing in it trains, so it is never recomputed
         return x
 
     def measure(self, x: Tensor) -> int:
-        """Return the most bytes that one segment keeps of a batch like x, beside its input; run once a shape."""
+        """Return the most bytes that one segment keeps for a batch like x, besides its input; run once a shape."""
         if x.shape not in self._known:
             self._known[x.shape] = max(self._kept(x))
         return self._known[x.shape]

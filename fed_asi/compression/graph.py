@@ -1,7 +1,7 @@
-"""What a network's data flow says: which batch norm and activation follow a convolution, what is pooled.
+"""A network's data flow: which batch norm and activation follow a convolution, and what is pooled.
 
-Read from torch.fx traces, one in each mode: what holds in training mode alone, or in eval mode alone, is not said.
-A network that cannot be traced still trains, unfused, with the reason kept.
+It is read from torch.fx traces, one in training mode and one in eval mode; only what holds in both is reported.
+A network that cannot be traced still trains, without fusing, and the reason is kept.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from fed_asi.layers import kind_of, original_class, state_of
 from fed_asi.layers.classes import BATCH_NORMS, CONVOLUTIONS
 
-# Blocks whose product `scale * x` has a form of its own, so the trace must not look inside.
+# Blocks whose product `scale * x` has a compressed form of its own: the trace must not enter them.
 Said = TypeVar("Said")
 _BLOCKS = frozenset({"SqueezeExcitation", "StochasticDepth"})
 
@@ -29,13 +29,15 @@ _BLOCKS = frozenset({"SqueezeExcitation", "StochasticDepth"})
 class Graph:
     """The parts of a network's data flow that compression needs; names are qualified module names.
 
-    order: modules called, in order, each once.
+    order: every module called, once, in order.
     norms: convolution -> the batch norm that takes its output.
-    fusable: (layer -> batch norms and activations) each the only user of the one before, called once.
-    pooled: (layer -> modules up to its pool) where the output, normalised at most, only feeds a mean over all of
-        space.
+    fusable: layer -> the batch norms and activations that follow it, each the only user of the one before and
+    called once.
+    pooled: layer -> the modules up to its pool, where the output, at most normalised, only feeds a mean over all
+    spatial
+        modes.
     repeated: modules called more than once in a forward.
-    reason: why the network could not be traced, or None; then order is the modules' own.
+    reason: why the network could not be traced, or None; if it could not, order is that of the modules in the model.
     """
 
     order: tuple[str, ...]
@@ -47,10 +49,10 @@ class Graph:
 
 
 class Tracer(fx.Tracer):
-    """Traces a network, looking inside neither compressed layers nor blocks with a form of their own."""
+    """Traces a network without entering compressed layers and blocks with a compressed form of their own."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Return whether the trace calls module `m` instead of looking inside."""
+        """Return whether the trace records module `m` as one call instead of entering it."""
         return (
             state_of(m) is not None
             or original_class(m).__name__ in _BLOCKS
@@ -60,9 +62,9 @@ class Tracer(fx.Tracer):
 
 
 def analyse(model: nn.Module) -> Graph:
-    """Return what the data flow of `model` says in both modes; it is only read, never run on data."""
+    """Return the data flow of `model` that both modes share. The model is only read, never run on data."""
     try:
-        if isinstance(model, fx.GraphModule):  # traced before, so its code is the same in both modes
+        if isinstance(model, fx.GraphModule):  # traced already, so its code is the same in both modes
             return _read(model, list(model.graph.nodes))
         found = []
         for mode in (model.training, not model.training):
@@ -75,7 +77,7 @@ def analyse(model: nn.Module) -> Graph:
 
 @contextmanager
 def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """Put all of the model in one mode, and each of its modules back into its own mode afterwards."""
+    """Put all of the model in one mode; afterwards put each module back into the mode it had."""
     modes = {module: module.training for module in model.modules()}
     model.train(training)
     try:
@@ -86,7 +88,7 @@ def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
 
 
 def _both(now: Graph, other: Graph) -> Graph:
-    """Return what two traces of one network say alike. The order is that of the first, then what it leaves out."""
+    """Return what two traces of one network share, in the order of the first, then modules that only the other has."""
     return Graph(
         order=tuple(dict.fromkeys([*now.order, *other.order])),
         norms=_alike(now.norms, other.norms),
@@ -101,13 +103,13 @@ def _alike(now: Mapping[str, Said], other: Mapping[str, Said]) -> dict[str, Said
 
 
 def _common(name: str, now: Graph, other: Graph) -> tuple[str, ...]:
-    """Return the part of a chain that both traces begin with."""
+    """Return the modules with which the chains of both traces begin."""
     pairs = zip(now.fusable[name], other.fusable.get(name, ()), strict=False)
     return tuple(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _read(model: nn.Module, nodes: Sequence[fx.Node]) -> Graph:
-    """Return what one trace says."""
+    """Return the data flow of one trace."""
     modules = dict(model.named_modules())
     calls = [node for node in nodes if node.op == "call_module"]
     counts = Counter(str(node.target) for node in calls)
@@ -124,7 +126,7 @@ def _read(model: nn.Module, nodes: Sequence[fx.Node]) -> Graph:
 
 
 class _Flow:
-    """Questions about one traced network; `once` has the modules called exactly once."""
+    """Answers questions about one traced network; `once` has the modules that are called exactly once."""
 
     def __init__(self, modules: Mapping[str, nn.Module], once: Mapping[str, fx.Node]) -> None:
         self.modules = modules
@@ -135,12 +137,12 @@ class _Flow:
         return self.modules[name] if node.op == "call_module" and name in self.once else None
 
     def norm_of(self, node: fx.Node) -> str | None:
-        """Return the batch norm that takes the convolution's output, if it is the only one."""
+        """Return the batch norm that takes the convolution's output, if it is the only user of it."""
         norms = [user for user in node.users if isinstance(self.module(user), BATCH_NORMS)]
         return str(norms[0].target) if len(norms) == 1 else None
 
     def chain(self, node: fx.Node) -> tuple[str, ...]:
-        """Return the batch norm and activation behind a layer, each the only user of the one before."""
+        """Return the batch norm and activation that follow a layer, each the only user of the one before."""
         found: list[str] = []
         start = self.module(node)
         while len(node.users) == 1 and len(found) < 2:
@@ -155,9 +157,9 @@ class _Flow:
         return tuple(found)
 
     def up_to_pool(self, node: fx.Node) -> tuple[str, ...] | None:
-        """Return the modules behind a layer up to its global pool; None where something else stands between.
+        """Return the modules between a layer and its global pool; None where anything else stands between.
 
-        A batch norm in between must be one that can be fixed: by its running statistics it is affine.
+        A batch norm in between must be one that can be fixed: with its running statistics it is affine.
         """
         space, found = _space_of(self.module(node)), list[str]()
         for _ in range(2):
@@ -173,7 +175,7 @@ class _Flow:
         return None
 
     def _pools(self, node: fx.Node, space: int) -> bool:
-        """Return whether the node is a mean over all `space` axes of space, and over nothing else."""
+        """Return whether the node is a mean over all `space` spatial axes and no others."""
         module = self.module(node)
         if isinstance(module, nn.AdaptiveAvgPool2d):
             return space == 2 and module.output_size in (1, (1, 1))
@@ -185,12 +187,12 @@ class _Flow:
 
 
 def _space_of(module: nn.Module | None) -> int:
-    """Return how many axes of space a convolution's output has."""
+    """Return how many spatial axes a convolution's output has."""
     return len(module.kernel_size) if isinstance(module, CONVOLUTIONS) else 0
 
 
 def _axes(node: fx.Node) -> set[int]:
-    """Return the axes of a mean, all of one sign; none where they are not known or it changes the dtype."""
+    """Return the axes of a mean, all of one sign; an empty set where they are unknown or the dtype changes."""
     axes = _argument(node, 1, "dim")
     if isinstance(axes, int) and not isinstance(axes, bool):
         axes = [axes, *(a for a in node.args[2:] if isinstance(a, int) and not isinstance(a, bool))]
@@ -216,7 +218,7 @@ def _argument(node: fx.Node, position: int, name: str) -> Any:
 
 
 def _untraced(model: nn.Module, reason: str) -> Graph:
-    """Return the modules in their own order, each batch norm paired with the convolution before it."""
+    """Return the modules in the order of the model, each batch norm paired with the convolution before it."""
     order = tuple(name for name, module in model.named_modules() if not list(module.children()))
     modules = dict(model.named_modules())
     norms = {}

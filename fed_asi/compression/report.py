@@ -60,7 +60,7 @@ class CompressionReport:
 
 
 def describe(module: nn.Module, method: Method | None, into: str) -> str:
-    """Return in a few words what a touched layer keeps from now on."""
+    """Return in a few words what a compressed layer keeps."""
     if into:
         return f"computed by {into}"
     kind = kind_of(module)

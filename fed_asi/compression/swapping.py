@@ -1,4 +1,4 @@
-"""The layers of a network swapped for their compressed classes, one after another, with a line for each."""
+"""Swaps the layers of a network for their compressed classes, one after another, with a report line for each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from fed_asi.methods.bases import Bases, factors_of
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """What calibration found of layers, by name: channel means, fixed factors, centred gradient energy by channel."""
+    """What calibration found, by layer: channel means, fixed factors, centred gradient energy of each channel."""
 
     means: Mapping[str, Any]
     bases: Mapping[str, Bases]
@@ -35,7 +35,7 @@ class Calibrated:
 
 
 class Swapping:
-    """One compress_ in progress: swaps the layers and writes a line for each."""
+    """One compress_ in progress: it swaps the layers and writes a report line for each."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Swapping:
         for name, module in sorted(self.modules.items(), key=lambda item: order[item[0]]):
             if name in self.absorbed or (not list(module._parameters) and list(module.children())):
                 continue
-            # A module called again may be called behind the first trained layer too.
+            # A module that is called more than once may also be called after the first trained layer.
             early = order[name] < first and name not in self.graph.repeated
             if early and not isinstance(module, BATCH_NORM) and not _draws(module):
                 self._line(name, module, "left", reason="before the first trained layer, so it keeps nothing")
@@ -77,7 +77,7 @@ class Swapping:
                 raise UnsupportedLayerError(f"{name}: {reason}")
 
     def _order(self) -> dict[str, int]:
-        """Return the place of every module in the forward; for those inside a traced leaf, the leaf's."""
+        """Return every module's place in the forward; modules inside a traced leaf have the leaf's."""
         place = {name: i for i, name in enumerate(self.graph.order)}
         found: dict[str, int] = {}
         for name in self.modules:
@@ -118,7 +118,7 @@ class Swapping:
             self._line(member, self.modules[member], "fused", into=name)
 
     def _fused(self, name: str, method: Method) -> tuple[str, ...]:
-        """Return the modules behind the layer that it can compute itself without keeping more."""
+        """Return the following modules that the layer can compute itself without keeping more."""
         chain = self.graph.fusable.get(name, ())
         while chain:
             members = [self.modules[member] for member in chain]
@@ -167,7 +167,7 @@ class Swapping:
         self._line(name, module, "compressed", method=method)
 
     def _channels(self, name: str, module: nn.Module, method: Method, seed: int) -> Tensor | None:
-        """Return the channels that a method keeps of a layer's input; None for all."""
+        """Return the channels of a layer's input that a method keeps; None for all."""
         kind = weight_kind_of(module)
         if not method.picks_channels or kind is None:
             return None
@@ -211,12 +211,12 @@ class Swapping:
 
 
 def _draws(module: nn.Module) -> bool:
-    """Return whether a layer is random, and so must draw from its own stream wherever it stands."""
+    """Return whether a layer is random, and so must have a random stream of its own, wherever it stands."""
     kind = layers.kind_of(module)
     return kind is not None and kind.state is not layers.LayerState
 
 
 def _pools_first(module: nn.Module, method: Method) -> bool:
-    """Return whether the layer shall see only the mean of its input: exact, and fewer bytes and products."""
+    """Return whether the layer may be given only the mean of its input: exact, with fewer bytes and products."""
     kind = weight_kind_of(module)
     return method.pools_first and kind is not None and kind.traits(module).poolable

@@ -1,4 +1,4 @@
-"""Say which layers train: `requires_grad` and nothing else."""
+"""Set which layers train, by `requires_grad` and nothing else."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from fed_asi.units import shown
 
 
 def tune_last_(model: nn.Module, n: int) -> list[str]:
-    """Freeze all but the last `n` convolutions and return the names of the parameters still trained.
+    """Freeze all but the last `n` convolutions and return the names of the parameters that still train.
 
-    As in the papers, everything after the first of them in module order is trained too: batch norm's gamma
-    and beta, and the classifier. n = 0 trains the head alone, which is what follows the last convolution and
-    its batch norm.
+    As in the papers, everything after the first of them in module order trains too: the batch norms' gamma and beta,
+    and the classifier. n = 0 trains the head alone: whatever follows the last convolution and its batch norm.
     Raises ConfigError when the network has fewer convolutions, or nothing after the last one for n = 0.
     """
     named = [(name, module) for name, module in model.named_modules() if module._parameters]
@@ -46,9 +45,9 @@ def _behind_last(model: nn.Module, named: list[tuple[str, nn.Module]], convoluti
 
 
 def tune_(model: nn.Module, layers: Mapping[str, Method], graph: Graph | None = None) -> list[str]:
-    """Train exactly what `layers` asks for and return the names of the parameters trained.
+    """Train exactly what `layers` asks for and return the names of the trained parameters.
 
-    layers: module name -> method; a Frozen one trains nothing, BiasOnly the bias, all others the weight too.
+    layers: module name -> method. Frozen trains nothing, BiasOnly the bias, all others the weight too.
         The batch norm after a named convolution trains with it: gamma and beta, or beta alone.
     graph: the result of `analyse(model)`, if the caller has it.
     Raises ConfigError, before anything changes, for names that are not modules or have no such parameter.
@@ -67,12 +66,12 @@ def tune_(model: nn.Module, layers: Mapping[str, Method], graph: Graph | None = 
 
 
 def _trained(model: nn.Module) -> list[str]:
-    """Return the names of the parameters that train; one that two layers share has a name in each."""
+    """Return the names of the trained parameters; one that two layers share is named once for each."""
     return [name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad]
 
 
 def with_tied(model: nn.Module, names: Collection[str]) -> list[str]:
-    """Return names of layers or parameters, then those of all parameters that are the same as one of theirs."""
+    """Return names of layers or parameters, followed by those of all parameters tied to one of theirs."""
     every = dict(model.named_parameters(remove_duplicate=False))
     if len(every) == len({id(p) for p in every.values()}):
         return list(names)
@@ -81,11 +80,11 @@ def with_tied(model: nn.Module, names: Collection[str]) -> list[str]:
 
 
 def layers_named(model: nn.Module, names: Sequence[str]) -> list[str]:
-    """Return the layers that names of layers, of blocks or of weights stand for, in the network's order.
+    """Return the layers meant by names of layers, blocks or weights, in the network's order.
 
-    A layer is what has a compressed form and a weight to train: a convolution or linear layer. A block means all of
-    them inside it; a layer that shares a weight with one of these comes along: neither trains without the other.
-    Raises ConfigError with every name that stands for none, and the nearest ones.
+    A layer here has a compressed form and a weight to train: a convolution or linear layer. A block means all the
+    layers inside it. A layer that shares a weight with one of them is included, as neither can train without the other.
+    Raises ConfigError with every name that means no layer, and the nearest ones.
     """
     layers = {name: module for name, module in model.named_modules() if weight_kind_of(module) is not None}
     problems, found = list[str](), set[int]()
@@ -107,7 +106,7 @@ def layers_named(model: nn.Module, names: Sequence[str]) -> list[str]:
 
 
 def _owner(model: nn.Module, name: str) -> nn.Module | None:
-    """Return the module of a name, or the one that has the parameter of the name; None where there is neither."""
+    """Return the module of that name, or the module that has the parameter of that name; None if there is neither."""
     modules = dict(model.named_modules(remove_duplicate=False))
     owner, _, key = name.rpartition(".")
     has = owner in modules and modules[owner]._parameters.get(key) is not None
@@ -115,7 +114,7 @@ def _owner(model: nn.Module, name: str) -> nn.Module | None:
 
 
 def _inside(model: nn.Module, name: str, layers: Mapping[str, nn.Module]) -> list[nn.Module]:
-    """Return the layers that a name stands for: of a module all inside it, of a parameter its own."""
+    """Return the layers that a name means: all layers inside a module, or the layer that has a parameter."""
     known, owner = {id(module) for module in layers.values()}, _owner(model, name)
     return [] if owner is None else [module for module in owner.modules() if id(module) in known]
 
@@ -133,7 +132,7 @@ def _no_layer(model: nn.Module, name: str, layers: Mapping[str, nn.Module]) -> s
 def trained_by(
     name: str, modules: Mapping[str, nn.Module], method: Method, graph: Graph
 ) -> list[nn.Parameter]:
-    """Return the parameters that training layer `name` by `method` means, its own and its batch norm's.
+    """Return the parameters that train when layer `name` is trained by `method`: its own and its batch norm's.
 
     Raises ConfigError where the layer has none of them.
     """
@@ -145,6 +144,6 @@ def trained_by(
         owners.append((modules[graph.norms[name]], keys if method.trains_scale else ("bias",)))
     found = [p for owner, own in owners for key in own if (p := owner._parameters.get(key)) is not None]
     if not found:
-        what = "weight or bias" if method.trains_weight else "bias, nor a batch norm behind it"
+        what = "weight or bias" if method.trains_weight else "bias, nor a batch norm after it"
         raise ConfigError(f"{name}: {type(modules[name]).__name__} has no {what}, so nothing can train")
     return found

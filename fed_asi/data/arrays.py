@@ -1,4 +1,4 @@
-"""Whether arrays are images and labels: looked at once, before anything is made of them."""
+"""Checks that arrays are images and labels, before anything is made of them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from fed_asi.errors import MissingDataError
 
-MOST_CLASSES = 100_000  # a label far above is no label, and would make a classifier that fills the memory
+MOST_CLASSES = 100_000  # a larger label is a mistake, and its classifier would fill the memory
 
 
 def check_arrays(
     name: str, train: tuple[Any, Any], test: tuple[Any, Any], classes: Sequence[str], *, files: bool = False
 ) -> None:
-    """Do nothing where the arrays are a data set; raise MissingDataError with all that is wrong with them.
+    """Raise MissingDataError, naming everything that is wrong, unless the arrays form a data set.
 
     train, test: images (N, H, W, 3) uint8 and labels (N,), integers in 0..len(classes) - 1. The training part has at
     least one image. files: the images are read later, so that only their number is known.
@@ -35,9 +35,9 @@ def check_arrays(
 
 
 def class_names(name: str, arrays: Mapping[str, NDArray[Any]]) -> list[str]:
-    """Return the classes of arrays by name: those in class_names, else the labels from 0 to the largest.
+    """Return the class names of arrays: those in class_names, or else the labels from 0 to the largest.
 
-    Raises MissingDataError where neither says them.
+    Raises MissingDataError where there are neither.
     """
     if "class_names" in arrays:
         named = arrays["class_names"]
@@ -57,7 +57,7 @@ def class_names(name: str, arrays: Mapping[str, NDArray[Any]]) -> list[str]:
 
 
 def said(error: BaseException) -> str:
-    """Return what an error says, on one line of a readable length."""
+    """Return the text of an error, on one line of a readable length."""
     text = (str(error).splitlines() or [""])[0]
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
 
@@ -74,7 +74,7 @@ def _images(name: str, x: Any) -> Iterator[str]:
 
 
 def _labels(name: str, y: Any, images: int | None, classes: int) -> Iterator[str]:
-    """Yield what is wrong with labels. images: how many they belong to, None where that is not known."""
+    """Yield what is wrong with labels. images: how many they belong to; None if unknown."""
     if not isinstance(y, np.ndarray) or not np.issubdtype(y.dtype, np.integer):
         yield f"{name} is {getattr(y, 'dtype', type(y).__name__)}, expected integers that count classes from 0"
     elif y.ndim != 1 or images not in (None, len(y)):

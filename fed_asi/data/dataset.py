@@ -1,4 +1,4 @@
-"""What every data set is: images, labels, class names, and a fingerprint of them all."""
+"""What a data set is: images, labels, class names, and a fingerprint of them all."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Split:
 class Dataset:
     """Images (N, H, W, 3) uint8, in memory or on disk, and labels (N,), for training and for testing.
 
-    columns: other values of each training image, (N,) by name, such as its author; images can be sharded by them.
-    Raises MissingDataError, when it is made, where arrays have another form or the training part is empty.
+    columns: other values of each training image, (N,) by name, such as its author; sharding can use them.
+    Raises MissingDataError on construction where arrays have the wrong form or the training part is empty.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Dataset:
         return len(self.class_names)
 
     def split(self, public: int, validation: int, seed: int) -> Split:
-        """Return rows of x_train: the last `validation` ones, `public` drawn from the others, and the rest.
+        """Return rows of x_train: the last `validation` ones, `public` ones drawn from the others, and the rest.
 
         Raises ConfigError where nothing is left to train on.
         """
@@ -78,7 +78,7 @@ class Dataset:
 
 
 def halves(dataset: Dataset, seed: int = 0) -> tuple[Dataset, Dataset]:
-    """Return two non-iid halves: every class is wholly in one, drawn by `seed`; the labels stay as they are.
+    """Return two non-iid halves: every class is wholly in one of them, drawn by `seed`. Labels do not change.
 
     One is for pretraining, the other for fine-tuning, as in the published ImageNet set-up. Both keep all
     class names, so one network fits both. Raises ConfigError for fewer than two classes.
@@ -133,9 +133,9 @@ def from_samples(
     test: Iterable[tuple[Any, int]],
     class_names: Sequence[str],
 ) -> Dataset:
-    """Return a data set of samples that come one by one; each part is read once, and keeps its order.
+    """Return a data set made of samples that come one by one; each part is read once, in its order.
 
-    train, test: (image, label) of each; an image is (H, W, 3) uint8, or what numpy makes that of, all of one size.
+    train, test: (image, label) pairs. An image is (H, W, 3) uint8, or converts to it with numpy; all are of one size.
     Raises MissingDataError where a part is empty, or its images differ in shape.
     """
     parts = []
@@ -157,10 +157,10 @@ Listed = Sequence[tuple[Path, int]]
 def from_files(
     name: str, folder: Path, train: Listed, test: Listed, class_names: Sequence[str], size: int
 ) -> Dataset:
-    """Return a data set of image files; its fingerprint covers their names, sizes in bytes, and labels.
+    """Return a data set of image files. Its fingerprint covers their names, sizes in bytes, and labels.
 
-    train, test: (path, label) of each image; paths under `folder`. size: height and width they are read at.
-    Raises MissingDataError where either part is empty or names a file that is not there.
+    train, test: (path, label) of each image; paths are relative to `folder`. size: height and width to resize to.
+    Raises MissingDataError where either part is empty or names a missing file.
     """
     digest = hashlib.sha256(f"{size} {class_names}".encode())
     for part, listed in (("training", train), ("test", test)):
@@ -168,7 +168,9 @@ def from_files(
             raise MissingDataError(f"{name}: no {part} images in {folder}")
         for path, label in listed:
             if not path.is_file():
-                raise MissingDataError(f"{name}: {path} is no file, or a link to none; remove or replace it")
+                raise MissingDataError(
+                    f"{name}: {path} is not a file, or a broken link; remove or replace it"
+                )
             digest.update(f"{path.relative_to(folder)} {path.stat().st_size} {label}\n".encode())
     images = [FileImages([path for path, _ in listed], size) for listed in (train, test)]
     labels = [np.array([label for _, label in listed], dtype=np.int64) for listed in (train, test)]

@@ -1,4 +1,4 @@
-"""Data sets that torchvision knows, and downloads where there is a network."""
+"""Data sets that torchvision knows; they are downloaded if there is a network."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def pets(name: str, folder: Path | None, size: int) -> Dataset:
 
 
 def _open(name: str, kind: str, folder: Path | None, url: str, **options: Any) -> Any:
-    """Return torchvision's data set from `folder` or the cache, downloaded where it is in neither."""
+    """Return torchvision's data set from `folder` or the cache, downloading it if it is in neither."""
     from fed_asi.models.torchvision_shim import torchvision
 
     make: Callable[..., Any] = getattr(torchvision.datasets, kind)
@@ -63,7 +63,7 @@ def _open(name: str, kind: str, folder: Path | None, url: str, **options: Any) -
 
 
 def missing(name: str) -> MissingDataError:
-    """Return the error for data that is neither here nor reachable: one line, three ways out."""
+    """Return the error for data that can be neither found nor downloaded: one line, three remedies."""
     return MissingDataError(
         f"no {name} here, and no network: name the folder that has it with --data-dir, set FED_ASI_DATA_DIR "
         f"to it (torchvision's files, or {name}.npz with x_train, y_train, x_test, y_test), or connect to a "

@@ -1,7 +1,7 @@
-"""What computes a frozen trunk's features: torch, or ONNX Runtime where it is asked for and takes the trunk.
+"""What computes a frozen trunk's features: torch, or ONNX Runtime if it is asked for and supports the trunk.
 
 ONNX Runtime is quicker for networks of depthwise convolutions (docs/results/trunk_engines.md). Its numbers differ from
-torch's by float32's rounding, so features that it made have an address of their own.
+torch's by float32 rounding, so features that it computed have an address of their own.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from torch import Tensor, fx
 from fed_asi.errors import ConfigError, UnsupportedLayerError, first_line
 from fed_asi.texts import clipped
 
-PACKAGES: Final = ("onnxruntime", "onnxscript")  # the second writes the trunk as the first reads it
+PACKAGES: Final = ("onnxruntime", "onnxscript")  # the second exports the trunk for the first
 EXTRA: Final = "fast"
 AT_ONCE: Final = 8  # images; ONNX Runtime is quickest with so few, one thread a call
-AGREES: Final = 1e-4  # of the largest number that torch gives: no more than this may its own differ by
+AGREES: Final = 1e-4  # largest difference from torch, as a share of its largest number
 
 
 @dataclass(frozen=True, slots=True)
 class OnnxRuntime:
-    """A trunk in ONNX Runtime; several threads may call it, and each computes alone."""
+    """A trunk in ONNX Runtime. Several threads may call it at once; each call uses one thread."""
 
     session: Any
-    about: str  # all that its numbers depend on beside the trunk and torch
-    at_once: int = AT_ONCE  # images, in every call of the session
+    about: str  # all that its numbers depend on besides the trunk and torch
+    at_once: int = AT_ONCE  # images in each call of the session
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the trunk's output (N, ...) of images (N, 3, H, W), float32."""
+        """Return the trunk's output (N, ...) for images (N, 3, H, W), float32."""
         whole = -len(images) % self.at_once
         padded = torch.cat([images, images.new_zeros(whole, *images.shape[1:])]) if whole else images
         parts = torch.split(padded, self.at_once)
@@ -42,12 +42,12 @@ class OnnxRuntime:
 
 
 def missing() -> list[str]:
-    """Return the packages that ONNX Runtime needs here and that are not installed; nothing is imported."""
+    """Return the packages that ONNX Runtime needs here and that are not installed, importing none."""
     return [name for name in PACKAGES if _version(name) is None]
 
 
 def check_installed() -> None:
-    """Raise ConfigError, which says how it is had, where ONNX Runtime is not installed."""
+    """Raise ConfigError, saying how to install it, where ONNX Runtime is not installed."""
     if gone := missing():
         are = "is" if len(gone) == 1 else "are"
         raise ConfigError(
@@ -59,10 +59,10 @@ def check_installed() -> None:
 def onnx_runtime(trunk: fx.GraphModule, images: Tensor, at_once: int = AT_ONCE) -> OnnxRuntime:
     """Return a trunk in ONNX Runtime.
 
-    images: (N, 3, H, W), on which its numbers are held against torch's. at_once: images in each of its own batches. Not
-    for a thread beside others: the packages read Python's code when they are imported.
-    Raises ConfigError where the packages are missing, UnsupportedLayerError, which says why, for a trunk that it does
-    not take.
+    images: (N, 3, H, W), on which its numbers are compared with torch's. at_once: images in each batch. Do not call it
+    beside other threads: importing the packages parses Python code.
+    Raises ConfigError where the packages are missing, UnsupportedLayerError, with the reason, for a trunk that it does
+    not support.
     """
     check_installed()
     example = torch.zeros(at_once, *images.shape[1:])
@@ -70,7 +70,7 @@ def onnx_runtime(trunk: fx.GraphModule, images: Tensor, at_once: int = AT_ONCE) 
         session = _session(_written(trunk, example))
         made = OnnxRuntime(session, f"{_versions()}, batches of {at_once}", at_once)
         found = made(images)
-    except Exception as error:  # export and runtime raise of anything that they do not take
+    except Exception as error:  # export and runtime raise many kinds of errors for what they do not support
         raise UnsupportedLayerError(clipped(first_line(error), 200)) from error
     with torch.inference_mode():
         wanted = trunk(images)
@@ -90,9 +90,9 @@ def _check_agrees(found: Tensor, wanted: Tensor) -> None:
 
 
 def _written(trunk: fx.GraphModule, example: Tensor) -> bytes:
-    """Return the trunk as ONNX Runtime reads it, for batches of the example's size."""
+    """Return the trunk in ONNX, for batches of the size of the example."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own parts that will go one day
+        warnings.simplefilter("ignore")  # the exporter warns of its own deprecated parts
         program = torch.onnx.export(trunk, (example,), input_names=["images"], dynamo=True, verbose=False)
     if program is None:
         raise UnsupportedLayerError("torch wrote nothing")

@@ -26,7 +26,7 @@ def read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], int]:
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     offset = file.tell()
     if os.fstat(file.fileno()).st_size != offset + math.prod(shape) * dtype.itemsize:
-        raise ValueError("the file's size is not its header's")
+        raise ValueError("the file's size does not match its header")
     return shape, dtype, offset
 
 
@@ -88,13 +88,21 @@ class PartFile:
         return bool((mark == self._mark(self._read(group))).any())
 
     def marked(self) -> NDArray[np.bool_]:
-        """Return which groups have a mark, whatever their bytes are now, (groups,)."""
+        """Return which groups have a mark, (groups,); their bytes are not checked."""
         marks = os.pread(self._marks.fileno(), self.groups * _MARK.itemsize, 0)
         found: NDArray[np.bool_] = np.frombuffer(marks, dtype=_MARK) != 0
         return found
 
+    def in_place(self) -> bool:
+        """Return whether the folder still has the file that is open here, and not another one of that name."""
+        try:
+            there = (self.folder / "features.npy").stat()
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(self._features.fileno()))
+
     def mapped(self) -> NDArray[Any]:
-        """Return all features as the file has them, in shared memory, where what is written later is seen too."""
+        """Return all features, mapped into shared memory, so that later writes are seen."""
         return np.memmap(self._features, dtype=self.dtype, mode="r+", offset=self._offset, shape=self.shape)
 
     def hold(self) -> None:

@@ -1,10 +1,10 @@
-"""Features that come row by row, from another machine or from the trunk: those that somebody needs, kept in this store.
+"""Features that are stored row by row as they are needed, from another machine or from the trunk.
 
-They are in the store's folder:
+In the store's folder:
 
-KEY.rows.lock   held by the one process that brings rows, for as long as a few take; the others wait
-KEY.rows/       features.npy, of which some rows are there, and the checksum of each that is
-KEY/            where all are, once somebody says what they are made of
+KEY.rows.lock   held by the process that fetches rows, a few at a time; others wait
+KEY.rows/       features.npy, in which some rows are filled in, and the checksum of each of these
+KEY/            the finished entry, once all rows are there and a process knows what they depend on
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Fetch = Callable[[Sequence[int]], Rows]
 
 @dataclass(frozen=True, slots=True)
 class FeatureForm:
-    """What is known of features that are elsewhere. key: their address. shape: (N, ...) of all. dtype: numpy's."""
+    """What is known of features without having them. key: their address. shape: (N, ...) of all. dtype: numpy's."""
 
     key: str
     shape: tuple[int, ...]
@@ -44,12 +44,12 @@ class FeatureForm:
 
 
 def name_of_rows(key: str) -> str:
-    """Return the name in a store of the rows of an entry, as long as not all of them are there."""
+    """Return the name, in a store, of the rows of an unfinished entry."""
     return f"{key}.rows"
 
 
 def form_of_rows(store: FeatureStore, key: str) -> FeatureForm | None:
-    """Return the form of the rows that a store has of an entry; None where it has none, or a damaged file."""
+    """Return the form of the rows of an unfinished entry; None if there is none, or if its file is damaged."""
     try:
         with (store.folder / name_of_rows(key) / "features.npy").open("rb") as file:
             shape, dtype, _ = read_header(file)
@@ -59,7 +59,7 @@ def form_of_rows(store: FeatureStore, key: str) -> FeatureForm | None:
 
 
 def rows_are_there(store: FeatureStore, form: FeatureForm, rows: NDArray[np.integer]) -> bool:
-    """Return whether a store has these rows, going by their marks."""
+    """Return whether a store has these rows, by their marks alone."""
     try:
         marks = np.fromfile(store.folder / name_of_rows(form.key) / MARKS, np.uint64)
     except FileNotFoundError:
@@ -70,9 +70,9 @@ def rows_are_there(store: FeatureStore, form: FeatureForm, rows: NDArray[np.inte
 class FeatureRows:
     """The features of which this machine's store holds the rows that were needed so far.
 
-    fetch: returns the rows asked for, (n, ...), from where all of them are. at_once: rows that are fetched together;
-    None: those of 8 MiB. trusting: a row that is marked is taken as it is, as whoever asks has had it looked at.
-    Raises RunError where the disk has no room for all of them, ConfigError where the store has none.
+    fetch: returns the rows asked for, (n, ...). at_once: rows fetched together; None: 8 MiB of them. trusting: rows
+    that are marked are not checked again, and nobody is waited for; for workers, whose server has checked them.
+    Raises RunError where the disk has no room for all rows, ConfigError where the store has none.
     """
 
     def __init__(
@@ -84,7 +84,8 @@ class FeatureRows:
         at_once: int | None = None,
         trusting: bool = False,
     ) -> None:
-        self._store, self._form, self._fetch, self._trusting = store, form, fetch, trusting
+        self.form = form
+        self._store, self._fetch, self._trusting = store, fetch, trusting
         self._name = name_of_rows(form.key)
         self._at_once = at_once or max(1, PIECE_BYTES // max(1, form.row_bytes))
         self._seen = np.zeros(form.shape[0], dtype=bool)  # by this process
@@ -100,11 +101,11 @@ class FeatureRows:
         self.features = torch.from_numpy(self._file.mapped())
 
     def seen(self, rows: NDArray[np.integer]) -> bool:
-        """Return whether this process knows already that these rows are there."""
+        """Return whether this process already knows that these rows are stored."""
         return bool(self._seen[rows].all())
 
     def bring(self, rows: Tensor) -> None:
-        """Return once these rows are there. Raises RunError where they do not come, or the disk refuses them."""
+        """Return once these rows are stored. Raises what `fetch` raised, or RunError where the disk fails."""
         wanted = np.unique(rows.numpy())
         wanted = wanted[~self._seen[wanted]]
         if self._trusting and len(wanted):
@@ -122,13 +123,16 @@ class FeatureRows:
         self._seen[rows] = True
 
     def finish(self, about: Mapping[str, Any]) -> bool:
-        """Make all rows an entry of the store that says what they are made of, where all are there; return whether."""
-        key = self._form.key
+        """Turn the rows into a finished entry if all are there, and return whether there is one.
+
+        about: everything that they depend on.
+        """
+        key = self.form.key
         with self._store.named(), self._store.building(key), self._store.building(self._name):
             if (self._store.folder / key).is_dir():
                 return True
-            gone = not (self._store.folder / self._name).is_dir()
-            if gone or not self._file.marked().all():
+            # Where the store was emptied meanwhile, there may be another run's rows of that name.
+            if not self._file.in_place() or not self._file.marked().all():
                 return False
             if not all(self._file.has(int(row)) for row in np.flatnonzero(~self._seen)):
                 return False
@@ -136,19 +140,19 @@ class FeatureRows:
         return True
 
     def discard(self) -> None:
-        """Let go of the rows and remove them, unless another process has them open."""
+        """Close the rows and remove them from the store, unless another process has them open."""
         self.close()
-        del self.features  # mapped, it would keep them
+        del self.features  # its mapping holds the file
         self._store.evict(self._name)
 
     def close(self) -> None:
-        """Let go of the file, which may make room for others from now on once nobody has it mapped."""
+        """Close the file; it may be evicted as soon as no process has it mapped."""
         self._close()
 
     def _checked(self, rows: Sequence[int]) -> Rows:
         found = self._fetch(rows)
-        if found.shape != (len(rows), *self._form.shape[1:]) or found.dtype != np.dtype(self._form.dtype):
+        if found.shape != (len(rows), *self.form.shape[1:]) or found.dtype != np.dtype(self.form.dtype):
             raise RunError(
-                f"{len(rows)} rows of features came as {found.shape} of {found.dtype}, not as {self._form}"
+                f"{len(rows)} rows of features came as {found.shape} of {found.dtype}, not as {self.form}"
             )
         return found

@@ -197,6 +197,7 @@ class FeatureStore:
     @contextmanager
     def building(self, key: str) -> Iterator[None]:
         """Be the one process that builds an entry; others wait."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / f"{key}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

@@ -1,4 +1,4 @@
-"""Data sets in folders, as their publishers lay them out: ImageNet, CUB-200-2011, or yours."""
+"""Data sets in folders, laid out as their publishers do: ImageNet, CUB-200-2011, or your own."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ def class_folders(name: str, folder: Path, size: int) -> Dataset:
     """Return a data set laid out as train/CLASS/* and val/CLASS/* (or test/CLASS/*) under `folder`.
 
     Classes are numbered by their sorted names; hidden files and folders, such as macOS's ._0.png,
-    are left out. Raises MissingDataError where the layout is another.
+    are left out. Raises MissingDataError for any other layout.
     """
     test = next((folder / part for part in ("val", "test") if (folder / part).is_dir()), folder / "val")
     classes = sorted(path.name for path in _listed(folder / "train") if path.is_dir())
     surplus = sorted({path.name for path in _listed(test) if path.is_dir()} - set(classes))
     if surplus:
-        raise MissingDataError(f"{name}: {test} has classes that train has not, such as {surplus[0]}")
+        raise MissingDataError(
+            f"{name}: {test} has classes that the training images do not have, such as {surplus[0]}"
+        )
     parts = [
         [(image, label) for label, kind in enumerate(classes) for image in _images(part / kind)]
         for part in (folder / "train", test)
@@ -31,7 +33,7 @@ def class_folders(name: str, folder: Path, size: int) -> Dataset:
 
 
 def cub200(name: str, folder: Path, size: int) -> Dataset:
-    """Return CUB-200-2011 from its own folder: images.txt, train_test_split.txt, classes.txt, images/."""
+    """Return CUB-200-2011 from its published files: images.txt, train_test_split.txt, classes.txt, images/."""
     root = folder / "CUB_200_2011" if (folder / "CUB_200_2011").is_dir() else folder
     images, labels = _table(name, root / "images.txt"), _table(name, root / "image_class_labels.txt")
     trains = _table(name, root / "train_test_split.txt")

@@ -1,4 +1,4 @@
-"""Pixels to what a network reads: float batches of one resolution, normalised."""
+"""From pixels to what a network reads: normalised float batches of one resolution."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Rows = slice | NDArray[np.integer] | NDArray[np.bool_]
 
 
 class Images(Protocol):
-    """Images (N, H, W, 3) uint8, in memory or read when rows of them are asked for."""
+    """Images (N, H, W, 3) uint8, in memory or read from disk when rows are asked for."""
 
     def __len__(self) -> int:
         """Return N."""
@@ -32,7 +32,7 @@ class Images(Protocol):
 
 
 class FileImages:
-    """Image files read when they are asked for, each cut to its middle square and resized to one size."""
+    """Image files, read when they are asked for; each is cut to its middle square and resized."""
 
     def __init__(self, paths: Sequence[Path], size: int) -> None:
         self.paths = np.asarray([str(path) for path in paths], dtype=object)
@@ -56,9 +56,9 @@ class FileImages:
         return np.asarray(square, dtype=np.uint8)
 
     def check(self, rows: Rows = slice(None)) -> None:
-        """Do nothing where every file begins as an image does; raise MissingDataError that names one that does not.
+        """Raise MissingDataError, naming the file, unless every file begins as an image does.
 
-        Only what says its kind and size is read, about 0.1 ms an image.
+        Only the header with kind and size is read, about 0.1 ms an image.
         """
         from PIL import Image
 
@@ -75,7 +75,7 @@ def _unreadable(path: str, error: Exception) -> str:
 
 
 class SelectedImages:
-    """Rows of other images."""
+    """A selection of rows from other images."""
 
     def __init__(self, images: Images, rows: NDArray[np.integer]) -> None:
         self.images, self.rows = images, rows
@@ -87,13 +87,13 @@ class SelectedImages:
         return self.images[self.rows[rows]]
 
     def check(self, rows: Rows = slice(None)) -> None:
-        """Do nothing where these images can be read, as far as that is quickly known; else raise MissingDataError."""
+        """Raise MissingDataError unless these images can be read, as far as a quick look can tell."""
         if isinstance(self.images, (FileImages, SelectedImages)):
             self.images.check(self.rows[rows])
 
 
 def select(images: Images, rows: NDArray[np.integer]) -> Images:
-    """Return rows of images; those on disk are still read only when they are asked for."""
+    """Return rows of images; images on disk are still read only when they are asked for."""
     return images[rows] if isinstance(images, np.ndarray) else SelectedImages(images, rows)
 
 
@@ -102,8 +102,8 @@ def to_batch(
 ) -> torch.Tensor:
     """Return a float32 batch (N, 3, resolution, resolution), normalised as (pixel / 255 - mean) / std.
 
-    images: (N, H, W, 3) uint8. Another size is resized bilinearly, with antialiasing where it shrinks, and comes
-    channels last.
+    images: (N, H, W, 3) uint8. Images of another size are resized bilinearly, with antialiasing when they shrink; the
+    batch is then channels last.
     """
     shape = (1, 3, 1, 1)
     batch = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div_(255)
@@ -116,7 +116,7 @@ def to_batch(
 
 
 def images_fingerprint(images: Images) -> str:
-    """Return a hash of the images: of their pixels in memory, of names and sizes in bytes on disk."""
+    """Return a hash of the images: of pixels for those in memory, of file names and sizes for those on disk."""
     digest = hashlib.sha256()
     match images:
         case SelectedImages():

@@ -1,8 +1,9 @@
-"""Rows of features that are computed here, beside other work and in the order in which they will be needed.
+"""Rows of features computed on this machine, beside other work and in the order in which they will be needed.
 
-A row's bits depend neither on the place that it has in a group of images nor on its neighbours, as long as the group is
-of one size: `takes_any_order` holds that against the trunk at hand. So rows go through the trunk in groups of GROUP,
-whoever needs them, with the bits of the whole entry: its last rows, fewer than a group, go together here too.
+The bits of a row depend neither on its place in a group of images nor on the other images there, as long as all groups
+have the same size; `takes_any_order` checks that for the trunk at hand. So rows are computed in groups of GROUP,
+gathered from anywhere, with the same bits as in the whole entry. The last rows of an entry, fewer than a group, are
+computed together, as they are there.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,62 +24,64 @@ from torch import Tensor
 from fed_asi.data.feature_rows import FeatureForm, FeatureRows
 from fed_asi.data.features import GROUP, FeatureSource, FeatureStore, key_of
 from fed_asi.errors import RunError
-from fed_asi.machine import cpus_here
+from fed_asi.machine import cpus_here, threads
 
-GROUPS_EACH = 4  # that a thread computes at most before their rows are in the store
-MOST_BYTES = 256 * 1024**2  # of such rows, where that is more than a group a thread
-YIELDING = 16  # how much nicer than its process a thread is that works beside rounds: Ray's workers are by 15
+GROUPS_EACH = 4  # most groups that a thread computes before their rows are stored
+MOST_BYTES = 256 * 1024**2  # most bytes of such rows, unless one group a thread is more
+YIELDING = 16  # added to the niceness of threads that work beside rounds; Ray adds 15 to that of its workers
+ENDED = "no more features are computed, as the run has ended"
 
 Numbers = NDArray[np.int64]
 
 
 def takes_any_order(source: FeatureSource) -> bool:
-    """Return whether an image's features have the same bits at every place of a group, and beside any others."""
+    """Return whether an image's features have the same bits at every place of a group, and beside any other images."""
     rows = np.arange(min(GROUP, len(source.images)))
     moved = np.roll(rows, 1)
-    return bool((source.computed(rows)[moved] == source.computed(moved)).all())
+    with threads(1):  # as rows are computed
+        return bool((source.computed(rows)[moved] == source.computed(moved)).all())
 
 
 def form_of(source: FeatureSource) -> FeatureForm:
-    """Return the form of a source's features."""
+    """Return the form of a source's features, computing those of one image."""
     one = source.computed(np.arange(1))
     return FeatureForm(key_of(source), (len(source.images), *one.shape[1:]), one.dtype.name)
 
 
 class Computing:
-    """Computes rows where they are missing. source: makes what they are made of, called at most once."""
+    """Computes missing rows. source: returns what they are computed from; called at most once, and only if needed."""
 
     def __init__(self, source: Callable[[], FeatureSource], workers: int | None = None) -> None:
         self._make = source
         self._source: FeatureSource | None = None
         self.workers = workers or cpus_here()
-        self.yields = False  # to the other work of this machine, from now on
+        self.yields = False  # whether the threads let the other work of this machine go first
         self._stopped = threading.Event()
 
     @property
     def source(self) -> FeatureSource:
-        """What rows are made of."""
+        """What rows are computed from."""
         if self._source is None:
             self._source = self._make()
         return self._source
 
     @property
     def about(self) -> dict[str, Any] | None:
-        """What the rows depend on; None as long as none was computed here."""
+        """Everything that the rows depend on; None as long as none has been computed here."""
         return None if self._source is None else self._source.about()
 
     def at_once(self, row_bytes: int) -> int:
-        """Return how many rows are computed before they are in the store. row_bytes: of a row's features."""
+        """Return how many rows are computed before they are stored. row_bytes: bytes of one row."""
         a_group_each = GROUP * self.workers
         fitting = MOST_BYTES // max(1, row_bytes * a_group_each)
         return a_group_each * min(GROUPS_EACH, max(1, fitting))
 
     def stop(self) -> None:
-        """Let what is computed now come to its end with an error, as soon as its groups are done."""
+        """Make the computation under way, and all later ones, raise RunError as soon as its current groups are done."""
         self._stopped.set()
 
     def __call__(self, rows: Sequence[int]) -> NDArray[np.floating]:
-        """Return the features of these rows, (n, ...). Raises RunError where it is stopped."""
+        """Return the features of these rows, (n, ...). Raises RunError where it has been stopped."""
         source = self.source
         whole = len(source.images) // GROUP * GROUP
         wanted = np.asarray(rows, dtype=np.int64)
@@ -104,7 +106,7 @@ class Computing:
 
     def _compute(self, rows: Numbers) -> NDArray[np.floating]:
         if self._stopped.is_set():
-            raise RunError("features are computed no more, as the run has ended")
+            raise RunError(ENDED)
         return self.source.computed(rows)
 
 
@@ -113,100 +115,137 @@ def _split(rows: Numbers) -> list[Numbers]:
 
 
 class RowsAhead:
-    """Computes rows in a thread of its own until it is closed: those that are asked for, else those needed next.
+    """Computes rows in a thread of its own until it is closed: those that are asked for, or else those needed next.
 
-    order: all that will be needed, the first first. ended: set once it computes nothing more. at_once: rows that are
-    computed together.
-    Raises RunError where the disk has no room for all rows, ConfigError where the store has none.
+    ended: set once the thread has ended.
     """
 
-    def __init__(self, store: FeatureStore, form: FeatureForm, computing: Computing, order: Numbers) -> None:
-        self._computing, self._order = computing, order
-        self.at_once = computing.at_once(form.row_bytes)
-        self._rows = FeatureRows(store, form, computing, at_once=self.at_once)
-        self._asked: deque[tuple[Numbers, Future[None]]] = deque()
+    def __init__(self) -> None:
+        self._every: list[RowsByNeed] = []
+        self._left: deque[RowsByNeed] = deque()  # those with rows that will be needed, in turn
+        self._asked: deque[tuple[RowsByNeed, Numbers, Future[None]]] = deque()
         self._changed = threading.Condition()
-        self._closed, self.ended = False, threading.Event()
+        self._closed, self._yields, self.ended = False, False, threading.Event()
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="features ahead", daemon=True)
-        self._thread.start()
 
-    @property
-    def features(self) -> Tensor:
-        """All rows, of which those are right that were brought."""
-        return self._rows.features
+    def add(self, store: FeatureStore, form: FeatureForm, computing: Computing, order: Numbers) -> RowsByNeed:
+        """Return the rows of one entry, which are computed from now on.
 
-    def bring(self, rows: Tensor) -> None:
-        """Return once these rows are there. Raises RunError where they cannot be computed, or it is closed."""
-        wanted = np.unique(rows.numpy())
-        if self._rows.seen(wanted):
-            return
+        order: all rows that will be needed, the first first. Where there are several entries, they take turns.
+        Raises RunError where it is closed or the disk has no room for all rows, ConfigError where the store has none.
+        """
+        rows = FeatureRows(store, form, computing, at_once=computing.at_once(form.row_bytes))
+        added = RowsByNeed(self, rows, computing, order)
+        with self._changed:
+            if self._closed:
+                raise self._why()
+            computing.yields = self._yields
+            self._every.append(added)
+            self._left.append(added)
+            if not self._thread.ident:
+                self._thread.start()
+            self._changed.notify_all()
+        return added
+
+    def bring(self, rows: RowsByNeed, wanted: Numbers) -> None:
+        """Return once these rows are stored. Raises what computing them raised, or RunError where it is closed."""
         done: Future[None] = Future()
         with self._changed:
             if self._closed:
                 raise self._why()
-            self._asked.append((wanted, done))
+            self._asked.append((rows, wanted, done))
             self._changed.notify_all()
         done.result()
 
     @property
     def asked(self) -> int:
-        """How many wait for rows that nothing is done about yet."""
+        """How many callers wait for rows that are not being computed yet."""
         return len(self._asked)
 
     def yield_to_others(self) -> None:
         """Let the other work of this machine go first from now on."""
-        self._computing.yields = True
+        with self._changed:
+            self._yields = True
+            for one in self._every:
+                one.computing.yields = True
 
     def close(self) -> None:
         """Compute nothing more; whoever waits for rows gets an error."""
         with self._changed:
             self._closed = True
+            for one in self._every:
+                one.computing.stop()
             self._changed.notify_all()
-        self._computing.stop()
-        self._thread.join()
+        if self._thread.ident:
+            self._thread.join()
 
     def _work(self) -> None:
         torch.set_num_threads(1)
         try:
-            for rows, done in self._next():
-                if done is None:
-                    self._rows.bring(torch.from_numpy(rows))
-                else:
-                    _settle(done, partial(self._rows.bring, torch.from_numpy(rows)))
-        except BaseException as error:  # whoever asks next raises it
+            while self._do_next():
+                pass
+        except BaseException as error:  # raised again by whoever asks next
             self._failed = error
         with self._changed:
             self._closed, left = True, list(self._asked)
-        for _, done in left:
+        for _, _, done in left:
             done.set_exception(self._why())
         self.ended.set()
 
-    def _next(self) -> Iterator[tuple[Numbers, Future[None] | None]]:
-        """Yield rows until it is closed: those asked for, with who waits for them, else some of those needed next."""
-        size = self.at_once
-        while True:
+    def _do_next(self) -> bool:
+        """Compute rows that are asked for, or else some of those needed next; return False where it is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._asked or self._left)
+            if self._closed:
+                return False
+            asked = self._asked.popleft() if self._asked else None
+            following = None if asked is not None else self._left.popleft()
+        if asked is not None:
+            _settle(*asked)
+        elif following is not None and following.store_next():
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._asked or len(self._order))
-                if self._closed:
-                    return
-                asked = self._asked.popleft() if self._asked else None
-            if asked is not None:
-                yield asked
-                continue
-            yield self._order[:size], None
-            self._order = self._order[size:]
-            if not len(self._order) and (about := self._computing.about) is not None:
-                self._rows.finish(about)
+                self._left.append(following)
+        return True
 
     def _why(self) -> BaseException:
-        return self._failed or RunError("features are computed no more, as the run has ended")
+        return self._failed or RunError(ENDED)
 
 
-def _settle(done: Future[None], work: Callable[[], None]) -> None:
-    """Do the work and tell whoever waits for it."""
+class RowsByNeed:
+    """The rows of one entry that a RowsAhead computes. at_once: how many are computed together."""
+
+    def __init__(self, ahead: RowsAhead, rows: FeatureRows, computing: Computing, order: Numbers) -> None:
+        self.ahead, self.rows, self.computing = ahead, rows, computing
+        self.at_once = computing.at_once(rows.form.row_bytes)
+        self._order = order
+
+    @property
+    def features(self) -> Tensor:
+        """All rows, (N, ...); only those that were brought are valid."""
+        return self.rows.features
+
+    def bring(self, rows: Tensor) -> None:
+        """Return once these rows are stored. Raises what computing them raised, or RunError after the run's end."""
+        wanted = np.unique(rows.numpy())
+        if not self.rows.seen(wanted):
+            self.ahead.bring(self, wanted)
+
+    def store_next(self) -> bool:
+        """Store some of the rows needed next, and return whether others are left. Called by the RowsAhead alone."""
+        self.rows.bring(torch.from_numpy(self._order[: self.at_once]))
+        self._order = self._order[self.at_once :]
+        if len(self._order):
+            return True
+        if (about := self.computing.about) is not None:
+            self.rows.finish(about)
+        return False
+
+
+def _settle(rows: RowsByNeed, wanted: Numbers, done: Future[None]) -> None:
+    """Store rows, and tell whoever waits for them."""
     try:
-        work()
+        rows.rows.bring(torch.from_numpy(wanted))
     except BaseException as error:
         done.set_exception(error)
     else:

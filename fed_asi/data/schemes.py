@@ -183,7 +183,7 @@ class ByColumn:
         Raises ConfigError where there is no such column, or it has too few values or samples of one.
         """
         if self.column not in columns:
-            hint = nearest(self.column, columns) if columns else "they have labels alone"
+            hint = nearest(self.column, columns) if columns else "they have only labels"
             raise ConfigError(f"column: the data have no column {self.column!r}; {hint}")
         values, codes = np.unique(columns[self.column], return_inverse=True)
         if len(values) < num_devices:

@@ -79,7 +79,7 @@ def find(name: str) -> type[Scheme]:
     found: type[Scheme] = own_code.load(name)
     own_code.check_class(name, found, object, FORM)
     if not _is_scheme(found):
-        raise ConfigError(f"{own_code.shown_name(name)} is no such dataclass; write it as {FORM}")
+        raise ConfigError(f"{own_code.shown_name(name)} is not such a dataclass; write it as {FORM}")
     own_code.check_call(f"{name}.owners", found.owners, FORM, None, np.zeros(0), 1, None)
     return found
 

@@ -1,12 +1,12 @@
 """Calibration where the images are: devices send sums, never activations, and the server adds them up.
 
-Two passes over a few devices. In the first, each sends its channel sums and, for every layer, micro-batch and
-mode, the eigenvalues of the mode's Gram matrix, summed over its micro-batches: these add up across devices, and
-they are all that ranks are proposed from. In the second, each device tries the forms proposed from everyone's
-sums on its own images and sends two numbers a form. The squared error of dW and the gradient captured are
-averaged over devices, weighted by images: a plan is then worth what a device gains by it on average, in its own
-gradient. Errors of different devices' sums of gradients do not add up, so no number of theirs is a sum.
-What is sent says how strong each channel's and mode's activations are, not what is in an image.
+It takes two passes over a few devices. In the first, each device sends its channel sums and, for every layer,
+micro-batch and mode, the eigenvalues of the mode's Gram matrix, summed over its micro-batches. These sums add up
+across devices, and ranks are proposed from nothing else. In the second, each device tries the proposed forms on its
+own images and sends the error and the gradient captured of each form, with its bytes. The squared error of dW and the
+gradient captured are averaged over devices, weighted by images, so a plan's worth is the average gain of a device in
+its own gradient. (Errors of summed gradients do not add up across devices, so no such sum is taken.)
+What is sent tells how strong the activations of each channel and mode are, not what is in an image.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ Sums = dict[str, Tensor]
 SPECTRA, TRIALS = "spectra", "trials"  # the two passes
 
 
-EVERYONE = "federated.json"  # everyone's profile, in the run's workplace
+EVERYONE = "federated.json"  # the pooled profile, in the run's workplace
 
 
 IMAGES = "images"
-COLUMNS = 4  # what a device says of one form (_row)
+COLUMNS = 4  # numbers that a device sends for each form (_row)
 
 
 def sums_for(place: Workplace, partition_id: int, phase: str, pooled: Mapping[str, Tensor]) -> Sums:
     """Return what a device sends in one pass, as float64 vectors by name.
 
-    phase: SPECTRA or TRIALS. pooled: in the second pass, everyone's sums of the first.
+    phase: SPECTRA or TRIALS. pooled: in the second pass, the summed results of the first.
     """
     records = _records(place, partition_id)
     count = len(records[0].x)
@@ -61,7 +61,7 @@ def sums_for(place: Workplace, partition_id: int, phase: str, pooled: Mapping[st
 
 
 def own_profile(place: Workplace, partition_id: int) -> Profile:
-    """Return the profile a device makes of its own images alone, at the weights before the first round."""
+    """Return the profile of a device from its own images alone, at the weights before the first round."""
     records, base = _records(place, partition_id), place.plans.profile
     sizes = tuple(b for b in base.micro_batches if b <= len(records[0].x)) or base.micro_batches[:1]
     study = replace(study_of(place), micro_batches=sizes, centered=place.config.method.may_center)
@@ -75,10 +75,10 @@ def own_profile(place: Workplace, partition_id: int) -> Profile:
 
 
 def plans_for(place: Workplace, partition_id: int) -> DevicePlans:
-    """Return the plans of a device, its time counted where that is asked: from the server's profile, its own, or all's.
+    """Return the plans of a device, from the server's profile, its own or the pooled one; paced if its time counts.
 
-    A device's own profile is a function of seed, device and initial weights alone; it is kept in the process
-    and, where the folder may be written, beside the run's.
+    A device's own profile is a function of seed, device and initial weights alone. It is cached in the process and,
+    where the folder is writable, beside the run's.
     """
     return paced(place, partition_id, _by_bytes(place, partition_id))
 
@@ -107,10 +107,10 @@ def _profile_file(place: Workplace, partition_id: int, name: str) -> Profile:
 
 
 def _records(place: Workplace, partition_id: int) -> list[Record]:
-    """Return inputs and gradients of the trained layers on a device's own images, found on the CPU.
+    """Return inputs and gradients of the trained layers on a device's own images, computed on the CPU.
 
-    So that a run plans the same wherever it trains: a plan is a choice, and two of almost the same worth may be told
-    apart by the last bits of a number.
+    Always on the CPU, so that a run plans the same wherever it trains: the last bits of a number can decide between two
+    plans of almost equal worth.
     """
     rows = place.rows(place.shard(partition_id).train[: place.config.method.calibration_images])
     x, y = place.batch(rows)
@@ -118,7 +118,7 @@ def _records(place: Workplace, partition_id: int) -> list[Record]:
 
 
 def blank_records(place: Workplace) -> list[Record]:
-    """Return records that have the layers' sizes and nothing else."""
+    """Return records that have only the layers' sizes."""
     x, y = place.batch(place.rows(np.zeros(1, np.int64)))
     return _recorded(place, torch.zeros_like(x).cpu(), torch.zeros_like(y).cpu())
 
@@ -154,7 +154,7 @@ def _spectra(item: Record, sizes: Sequence[int]) -> Sums:
 def forms_of(
     place: Workplace, item: Record, size: int, pooled: Mapping[str, Tensor]
 ) -> list[tuple[Method, float | None]]:
-    """Return the forms to try, the same at every device and at the server."""
+    """Return the forms to try, the same on every device and on the server."""
     modes = item.canonical().dim()
     values = [pooled[f"{item.name} {size} {mode}"] for mode in range(modes)]
     head = place.plans.profile.layer(item.name).head
@@ -177,7 +177,7 @@ def _trials(place: Workplace, item: Record, sizes: Sequence[int], pooled: Mappin
 
 
 def _row(candidate: Candidate | None) -> list[float]:
-    """What a device says of one form: bytes, the papers' count of them, squared error, gradient captured."""
+    """What a device sends for one form: bytes, bytes as the papers count, squared error, gradient captured."""
     if candidate is None:
         return [-1.0, 0.0, 0.0, 0.0]
     c = candidate

@@ -1,8 +1,7 @@
-"""The forms of what a device says, to which it is parsed once, where it comes in: bounded, typed, of a known version.
+"""The forms of what devices send, parsed once where it arrives: bounded, typed, of a known version.
 
-Whatever has another form is an UpdateError with the reason, and no part of it reaches the round loop. The columns of
-device_rounds that a device fills are those of the record but for the server's own, so that a new column of the
-record is one that devices may send.
+Anything in another form raises UpdateError with the reason, and no part of it reaches the round loop. A device may fill
+every column of device_rounds except the server's own, so a new column of the record is one that devices may send.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from fed_asi.results.schema import DeviceRoundRecord
 VERSION = 1
 
 
-LARGEST = 2**63 - 1  # what the records hold
-HUGE = 1e300  # no measurement is beyond it, and means of many stay finite
+LARGEST = 2**63 - 1  # the largest integer that records hold
+HUGE = 1e300  # beyond any measurement, and means of many such numbers stay finite
 PLACES = 1 << 20  # along a dimension of a tensor
 TEXT_CHARS, NAME_CHARS, NAMES, NOTES = 500, 200, 10_000, 16
 
@@ -57,7 +56,7 @@ Says = Literal[
 
 
 def readable(text: str) -> str:
-    """Return a text as records and terminals may have it: printable, and no longer than a line or two."""
+    """Return a text fit for records and terminals: printable, and at most a line or two long."""
     clean = "".join(c if c.isprintable() else " " for c in text[: TEXT_CHARS + 1])
     return clean if len(clean) <= TEXT_CHARS else f"{clean[:TEXT_CHARS]}..."
 
@@ -72,7 +71,7 @@ Place = Annotated[int, Field(ge=0, lt=PLACES)]
 Name = Annotated[str, Field(min_length=1, max_length=NAME_CHARS)]
 
 
-# Columns whose numbers mean something within these bounds alone.
+# Columns whose numbers make sense only within these bounds.
 WITHIN = {
     **dict.fromkeys(("accuracy_before", "accuracy_after", "twin_accuracy_after", "gradient_captured"), Share),
     "twin_cosine": Cosine,
@@ -81,13 +80,13 @@ WITHIN = {
 
 
 class Form(BaseModel):
-    """What all forms are: strict, so that no text becomes a number, and closed to keys not known."""
+    """Base of all forms. It is strict, so that no text becomes a number, and refuses unknown keys."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class Ended(Form):
-    """How a device's job ended, by its own words."""
+    """How a device's job ended, as the device reports it."""
 
     outcome: str
     cause: Text | None = None
@@ -106,7 +105,7 @@ class Calibrated(Ended):
 
 
 def _bounded(hint: Any, name: str) -> Any:
-    """Return the type of a record's column with the bounds of what may be recorded."""
+    """Return the type of a record's column, restricted to what may be recorded."""
     if get_origin(hint) in {Union, types.UnionType}:
         bounded = [_bounded(one, name) for one in get_args(hint)]
         return Union[tuple(bounded)]  # noqa: UP007 - made of a list
@@ -118,7 +117,7 @@ def _bounded(hint: Any, name: str) -> Any:
 
 
 def _columns() -> dict[str, Any]:
-    """Return the columns that a device fills, each with its bounds and no need to be there."""
+    """Return the columns that a device may fill, each optional and with its bounds."""
     hints = {name: hint for name, hint in get_type_hints(DeviceRoundRecord).items() if name not in SERVERS}
     found = {name: (_bounded(hint, name), None) for name, hint in hints.items() if name != "cause"}
     return {**found, "outcome": (Says, ...)}
@@ -128,7 +127,7 @@ Trained = create_model("Trained", __base__=Ended, __doc__="How a job of training
 
 
 class SliceSaid(Form):
-    """Where a part of a tensor belongs: some places along one dimension of it."""
+    """Which part of a tensor was trained: places along one of its dimensions."""
 
     dim: Annotated[int, Field(ge=0, le=1)]
     index: Annotated[tuple[Place, ...], Field(min_length=1, max_length=PLACES)]
@@ -136,12 +135,12 @@ class SliceSaid(Form):
     @model_validator(mode="after")
     def _ascends(self) -> Self:
         if any(left >= right for left, right in pairwise(self.index)):
-            raise ValueError("its places are not ascending, each once")
+            raise ValueError("its positions are not in ascending order, each once")
         return self
 
 
 class Said(Form):
-    """What a device's reply says beside its tensors."""
+    """What a device's reply holds besides tensors."""
 
     version: Annotated[int, Field(ge=VERSION, le=VERSION)]
     stats: Ended
@@ -157,14 +156,14 @@ class Said(Form):
 
 
 class TrainSaid(Said):
-    """What a reply to a job of training says. slices: of the tensors that are parts, where they belong."""
+    """The reply to a training job. slices: for tensors trained in part, which part."""
 
     stats: Trained
     slices: Annotated[dict[Name, SliceSaid], Field(max_length=NAMES)] = Field(default_factory=dict)
 
 
 class CalibrationSaid(Said):
-    """What a reply to a pass of the federated calibration says."""
+    """The reply to a pass of the federated calibration."""
 
     stats: Calibrated
 
@@ -173,7 +172,7 @@ Wanted = TypeVar("Wanted", bound=Form)
 
 
 def parsed(form: type[Wanted], text: object) -> Wanted:
-    """Return the form that a JSON text has. Raises UpdateError, in one line, for any other text or no text at all."""
+    """Return the form in a JSON text. Raises UpdateError, in one line, for any other text."""
     if not isinstance(text, str):
         raise UpdateError(f"its JSON is {type(text).__name__}, not text")
     try:
@@ -183,7 +182,7 @@ def parsed(form: type[Wanted], text: object) -> Wanted:
 
 
 def reason(error: ValidationError) -> str:
-    """Return the first problem of a form in one line: where, and what should be there."""
+    """Return the first problem of a form in one line: where it is, and what was expected."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["loc"] == ("version",):
         return f"it is of another version than {VERSION}: use the same fed_asi on both sides"

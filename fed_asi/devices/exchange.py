@@ -1,7 +1,7 @@
-"""Strategy and codec at a device: what it holds, what it sends, what it keeps; and how the server reads what it sent.
+"""Strategy and codec on a device: what it holds, sends and keeps; and how the server reads what it sent.
 
-The weights that a device was sent come with what its strategy sends beside them, as "KIND..NAME". What it sends back is
-what the codec makes of each tensor it trained, and the strategy's own tensors, whole.
+Tensors of the strategy travel with the weights, named "KIND..NAME". A device sends back each trained tensor as its
+codec encodes it, and the strategy's own tensors whole.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ WHOLE: Slices = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A run's strategy and codec: what goes both ways beside plain weights, and how."""
+    """A run's strategy and codec: which tensors travel besides plain weights, and how they are encoded."""
 
     strategy: Strategy
     codec: Codec
 
     @classmethod
     def of(cls, config: RunConfig) -> Exchange:
-        """Return those of a fleet file."""
+        """Return the strategy and codec of a fleet file."""
         return cls(strategy_of(config.aggregate), codec_of(config.upload))
 
     @property
     def when_lost(self) -> str:
-        """What follows where a device lost what it kept."""
-        unsent = "what it had yet to send is lost" if self.codec.error_feedback else ""
+        """What a device does if it has lost what it kept."""
+        unsent = "what it still had to send is lost" if self.codec.error_feedback else ""
         return "; ".join(text for text in (self.strategy.when_lost, unsent) if text)
 
     def split(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
-        """Return the weights of a job, and what came beside them, by kind and name."""
+        """Return the weights of a job, and the strategy's tensors, by kind and name."""
         weights, beside = dict(tensors), dict[str, dict[str, Tensor]]()
         for kind in self.strategy.extras:
             prefix = extra_name(kind, "")
@@ -56,7 +56,7 @@ class Exchange:
         return weights, beside
 
     def sizes(self, reference: Mapping[str, Tensor]) -> dict[str, int]:
-        """Return the bytes of every tensor that a reply may carry, by name on the wire."""
+        """Return the bytes of every tensor that a reply may carry, by its name on the wire."""
         found: dict[str, int] = {}
         for name, tensor in reference.items():
             pieces = {} if self.codec.whole else self.codec.pieces(tuple(tensor.shape))
@@ -72,12 +72,12 @@ class Exchange:
         tensors: Mapping[str, Tensor],
         slices: Slices = WHOLE,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return the tensors that a device means, and what came beside them, by name on the wire.
+        """Return the tensors that a reply encodes, and the strategy's tensors, by name on the wire.
 
-        sent: its reply's. trained: what it says it trained. tensors: the weights it was sent, whole. slices: of those
-        of which it says it trained a part.
-        Raises UpdateError, by name, for a piece that is missing, of another form, or stands for no finite tensor, and
-        for a part that belongs nowhere.
+        sent: the reply's tensors. trained: names of those that it claims to have trained. tensors: the weights it was
+        sent, whole. slices: for those trained in part, which part.
+        Raises UpdateError, naming the tensor, for a piece that is missing, has another form or does not decode to a
+        finite tensor, and for a part that does not fit.
         """
         left = dict(sent)
         names = [extra_name(kind, name) for kind in self.strategy.extras for name in trained]
@@ -98,11 +98,11 @@ class Exchange:
 
 
 class Upload:
-    """One round of one device: its strategy's local part, and what becomes of its update.
+    """One round of one device: the local part of its strategy, and the encoding of its update.
 
-    given: what the device has when its round begins, by the names of what it trains; whole tensors. slices: of those of
-    which it trains a part: all that is done and held is of that part, and what is kept is whole again. device: where
-    its steps compute; what is given, sent and kept is on the CPU.
+    given: what the device has when its round begins, by the names of the trained tensors; whole tensors. slices: for
+    tensors trained in part, which part. The strategy and codec then work on that part alone; what is kept is made whole
+    again. device: where its steps compute; what is given, sent and kept is on the CPU.
     """
 
     def __init__(
@@ -120,14 +120,14 @@ class Upload:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the copies that lie beside the weights while it trains."""
+        """Bytes of the copies that are in memory besides the weights while it trains."""
         held = self.local.held()
         if not self._codec.whole:
             held |= {"start": self.given.start}
         return sum(t.nbytes for named in (*held.values(), self._residual) for t in named.values())
 
     def finish(self, end: Mapping[str, Tensor], steps: int) -> tuple[dict[str, Tensor], ByKind]:
-        """Return what goes up, by name on the wire, and what stays, by kind. end: the weights after the last step."""
+        """Return what is sent, by name on the wire, and what is kept, by kind. end: the weights after the last step."""
         left, end = self.local.finish(end, steps).on(CPU), named_on(end, CPU)
         sent = {extra_name(kind, name): t for kind, named in left.extra.items() for name, t in named.items()}
         if self._codec.whole:
@@ -144,7 +144,7 @@ class Upload:
         return sent, self._kept_whole({**left.kept, **({RESIDUAL: residual} if residual else {})})
 
     def _kept_whole(self, kept: ByKind) -> ByKind:
-        """Return what is kept with its parts put into what was kept before, or into zeros."""
+        """Return what is kept, with parts put into what was kept before, or into zeros."""
         return {
             kind: {name: self._put(kind, name, tensor) for name, tensor in named.items()}
             for kind, named in kept.items()

@@ -1,7 +1,7 @@
-"""What a device keeps between its rounds: its methods' warm factors, and what its strategy and codec keep, by kind.
+"""What a device keeps between its rounds: warm factors of its methods, and tensors of its strategy and codec.
 
-All of it is one state, written and read as `warm_factors.py` has it: named lists of tensors. A kind's tensors are
-there as "KIND..NAME", which no layer is called: the parts of a layer's name are not empty.
+All of it is one state, stored as in `warm_factors.py`: named lists of tensors. Tensors of strategy and codec are named
+"KIND..NAME", which no layer is called, as the parts of a layer's name are not empty.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ByKind = Mapping[str, Mapping[str, Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A device's state in its two parts. factors: of methods. by_kind: of strategy and codec, by kind and name."""
+    """A device's state in two parts. factors: of its methods. by_kind: of strategy and codec, by kind and name."""
 
     factors: WarmFactors = field(default_factory=dict)
     by_kind: ByKind = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Kept:
 
     @property
     def state(self) -> WarmFactors:
-        """All of it as one."""
+        """Both parts as one state."""
         own = {
             extra_name(kind, name): [t] for kind, named in self.by_kind.items() for name, t in named.items()
         }
@@ -46,5 +46,5 @@ class Kept:
 
     @property
     def nbytes(self) -> int:
-        """Its bytes."""
+        """The size of the state in bytes."""
         return factors_bytes(self.state)

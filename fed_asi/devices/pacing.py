@@ -1,4 +1,4 @@
-"""Plans of devices whose time counts: from a device's hardware and shard, which decide what a round of a plan takes."""
+"""Plans of devices whose time counts: their hardware and shard decide how long a round under a plan takes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from fed_asi.planning.wishes import Wishes
 from fed_asi.workplace.counting import networks_of
 from fed_asi.workplace.place import Workplace
 
-_NAME = "pacing"  # among what a workplace keeps
+_NAME = "pacing"  # under which a workplace caches it
 
 
 def paced(place: Workplace, partition_id: int, plans: DevicePlans) -> DevicePlans:
-    """Return a device's plans with what a round may take; these themselves where its time does not count."""
+    """Return a device's plans within the time that a round may take; `plans` itself if its time does not count."""
     found = place.kept.get(_NAME)
     if found is None or found.config is not place.config:
         found = place.kept[_NAME] = _Pacing.of(place)
@@ -38,9 +38,9 @@ def paced(place: Workplace, partition_id: int, plans: DevicePlans) -> DevicePlan
 
 @dataclass(frozen=True, slots=True)
 class _Pacing:
-    """A run's devices and tasks, once a process. tasks: None where no plan depends on time. What was made is kept.
+    """The devices and tasks of a run, made once a process. tasks: None where no plan depends on time.
 
-    rounds: the last one alone, as what it counted is large: plans of one device come one after another.
+    rounds: only the last one is cached, as it is large and the plans of a device are asked for one after another.
     """
 
     config: RunConfig
@@ -51,7 +51,7 @@ class _Pacing:
 
     @classmethod
     def of(cls, place: Workplace) -> _Pacing:
-        """Return what plans with time need; of a run that asks for none, nothing is made."""
+        """Return what plans with time need; nothing is computed for a run that asks for none."""
         if not asks_time(place.config):
             return cls(place.config, Fleet(()))
         tasks = Tasks(place.config, *networks_of(place.folder, place.config), 0)
@@ -60,7 +60,7 @@ class _Pacing:
         return cls(place.config, fleet.build(place.config), tasks)
 
     def plans(self, place: Workplace, partition_id: int, plans: DevicePlans) -> DevicePlans:
-        """Return a device's plans; devices with the same hardware, images and wishes share them."""
+        """Return a device's plans, shared by devices with the same hardware, images and limits on time."""
         device = self.fleet[partition_id]
         wishes = self.wishes(device)
         if wishes is None:
@@ -73,9 +73,9 @@ class _Pacing:
         return self.known[key]
 
     def round(self, hardware: Hardware | None, images: Images, resources: Resources) -> DeviceRound:
-        """Return what a device's round takes under any plan."""
+        """Return what takes time in a device's round, for any plan."""
         if self.tasks is None:
-            raise ConfigError("this run asks for no time")
+            raise ConfigError("this run does not plan with time")
         key = (hardware, images, resources.batch_size)
         if key not in self.rounds:
             self.rounds.clear()
@@ -84,7 +84,7 @@ class _Pacing:
         return self.rounds[key]
 
     def wishes(self, device: Device) -> Wishes | None:
-        """Return what is asked of a device's time; None: nothing."""
+        """Return the limits on a device's time; None if it has none."""
         objective = self.config.method.objective
         rate = objective if objective in RATES else None
         if rate is None and not device.pace.asks:
@@ -94,7 +94,7 @@ class _Pacing:
 
 @dataclass(frozen=True, slots=True)
 class _Best:
-    """The best plan of a device by what is asked of its time."""
+    """Finds the best plan of a device within the limits on its time."""
 
     pacing: _Pacing
     hardware: Hardware | None
@@ -104,6 +104,6 @@ class _Best:
     def __call__(
         self, resources: Resources, profile: Profile, budget_bytes: int | None, **options: Any
     ) -> Plan:
-        """Return it. Raises BudgetError where no plan is within its limits."""
+        """Return that plan. Raises BudgetError where no plan is within the limits."""
         round = self.pacing.round(self.hardware, self.images, resources)
         return plan_in_time(profile, budget_bytes, round, self.wishes, **options).plan

@@ -1,7 +1,7 @@
-"""The global tensors as a message carries them: of a tensor of which only some places have moved, these alone.
+"""The global tensors as a message carries them: of a tensor that changed in some places only, just those places.
 
-A device has every tensor from before the first round, so that what it is sent is whole again where it arrives: to the
-bit, and whatever the devices' plans were.
+Every device has the tensors from before the first round, so it can restore the whole tensors, to the bit, whatever the
+devices' plans were.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from torch import Tensor
 from fed_asi.errors import RunError
 from fed_asi.layers.slices import Slice
 
-# The name of a tensor that says where another one belongs; no other's has spaces.
+# The name of a tensor with the places of another one; no other name has spaces.
 _PLACES = re.compile(r"(.+) places ([01])")
 
 
 def sent(tensors: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return what must be sent: parts, each behind its places (int32), and whole tensors.
 
-    reference: the tensors from before the first round. A tensor that has not moved at all is sent whole: in the first
-    round all are.
+    reference: the tensors from before the first round. A tensor that has not changed at all is sent whole, as all are
+    in the first round.
     """
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -37,7 +37,7 @@ def sent(tensors: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> dict
 
 
 def received(found: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the whole tensors that `sent` was given. Raises RunError for parts that belong nowhere."""
+    """Return the whole tensors from which `sent` made a message. Raises RunError for parts that do not fit."""
     places = {match[1]: (int(match[2]), name) for name in found if (match := _PLACES.fullmatch(name))}
     whole = {}
     for name, tensor in found.items():
@@ -51,12 +51,12 @@ def received(found: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> di
             whole[name] = reference[name].clone()
             Slice(dim, found[key].long()).load_(whole[name], tensor)
         except (KeyError, RuntimeError, IndexError) as error:
-            raise RunError(f"what the server sent of {name} is no part of it: {error}") from None
+            raise RunError(f"what the server sent of {name} is not a part of it: {error}") from None
     return whole
 
 
 def _moved(tensor: Tensor, reference: Tensor) -> Slice | None:
-    """Return the places that differ from before; None where that is nothing, or everything."""
+    """Return the places that differ from before; None if none do, or all."""
     if tensor.dim() < 2:
         return None
     dim = 1 if tensor.shape[1] > 1 else 0

@@ -1,4 +1,4 @@
-"""What a device answers to a job, in the form both back ends carry: tensors and one small JSON."""
+"""A device's reply to a job, in the form that both back ends carry: tensors and one small JSON."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from fed_asi.workplace.place import Workplace
 MARGIN_BYTES, TENSOR_BYTES = (
     1 << 20,
     1 << 10,
-)  # of a message beside its numbers: for its JSON, and for each tensor
+)  # bytes of a message besides its numbers: for its JSON, and for each tensor
 
 
 FRESH = "started from fresh factors"  # in the note of a device that has lost its own
@@ -38,9 +38,9 @@ FRESH = "started from fresh factors"  # in the note of a device that has lost it
 class Reply:
     """What came back for one job. stats: columns of device_rounds, "outcome" among them.
 
-    trained: names of the tensors the device says it trained. weights: the share of the gradient captured, by
-    tensor. slices: of the tensors that are parts of the global ones, where they belong. The bytes are those of the
-    messages' content, without framing; None where nothing was carried.
+    trained: names of the tensors that the device claims to have trained. weights: the share of the gradient captured,
+    by tensor. slices: for tensors trained in part, which part. Byte counts are those of the messages' content, without
+    framing; None where no message was sent.
     """
 
     partition_id: int
@@ -61,13 +61,13 @@ class Reply:
 
     @property
     def cause(self) -> str | None:
-        """Why it ended so, where it is not as asked."""
+        """Why it ended so; None if all went as asked."""
         return self.stats.get("cause")
 
     def to_json(self) -> str:
-        """Return all but the tensors and what differs from run to run (seconds, bytes) as JSON, with its version.
+        """Return the reply as versioned JSON, without tensors and what differs from run to run (seconds, bytes).
 
-        A number that is not finite is null: JSON has no word for it, nor have the records.
+        A number that is not finite becomes null, as neither JSON nor the records can hold it.
         """
         content = {"stats": self.stats, "trained": self.trained, "weights": self.weights, "notes": self.notes}
         if self.slices:
@@ -78,9 +78,9 @@ class Reply:
 
     @classmethod
     def parse(cls, job: Job, text: object, tensors: dict[str, Tensor]) -> Reply:
-        """Return the reply to a job of a device that sent this JSON and these tensors.
+        """Return the reply made of the JSON and tensors that a device sent for a job.
 
-        Raises UpdateError with the reason where the JSON is not that of a reply to such a job.
+        Raises UpdateError with the reason where the JSON is not a reply to such a job.
         """
         said: Said = edge.parsed(TrainSaid if job.phase == "train" else CalibrationSaid, text)
         stats = said.stats.model_dump(exclude_unset=True)
@@ -95,7 +95,7 @@ def _said(part: Slice) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """Return JSON's values with null for every number that is not finite."""
+    """Return JSON values with null for every number that is not finite."""
     if isinstance(value, Mapping):
         return {key: _finite(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
@@ -104,12 +104,12 @@ def _finite(value: Any) -> Any:
 
 
 def payload_bytes(tensors: Mapping[str, Tensor], text: str) -> int:
-    """Return what a message must carry: the tensors' bytes and its JSON's, without any framing."""
+    """Return the bytes that a message must carry: those of tensors and JSON, without framing."""
     return sum(tensor.nbytes for tensor in tensors.values()) + len(text.encode())
 
 
 def limit_bytes(sizes: Mapping[str, int]) -> int:
-    """Return the most bytes that a reply may have. sizes: of every tensor it may carry, in bytes, by name."""
+    """Return the most bytes that a reply may have. sizes: bytes of every tensor it may carry, by name."""
     return sum(sizes.values()) + TENSOR_BYTES * len(sizes) + MARGIN_BYTES
 
 
@@ -117,16 +117,16 @@ class State(Protocol):
     """Where a device keeps its warm factors from round to round."""
 
     def factors(self, job: Job) -> WarmFactors | None:
-        """Return the factors the job starts from; None where there are none. Raises RunError for unreadable ones."""
+        """Return the factors that the job starts from; None if there are none. Raises RunError for unreadable ones."""
 
     def keep(self, job: Job, factors: WarmFactors) -> None:
         """Keep the factors after the job. Raises RunError where they cannot be."""
 
 
 def do_job(place: Workplace, job: Job, tensors: Mapping[str, Tensor], state: State) -> Reply:
-    """Return a device's reply to a job, which starts from its warm factors and leaves them in its state.
+    """Return a device's reply to a job; its warm factors are read from and written to its state.
 
-    Factors that cannot be read or kept are told in a note: the device starts afresh, and the run goes on.
+    If factors cannot be read or kept, a note says so, the device starts afresh, and the run goes on.
     """
     notes = []
     try:
@@ -149,14 +149,14 @@ def do_job(place: Workplace, job: Job, tensors: Mapping[str, Tensor], state: Sta
 def answer(
     place: Workplace, job: Job, tensors: Mapping[str, Tensor], factors: WarmFactors | None
 ) -> tuple[Reply, WarmFactors]:
-    """Return a device's reply to a job, and the warm factors it keeps.
+    """Return a device's reply to a job, and the warm factors that it keeps.
 
-    A device that raises is "failed" with the error's text, also where it means to end its process: a Ray
-    worker that exits by itself is never replaced. KeyboardInterrupt passes.
+    A device that raises is "failed" with the text of the error, also if its code tries to exit: a Ray worker that
+    exits by itself is never replaced. KeyboardInterrupt passes.
     """
     try:
         if job.phase != "train":
-            with exact(place.device):  # where features are off, the trunk computes there
+            with exact(place.device):  # the trunk computes there if features are off
                 sums = sums_for(place, job.partition_id, job.phase, tensors)
             return Reply(job.partition_id, {"outcome": "calibrated"}, sums, tuple(sorted(sums))), {}
         tensors = received(tensors, place.reference)
@@ -174,12 +174,12 @@ def answer(
             dict(result.slices),
             result.host_seconds,
         )
-        reply.to_json()  # what cannot be said is this device's failure, not that of whoever says it
-    except (Exception, SystemExit) as error:  # one device's failure, whatever it is, is that device's alone
+        reply.to_json()  # a reply that cannot be encoded fails this device, not whoever sends it
+    except (Exception, SystemExit) as error:  # whatever it is, it must fail this device only
         return failure(job.partition_id, "failed", f"{type(error).__name__}: {first_line(error)}"), {}
     return reply, result.factors
 
 
 def failure(partition_id: int, outcome: str, cause: str) -> Reply:
-    """Return the reply that stands for a device from which no update came."""
+    """Return the reply that stands in for a device from which no update came."""
     return Reply(partition_id, {"outcome": outcome, "cause": edge.readable(cause)})

@@ -1,6 +1,7 @@
-"""The sums of the federated calibration as the server expects them: names, lengths and bounds, device by device.
+"""The sums of the federated calibration as the server expects them: names, lengths and bounds, for each device.
 
-Bytes are no device's to say where they follow from shapes alone: one that claimed more would leave no plan for all.
+Where bytes follow from shapes alone, a device's numbers are not trusted: one that claimed more would leave no plan for
+the whole fleet.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Bounds = tuple[Tensor, Tensor]  # the lowest and the highest of each number of a
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What devices are to send in one pass. trials: in the second, the bounds by layer and micro-batch."""
+    """What devices must send in one pass. trials: in the second pass, the bounds by layer and micro-batch."""
 
     place: Workplace
     phase: str
@@ -36,7 +37,7 @@ class Expected:
 
     @classmethod
     def of(cls, place: Workplace, phase: str, pooled: Mapping[str, Tensor]) -> Expected:
-        """Return what is expected in a pass of this run. pooled: in the second pass, the sums of the first."""
+        """Return what is expected in a pass of this run. pooled: in the second pass, sums of the first."""
         blank = blank_records(place)
         trials = {}
         for item in blank if phase != SPECTRA else ():
@@ -78,9 +79,9 @@ class Expected:
         }
 
     def check(self, partition_id: int, sums: Mapping[str, Tensor]) -> None:
-        """Return nothing when a device's sums may be added to the others'.
+        """Raise UpdateError unless a device's sums may be added to the others'.
 
-        Raises UpdateError that names the first vector missing, surplus, of another length or type, or out of bounds.
+        The error names the first vector that is missing, surplus, of another length or type, or out of bounds.
         """
         wanted = self.vectors(partition_id)
         for name in sorted(set(wanted) ^ set(sums)):
@@ -97,16 +98,16 @@ def _between(lowest: float, highest: float, length: int) -> Bounds:
 
 
 def _bounds(item: Record, size: int, forms: Sequence[Method]) -> Bounds:
-    """Return the bounds of what a device says of the forms it tried: COLUMNS numbers each."""
+    """Return the bounds of the numbers that a device sends for the forms it tried: COLUMNS for each."""
     spans = [(*_bytes(item, size, method), 0.0, LARGEST, -LARGEST, LARGEST) for method in forms]
     bounds = torch.tensor(spans, dtype=torch.float64).view(-1, COLUMNS, 2)
     return bounds[..., 0].flatten(), bounds[..., 1].flatten()
 
 
 def _bytes(item: Record, size: int, method: Method) -> tuple[float, float, float, float]:
-    """Return the fewest and the most bytes that a form keeps, and the same of the papers' count of them.
+    """Return the least and the most bytes that a form may keep, and the same for the papers' count.
 
-    For a form that the layer cannot take a device says -1 and 0.
+    For a form that the layer cannot take, devices send -1 and 0.
     """
     if item.kind.unsupported(item.module, method) is not None:
         return -1.0, -1.0, 0.0, 0.0

@@ -1,8 +1,8 @@
-"""What a device's part of a round consists of: a pure function of its plan, its shard's size and its batch.
+"""A device's part of a round: a pure function of its plan, the size of its shard, and its batch.
 
 In every epoch each training image goes through the trunk once, then through the tail's step, in micro-batches one
-after another; the images kept for local accuracy are judged before and after. What the simulation does otherwise, to
-be quick (features computed once, micro-batches side by side), is not what a device does, and is not counted.
+after another. The images kept for local accuracy are judged before and after. Where the simulation takes shortcuts
+(features computed once, micro-batches side by side), the device's own work is counted, not the simulation's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _Methods = frozenset[tuple[str, Method]]
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """How many images a device trains on, and how many it keeps for its local accuracy."""
+    """How many images a device trains on, and how many it keeps for local accuracy."""
 
     train: int
     held: int
@@ -31,7 +31,7 @@ class Images:
 
 @dataclass(slots=True)
 class Tasks:
-    """Makes a run's tasks. down_bytes: of the tensors that every device gets. What was counted once is kept."""
+    """Makes the tasks of a run. down_bytes: of the tensors that every device gets. Counts are cached."""
 
     config: RunConfig
     trunk: Network
@@ -46,7 +46,7 @@ class Tasks:
         self.exchange = Exchange.of(self.config)
 
     def task(self, plan: Plan, resources: Resources, images: Images, steps: int | None = None) -> Task:
-        """Return what a device does. steps: only so many of them; None: all its epochs."""
+        """Return what a device does. steps: the number of steps; None: all of its epochs."""
         batches = self.batches(resources, images, steps)
         micro = plan.micro_batch
         return Task(
@@ -58,7 +58,7 @@ class Tasks:
         )
 
     def first_step(self, plan: Plan, resources: Resources, images: Images) -> Task:
-        """Return what a device does that finds, in its first step, that a plan keeps more than it has."""
+        """Return the work of a device that finds in its first step that the plan keeps more than it has."""
         size = min(resources.batch_size, images.train)
         held = self.judged(plan.micro_batch, Images(0, images.held))
         return Task(0, self._passed(size, plan.micro_batch), self._stepped(plan, size), held, 0)
@@ -68,9 +68,9 @@ class Tasks:
         return -(-images.train // resources.batch_size) * self.config.train.epochs
 
     def batches(self, resources: Resources, images: Images, steps: int | None = None) -> dict[int, int]:
-        """Return how many optimizer steps see so many images: the full ones, and each epoch's smaller last one.
+        """Return the number of optimizer steps by batch size: the full ones, and the smaller last one of each epoch.
 
-        steps: the first of them alone; None: all.
+        steps: count only the first of them; None: all.
         """
         full, rest = divmod(images.train, resources.batch_size)
         an_epoch = full + (rest > 0)
@@ -90,14 +90,14 @@ class Tasks:
         return sum(self.sent_bytes(shape) for shape in self.tail.trained_shapes(plan.methods))
 
     def sent_bytes(self, shape: Shape) -> int:
-        """Return the bytes of a trained tensor, as the codec writes it, with what the strategy adds."""
+        """Return the bytes of a trained tensor as the codec encodes it, with what the strategy adds."""
         codec, extras = self.exchange.codec, len(self.exchange.strategy.extras)
         whole = whole_tensor(shape)
         written = whole if codec.whole else sum(one.nbytes for one in codec.pieces(shape).values())
         return written + extras * whole
 
     def judged(self, micro_batch: int, images: Images) -> Work:
-        """Return the work of judging the images held back, before training and after it."""
+        """Return the work of judging the held-out images, before training and after it."""
         parts = micro_batches(images.held, micro_batch)
         return total(self._judge(size).times(2 * count) for size, count in parts)
 

@@ -1,18 +1,18 @@
-"""A device's twin: the same device, weights, images and order, without the device's limits, and used for nothing.
+"""A device's twin: the same device, weights, images and order, without the device's limits, for comparison only.
 
-What "no limit" means for an "unlimited" twin: the device plans by the run's own method as if the fleet file said
-`budget = "unlimited"` of it, and trains by that plan. All else is its own: the weights it was sent, the shard, the
-order of images, the batch and a pinned micro-batch, the warm factors it starts from, the learning rate, the seeds. So
-the difference between the two is what the budget costs, and nothing of what the method itself does. The twin of a
-device without a limit is that device. It is offered the layers of the run's profile: those that some device of the
+An "unlimited" twin plans by the run's own method as if the fleet file gave the device `budget = "unlimited"`, and
+trains by that plan. All else is the device's own: the weights it was sent, the shard, the order of images and their
+resolution, the batch and a pinned micro-batch, when weights move, the warm factors it starts from, the learning rate,
+the seeds. The difference between the two is therefore the cost of the budget, without that of the method. A device
+without a limit is its own twin. The twin may train the layers of the run's profile: those that some device of the
 fleet trains.
 
-A "plain" twin trains the layers that its device trained (the unlimited twin's, where the device trained none), their
-weights and biases, by plain training: nothing compressed, centred or left out. The difference is what budget and
-method cost together, for a device without a limit too: one that keeps centred inputs moves otherwise than plain SGD.
+A "plain" twin trains the layers that its device trained (or the unlimited twin's, if the device trained none), weights
+and biases, by plain training: nothing compressed, centred or left out. The difference is the cost of budget and method
+together. It can be non-zero for a device without a limit, too: centred inputs lead to other steps than plain SGD.
 
-Either comes after the device's own work is whole, touches no state, no weight and no random draw of it, and a twin that
-fails is a note.
+A twin runs after the device's own work is complete, and touches none of its state, weights or random draws. A twin
+that fails becomes a note.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from fed_asi.planning.device_plans import step_of
 from fed_asi.planning.plan import Plan
 from fed_asi.workplace.place import Workplace
 
-# Ends that a budget brings about. What else keeps a device from training says nothing of its budget.
+# Outcomes that are due to a budget; any other reason not to train says nothing about it.
 PAIRED = {"trained", "out-of-memory", "excluded"}
 
 
@@ -47,13 +47,14 @@ def with_twin(
     factors: WarmFactors | None,
     result: LocalResult,
 ) -> LocalResult:
-    """Return the device's result with the columns of its twin; a twin that comes to nothing is a note.
+    """Return the device's result with the columns of its twin; if the twin fails, with a note.
 
-    A device that its budget keeps from training ends with the weights it was sent, so it gets its `before`, too.
-    result: the device's own; all of it but stats and notes stays as it is.
+    A device that its budget keeps from training ends with the weights it was sent, so its `before` is filled in, too.
+    result: the device's own; only its stats and notes are changed.
     """
     if result.stats["outcome"] not in PAIRED:
         return result
+    place = place.seen_by(job.partition_id)
     try:
         twin = _twin(place, job, tensors, factors, result)
         if twin.stats["outcome"] != "trained":
@@ -72,9 +73,11 @@ def _twin(
     factors: WarmFactors | None,
     result: LocalResult,
 ) -> LocalResult:
-    """Return what the twin did: the device's own result where both have the same plan, which is the same training."""
+    """Return the twin's result; where both have the same plan, it is the device's own."""
     free = replace(job, resources=unlimited(job.resources), check=False, twin=None)
     plan = plans_for(place, job.partition_id).first(free.resources)
+    if result.plan is not None:
+        plan = replace(plan, update=result.plan.update)  # its memory chose that; it is no cost of its budget
     if job.twin == "plain":
         plan = _plain(result.plan or plan)
     update = place.config.train.updates[0]
@@ -92,12 +95,12 @@ def _plain(plan: Plan) -> Plan:
 
 
 def _noted(job: Job, result: LocalResult, why: str) -> LocalResult:
-    text = f"the twin of device {job.partition_id} came to nothing ({why}); what the device did itself stands"
+    text = f"the twin of device {job.partition_id} failed ({why}); the device's own result is kept"
     return replace(result, notes=(*result.notes, text))
 
 
 def _before(result: LocalResult, twin: LocalResult) -> dict[str, Any]:
-    """Return how good the weights are that both were sent, where the device did not come to judge them."""
+    """Return how good the weights are that both were sent, if the device itself did not judge them."""
     names = {"loss_before", "accuracy_before"} & twin.stats.keys()
     return {name: twin.stats[name] for name in sorted(names - result.stats.keys())}
 
@@ -114,10 +117,10 @@ def paired(result: LocalResult, twin: LocalResult, tensors: Mapping[str, Tensor]
 def compared(
     own: Mapping[str, Tensor], twins: Mapping[str, Tensor], sent: Mapping[str, Tensor]
 ) -> dict[str, float | None]:
-    """Return the cosine of two updates and the ratio of their norms; None where one of them is no update.
+    """Return the cosine of two updates and the ratio of their norms; None where either is not an update.
 
-    own, twins: the tensors that each trained, by name; what one of them left is no update of it. sent: what both
-    started from. Exactly 1 and 1 for equal updates.
+    own, twins: the tensors that each trained, by name; a tensor that one did not train counts as unchanged in it. sent:
+    what both started from. Equal updates give exactly 1 and 1.
     """
     both = squared = other = 0.0
     for name in sorted(own.keys() | twins.keys()):

@@ -29,7 +29,7 @@ class OnDisk:
         return load_factors(self.folder, job.partition_id, job.factors_round)
 
     def keep(self, job: Job, factors: WarmFactors) -> None:
-        """Write the factors after the job, where there are any. Raises RunError where they cannot be written."""
+        """Write the factors after the job, if there are any. Raises RunError where they cannot be written."""
         if factors:
             save_factors(self.folder, job.partition_id, job.round, job.factors_round, factors)
 
@@ -37,14 +37,15 @@ class OnDisk:
 def save_factors(
     folder: Path, partition_id: int, round: int, base: int, factors: Mapping[str, Sequence[Tensor]]
 ) -> None:
-    """Write a device's warm factors after `round`; keep those of `base`, which it started from, and those before.
+    """Write a device's warm factors after `round`; keep those of `base`, from which it started, and those before.
 
-    A run that goes on may have to do this round again, or also the one before. folder: devices/ of a run or of a
-    device's own disk. Round 0 means none. Raises RunError where the disk fails.
+    A resumed run may have to repeat this round, or the one before. folder: devices/ of a run or of a device's own
+    disk.
+    Round 0 means none. Raises RunError where the disk fails.
     """
     own = folder / f"{partition_id:06d}"
     write_file(round_file(own, round), packed(factors))
-    with contextlib.suppress(OSError):  # an old file that stays is no harm
+    with contextlib.suppress(OSError):  # an old file left behind does no harm
         there = sorted(own.glob("round-*.pt"))
         before = [path for path in there if path < round_file(own, base)]
         kept = {round_file(own, round), round_file(own, base), *before[-1:]}
@@ -54,9 +55,9 @@ def save_factors(
 
 
 def load_factors(folder: Path, partition_id: int, round: int) -> WarmFactors | None:
-    """Return the warm factors a device had after `round`; None for round 0, before which there are none.
+    """Return the warm factors that a device had after `round`; None for round 0, before any step.
 
-    Raises RunError for a file that is gone, corrupt, of another version, or holds something else.
+    Raises RunError for a file that is missing, corrupt, of another version, or holds anything else.
     """
     if round == 0:
         return None
@@ -65,18 +66,18 @@ def load_factors(folder: Path, partition_id: int, round: int) -> WarmFactors | N
 
 
 def packed(factors: Mapping[str, Sequence[Tensor]]) -> bytes:
-    """Return warm factors as bytes, with their layout in memory, which decides the last bits of the next step."""
+    """Return warm factors as bytes, with their memory layout, which decides the last bits of the next step."""
     content = {name: [part.detach().clone() for part in parts] for name, parts in factors.items()}
     return pack({"factors": content})
 
 
 def unpacked(held: bytes, name: str) -> WarmFactors:
-    """Return what `packed` made. Raises RunError, by the name of what holds it, for anything else."""
+    """Return what `packed` made. Raises RunError for anything else; `name` is what errors call it."""
     return factors_of(unpack_bytes(held, name), name)
 
 
 def factors_of(content: Mapping[str, Any], name: str) -> WarmFactors:
-    """Return the warm factors in what was unpacked. Raises RunError where it holds something else."""
+    """Return the warm factors in unpacked content. Raises RunError where it holds anything else."""
     factors = content.get("factors")
     if not are_factors(factors):
         raise RunError(f"{name} holds no warm factors")
@@ -84,12 +85,12 @@ def factors_of(content: Mapping[str, Any], name: str) -> WarmFactors:
 
 
 def factors_bytes(factors: Mapping[str, Sequence[Tensor]]) -> int:
-    """Return what a device's warm factors take between its rounds, in bytes."""
+    """Return the bytes of a device's warm factors between its rounds."""
     return sum(part.nbytes for parts in factors.values() for part in parts)
 
 
 def factors_on(factors: Mapping[str, Sequence[Tensor]], device: torch.device) -> WarmFactors:
-    """Return warm factors on a device, those that are there as they are."""
+    """Return warm factors on a device; those already there are not copied."""
     return {name: [part.to(device) for part in parts] for name, parts in factors.items()}
 
 

@@ -1,6 +1,6 @@
 """One device's work in one round: plan for its own budget, train on its shard, never keep more than it may.
 
-Pure of Flower: a job and the global tensors go in, an update and what is to be recorded come out. The same
+It knows nothing of Flower: a job and the global tensors go in, an update and its records come out. The same
 function serves the plain loop, Ray workers and real devices, which is why their weights are equal to the bit.
 """
 
@@ -42,9 +42,9 @@ from fed_asi.workplace.shard import Shard
 
 @dataclass(frozen=True, slots=True)
 class LocalResult:
-    """What a device hands in. stats: columns of device_rounds. tensors: what it trained. sent: the same on the wire.
+    """The result of one device. stats: columns of device_rounds. tensors: what it trained. sent: the same, encoded.
 
-    factors: to keep, with what strategy and codec keep.
+    factors: the state to keep: warm factors, and the tensors of strategy and codec.
     """
 
     stats: dict[str, Any]
@@ -58,7 +58,7 @@ class LocalResult:
     plan: Plan | None = None  # that it trained under
 
     def whole(self, sent: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors with their parts put into what was sent: all of them whole."""
+        """Return the tensors with all parts put into what was sent, so that each is whole."""
         found = dict(self.tensors)
         for name, part in self.slices.items():
             found[name] = sent[name].clone()
@@ -75,12 +75,12 @@ def train_locally(
 ) -> LocalResult:
     """Return the update of one device, or why there is none ("out-of-memory", "excluded", "timeout").
 
-    tensors: the global ones by name, and what the strategy sends beside them. factors: the state it kept: warm
-    factors, cut or padded to the plan's ranks, and what strategy and codec keep.
-    plan: to train by; None: the first of the device's own that fits.
-    The place's tail is used and given back as it was, without gradients, whatever happens.
+    tensors: the global ones by name, and those of the strategy. factors: the state it kept: warm factors, which are cut
+    or padded to the plan's ranks, and the tensors of strategy and codec.
+    plan: to train by; None: the first of the device's own plans that fits.
+    The place's tail is used and always given back as it was, without gradients.
     """
-    started = time.perf_counter()
+    started, place = time.perf_counter(), place.seen_by(job.partition_id)
     stats = of_one_round(job.resources)
     try:
         device = _Device.of(place, job, tensors, factors, started)
@@ -95,13 +95,13 @@ def train_locally(
     finally:
         uncompress_(place.tail)
         for parameter in place.tail.parameters():
-            parameter.grad = None  # of a step that was not ended, and would be added to the next device's
+            parameter.grad = None  # left by an unfinished step; it would be added to the next device's
     return replace(result, host_seconds=time.perf_counter() - started)
 
 
 @dataclass(frozen=True, slots=True)
 class _Device:
-    """One device at work: what it was asked, and where it works."""
+    """One device at work: its job, and where it works."""
 
     place: Workplace
     job: Job
@@ -120,20 +120,20 @@ class _Device:
         state: WarmFactors | None,
         started: float,
     ) -> _Device:
-        """Return the device that a job reached, with the state it kept."""
+        """Return the device that a job is for, with the state it kept."""
         exchange = Exchange.of(place.config)
         weights, beside = exchange.split(tensors)
         return cls(place, job, weights, beside, Kept.of(state or {}), exchange, started)
 
     def upload(self, names: Iterable[str], slices: Mapping[str, Slice]) -> Upload:
-        """Return its strategy and codec in this round, over what it trains.
+        """Return the upload of this round, by strategy and codec, for the trained tensors.
 
-        slices: of that of which a part does, on the CPU.
+        slices: for those trained in part, which part, on the CPU.
         """
         start = {name: self.tensors[name] for name in names}
         by_kind = self.kept.by_kind
         lost = self.job.factors_round > 0 and not by_kind
-        # What others train too came with it, and is not held.
+        # Tensors that only other devices train came too, but are not held.
         beside = {kind: {n: named[n] for n in start if n in named} for kind, named in self.beside.items()}
         given = AtDevice(start, self.job.lr, beside, by_kind, lost)
         return Upload(self.exchange, given, slices, self.place.device)
@@ -144,7 +144,7 @@ class _Device:
 
 
 def _first_within_budget(device: _Device, attempts: Iterable[Attempt], stats: dict[str, Any]) -> LocalResult:
-    """Return the result of the first plan that keeps its promise; the last plan's error when none does."""
+    """Return the result under the first plan that keeps its promise; if none does, the last plan's error."""
     refused: OverBudgetError | None = None
     for attempt in attempts:
         try:
@@ -159,7 +159,7 @@ def _first_within_budget(device: _Device, attempts: Iterable[Attempt], stats: di
 
 
 def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalResult:
-    """Return the update of a device that trained under this plan. Raises as `Stepper.step_` does."""
+    """Return the update of a device under this plan. Raises what `Stepper.step_` does."""
     place, job, plan = device.place, device.job, attempt.plan
     settings, tail = place.config.train, place.tail
     stats |= {"policy": attempt.policy, **described(plan), "gradient_captured": device.plans.share(plan)}
@@ -184,9 +184,10 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
         micro_batch=plan.micro_batch,
         budget_bytes=job.resources.budget_bytes,
         covers=place.config.method.covers,
-        # Where ranks depend on the data, micro-batches differ, and the largest one counts.
+        # Where ranks depend on the data, micro-batches differ; the largest is recorded.
         side_by_side=place.config.compute.side_by_side and all(m.sized for m in plan.methods.values()),
         update=settings.updates[0] if plan.update is None else plan.update,
+        gradients_at=place.config.compute.gradients_at,
         deadline=time.monotonic() + job.deadline_seconds,
         strategy_bytes=upload.held_bytes,
         whole=_whole_step(device, plan),
@@ -208,7 +209,7 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
 
 
 def _whole_step(device: _Device, plan: Plan) -> WholeStep | None:
-    """Return what counts the steps of a device that says what RAM or flash it has."""
+    """Return what counts whole steps, for a device with a RAM or flash limit; None for others."""
     resources = device.job.resources
     if not resources.whole_device:
         return None
@@ -221,7 +222,7 @@ def _trained_part(parameter: Tensor, part: Slice | None) -> Tensor:
 
 
 def _running(place: Workplace, plan: Plan) -> nn.Module:
-    """Return what runs in a step: the tail, or the tail in segments that are computed twice."""
+    """Return what runs in a step: the tail, or the tail in segments that are recomputed."""
     if not place.config.method.recipe.recomputes:
         return place.tail
     return Checkpointed.of(place.tail, plan.trained, place.inputs(place.rows(np.zeros(1, np.int64))))
@@ -255,11 +256,11 @@ def _measured(stepper: Stepper, optimizer: Sgd) -> dict[str, Any]:
 
 
 def _load_(device: _Device, plan: Plan) -> None:
-    """Load the global tensors, what the plan does not train as the device stores it."""
+    """Load the global tensors; those that the plan does not train, as the device stores them."""
     place = device.place
     load_tensors_(place.tail, device.tensors)
     if place.config.storage.form != "float32":
-        _compress_(device, plan)  # which tells what trains, down to channels
+        _compress_(device, plan)  # this sets what trains, down to channels
         store_frozen_(place.tail, place.config.storage.form, place.reference)
         uncompress_(place.tail)
 
@@ -274,9 +275,9 @@ def _compress_(device: _Device, plan: Plan) -> None:
 
 
 def _epochs_(device: _Device, stepper: Stepper, shard: Shard) -> int:
-    """Return the images that stand behind the update, after all steps, or as many as were asked for.
+    """Train all steps, or as many as were asked for, and return how many images count for the update.
 
-    They are the shard's, or the part of it that an epoch came to on average.
+    These are the images of the shard, or with fewer steps, as many as an epoch used on average.
     """
     place, job = device.place, device.job
     seen, epochs = 0, place.config.train.epochs
@@ -292,19 +293,19 @@ def _epochs_(device: _Device, stepper: Stepper, shard: Shard) -> int:
 
 
 def _checked(device: _Device, stepper: Stepper, shard: Shard) -> tuple[str, ...]:
-    """Return a note on one side-by-side step held against a sequential one, louder where they differ."""
+    """Return a note that compares one side-by-side step with a sequential one, marked where they differ."""
     rows = device.place.rows(shard.train[: device.job.resources.batch_size])
     found = compare(stepper, *device.place.batch(rows))
     text = (
-        f"device {device.job.partition_id}, {len(rows)} images in micro-batches of {stepper.micro_batch}: "
-        f"side by side keeps {format_bytes(found.side_by_side_bytes)} each, one after another "
-        f"{format_bytes(found.sequential_bytes)}; gradients differ by {found.relative_difference:.0e}"
+        f"simulation checked on device {device.job.partition_id}: {len(rows)} images in micro-batches of "
+        f"{stepper.micro_batch} keep {format_bytes(found.side_by_side_bytes)} each side by side, "
+        f"{format_bytes(found.sequential_bytes)} one after another; gradients differ by {found.relative_difference:.0e}"
     )
-    return (text if found.agrees else f"WARNING, the simulated step is not the real one: {text}",)
+    return (text if found.agrees else f"WARNING, the simulated step differs from the real one: {text}",)
 
 
 def _judged(place: Workplace, shard: Shard, when: str) -> dict[str, Any]:
-    """Return loss and accuracy on the part of the shard that is kept from training; empty without one."""
+    """Return loss and accuracy on the held-out part of the shard; empty if it has none."""
     if len(shard.holdout) == 0:
         return {}
     found = evaluate(place.tail, *place.batch(place.rows(shard.holdout)), place.num_classes)

@@ -1,4 +1,4 @@
-"""[aggregate] and [upload]: the strategy and the codec by their names, their own settings as further keys."""
+"""[aggregate] and [upload]: strategy and codec by name, with their own settings as further keys."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _CODECS = Registered("upload", "codec", codecs.names, codecs.find)
 
 
 class AggregateConfig(Section):
-    """What becomes of a round's updates, and how they are weighed against each other, tensor by tensor."""
+    """How a round's updates are combined, and how they are weighted, tensor by tensor."""
 
     model_config = ConfigDict(extra="allow")
 
     strategy: str = "fedavg"  # a name of fed_asi.strategies
-    weights: Literal["examples", "captured"] = "examples"  # captured: examples times gradient captured
-    min_fidelity: Annotated[float, Field(ge=0, le=1)] = 0.0  # tensors captured less than this are left out
+    weights: Literal["examples", "captured"] = "examples"  # "captured": examples times gradient captured
+    min_fidelity: Annotated[float, Field(ge=0, le=1)] = 0.0  # tensors that captured less are left out
 
     @property
     def weighted(self) -> bool:
-        """Whether updates are weighed by the gradient they captured."""
+        """Whether updates are weighted by the gradient they captured."""
         return self.weights == "captured" or self.min_fidelity > 0.0
 
 
 class UploadConfig(Section):
-    """How a device's update is written for its way up."""
+    """How a device's update is encoded for its upload."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -53,18 +53,18 @@ def codec_of(config: UploadConfig) -> Codec:
 
 
 def held_copies(aggregate: AggregateConfig, upload: UploadConfig) -> int:
-    """Return how many copies of what it trains a device has beside its step, for the strategy and the codec."""
+    """Return how many copies of what it trains a device holds besides its step, for strategy and codec."""
     return len(strategy_of(aggregate).holds | codec_of(upload).holds)
 
 
 def problems(aggregate: AggregateConfig, run: Conditions | None) -> Iterator[str]:
-    """Yield what is wrong with the strategy, its keys, and what else the file says. run: None: not known."""
+    """Yield what is wrong with the strategy, its keys, and their fit with the rest of the file. run: None: unknown."""
     strategy, wrong = _STRATEGIES.read(aggregate)
     for line in wrong:
         key = line.partition(":")[0].removeprefix("aggregate.")
         owners = strategies.owners_of(key) if "unknown key" in line else []
         of = " and ".join(f'"{name}"' for name in owners)
-        yield f'aggregate.{key}: of {of}; strategy is "{aggregate.strategy}"' if owners else line
+        yield f'aggregate.{key}: only for {of}; strategy is "{aggregate.strategy}"' if owners else line
     if strategy is not None and run is not None:
         yield from strategy.problems(run)
 

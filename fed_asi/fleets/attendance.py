@@ -1,4 +1,4 @@
-"""When the devices of a fleet are there, each by its own description."""
+"""When the devices of a fleet are present, each by its own description."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from fed_asi.fleets.presence import Always, Ids, Rule, There, Times, rule_of
 
 
 class Attendance:
-    """When the devices of a fleet are there, each by its own description. descriptions: by partition id, from 0.
+    """When the devices of a fleet are present. descriptions: by partition id, from 0.
 
-    Of each rule's last moment it is kept who was there: thousands of updates may be made within one period.
+    For each rule, who was present at the last moment asked for is cached: thousands of updates may fall in one
+    period.
     """
 
     def __init__(self, descriptions: Iterable[PresenceConfig | None], seed: int) -> None:
@@ -34,18 +35,18 @@ class Attendance:
 
     @property
     def always(self) -> bool:
-        """Whether everyone is there at any time."""
+        """Whether everyone is always present."""
         return all(isinstance(rule, Always) for rule, _ in self._rules)
 
     def present(self, at: float) -> There:
-        """Return who is there, by partition id."""
+        """Return who is present, by partition id."""
         there = np.zeros(len(self._rule_at), dtype=bool)
         for number, (_, ids) in enumerate(self._rules):
             there[ids] = self._present(number, at)
         return there
 
     def _present(self, number: int, at: float) -> There:
-        """Return which devices of a rule are there, in the order of its ids."""
+        """Return which devices of a rule are present, in the order of its ids."""
         rule, ids = self._rules[number]
         moment = rule.moment(at)
         if number not in self._last or self._last[number][0] != moment:
@@ -53,15 +54,15 @@ class Attendance:
         return self._last[number][1]
 
     def leaves(self, partition_id: int, at: float) -> float:
-        """Return until when a device that is there stays; infinity: for ever."""
+        """Return when a device that is present leaves; infinity if never."""
         return self._rule(partition_id).leaves(partition_id, at)
 
     def is_there(self, partition_id: int, at: float) -> bool:
-        """Return whether a device is there."""
+        """Return whether a device is present."""
         return bool(self._rule(partition_id).present(np.array([partition_id]), at)[0])
 
     def first(self, at: Times) -> float:
-        """Return from when on anybody is there; infinity: never. at: by partition id, not before then."""
+        """Return when the first device is present, counting each from its own time in `at`; infinity: never."""
         waiting = np.isfinite(at)
         return min(
             (rule.first(some, at[some]) for rule, ids in self._rules if len(some := ids[waiting[ids]])),

@@ -1,4 +1,4 @@
-"""Single devices' budgets: the lines of [budgets], and the CSV of a big fleet, partition_id,budget a line."""
+"""Budgets of single devices: the lines of [budgets], and for a big fleet a CSV with lines of partition_id,budget."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _MOST_DIGITS = 18  # of a partition_id
 def add_csv_(raw: dict[str, Any], folder: Path, replaced: Collection[str] = ()) -> list[str]:
     """Read budgets_csv into raw["budgets"]; return its problems, each with its line number.
 
-    A device has one line, in the CSV or in [budgets], or it is a problem. replaced: keys of [budgets] that the
-    command line sets: they come before the CSV's.
+    Each device may have one line only, in the CSV or in [budgets]. replaced: keys of [budgets] that the command line
+    sets; they take precedence over the CSV.
     """
     budgets = raw.setdefault("budgets", {})
     if not isinstance(budgets, dict):
@@ -48,7 +48,7 @@ def add_csv_(raw: dict[str, Any], folder: Path, replaced: Collection[str] = ()) 
 
 
 def _twice(budgets: dict[Any, Any]) -> Iterator[str]:
-    """Yield the devices that [budgets] writes in two ways, such as 3 and 03."""
+    """Yield the devices that [budgets] names twice, such as 3 and 03."""
     seen: dict[int, str] = {}
     for key in budgets:
         if _is_id(key) and seen.setdefault(int(key), key) != key:
@@ -60,11 +60,11 @@ def _is_id(key: object) -> bool:
 
 
 def _rows(folder: Path, name: str, problems: list[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, values) for each line that says something, the header left out; note what is no line."""
+    """Yield (line number, values) for each line with content, the header left out; note lines that are malformed."""
     path = folder / name
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, ValueError) as error:  # no file, no text, or no name of a file
+    except (OSError, ValueError) as error:  # no such file, not text, or not a valid name
         reason = getattr(error, "strerror", None) or str(error)
         problems.append(f"budgets_csv: {shown(str(path))} cannot be read: {reason}")
         return
@@ -74,7 +74,7 @@ def _rows(folder: Path, name: str, problems: list[str]) -> Iterator[tuple[int, l
             continue
         row = _values(line)
         if row is None:
-            problems.append(f"{name} line {number}: {shown(line)} is no line of partition_id,budget")
+            problems.append(f"{name} line {number}: {shown(line)} is not a line of partition_id,budget")
         elif not (first and _is_header(row)):
             yield number, row
         first = False
@@ -90,7 +90,7 @@ def _values(line: str) -> list[str] | None:
 
 
 def _is_header(row: Iterable[str]) -> bool:
-    """Return whether a first line names columns: it says partition_id, or has two words that are no values."""
+    """Return whether a first line names columns: it says partition_id, or has two words that are not values."""
     values = list(row)
     if values and values[0].lower() == "partition_id":
         return True

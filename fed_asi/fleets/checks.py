@@ -1,4 +1,4 @@
-"""What a fleet file's values must be to each other and to the machine; each check returns its problems."""
+"""Checks of settings against each other and against the machine; each returns its problems."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from fed_asi.fleets.device_checks import devices_known
 from fed_asi.fleets.gpu_share import gpus_fit
 from fed_asi.fleets.pace_checks import pace_fits
 from fed_asi.fleets.problems import unknown_value
+from fed_asi.fleets.resolution_checks import resolutions_fit
 from fed_asi.fleets.whole_device_checks import whole_devices
 from fed_asi.machine import cpus_here
 from fed_asi.methods import ASI, base, recipe_names, recipe_of
@@ -30,8 +31,8 @@ Check = Callable[[RunConfig, Collection[str], int], Iterator[str]]
 def check(config: RunConfig, broken: Collection[str] = (), cpus: int | None = None) -> list[str]:
     """Return every problem between settings that are each well-formed.
 
-    broken: places that hold a stand-in, such as "groups.0.count"; nothing is said of them.
-    cpus: of the machine; None counts those this process may use.
+    broken: places that hold a stand-in, such as "groups.0.count"; they are not checked.
+    cpus: of the machine; None counts those that this process may use.
     """
     available = cpus_here() if cpus is None else cpus
     checks: tuple[Check, ...] = (
@@ -45,9 +46,11 @@ def check(config: RunConfig, broken: Collection[str] = (), cpus: int | None = No
         _faults,
         _known,
         _engine,
+        _gradients_at,
         _aggregate,
         devices_known,
         whole_devices,
+        resolutions_fit,
         clock_fits,
         pace_fits,
         _cpus,
@@ -61,7 +64,7 @@ def _is_broken(broken: Collection[str], *starts: str) -> bool:
 
 
 def _stands_in(place: str, broken: Collection[str]) -> bool:
-    """Return whether what is at this place now stands in for what was wrong there, or further up."""
+    """Return whether the value at this place, or at one above it, is a stand-in for a wrong one."""
     return any(place == other or place.startswith(f"{other}.") for other in broken)
 
 
@@ -78,7 +81,7 @@ def _fleet_size(config: RunConfig, broken: Collection[str], _cpus: int) -> Itera
     elif config.num_devices > MOST_DEVICES:
         yield f"groups: {config.num_devices:,} devices in all, and a run takes at most {MOST_DEVICES:,}; lower count"
     elif not _is_broken(broken, "cohort") and config.cohort > config.num_devices:
-        yield f"cohort: {config.cohort} devices a round, but the groups hold only {config.num_devices}"
+        yield f"cohort: {config.cohort} devices a round, but the groups have only {config.num_devices}"
 
 
 def _names(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
@@ -128,7 +131,7 @@ def _schedules(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterat
             yield f"{where}.schedule: a round is given twice: {starts}"
         late = [start for start in starts if start > config.rounds]
         if late and not _is_broken(broken, "rounds"):
-            yield f"{where}.schedule: round {late[0]} never comes, rounds is {config.rounds}"
+            yield f"{where}.schedule: round {late[0]} is never reached, as rounds is {config.rounds}"
 
 
 def _method(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
@@ -159,14 +162,14 @@ def _unknown_methods(method: MethodConfig) -> Iterator[str]:
     for where, name, known in asked:
         if own_code.is_own(name):
             yield from _problem_of(where, partial(base.own, name))
-        elif where != "method.name" and "(" in name:  # with settings of its own
+        elif where != "method.name" and "(" in name:  # a call with settings
             yield from _problem_of(where, partial(parse, name))
         elif name not in known:
             yield unknown_value(where, name, known)
 
 
 def _problem_of(where: str, find: Callable[[], object]) -> Iterator[str]:
-    """Yield what is wrong with what is to be found."""
+    """Yield what is wrong with something that is found by name."""
     try:
         find()
     except ConfigError as error:
@@ -179,12 +182,12 @@ def _is_asi(method: MethodConfig) -> bool:
 
 
 def _method_settings(method: MethodConfig) -> Iterator[str]:
-    """Yield the settings that no method has, those of another one, and values that its own cannot take."""
+    """Yield unknown settings, settings of other methods, and wrong values of the method's own."""
     known = [*MethodConfig.model_fields, *method.recipe.settings]
     for key in method.settings:
         if key not in known:
             owners = [f'"{name}"' for name in recipe_names() if key in recipe_of(name).settings]
-            hint = f'of {" and ".join(owners)}; name is "{method.name}"' if owners else ""
+            hint = f'only for {" and ".join(owners)}; name is "{method.name}"' if owners else ""
             yield f"method.{key}: {hint or 'unknown key; ' + nearest(key, known)}"
     if all(key in known for key in method.settings):
         try:
@@ -216,7 +219,7 @@ def _faults(config: RunConfig, _broken: Collection[str], _cpus: int) -> Iterator
 
 
 def _known(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
-    """Names that registries know: networks, data sets, over-budget policies, sharding schemes."""
+    """Yield unknown names of networks, data sets, over-budget policies and sharding schemes."""
     if not _stands_in("model.name", broken):
         yield from _problem_of("model.name", partial(models.canonical, config.model.name))
     if not _stands_in("data.source", broken):
@@ -244,7 +247,22 @@ def _engine(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[
         return
     yield from _problem_of("compute.trunk_engine", engines.check_installed)
     if features == "off":
-        yield f'compute.trunk_engine: "{asked}" makes the features that are kept, and features = "off" keeps none'
+        yield f'compute.trunk_engine: "{asked}" computes features to store, but features = "off" stores none'
+
+
+def _gradients_at(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
+    train, compute = config.train, config.compute
+    if compute.gradients_at == "micro-batch" or _is_broken(broken, "train", "compute"):
+        return
+    start = 'compute.gradients_at: "batch" computes the gradients of a batch with the weights from its start'
+    if set(train.updates) == {"step"}:
+        yield f'{start}, which train.update = "step" does anyway. Leave it out'
+    elif train.momentum > 0.0:
+        yield f"{start}, and momentum builds up from micro-batch to micro-batch. Set train.momentum = 0"
+    elif train.clip_norm is not None:
+        yield f'{start}, and clips none of them by itself. Set train.clip_norm = "off"'
+    if not compute.side_by_side:
+        yield f"{start}, to have them side by side, and compute.side_by_side is false. Leave one out"
 
 
 def _aggregate(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The clock: what a device's part of a round takes in seconds and joules. Pure arithmetic: no host time enters."""
+"""The clock: seconds and joules of a device's part of a round. It is pure arithmetic, without any host time."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fed_asi.errors import ConfigError
 from fed_asi.fleets.hardware import Hardware
 from fed_asi.memory.work import Work
 
-BITS = 8  # of a byte
+BITS = 8  # in a byte
 PARTS = ("download", "trunk", "step", "judging", "upload")
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a device does in a round: bytes that come, images through the trunk, steps, judging, bytes that go."""
+    """What a device does in a round: bytes received, images through the trunk, steps, judging, bytes sent."""
 
     down_bytes: int
     trunk: Work
@@ -28,7 +28,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a task takes, part by part. joules: None where the device's power is not known."""
+    """What a task takes, part by part. joules: None where the device's power is unknown."""
 
     download_seconds: float
     trunk_seconds: float
@@ -43,15 +43,15 @@ class Spent:
 
     @property
     def sim_seconds(self) -> float:
-        """From the server's message to the reply's arrival, in seconds."""
-        total = 0.0  # in a fixed order: the last bits are part of the records
+        """Seconds from the server's message to the arrival of the reply."""
+        total = 0.0  # summed in a fixed order, as the last bits are part of the records
         for part in PARTS:
             total += getattr(self, f"{part}_seconds")
         return total
 
     @property
     def energy_joules(self) -> float | None:
-        """What the battery gives for it, in joules."""
+        """The energy it takes from the battery, in joules."""
         found = [getattr(self, f"{part}_joules") for part in PARTS]
         if any(one is None for one in found):
             return None
@@ -66,7 +66,7 @@ class Spent:
         return {**parts, "sim_seconds": self.sim_seconds, "energy_joules": self.energy_joules}
 
     def lasts(self, joules: float) -> float:
-        """Return after how many seconds so many joules are spent; infinity where all of it takes no more."""
+        """Return after how many seconds this energy is spent; infinity if the whole task takes no more."""
         total, seconds = 0.0, 0.0
         for part in PARTS:
             taken, needs = getattr(self, f"{part}_seconds"), getattr(self, f"{part}_joules") or 0.0
@@ -76,7 +76,7 @@ class Spent:
         return math.inf
 
     def until(self, seconds: float) -> Spent:
-        """Return what is spent when the device stops after so many seconds, in the middle of a part or of none."""
+        """Return what is spent if the device stops after so many seconds, possibly in the middle of a part."""
         left, kept = max(0.0, seconds), dict[str, float | None]()
         for part in PARTS:
             whole, joules = getattr(self, f"{part}_seconds"), getattr(self, f"{part}_joules")
@@ -88,7 +88,7 @@ class Spent:
 
 
 def spent(task: Task, hardware: Hardware) -> Spent:
-    """Return what a task takes on a device. Raises ConfigError where the device does not say how fast it is."""
+    """Return what a task takes on a device. Raises ConfigError where its rates are unknown."""
     if not hardware.has_clock:
         raise ConfigError(f"{hardware.name or 'a device'} does not say {', '.join(hardware.missing)}")
     latency = hardware.latency_seconds or 0.0
@@ -112,7 +112,7 @@ def seconds_of(work: Work, hardware: Hardware) -> float:
 
 
 def joules_of(work: Work, seconds: float, hardware: Hardware) -> float | None:
-    """Return what work takes, in joules: by what is done where that is known, else by the time it takes."""
+    """Return the energy that work takes, in joules: by operation where that is known, otherwise by time."""
     if hardware.mac_joules is not None:
         return work.macs * hardware.mac_joules + work.moved_bytes * (hardware.byte_joules or 0.0)
     return _times(hardware.compute_watts, seconds)

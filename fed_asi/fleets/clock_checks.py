@@ -1,4 +1,4 @@
-"""What [clock] must be to the fleet: whoever is held to a time has a clock."""
+"""Checks of [clock] against the fleet: a device held to a deadline must have a clock."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from fed_asi.fleets.drawing import draw
 
 
 def clock_fits(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
-    """Yield what of [clock] cannot be."""
+    """Yield what is impossible in [clock]."""
     clock = config.clock
     if any(place.startswith(("clock", "groups", "devices", "cohort")) for place in broken):
         return
     if clock.fit and clock.deadline_seconds is None:
-        yield "clock.fit: without clock.deadline_seconds there is nothing to fit into"
+        yield "clock.fit: needs clock.deadline_seconds, which the work is cut to fit"
     if clock.among == "all" and clock.deadline_seconds is None:
-        yield 'clock.among: "all" asks devices that are not there, so a round needs clock.deadline_seconds to end'
+        yield 'clock.among: "all" also asks absent devices, so a round needs clock.deadline_seconds to end'
     if clock.ask is not None and clock.ask < config.cohort:
         yield f"clock.ask: {clock.ask} devices, fewer than the cohort of {config.cohort}"
     if clock.ask is not None and clock.ask > config.num_devices:
-        yield f"clock.ask: {clock.ask} devices a round, but the groups hold only {config.num_devices}"
+        yield f"clock.ask: {clock.ask} devices a round, but the groups have only {config.num_devices}"
     yield from _buffered(config)
     if clock.deadline_seconds is not None or clock.ask is not None or clock.at_work is not None:
         yield from _timeless(config)
 
 
 def _buffered(config: RunConfig) -> Iterator[str]:
-    """Yield what does not go with updates made of so many replies."""
+    """Yield what does not go with updates made of a number of replies."""
     clock = config.clock
     if clock.at_work is None:
         if clock.staleness is not None:
-            yield "clock.staleness: without clock.at_work every reply is to the weights of now; leave it out"
+            yield "clock.staleness: without clock.at_work no reply is ever stale; leave it out"
         return
     if clock.at_work > config.num_devices:
-        yield f"clock.at_work: {clock.at_work} devices at a time, but the groups hold only {config.num_devices}"
+        yield f"clock.at_work: {clock.at_work} devices at a time, but the groups have only {config.num_devices}"
     if clock.ask is not None:
         yield "clock.ask: with clock.at_work, late devices count in a later update; leave out one of the two"
     if clock.among == "all":
-        yield 'clock.among: with clock.at_work the server asks those who are there; leave "all" out'
+        yield 'clock.among: with clock.at_work the server asks only devices that are present; leave out "all"'
 
 
 def _timeless(config: RunConfig) -> Iterator[str]:
@@ -53,7 +53,7 @@ def _timeless(config: RunConfig) -> Iterator[str]:
     for where, device, name in owners:
         try:
             has = device is not None and draw(device, config.seed, 0).has_clock
-        except ConfigError:  # said elsewhere
+        except ConfigError:  # reported elsewhere
             continue
         if not has:
             yield f"{where}: {name!r} has no clock, so its reply time is unknown; name a preset or give its rates"

@@ -1,4 +1,4 @@
-"""What devices' hardware and presence must be: known, whole, and such that somebody is there."""
+"""Checks of devices' hardware and presence: known, complete, and with somebody present at some time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fed_asi.fleets.traces import read_traces
 
 
 def devices_known(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
-    """Yield what is wrong with devices: presets, tables, traces; then a fleet whose clock stands or that is empty."""
+    """Yield problems of presets, tables and traces, then of a fleet whose clock stands or that is always empty."""
     problems = [f"{where}.{one}" for where, owner in _owners(config) for one in _of_owner(owner)]
     yield from problems
     if not problems and not any(place.startswith(("groups", "devices", "budgets")) for place in broken):
@@ -42,18 +42,18 @@ def _presence(presence: PresenceConfig) -> Iterator[str]:
     if presence.kind == "trace" and presence.trace is None:
         yield 'trace: missing; kind = "trace" reads its intervals from a file'
     elif presence.kind != "trace" and presence.trace is not None:
-        yield f'trace: of kind = "trace"; it is "{presence.kind}"'
+        yield f'trace: only for kind = "trace"; it is "{presence.kind}"'
     elif presence.trace is not None:
         try:
             read_traces(presence.trace)
         except ConfigError as error:
             yield from (f"trace: {problem}" for problem in error.problems)
     if presence.kind == "daily" and presence.from_hour == presence.until_hour:
-        yield f"until_hour: {presence.until_hour:g}, when it comes too, so it is never there; all day is 0 to 24"
+        yield f"until_hour: {presence.until_hour:g}, like from_hour, so the device is never present; all day is 0 to 24"
 
 
 def _together(config: RunConfig) -> Iterator[str]:
-    """Yield what only the whole fleet shows."""
+    """Yield problems that only the whole fleet shows."""
     told = [
         one for _, owner in _owners(config) if (one := owner.presence) is not None and one.kind != "always"
     ]
@@ -61,15 +61,15 @@ def _together(config: RunConfig) -> Iterator[str]:
         return
     try:
         devices = fleet.build(config)
-    except ConfigError:  # said elsewhere
+    except ConfigError:  # reported elsewhere
         return
     if not any(device.hardware is not None and device.hardware.has_clock for device in devices):
-        yield "presence: the run's clock stands still, as no device has one; give them a device, such as a preset"
+        yield "presence: no device has a clock, so no time passes; give them a device, such as a preset"
     elif (
         Attendance((device.presence for device in devices), config.seed).first(np.zeros(len(devices)))
         == math.inf
     ):
-        yield "presence: no device is ever present: by this seed none drew a time; give other traces or a larger share"
+        yield "presence: with this seed no device is ever present; give other traces or a larger share"
 
 
 def _problems(device: HardwareConfig) -> Iterator[str]:
@@ -86,10 +86,10 @@ def _problems(device: HardwareConfig) -> Iterator[str]:
         yield from (f".preset: {problem}" for problem in error.problems)
         return
     if base.battery_joules is not None and None in (base.compute_watts or base.mac_joules, base.radio_watts):
-        yield ".battery_joules: nothing draws from it; say compute_watts and radio_watts too"
+        yield ".battery_joules: nothing uses it; give compute_watts and radio_watts too"
     lacks = [[key for key in base.missing if key not in row.numbers] for row in rows or (Row({}),)]
     if all(len(one) == len(CLOCK) for one in lacks):
-        return  # it says nothing of a clock
+        return  # it does not ask for a clock
     for number, one in enumerate(lacks, start=1):
         if one:
             where = f".table: its device {number} lacks " if rows else ": lacks "

@@ -1,7 +1,7 @@
-"""What tells a fleet's hardware and presence from another's, files that the fleet file names included.
+"""A digest that identifies a fleet's hardware and presence, including files that the fleet file names.
 
-A run's settings say a preset's name and a trace's path; what stands there may change between a kill and a resumption,
-and the run would go on by another clock.
+A run's settings hold the name of a preset and the path of a trace. If their content changed between a kill and a
+resume, the run would go on by another clock.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from fed_asi.fleets.traces import Traces, read_traces
 
 
 def device_digest(fleet: Fleet) -> str | None:
-    """Return a digest of what the devices are and when they are there; None where none says either.
+    """Return a digest of the devices' hardware and presence; None if neither is described.
 
-    Where a file is does not enter, what is in it does. Raises ConfigError for a trace that cannot be read.
+    It covers the content of files, not their paths. Raises ConfigError for a trace that cannot be read.
     """
     if not any(device.hardware or device.presence for device in fleet):
         return None

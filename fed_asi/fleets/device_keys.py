@@ -1,4 +1,4 @@
-"""The keys by which a group or a single device says what it is beside its memory, and when it is there."""
+"""The keys by which a group or a device describes its hardware besides memory, and when it is present."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, create_model
 
 from fed_asi.fleets.hardware import NUMBERS, problem_of
 from fed_asi.fleets.pace import PaceKeys
+from fed_asi.fleets.resolution import ResolutionKeys
 from fed_asi.fleets.section import Section
 from fed_asi.units import parse_bytes
 
@@ -31,10 +32,10 @@ _Numbers = create_model("_Numbers", __base__=Section, **_NUMBERS)
 
 
 class HardwareConfig(_Numbers):
-    """What a device is: a preset, numbers of its own, and how devices of a group differ from each other.
+    """A device's hardware: a preset, numbers of its own, and how devices of a group differ.
 
-    preset: a name of fleets/hardware.py, or a TOML file. table: a file of which each device draws a row by seed.
-    spread: of the logarithm of speed, and of the link's, drawn by seed; 0: all alike.
+    preset: a name of fleets/hardware.py, or a TOML file. table: a file of which each device draws a row, seeded.
+    spread: standard deviation of the logarithm of speed, and likewise for the link, drawn by seed; 0: all alike.
     """
 
     preset: str | None = None
@@ -43,21 +44,21 @@ class HardwareConfig(_Numbers):
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """The numbers given, by key."""
+        """The numbers that are given, by key."""
         return {key: value for key in NUMBERS if (value := getattr(self, key)) is not None}
 
 
 class PresenceConfig(Section):
-    """When a device is there.
+    """When a device is present.
 
-    kind: "always"; "random": in each period by itself, with this chance; "daily": from one hour to another where it is,
-    on this share of days; "trace": by the intervals of a file, of which each device draws one by seed.
+    kind: "always"; "random": in each period with chance `share`, independently; "daily": from one hour to another,
+    local time, on a share of days; "trace": in the intervals of a file, of which each device draws one row by seed.
     """
 
     kind: Literal["always", "random", "daily", "trace"] = "always"
-    share: Annotated[float, Field(ge=1e-4, le=1)] = 1.0  # with less, nobody's time to come would be found
+    share: Annotated[float, Field(ge=1e-4, le=1)] = 1.0  # with less, no next time to come would be found
     period_seconds: Annotated[float, Field(ge=1, le=1e9)] = 3600.0  # "random"
-    from_hour: Hour = 22.0  # "daily", by the device's own clock
+    from_hour: Hour = 22.0  # "daily", in local time
     until_hour: Hour = 6.0
     zones: Annotated[
         tuple[Annotated[float, Field(ge=-12, le=14)], ...], Field(strict=False, min_length=1)
@@ -66,12 +67,12 @@ class PresenceConfig(Section):
 
 
 def _named(key: str) -> BeforeValidator:
-    """Return what lets a text stand for the table that has it as its first key."""
+    """Return a validator that lets a text stand for the table with that text as its first key."""
     return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
 
 
-class DeviceKeys(PaceKeys):
-    """The keys of a group and of a single device; what a device does not say is its group's."""
+class DeviceKeys(ResolutionKeys, PaceKeys):
+    """The keys of a group and of a single device; a device's missing keys are its group's."""
 
     device: Annotated[HardwareConfig | None, _named("preset")] = None
     presence: Annotated[PresenceConfig | None, _named("kind")] = None

@@ -1,11 +1,11 @@
-"""Tables of devices: a CSV of yours, and the files of FedScale and FLASH as published.
+"""Tables of devices: your own CSV, and the files of FedScale and FLASH as published.
 
-CSV: a header of keys of `hardware.NUMBERS`, then a row a device.
-FedScale's client_device_capacity: a pickled dictionary, of client to {"computation", "communication"}: milliseconds an
-image, which know neither network nor batch, and kbit/s. So the first says how much faster or slower than its table's
-median a device is, and the preset how fast the median is.
+CSV: a header with keys of `hardware.NUMBERS`, then one row a device.
+FedScale's client_device_capacity: a pickled dictionary, client -> {"computation", "communication"}, in milliseconds an
+image and kbit/s. The first is for one network and batch only, so it tells how much faster or slower a device is than
+the median of its table; the preset says how fast the median is.
 Source: github.com/SymbioticLab/FedScale, benchmark/dataset/data/device_info (Apache-2.0).
-FLASH's speed_distri.json: of device to means and deviations of its rates, in KiB/s: "down_u", "down_sigma", "up_u",
+FLASH's speed_distri.json: device -> means and deviations of its rates, in KiB/s: "down_u", "down_sigma", "up_u",
 "up_sigma".
 Source: github.com/PKU-Chengxu/FLASH, models/device.py (BSD-2-Clause).
 """
@@ -28,13 +28,13 @@ from fed_asi.errors import ConfigError
 from fed_asi.fleets.hardware import NUMBERS, problem_of
 from fed_asi.units import shown
 
-_SHOWN = 5  # problems of one file
+_SHOWN = 5  # problems listed for one file
 _KIBIT = 1024 * 8
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One device of a table. numbers: by key. speed: times as fast as the preset. deviations: of numbers, by key."""
+    """One device of a table. numbers: by key. speed: relative to the preset. deviations: of numbers, by key."""
 
     numbers: Mapping[str, Any]
     speed: float = 1.0
@@ -74,13 +74,13 @@ def _read(path: str, _stamp: float) -> tuple[Row, ...]:
 
 
 def _wrong(row: Row) -> list[str]:
-    """Return what is wrong with a row; a rate of 0 is named, not left out."""
+    """Return what is wrong with a row; a rate of 0 is reported, not skipped."""
     found = [one for key, value in row.numbers.items() if (one := problem_of(key, value)) is not None]
     return found if math.isfinite(row.speed) and row.speed > 0 else [*found, "its speed must be above 0"]
 
 
 def _rows(content: bytes, path: Path) -> Iterator[tuple[str, Row | str]]:
-    """Yield (where, the row, or what is wrong with it) by the file's format."""
+    """Yield (where, the row or what is wrong with it), read in the format of the file."""
     if path.suffix == ".csv":
         yield from _csv(content)
     elif content[:1] == b"{":
@@ -164,7 +164,7 @@ class _Plain(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Refuse every class."""
         raise pickle.UnpicklingError(
-            f"it holds a {module}.{name}, and may hold plain numbers and texts alone"
+            f"it holds a {module}.{name}, but only plain numbers and text are allowed"
         )
 
 
@@ -172,5 +172,5 @@ def unpickled(content: bytes) -> Any:
     """Return what a pickle of plain values holds; None for anything else."""
     try:
         return _Plain(io.BytesIO(content)).load()
-    except Exception:  # whatever bytes that are no pickle make of it
+    except Exception:  # bytes that are not a pickle may raise anything
         return None

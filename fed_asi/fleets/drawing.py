@@ -1,4 +1,4 @@
-"""Which hardware a device has: its preset's and its own numbers, a row of a table, a share of a spread, by seed."""
+"""The hardware of each device: numbers of the preset and its own, a row of a table, a random spread, all by seed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fed_asi.fleets.device_tables import Row, read_table
 from fed_asi.fleets.hardware import RATES, Hardware
 
 _LINK = ("down_bits_per_second", "up_bits_per_second")
-_SLOWEST = 0.05  # of its mean: a link drawn from a normal distribution is no slower
+_SLOWEST = 0.05  # share of the mean: the least that a normally distributed link may be
 
 
 def base_of(config: HardwareConfig) -> Hardware:
@@ -33,7 +33,7 @@ def draw(config: HardwareConfig, seed: int, partition_id: int) -> Hardware:
 
 
 def draw_all(config: HardwareConfig, seed: int, partition_ids: Iterable[int]) -> Iterator[Hardware]:
-    """Yield the hardware of several devices with one description, as `draw` does."""
+    """Yield the hardware of several devices that share a description, as `draw` returns it."""
     base = base_of(config)
     alike = config.table is None and config.spread == 0.0
     for one in partition_ids:
@@ -51,7 +51,7 @@ def _of_one(found: Hardware, config: HardwareConfig, seed: int, partition_id: in
 
 
 def _drawn(row: Row, rng: Any) -> dict[str, Any]:
-    """Return a row's numbers; those with a deviation from a normal distribution, never below a share of the mean."""
+    """Return a row's numbers; those with a deviation are drawn, never below a share of the mean."""
     found = dict(row.numbers)
     for key, deviation in row.deviations.items():
         drawn = found[key] + deviation * float(rng.standard_normal())
@@ -60,7 +60,7 @@ def _drawn(row: Row, rng: Any) -> dict[str, Any]:
 
 
 def _faster(found: Hardware, times: float, keys: tuple[str, ...], but: tuple[str, ...]) -> Hardware:
-    """Return hardware whose rates are so many times as high, and whose calls cost that much less."""
+    """Return hardware with rates `times` as high, and the cost of calls divided by it."""
     if times == 1.0:
         return found
     changed = {

@@ -1,4 +1,4 @@
-"""[faults]: which share of the devices asked in a round is lost, late, or over its budget."""
+"""[faults]: the shares of the devices asked in a round that are lost, late, or over their budget."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class FaultsConfig(Section):
-    """Shares, from 0 to 1, of the devices asked in a round; which of them is drawn by seed, round and device."""
+    """Shares, from 0 to 1, of the devices asked in a round; which ones is drawn from seed, round and device."""
 
     lost: Share = 0.0  # gone before it answers: "killed"
     late: Share = 0.0  # its answer comes after the round: "timeout"
@@ -21,7 +21,7 @@ class FaultsConfig(Section):
 
 
 def problems(faults: FaultsConfig) -> Iterator[str]:
-    """Yield what is wrong between well-formed shares, each with its key first."""
+    """Yield what is wrong between well-formed shares, each line beginning with its key."""
     total = faults.lost + faults.late + faults.over_budget
     if total > 1 + 1e-9:
-        yield f"lost, late and over_budget are {total:.4g} together; a device fails in one way, so at most 1"
+        yield f"lost, late and over_budget are {total:.4g} in all; a device fails in only one way, so at most 1"

@@ -24,12 +24,12 @@ def load_config(
     cpus: int | None = None,
     data_dir: Path | None = None,
 ) -> RunConfig:
-    """Return the settings that a fleet file and `--set key=value` overrides ask for.
+    """Return the settings in a fleet file, with overrides by `--set key=value`.
 
     path: a TOML file. overrides: "train.lr=0.1", 'groups.tight.budget="64 KiB"'.
-    cpus: how many the machine has; None counts them. data_dir: where data sets lie, else FED_ASI_DATA_DIR.
-    Files that it names are absolute paths from here on, and those of code go along as texts; what they hold is run, to
-    see that it is what is asked for.
+    cpus: how many the machine has; None counts them. data_dir: where data sets are, else FED_ASI_DATA_DIR.
+    Paths in the file are made absolute, and the text of code files is included. That code is run, to check that it
+    has the objects that are named.
     Raises ConfigError with all problems of the file, its CSV and the overrides together.
     """
     raw = read_toml(Path(path))
@@ -48,10 +48,11 @@ def config_of(
     cpus: int | None = None,
     data_dir: Path | None = None,
 ) -> RunConfig:
-    """Return the settings that a fleet file's content asks for; the content is used up.
+    """Return the settings in a fleet file's content, which is used up.
 
-    folder: the file's. keys: those of its values that something else has set, and `said` is how that is named.
-    problems: found so far. cpus, data_dir: as in `load_config`.
+    folder: that of the file. keys: those that were set elsewhere, `said` being the name of where. problems: found
+    so far.
+    cpus, data_dir: as in `load_config`.
     Raises ConfigError with all problems.
     """
     found = [*problems, *_hidden_name(raw, keys, said)]
@@ -71,7 +72,7 @@ def config_of(
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Return a TOML file's content. Raises ConfigError, one line, where there is none."""
+    """Return a TOML file's content. Raises ConfigError, one line, where there is no such file."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -88,12 +89,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{str(path)!r} cannot be read: {error}") from None
     try:
         return tomllib.loads(text)
-    except Exception as error:  # tomllib passes on what Python says of huge numbers and deep lists
+    except Exception as error:  # tomllib lets Python's errors on huge numbers and deep lists through
         raise ConfigError(f"{path} is not TOML: {(str(error).splitlines() or [''])[0]}") from None
 
 
 def _hidden_name(raw: Mapping[str, Any], keys: Collection[str], said: str) -> Iterator[str]:
-    """Yield the problem of a method name that is set where the file's own `methods` would hide it."""
+    """Yield the problem of an overridden method name that the file's own `methods` would hide."""
     method = raw.get("method")
     if "method.name" in keys and "method.methods" not in keys and isinstance(method, dict):
         forms = method.get("methods")

@@ -1,8 +1,8 @@
-"""A device's rates from seconds that were measured: what of each second belongs to which kind of work.
+"""A device's rates, fitted to measured seconds of different kinds of work.
 
-seconds = macs / rate + elements / rate + bytes / rate + calls x cost, every rate above 0. The logarithm of what is
-predicted over what was measured is made small, outliers counting less, and rates that the measurements say nothing of
-stay at a first guess.
+seconds = macs / rate + elements / rate + bytes / rate + calls x cost, with every rate above 0. The fit minimises the
+logarithm of predicted over measured seconds, with less weight on outliers. Rates that the measurements do not
+determine stay at a first guess.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from fed_asi.fleets.hardware import Hardware
 from fed_asi.memory.work import Work
 
 KEYS = ("dense_per_second", "depthwise_per_second", "elements_per_second", "bytes_per_second", "call_seconds")
-_GUESS_SPREAD = 1.5  # of a rate's logarithm around its first guess: a factor of 4.5
-_OUTLIER = 0.1  # a share by which a prediction is off; beyond it, errors count as they are, not squared
+_GUESS_SPREAD = 1.5  # standard deviation of a rate's logarithm around its first guess: a factor of 4.5
+_OUTLIER = 0.1  # relative error beyond which errors count linearly, not squared
 _STEPS, _LONGEST_STEP = 200, 0.5
 Array = NDArray[np.float64]
 
 
 def costs_of(hardware: Hardware) -> Array:
-    """Return the seconds of one of each kind of work, in the order of `Work`."""
+    """Return the seconds that one unit of each kind of work takes, in the order of `Work`."""
     rates = [getattr(hardware, key) for key in KEYS]
     return np.array([1.0 / rate for rate in rates[:-1]] + rates[-1:])
 

@@ -17,11 +17,12 @@ from fed_asi.fleets.resources import OF_DEVICE, Resources, resources_of, schedul
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One device: its shard's number, its group, and what it has for a step.
+    """One device: the number of its shard, its group, and what it has for a step.
 
-    schedule: (from this round on, what it has then), rounds ascending and counted from 1.
-    hardware: what it has beside memory; None: it has no clock. presence: when it is there; None: always. pace: what a
-    round of it may take.
+    schedule: (first round, what it has from then on), rounds ascending and counted from 1.
+    hardware: what it has besides memory; None: it has no clock. presence: when it is present; None: always. pace:
+    limits on the time and energy of its rounds. resolutions: those at which it may train, the largest first; empty:
+    the model's alone.
     """
 
     partition_id: int
@@ -31,6 +32,7 @@ class Device:
     hardware: Hardware | None = None
     presence: PresenceConfig | None = None
     pace: Pace = ANY_PACE
+    resolutions: tuple[int, ...] = ()
 
     def resources_at(self, round: int) -> Resources:
         """Return what this device has in `round`, counted from 1."""
@@ -38,7 +40,7 @@ class Device:
 
     @property
     def phases(self) -> tuple[tuple[int, Resources], ...]:
-        """From which round on the device has what; the first is what it begins with."""
+        """(first round, what the device has from then on); the first entry is what it begins with."""
         return ((1, self.resources), *self.schedule)
 
 
@@ -71,11 +73,10 @@ class Fleet:
 
 
 def build(config: RunConfig) -> Fleet:
-    """Return the fleet of a run: groups in order, then one line's budget, then one device's own settings.
+    """Return the fleet of a run. Groups are applied first, then [budgets], then settings of single devices.
 
-    A device with a budget of its own leaves its group's schedule too.
-    Raises ConfigError where a line or device names a partition_id no group holds, and for a device's file that cannot
-    be read.
+    A device with a budget of its own does not follow its group's schedule.
+    Raises ConfigError where a partition_id is in no group, and for a device's file that cannot be read.
     """
     devices: list[Device] = []
     for group in config.groups:
@@ -103,11 +104,20 @@ def _of_group(group: GroupConfig, first: int, seed: int) -> Iterator[Device]:
         if resources is None or of_device:
             resources = resources_of(group, None, hardware)
             schedule = schedule_of(group, resources)
-        yield Device(partition_id, group.name, resources, schedule, hardware, group.presence, pace)
+        yield Device(
+            partition_id,
+            group.name,
+            resources,
+            schedule,
+            hardware,
+            group.presence,
+            pace,
+            group.resolution or (),
+        )
 
 
 def _as_its_group(own: DeviceConfig, group: GroupConfig) -> DeviceConfig:
-    """Return a device's keys, "device" among them where its group says so and the device is another one."""
+    """Return a device's keys; where the group says "device" and this device is another one, so do they."""
     keys = [] if own.device is None else [key for key in ("ram", "flash") if getattr(own, key) is None]
     return own.model_copy(update={key: OF_DEVICE for key in keys if getattr(group, key) == OF_DEVICE})
 
@@ -123,4 +133,5 @@ def _own(device: Device, own: DeviceConfig, seed: int) -> Device:
         hardware,
         own.presence or device.presence,
         pace_of(own, device.pace),
+        own.resolution or device.resolutions,
     )

@@ -1,4 +1,4 @@
-"""GPUs among the workers of a run: what a fleet file says of them, checked, and the share of one that each takes."""
+"""GPUs and the workers of a run: the keys of a fleet file, checked, and the share of a GPU that each worker takes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from fed_asi.fleets.config import RunConfig
 from fed_asi.gpus import CPU, gpus_here, lacking
 from fed_asi.machine import cpus_here
 
-FINEST = 10_000  # Ray counts a resource in steps of one in so many
+FINEST = 10_000  # Ray's resources come in steps of 1 / FINEST
 
 
 def workers(config: RunConfig) -> int:
-    """Return how many devices are at work at once on this machine: as many as asked for, or as CPUs and GPUs allow."""
+    """Return how many devices work at once on this machine: as many as asked for, or as CPUs and GPUs allow."""
     compute = config.compute
     if compute.workers is not None:
         return compute.workers
@@ -22,14 +22,14 @@ def workers(config: RunConfig) -> int:
 
 
 def gpus_used(config: RunConfig) -> int:
-    """Return how many of this machine's GPUs the workers are spread over: none, one that is named, or all."""
+    """Return how many GPUs of this machine the workers use: none, a named one, or all."""
     if config.compute.device == CPU.type:
         return 0
     return 1 if ":" in config.compute.device else len(gpus_here())
 
 
 def gpu_share(config: RunConfig) -> float:
-    """Return the share of a GPU that each worker takes, from 0 to 1: as asked for, or alike, so that all fit."""
+    """Return the share of a GPU that each worker takes, from 0 to 1: as asked for, or equal shares."""
     used, given = gpus_used(config), config.compute.gpus_per_client
     if not used:
         return 0.0
@@ -37,12 +37,12 @@ def gpu_share(config: RunConfig) -> float:
 
 
 def room(config: RunConfig) -> int:
-    """Return how many workers fit on this machine's GPUs at the share that is asked for; a worker is on one of them."""
+    """Return how many workers fit on this machine's GPUs at the share asked for; a worker uses one GPU."""
     return gpus_used(config) * floor(1 / (config.compute.gpus_per_client or 1) + 1e-9)
 
 
 def gpus_fit(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
-    """Yield what of a run's device and its GPUs cannot be on this machine."""
+    """Yield what this machine cannot provide of the device and GPUs that a run asks for."""
     compute = config.compute
     if any(place.startswith("compute") for place in broken):
         return

@@ -1,11 +1,11 @@
-"""What a device has beside memory: how fast it computes and moves bytes, its link, its power, its battery.
+"""What a device has besides memory: how fast it computes and moves bytes, its link, power and battery.
 
-A preset is a TOML file of `NUMBERS`, each with where it is from:
+A preset is a TOML file of `NUMBERS`, each with its source:
     dense_per_second = { value = 6.2e9, source = "ncnn", how = "fitted to its table" }
     [sources.ncnn]
     url = "https://..."
     licence = "BSD-3-Clause"
-The source "estimate" needs no entry, but says how the number was made. The presets that come with the package are the
+The source "estimate" needs no entry, but `how` must say how the number was estimated. The package's presets are the
 files of `presets/`, found by name; `register` adds to them, and a fleet file may name a file of its own.
 """
 
@@ -31,13 +31,14 @@ MOST = 1e18  # beyond any device
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """What a device computes, moves, sends and draws; None: not known, and then so is what depends on it.
+    """A device's rates, link, power and memory; None: unknown, and so is all that depends on it.
 
-    *_per_second: of float32 and of int8 multiply-accumulates, of elements handled one by one, of bytes moved in memory,
-    of bits down and up the link. call_seconds: of a kernel's start. latency_seconds: of a message each way.
-    *_watts: drawn by the whole device in that state. mac_joules, byte_joules: instead of compute_watts, by work.
-    battery_joules: what a full one gives to training; None: on mains. charge_watts: what it gains while it is idle.
-    ram_bytes, flash_bytes: what it has in all.
+    *_per_second: float32 and int8 multiply-accumulates, elements handled one by one, bytes moved in memory, bits down
+    and up the link. call_seconds: to start a kernel. latency_seconds: of a message each way.
+    *_watts: drawn by the whole device in that state. mac_joules, byte_joules: energy by operation, instead of
+    compute_watts. battery_joules: what a full battery gives to training; None: on mains. charge_watts: gained while
+    idle.
+    ram_bytes, flash_bytes: in total.
     """
 
     name: str = ""
@@ -64,17 +65,17 @@ class Hardware:
 
     @property
     def missing(self) -> list[str]:
-        """What a clock needs and this device does not say."""
+        """The numbers that a clock needs and this device lacks."""
         return [name for name in CLOCK if getattr(self, name) is None]
 
     @property
     def has_clock(self) -> bool:
-        """Whether a device's seconds can be told."""
+        """Whether this device's seconds can be computed."""
         return not self.missing
 
     @property
     def lacking_power(self) -> list[str]:
-        """The keys without which its joules are not known."""
+        """The keys that are missing to compute its joules."""
         draws = {
             "compute_watts": self.compute_watts is not None or self.mac_joules is not None,
             "radio_watts": self.radio_watts is not None,
@@ -83,14 +84,14 @@ class Hardware:
 
     @classmethod
     def of(cls, name: str, numbers: Mapping[str, Any]) -> Self:
-        """Return the hardware with these numbers by key. Raises ConfigError with every one that is none."""
+        """Return the hardware with these numbers by key. Raises ConfigError with every wrong one."""
         wrong = [problem for key, value in numbers.items() if (problem := problem_of(key, value))]
         if wrong:
             raise ConfigError([f"{name}: {problem}" for problem in wrong])
         return cls(name, **{_FIELDS[key]: _parsed(key, value) for key, value in numbers.items()})
 
     def with_numbers(self, numbers: Mapping[str, Any]) -> Hardware:
-        """Return this hardware with some numbers of its own, by key."""
+        """Return this hardware with some numbers replaced, by key."""
         own = Hardware.of(self.name, numbers)
         return replace(self, **{_FIELDS[key]: getattr(own, _FIELDS[key]) for key in numbers})
 
@@ -109,7 +110,7 @@ _MAY_BE_ZERO = ("call_seconds", "latency_seconds", "idle_watts", "charge_watts",
 
 
 def problem_of(key: str, value: Any) -> str | None:
-    """Return what is wrong with a number of a device, its key first; None where nothing is."""
+    """Return what is wrong with a number of a device, beginning with its key; None if it is right."""
     if key not in _FIELDS:
         return f"{key}: unknown key; {nearest(key, NUMBERS)}"
     if key in _BYTES:
@@ -121,11 +122,7 @@ def problem_of(key: str, value: Any) -> str | None:
         return f"{key}: must be a number, not {shown(value)}"
     if value < 0 or value > MOST or (value == 0 and key not in _MAY_BE_ZERO):
         least = "0 or more" if key in _MAY_BE_ZERO else "above 0"
-        hint = (
-            "; a device that never gets anything done has no place in a fleet"
-            if key in RATES and value == 0
-            else ""
-        )
+        hint = "; such a device would never finish anything" if key in RATES and value == 0 else ""
         return f"{key}: must be {least} and at most {MOST:g}, not {shown(value)}{hint}"
     return None
 
@@ -136,7 +133,7 @@ def _parsed(key: str, value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a number is from. how: how it was made from what stands there, or how it was estimated."""
+    """Where a number is from. how: how it was derived from the source, or estimated."""
 
     url: str
     licence: str
@@ -144,13 +141,13 @@ class Source:
 
     @property
     def is_estimate(self) -> bool:
-        """Whether no public document gives the number."""
+        """Whether the number is not from a public document."""
         return self.url == ESTIMATE
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A device by name, and where each of its numbers is from, by key."""
+    """A device by name, and the source of each of its numbers, by key."""
 
     title: str
     hardware: Hardware
@@ -162,7 +159,7 @@ _REGISTERED: dict[str, Preset] = {}
 
 
 def register(name: str, preset: Preset) -> None:
-    """Let fleet files name a device; a name that is taken is from now on this one's."""
+    """Let fleet files name a device; a name already taken is replaced."""
     _REGISTERED[name] = preset
 
 
@@ -172,7 +169,7 @@ def names() -> list[str]:
 
 
 def preset(name: str) -> Preset:
-    """Return the device of that name, or of that TOML file. Raises ConfigError with the nearest names."""
+    """Return the device of that name, or of that TOML file. Raises ConfigError, naming the nearest ones."""
     if name in _REGISTERED:
         return _REGISTERED[name]
     if is_file(name):
@@ -185,13 +182,13 @@ def preset(name: str) -> Preset:
 
 
 def _own(name: str) -> Preset:
-    """Return a user's own device, given as a Preset or as its numbers alone."""
+    """Return a user's own device, given as a Preset or as numbers only."""
     found = own_code.load(name)
     if isinstance(found, Hardware):
         shown_as = own_code.shown_name(name)
         return Preset(shown_as, found if found.name else replace(found, name=shown_as), {})
     if not isinstance(found, Preset):
-        raise ConfigError(f"{own_code.shown_name(name)} is no device; write it as {FORM}")
+        raise ConfigError(f"{own_code.shown_name(name)} is not a device; write it as {FORM}")
     return found
 
 
@@ -206,7 +203,7 @@ def _shipped(name: str) -> Preset:
 
 
 def load(path: Path) -> Preset:
-    """Return the preset of a file. Raises ConfigError with every problem of it."""
+    """Return the preset in a file. Raises ConfigError with all of its problems."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -236,7 +233,7 @@ def _problems(content: Mapping[str, Any]) -> Iterator[str]:
             yield problem
         source = entry.get("source")
         if source == ESTIMATE and not entry.get("how"):
-            yield f"{key}: an estimate says how it was made"
+            yield f"{key}: an estimate must say how it was made"
         elif source != ESTIMATE and (not isinstance(known, Mapping) or "url" not in known.get(source, {})):
             yield f'{key}: source {shown(source)} has no url under [sources]; or "{ESTIMATE}"'
 
@@ -250,7 +247,7 @@ def _source(entry: Mapping[str, Any], known: Mapping[str, Mapping[str, str]]) ->
 
 
 def to_toml(title: str, numbers: Mapping[str, tuple[float | str, str]]) -> str:
-    """Return a preset's file. numbers: by key, the value and how it was found; all are estimates of one's own."""
+    """Return the text of a preset's file. numbers: by key, value and how it was found; all are the user's estimates."""
     lines = [f"version = {VERSION}", f"title = {_text(title)}"]
     for key, (value, how) in numbers.items():
         written = _text(value) if isinstance(value, str) else repr(float(value))

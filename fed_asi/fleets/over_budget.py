@@ -1,7 +1,7 @@
 """What a device tries once a plan is over its budget: the policies that `method.over_budget` names.
 
-A policy is a pure function from what a device has, and from what there is to choose from, to the tries that
-follow, in order. It leaves out what failed: the device's own resources, all layers, the method's own grid.
+A policy is a pure function from what a device has and what there is to choose from, to the next tries, in order.
+They do not include what has just failed: the device's own resources, all layers, the method's own grid.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fed_asi.fleets.resources import Resources
 class Offer:
     """What there is to plan from.
 
-    body_layers: how many layers the profile has beside the classifier. micro_batches: those it knows,
+    body_layers: how many layers the profile has besides the classifier. micro_batches: those it knows,
     ascending. grid: how the method chooses ranks, "exact" or "published".
     """
 
@@ -29,7 +29,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """What to plan for next. layers: the last so many of the body's alone; None: those the method trains."""
+    """What to plan for next. layers: only this many of the last body layers; None: those that the method trains."""
 
     resources: Resources
     grid: str
@@ -50,9 +50,9 @@ _POLICIES: dict[str, _Registered] = {}
 
 
 def register(name: str, policy: Policy, *, smaller: bool = False) -> None:
-    """Let fleet files name a policy; a name that is taken is from now on this policy's.
+    """Let fleet files name a policy; a name already taken is replaced.
 
-    smaller: whether it goes below a micro-batch that a device pins; the profile then has to know those too.
+    smaller: whether it may go below a pinned micro-batch, so that the profile must know smaller ones too.
     """
     _POLICIES[name] = _Registered(policy, smaller)
 
@@ -63,17 +63,17 @@ def names() -> list[str]:
 
 
 def tries(name: str, resources: Resources, offer: Offer) -> Sequence[Try]:
-    """Return what a device tries next by the policy `name`, in order. Raises ConfigError for an unknown one."""
+    """Return what a device tries next under the policy `name`, in order. Raises ConfigError for an unknown one."""
     return tuple(_find(name).policy(resources, offer))
 
 
 def goes_smaller(name: str) -> bool:
-    """Return whether the policy goes below a pinned micro-batch. Raises ConfigError for an unknown one."""
+    """Return whether the policy may go below a pinned micro-batch. Raises ConfigError for an unknown one."""
     return _find(name).smaller
 
 
 def check_known(name: str) -> None:
-    """Return nothing where there is a policy of that name. Raises ConfigError where there is none."""
+    """Raise ConfigError unless there is a policy of that name."""
     _find(name)
 
 
@@ -84,16 +84,16 @@ def _find(name: str) -> _Registered:
         raise ConfigError(f"unknown over-budget policy {name!r}; {nearest(name, names())}")
     policy: Policy = own_code.load(name)
     own_code.check_call(name, policy, FORM, None, None)
-    return _Registered(policy, smaller=True)  # it may go there: what a profile knows too much of is not used
+    return _Registered(policy, smaller=True)  # assume that it does: a profile may know more than is needed
 
 
 def _exclude(_resources: Resources, _offer: Offer) -> Iterable[Try]:
-    """Nothing else: the device is left out."""
+    """Nothing else is tried: the device is left out."""
     return ()
 
 
 def _fewer_layers(resources: Resources, offer: Offer) -> Iterable[Try]:
-    """One layer fewer each time, to the classifier alone."""
+    """One layer fewer each time, down to the classifier alone."""
     return (Try(resources, offer.grid, count) for count in range(offer.body_layers - 1, -1, -1))
 
 
@@ -105,7 +105,7 @@ def _smaller_micro_batch(resources: Resources, offer: Offer) -> Iterable[Try]:
 
 
 def _lower_ranks(resources: Resources, _offer: Offer) -> Iterable[Try]:
-    """Any ranks that the profile knows, within 7/8, 6/8, ... 1/8 of the budget."""
+    """All ranks that the profile knows, within 7/8, 6/8, ... 1/8 of the budget."""
     if resources.budget_bytes is None:
         return ()
     parts = dict.fromkeys(resources.budget_bytes * eighths // 8 for eighths in range(7, 0, -1))

@@ -1,6 +1,6 @@
-"""One value of a fleet file changed for one run: by `--set key=value`, or by a study.
+"""A value of a fleet file changed for one run, by `--set key=value` or by a study.
 
-A key is a path from the file's root, "train.lr". Entries of a list are named, or counted from 0, or all meant at once:
+A key is a path from the file's root, "train.lr". Entries of a list are given by name, by index from 0, or all at once:
 "groups.tight.budget", "groups.*.budget".
 """
 
@@ -32,7 +32,7 @@ def put_(raw: dict[str, Any], key: str, value: Any) -> str | None:
 
 
 def drop_(raw: dict[str, Any], key: str) -> str | None:
-    """Take a key out of the file's content, so that its default holds; return what is wrong, if it is not there."""
+    """Remove a key from the file's content, so that its default holds; return what is wrong if it is not there."""
     tables, wrong = _tables(raw, key, make=False)
     last = key.rsplit(".", maxsplit=1)[-1]
     found = [table.pop(last) for table in tables if last in table]
@@ -40,7 +40,7 @@ def drop_(raw: dict[str, Any], key: str) -> str | None:
 
 
 def _tables(raw: dict[str, Any], key: str, make: bool) -> tuple[list[dict[str, Any]], str | None]:
-    """Return the tables that a key's last part is in, or what is wrong with the key. make: those that are not there."""
+    """Return the tables that hold a key's last part, or what is wrong with the key. make: create missing ones."""
     parents = key.split(".")[:-1]
     here: list[Any] = [raw]
     for depth, part in enumerate(parents):

@@ -1,6 +1,6 @@
-"""The names of a user's own code and of other libraries in a fleet file, pinned.
+"""Names of a user's own code and of other libraries in a fleet file, pinned.
 
-Code gets its hash, and files' texts go along; a library's thing gets the version of its package.
+Names of code get a hash, and the texts of files are included; names of a library get the version of its package.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from fed_asi import libraries, own_code
 from fed_asi.errors import ConfigError
 
-# Where a fleet file names what its user may have written.
+# Where a fleet file may name a user's own code.
 KEYS = (
     ("model", "name"),
     ("data", "source"),
@@ -22,17 +22,17 @@ KEYS = (
     ("aggregate", "strategy"),
     ("upload", "codec"),
 )
-# Where it may name what another library has.
+# Where it may name things of another library.
 OF_LIBRARIES = {"model.name", "data.source", "sharding.scheme"}
 CODE = "code"  # the key of the resolved settings that holds files' texts
 
-_Place = tuple[str, Any, Any]  # for people, and a table or list with a key of it
+_Place = tuple[str, Any, Any]  # (place for people, table or list, key in it)
 
 
 def pin_(raw: dict[str, Any], folder: Path) -> tuple[list[str], set[str]]:
-    """Pin the names of a fleet file's content, its folder given; return what is wrong, and the places it is wrong at.
+    """Pin the names in a fleet file's content; return the problems, and the places where they are.
 
-    Nothing of the code is run.
+    folder: that of the file. No code is run.
     """
     problems, broken = list[str](), set[str]()
     if CODE in raw:
@@ -60,14 +60,14 @@ def _pinned(name: str, folder: Path) -> own_code.Pinned:
 
 
 def files_of(raw: dict[str, Any], folder: Path) -> list[Path]:
-    """Return the files of code that a fleet file's content names, as it stands there, each once."""
+    """Return the files of code that a fleet file's content names, each once."""
     names = [owner[key] for _, owner, key in _places(raw)]
     named = [own_code.file_of(name) for name in names if not libraries.is_library(name)]
     return [folder / one for one in dict.fromkeys(named) if one is not None]
 
 
 def packages_of(raw: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return (place, package) of each name that is an installed module's or a library's."""
+    """Return (place, package) for each name that belongs to an installed module or a library."""
     named = [(where, owner[key]) for where, owner, key in _places(raw)]
     return [
         (where, name.partition(":")[0].partition("@")[0].partition(".")[0])
@@ -91,7 +91,7 @@ def _places(raw: dict[str, Any]) -> Iterator[_Place]:
 
 
 def _own(where: str, owner: Any, key: Any) -> Iterator[_Place]:
-    """Yield a place where it holds a name of code."""
+    """Yield a place if it holds a name of user code."""
     held = isinstance(owner, list if isinstance(key, int) else dict) and (
         isinstance(key, int) or key in owner
     )

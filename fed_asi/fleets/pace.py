@@ -1,4 +1,4 @@
-"""What a device's round may take of its time: keys of a group or a device that bind a plan as a budget does."""
+"""Limits on the time and energy of a device's round: keys that bind a plan as a budget does."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from fed_asi.fleets.section import Section
 RATES = {
     "captured-per-second": "seconds",
     "captured-per-joule": "joules",
-}  # objectives, and for each of what they are
+}  # objectives, each with what it is measured in
 _Most = Annotated[float, Field(gt=0, le=1e12)]
 
 
 class PaceKeys(Section):
-    """The keys by which a group or a single device says what a round of it may take; None, the default, is the group's.
+    """The keys that limit a device's round. None, the default, takes the group's value.
 
-    quicker: of plans that capture the same to 0.1 % the quickest; None, of a group: where one of the others is given.
+    quicker: among plans that capture the same to 0.1 %, take the quickest; None, for a group: if another key is
+    given.
     """
 
     max_seconds: _Most | None = None
@@ -29,7 +30,7 @@ class PaceKeys(Section):
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What a device's round may take, simulated seconds and joules; whether its plan is the quicker of equal ones."""
+    """Limits on a device's round in simulated seconds and joules; and whether the quicker of equal plans is taken."""
 
     max_seconds: float | None = None
     max_joules: float | None = None
@@ -37,7 +38,7 @@ class Pace:
 
     @property
     def asks(self) -> bool:
-        """Whether a plan's time matters."""
+        """Whether the time of a plan matters."""
         return self != ANY_PACE
 
 
@@ -45,7 +46,7 @@ ANY_PACE = Pace()
 
 
 def pace_of(keys: PaceKeys, group: Pace | None = None) -> Pace:
-    """Return what a group's keys say, or a device's; what a device does not say is its group's."""
+    """Return the limits of a group or a device; a device's missing keys are its group's."""
     group = group or ANY_PACE
     seconds = group.max_seconds if keys.max_seconds is None else keys.max_seconds
     joules = group.max_joules if keys.max_joules is None else keys.max_joules

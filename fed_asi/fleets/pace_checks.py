@@ -1,4 +1,4 @@
-"""What a fleet that asks for time must be: whoever is held to seconds has a clock, whoever to joules, power too."""
+"""Checks of limits on time: a device held to seconds must have a clock, one held to joules also its power."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from fed_asi.fleets.pace import RATES
 
 
 def asks_time(config: RunConfig) -> bool:
-    """Return whether plans depend on a device's time."""
+    """Return whether any plan depends on a device's time."""
     keys = ("max_seconds", "max_joules", "quicker")
     owners = (*config.groups, *config.devices)
     return config.method.objective in RATES or any(getattr(one, key) for one in owners for key in keys)
 
 
 def pace_fits(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
-    """Yield what of a plan's time cannot be told."""
+    """Yield the limits on time that cannot be computed."""
     if any(place.startswith(("groups", "devices", "budgets", "method")) for place in broken):
         return
     if not asks_time(config):
         return
     rate = RATES.get(config.method.objective or "")
     if rate and config.method.grid == "published":
-        yield f'method.objective: "{config.method.objective}" goes with selection = "exact", not the papers\' grid'
+        yield f'method.objective: "{config.method.objective}" needs selection = "exact", not the papers\' grid'
     try:
         devices = fleet.build(config)
-    except ConfigError:  # said elsewhere
+    except ConfigError:  # reported elsewhere
         return
     told: set[str] = set()
     for device in devices:
@@ -42,7 +42,7 @@ def pace_fits(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterato
 
 
 def _asked(device: Device, rate: str | None) -> Iterator[str]:
-    """Yield the keys by which a device is held to a time that it must know."""
+    """Yield the keys that limit the time of a device."""
     if rate:
         yield "method.objective"
     if device.pace.max_seconds is not None:
@@ -54,15 +54,15 @@ def _asked(device: Device, rate: str | None) -> Iterator[str]:
 
 
 def _unplanned(device: Device) -> str:
-    """Return why a device's plans are not those with time; empty where they are."""
+    """Return why a device's plans ignore time; empty if they do not."""
     if device.resources.whole_device:
-        return "names ram or flash, and such devices are not planned with time yet; leave one of them out"
+        return "has ram or flash, which cannot be planned with time yet; leave one of them out"
     return ""
 
 
 def _lacks(device: Device, key: str, rate: str | None) -> str:
-    """Return what a device does not say that a key needs; empty where it says enough."""
-    if key == "quicker":  # of a device without a clock products are counted
+    """Return what a device lacks that a key needs; empty if nothing."""
+    if key == "quicker":  # without a clock, multiply-accumulates are counted instead
         return ""
     hardware = device.hardware
     if hardware is None or not hardware.has_clock:

@@ -13,9 +13,9 @@ from fed_asi.fleets.config import WEIGHTS, RunConfig
 
 
 def place_(raw: dict[str, Any], folder: Path, data_dir: Path | None) -> None:
-    """Make the paths of a fleet file's content absolute; whether anything is there is said where it is read.
+    """Make the paths in a fleet file's content absolute; whether they exist is checked when they are read.
 
-    folder: the fleet file's, which relative paths start from. data_dir: where NAME.npz makes NAME a data set.
+    folder: that of the fleet file, from which relative paths start. data_dir: where NAME.npz makes NAME a data set.
     """
     data, model = raw.get("data"), raw.get("model")
     if isinstance(data, dict) and isinstance(data.get("source"), str):
@@ -31,7 +31,7 @@ def _tables(found: Any) -> list[dict[str, Any]]:
 
 
 def _place_device_(owner: dict[str, Any], folder: Path) -> None:
-    """Make the files absolute that a group or a device names: its preset, its table, its trace of presence."""
+    """Make absolute the paths of a group or device: its preset, table, and trace of presence."""
     device, presence = owner.get("device"), owner.get("presence")
     if isinstance(device, str) and hardware.is_file(device):
         owner["device"] = _absolute(folder, device)
@@ -42,7 +42,7 @@ def _place_device_(owner: dict[str, Any], folder: Path) -> None:
 
 
 def device_files(config: RunConfig) -> list[str]:
-    """Return the files that devices are described by, each once: presets, tables and traces of presence."""
+    """Return the files that describe devices, each once: presets, tables and traces of presence."""
     found: list[str | None] = []
     for owner in (*config.groups, *config.devices):
         if owner.device is not None:
@@ -61,7 +61,7 @@ def _source(name: str, folder: Path, data_dir: Path | None) -> str:
 
 
 def _weights(name: str, folder: Path) -> str:
-    """Return the path of weights, beside the fleet file or in the working folder; the name where it is in neither."""
+    """Return the path of weights, beside the fleet file or in the working folder; the name if in neither."""
     for start in (folder, Path()):
         path = _absolute(start, name)
         if is_file(Path(path)):
@@ -71,6 +71,6 @@ def _weights(name: str, folder: Path) -> str:
 
 def _absolute(folder: Path, name: str) -> str:
     path = Path(name)
-    with contextlib.suppress(RuntimeError):  # nobody's home
+    with contextlib.suppress(RuntimeError):  # ~USER without such a user
         path = path.expanduser()
     return str((folder / path).absolute())

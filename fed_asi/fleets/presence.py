@@ -1,7 +1,7 @@
-"""Who is there at a time of the run's clock, whose 0 is midnight, UTC: pure functions of fleet, seed and time.
+"""Who is present at a time of the run's clock, whose 0 is midnight, UTC: pure functions of fleet, seed and time.
 
-Nothing is kept but what was read: the draw of any device in any period is a hash of both, so a week of 100,000 devices
-takes no more memory than an hour.
+Nothing is stored but files that were read. The draw of any device in any period is a hash of both, so a week of
+100,000 devices takes no more memory than an hour.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from fed_asi.fleets.device_keys import PresenceConfig
 from fed_asi.fleets.traces import Traces, read_traces
 
 HOUR, DAY = 3600.0, 86400.0
-HORIZON = 1e9  # seconds; what does not happen until then never does
-_FIRST, _AT_ONCE = 16, 4096  # periods looked at together: at first, and at most
+HORIZON = 1e9  # seconds; what does not happen before then never does
+_FIRST, _AT_ONCE = 16, 4096  # periods searched together: at first, and at most
 Ids = NDArray[np.int64]
 There = NDArray[np.bool_]
 Times = NDArray[np.float64]
 
 
 class Rule(Protocol):
-    """When devices with one description are there. ids: partition ids. leaves, first: infinity for never."""
+    """The presence of devices that share a description. ids: partition ids. leaves, first: infinity for never."""
 
     def moment(self, at: float) -> float:
-        """Return what of a time decides who is there: between two times with one moment nobody comes or goes."""
+        """Return the part of a time that decides presence: between two times with one moment, nobody comes or goes."""
 
     def present(self, ids: Ids, at: float) -> There:
-        """Return which are there."""
+        """Return which of them are present."""
 
     def leaves(self, partition_id: int, at: float) -> float:
-        """Return until when a device that is there stays."""
+        """Return when a device that is present leaves."""
 
     def first(self, ids: Ids, at: Times) -> float:
-        """Return from when on the first of some devices is there. at: of each, not before then."""
+        """Return when the first of some devices is present. at: for each, the earliest time that counts."""
 
 
 def uniform(seed: int, ids: Any, periods: Any) -> NDArray[np.float64]:
-    """Return numbers in [0, 1), a hash of seed, device and period each. Source: splitmix64."""
+    """Return numbers in [0, 1), each a hash of seed, device and period. Source: splitmix64."""
     with np.errstate(over="ignore"):
         first = _mixed(np.asarray(ids, dtype=np.int64).astype(np.uint64) + np.array([seed], dtype=np.uint64))
         found = _mixed(first ^ _mixed(np.asarray(periods, dtype=np.int64).astype(np.uint64)))
@@ -61,14 +61,14 @@ def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 @dataclass(frozen=True, slots=True)
 class Always:
-    """There at any time."""
+    """Present at all times."""
 
     def moment(self, at: float) -> float:  # noqa: ARG002 - whenever it is
-        """Return that no time decides."""
+        """Return a constant, as presence never changes."""
         return 0.0
 
     def present(self, ids: Ids, at: float) -> There:  # noqa: ARG002 - whenever it is
-        """Return that all are."""
+        """Return that all are present."""
         return np.ones(len(ids), dtype=bool)
 
     def leaves(self, partition_id: int, at: float) -> float:  # noqa: ARG002 - whoever it is
@@ -82,30 +82,30 @@ class Always:
 
 @dataclass(frozen=True, slots=True)
 class AtRandom:
-    """There with a chance in each period, by itself."""
+    """Present with a chance in each period, independently of others."""
 
     seed: int
     share: float
     period: float
 
     def moment(self, at: float) -> float:
-        """Return the number of its period."""
+        """Return the index of its period."""
         return math.floor(at / self.period)
 
     def present(self, ids: Ids, at: float) -> There:
-        """Return whose draw of this period holds."""
+        """Return which devices are drawn in this period."""
         there: There = uniform(self.seed, ids, math.floor(at / self.period)) < self.share
         return there
 
     def leaves(self, partition_id: int, at: float) -> float:
-        """Return the beginning of the next period whose draw does not hold."""
+        """Return the start of the next period in which the device is not drawn."""
         if self.share >= 1.0:
             return math.inf
         ids, start = np.array([partition_id]), math.floor(at / self.period) + 1
         return self.period * _next(lambda k: ~self._draws(ids, k), start, self.period)
 
     def first(self, ids: Ids, at: Times) -> float:
-        """Return the beginning of the next period in which one of the draws holds, or now."""
+        """Return the start of the next period in which one of the devices is drawn, or now."""
         periods = np.floor(at / self.period).astype(np.int64)
         return _soonest(ids, periods, at, self._draws, lambda _ids, k, at: np.maximum(at, self.period * k))
 
@@ -123,7 +123,7 @@ def _soonest(
 ) -> float:
     """Return when the first of some devices comes; infinity beyond the horizon.
 
-    periods: the first of each that may hold; who cannot be sooner than another that was found is looked at no more.
+    periods: for each device, the first period that may hold; devices that cannot beat the best so far are dropped.
     """
     best = math.inf
     while len(ids):
@@ -136,7 +136,7 @@ def _soonest(
 
 
 def _next(holds: Callable[[NDArray[np.int64]], There], start: int, period: float) -> float:
-    """Return the first period from `start` on for which something holds; infinity beyond the horizon."""
+    """Return the first period from `start` on in which a condition holds; infinity beyond the horizon."""
     count = _FIRST
     while start * period < HORIZON:
         found = np.flatnonzero(holds(np.arange(start, start + count)))
@@ -148,7 +148,7 @@ def _next(holds: Callable[[NDArray[np.int64]], There], start: int, period: float
 
 @dataclass(frozen=True, slots=True)
 class Daily:
-    """There from one hour to another by its own clock, on a share of days. zones: hours ahead of UTC, one a device."""
+    """Present from one hour to another, local time, on a share of days. zones: hours ahead of UTC, by device."""
 
     seed: int
     share: float
@@ -157,18 +157,18 @@ class Daily:
     zones: NDArray[np.float64]
 
     def moment(self, at: float) -> float:
-        """Return the time: devices come and go at any."""
+        """Return the time itself: devices may come and go at any."""
         return at
 
     def present(self, ids: Ids, at: float) -> There:
-        """Return whose hours these are, on a day on which it comes."""
+        """Return which devices are within their hours, on a day on which they come."""
         since = at + self._shift(ids)
         day = np.floor(since / DAY)
         there: There = (since - day * DAY < self.lasts) & self._comes_on(ids, day)
         return there
 
     def leaves(self, partition_id: int, at: float) -> float:
-        """Return the end of its hours; with all hours of the day, of the last of days on end."""
+        """Return the end of its hours; if they are the whole day, the end of the last day in a row."""
         shift, day = self._day(partition_id, at)
         if self.lasts < DAY:
             return day * DAY + self.lasts - shift
@@ -177,7 +177,7 @@ class Daily:
         return _next(lambda k: ~self._comes_on(np.array([partition_id]), k), day + 1, DAY) * DAY - shift
 
     def first(self, ids: Ids, at: Times) -> float:
-        """Return the beginning of the next of their hours, or now."""
+        """Return the start of the next of their hours, or now."""
         own = at + self._shift(ids)
         days = np.floor(own / DAY).astype(np.int64)
         days += own - days * DAY >= self.lasts
@@ -187,12 +187,12 @@ class Daily:
         return np.maximum(at, days * DAY - self._shift(ids))
 
     def _day(self, partition_id: int, at: float) -> tuple[float, int]:
-        """Return what turns the run's time into its own, and the day that it is there."""
+        """Return the shift from the run's time to the device's own, and the index of the device's day."""
         shift = float(self._shift(np.array([partition_id]))[0])
         return shift, math.floor((at + shift) / DAY)
 
     def _shift(self, ids: Ids) -> Times:
-        """Return what turns the run's time into a device's own, whose days begin with its hours."""
+        """Return the shift from the run's time to the devices' own, whose days begin with their hours."""
         shift: Times = self._zone(ids) * HOUR - self.begins
         return shift
 
@@ -208,17 +208,17 @@ class Daily:
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """There by the intervals of a file; each device draws one of its rows."""
+    """Present in the intervals of a file; each device draws one of its rows."""
 
     seed: int
     traces: Traces
 
     def moment(self, at: float) -> float:
-        """Return the time: devices come and go at any."""
+        """Return the time itself: devices may come and go at any."""
         return at
 
     def present(self, ids: Ids, at: float) -> There:
-        """Return who is within an interval."""
+        """Return which devices are within an interval."""
         return self.traces.present(self._rows(ids), at)
 
     def leaves(self, partition_id: int, at: float) -> float:
@@ -226,7 +226,7 @@ class Traced:
         return self.traces.leaves(int(self._rows(np.array([partition_id]))[0]), at)
 
     def first(self, ids: Ids, at: Times) -> float:
-        """Return the beginning of the next of their intervals, or now."""
+        """Return the start of the next of their intervals, or now."""
         return float(self.traces.comes(self._rows(ids), at).min(initial=math.inf))
 
     def _rows(self, ids: Ids) -> NDArray[np.int64]:
@@ -235,7 +235,7 @@ class Traced:
 
 
 def rule_of(config: PresenceConfig | None, seed: int) -> Rule:
-    """Return what a description says. Raises ConfigError for a trace that cannot be read."""
+    """Return the rule of a description. Raises ConfigError for a trace that cannot be read."""
     own = seeds.derive(seed, "presence")
     if config is None or config.kind == "always":
         return Always()

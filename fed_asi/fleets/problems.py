@@ -1,4 +1,4 @@
-"""The wording of what pydantic finds wrong in a fleet file: one line a place, with what would be right."""
+"""The wording of problems that pydantic finds in a fleet file: one line a place, saying what would be right."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ _WORDS = {
 
 
 def by_place(errors: Sequence[ErrorDetails]) -> Iterator[ErrorDetails]:
-    """Each wrong place once: a union reports every branch, with the branch's name in the path."""
+    """Yield each wrong place once: for a union, pydantic reports every branch, with its name in the path."""
     places: dict[tuple[int | str, ...], ErrorDetails] = {}
     for error in errors:
         loc = tuple(part for part in error["loc"] if not _is_branch(part))
-        if error["type"] == "extra_forbidden":  # its last part is a key of the file, whatever it looks like
+        if (
+            error["type"] == "extra_forbidden"
+        ):  # the last part is a key of the file, even if it looks like a branch
             loc = (*(part for part in error["loc"][:-1] if not _is_branch(part)), error["loc"][-1])
         places.setdefault(loc, {**error, "loc": loc})
     return iter(places.values())
@@ -42,7 +44,7 @@ def _is_branch(part: int | str) -> bool:
 def line(error: ErrorDetails, known_keys: Iterable[str] = ()) -> str:
     """Return one wrong place as one line: where, what, and what would be right.
 
-    known_keys: those of the place's table, for a key that is none of them.
+    known_keys: those of the table, in case the place is an unknown key.
     """
     where = place(error["loc"])
     if error["type"] == "extra_forbidden":
@@ -61,17 +63,17 @@ def line(error: ErrorDetails, known_keys: Iterable[str] = ()) -> str:
 
 
 def unknown_key(where: str, key: str, known: Iterable[str]) -> str:
-    """Return the line for a key that nobody asked for."""
+    """Return the line for an unknown key."""
     return f"{where}: unknown key; {nearest(key, known)}"
 
 
 def missing(where: str) -> str:
-    """Return the line for a key that has to be there."""
+    """Return the line for a required key that is missing."""
     return f"{where}: missing"
 
 
 def unknown_value(where: str, value: object, known: Iterable[str]) -> str:
-    """Return the line for a value that is none of those known."""
+    """Return the line for a value that is not one of the known ones."""
     return f"{where}: unknown {shown(value)}; {nearest(str(value), known)}"
 
 
@@ -85,7 +87,7 @@ def place(path: Sequence[int | str]) -> str:
 
 
 def keys_at(root: type[BaseModel], path: Sequence[int | str]) -> list[str]:
-    """Return the keys of the table at a path, such as ("groups", 0), of a file that `root` describes."""
+    """Return the keys of the table at a path, such as ("groups", 0), in a file described by `root`."""
     model = root
     for part in path:
         if part in model.model_fields:
@@ -94,7 +96,7 @@ def keys_at(root: type[BaseModel], path: Sequence[int | str]) -> list[str]:
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Yield the models that a type is made of."""
+    """Yield the models that occur in a type."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in getattr(annotation, "__args__", ()):

@@ -1,7 +1,7 @@
-"""A table of the fleet file whose further keys are the settings of what one of its keys names.
+"""A table of the fleet file in which one key names a registered class, and further keys are its settings.
 
-A sharding scheme, a strategy and a codec are each a frozen dataclass in a registry; its fields are its keys, and
-their annotations say what the values must be.
+A sharding scheme, a strategy and a codec are each a frozen dataclass in a registry. Its fields are its keys, and
+their annotations say which values are allowed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fed_asi.fleets.section import Section
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A table's name, the key of it that names a class, and where the names and classes are."""
+    """The name of a table, the key that names a class, and the registry of classes."""
 
     table: str
     key: str
@@ -30,7 +30,7 @@ class Registered:
     find: Callable[[str], type[Any]]
 
     def read(self, section: Section) -> tuple[Any, list[str]]:
-        """Return what the table stands for, or None, and a line for everything that is wrong with it."""
+        """Return the object that the table describes, or None, and a line for each problem."""
         name = str(getattr(section, self.key))
         where = f"{self.table}.{self.key}"
         elsewhere = own_code.is_own(name) or libraries.is_library(name)
@@ -49,14 +49,14 @@ class Registered:
             return None, [f"{self.table}: {error}"]
 
     def make(self, section: Section) -> Any:
-        """Return what the table stands for. Raises ConfigError with every problem of the table."""
+        """Return the object that the table describes. Raises ConfigError with every problem of the table."""
         found, wrong = self.read(section)
         if found is None:
             raise ConfigError(wrong)
         return found
 
     def _own_values(self, section: Section, cls: type[Any]) -> tuple[dict[str, Any], list[str]]:
-        """Return the values of the settings by field, and a line for each key that is wrong or missing."""
+        """Return the settings by field, and a line for each key that is wrong or missing."""
         settings = _settings(cls)
         given, values = given_keys(section), dict[str, Any]()
         wrong = list(self._unknown(section, settings))
@@ -79,7 +79,7 @@ class Registered:
 
 
 def given_keys(section: Section) -> dict[str, Any]:
-    """Return the keys of a table and their values, those it does not declare as they stand in the file."""
+    """Return the keys of a table with their values; undeclared ones as they are in the file."""
     return {
         **{key: getattr(section, key) for key in type(section).model_fields},
         **(section.model_extra or {}),
@@ -91,7 +91,7 @@ def _settings(cls: type[Any]) -> dict[str, DataclassField[Any]]:
 
 
 def _value(cls: type[Any], one: DataclassField[Any], value: Any) -> Any:
-    """Return a value as its field's type has it; by way of JSON, where a list is also a tuple or a set."""
+    """Return a value in the type of its field, converted through JSON, where a list may also be a tuple or set."""
     hint = get_type_hints(cls, include_extras=True)[one.name]
     adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False))
     return adapter.validate_json(json.dumps(value, default=str), strict=True)

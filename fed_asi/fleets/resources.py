@@ -1,17 +1,18 @@
 """What a device has: one frozen `Resources` from the fleet file to the records, and its keys in the file.
 
-To add a resource, touch these places and no other:
-1. `Resources`: the field, its unit the last word of its name, None (its default) where a device has no limit.
-   A key of another name is its metadata, as `budget` is that of budget_bytes; so is that it is a limit, which a
-   device's twin goes without.
-2. `ResourceKeys`: the key, with the type that checks its value; None, its default, is the group's.
-   `problems` says what it must be to the other keys.
-3. `BudgetChange`, only where a schedule changes it from round to round.
-4. results/schema.py: its column, last in DeviceRecord and with a default; SCHEMA_VERSION tells the tables
-   apart, and the store has to go on reading those without the column. What a schedule changes has a column
-   of DeviceRoundRecord too.
+To add a resource, touch these places and no others:
+1. `Resources`: the field. Its unit is the last word of its name, and None (its default) means no limit.
+   Its metadata says whether its key has another name, as `budget` for budget_bytes, and whether it is a limit,
+   which a
+   device's twin does not have.
+2. `ResourceKeys`: the key, with the type that checks its value; None, its default, takes the group's value.
+   `problems` checks it against the other keys.
+3. `BudgetChange`, only if a schedule changes it from round to round.
+4. results/schema.py: its column, last in DeviceRecord and with a default. SCHEMA_VERSION tells tables
+   apart, and the store must still read those without the column. A resource that a schedule changes has a
+   column in DeviceRoundRecord too.
 5. docs/reference/fleet_file.md: a line under groups and under devices.
-Fleet, jobs, plans and records carry it from there on: they copy whatever fields there are.
+Fleet, jobs, plans and records pass it on by themselves, as they copy all fields.
 tests/fleets/test_resources.py names the place that was forgotten.
 """
 
@@ -29,7 +30,7 @@ from fed_asi.fleets.hardware import Hardware
 from fed_asi.fleets.section import Bytes, Count, Section, Size
 from fed_asi.units import format_bytes
 
-OF_DEVICE = "device"  # as a key's value: what its device has, such as a preset
+OF_DEVICE = "device"  # as the value of a key: the number of its hardware, such as a preset's
 _LATER = ("ram_bytes", "flash_bytes", "reserve_bytes")
 _SIZE: TypeAdapter[int | None] = TypeAdapter(Size)
 
@@ -38,9 +39,9 @@ _SIZE: TypeAdapter[int | None] = TypeAdapter(Size)
 class Resources:
     """What a device has for an optimizer step.
 
-    budget_bytes: what it may keep for its backward pass; None: unlimited. batch_size: examples of one step.
-    micro_batch: examples held at once; None: the planner chooses. ram_bytes, flash_bytes: of the whole step, and of
-    what it only reads; None: not counted. reserve_bytes: of its RAM, for what is not counted.
+    budget_bytes: what it may keep for its backward pass; None: unlimited. batch_size: examples in one step.
+    micro_batch: examples held at once; None: the planner chooses. ram_bytes, flash_bytes: limits for the whole step,
+    and for what it only reads; None: not counted. reserve_bytes: RAM set aside for what is not counted.
     """
 
     budget_bytes: int | None = field(metadata={"key": "budget", "limit": True})
@@ -52,7 +53,7 @@ class Resources:
 
     @property
     def whole_device(self) -> bool:
-        """Whether the device says what RAM or flash it has, so that its whole step is counted."""
+        """Whether the device has a RAM or flash limit, so that its whole step is counted."""
         return self.ram_bytes is not None or self.flash_bytes is not None
 
 
@@ -64,7 +65,7 @@ SizeOrDevice = Annotated[int | Literal["device"] | None, BeforeValidator(_size_o
 
 
 class BudgetChange(Section):
-    """From this round on (counted from 1), the budget is this."""
+    """From this round on (counted from 1), the budget has this value."""
 
     round: Count
     budget: Bytes
@@ -88,7 +89,7 @@ def key_of(one: DataclassField[Any]) -> str:
 
 
 def problems(keys: ResourceKeys) -> Iterator[str]:
-    """Yield what is wrong between well-formed keys, each with its key first."""
+    """Yield what is wrong between well-formed keys, each line beginning with its key."""
     if keys.micro_batch is not None and keys.batch_size is not None and keys.micro_batch > keys.batch_size:
         yield f"micro_batch: {keys.micro_batch} is more than its batch_size {keys.batch_size}"
     if keys.reserve is not None and isinstance(keys.ram, int) and keys.reserve >= keys.ram:
@@ -98,10 +99,10 @@ def problems(keys: ResourceKeys) -> Iterator[str]:
 def resources_of(
     keys: ResourceKeys, group: Resources | None = None, hardware: Hardware | None = None
 ) -> Resources:
-    """Return what a group's keys say, or a device's; what a device does not say is its group's.
+    """Return the resources of a group or a device; a device's missing keys are its group's.
 
-    The micro-batch is never larger than the batch, also where only one of them is the device's own.
-    hardware: the device's, for the keys that say "device". Raises ConfigError where it has no such number.
+    The micro-batch is never larger than the batch, even if only one of them is the device's own.
+    hardware: the device's, for keys with the value "device". Raises ConfigError where it has no such number.
     """
     said: dict[str, Any] = {}
     for one in fields(Resources):
@@ -125,7 +126,7 @@ def _of_hardware(key: str, value: Any, hardware: Hardware | None) -> Any:
 
 
 def schedule_of(keys: ResourceKeys, resources: Resources) -> tuple[tuple[int, Resources], ...]:
-    """Return (from this round, what there is then) for every change of a schedule, rounds ascending."""
+    """Return (first round, resources from then on) for every change of a schedule, rounds ascending."""
     changes = sorted(keys.schedule, key=lambda change: change.round)
     return tuple((change.round, _changed(resources, change)) for change in changes)
 
@@ -136,19 +137,19 @@ def _changed(resources: Resources, change: BudgetChange) -> Resources:
 
 
 def unlimited(resources: Resources) -> Resources:
-    """Return the same device without any of its limits; what it was told to do, such as a pinned micro-batch, stays."""
+    """Return the same device without limits; settings such as a pinned micro-batch stay."""
     none: dict[str, Any] = {one.name: None for one in fields(Resources) if one.metadata.get("limit")}
     return replace(resources, **none)
 
 
 def said(resources: Resources) -> dict[str, Any]:
-    """Return what a job says of them: what was added since its format was made only where there is any."""
+    """Return the resources as a job has them: fields newer than its format appear only if they are set."""
     every = {one.name: getattr(resources, one.name) for one in fields(Resources)}
     return {name: value for name, value in every.items() if value is not None or name not in _LATER}
 
 
 def of_one_round(resources: Resources) -> dict[str, Any]:
-    """Return what may differ from round to round, by name: the columns of a device's round."""
+    """Return what may change from round to round, by column of a device's round."""
     return {one.name: getattr(resources, one.name) for one in _scheduled()}
 
 

@@ -1,4 +1,4 @@
-"""What the tables of a fleet file are made of: their base, and the types of values that many of them share."""
+"""The base of all tables of a fleet file, and value types that several of them share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fed_asi.units import parse_bytes, shown
 
 
 class Section(BaseModel):
-    """A table of a fleet file: frozen, its types taken at their word, unknown keys refused."""
+    """A table of a fleet file: frozen, strict in its types, without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -42,7 +42,7 @@ Size = Annotated[int | None, BeforeValidator(_size)]  # None: not given
 MOST = 2**63 - 1  # the largest integer of the records, of numpy and of torch
 Whole = Annotated[int, Field(ge=0, le=MOST)]
 Count = Annotated[int, Field(ge=1, le=MOST)]
-MOST_RATE = 1e12  # far below what float32, which training computes with, cannot hold
+MOST_RATE = 1e12  # far below the largest float32, in which training computes
 Rate = Annotated[float, Field(gt=0, le=MOST_RATE)]
 
 

@@ -1,4 +1,4 @@
-"""[sharding]: the scheme by its name, and the scheme's own settings as further keys."""
+"""[sharding]: the scheme by name, with its own settings as further keys."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _SCHEMES = Registered("sharding", "scheme", shards.names, shards.find)
 class ShardingConfig(Section):
     """How the training images are spread over the devices.
 
-    The keys below are there, with these defaults, for every scheme that has a setting of the name. Further
-    keys are the scheme's own; what they must be its dataclass says (`scheme_of`, `problems`).
+    The keys below exist, with these defaults, for every scheme that has a setting of that name. Further keys are the
+    scheme's own, checked against its dataclass (`scheme_of`, `problems`).
     """
 
     model_config = ConfigDict(extra="allow")
 
     scheme: str = "dirichlet"  # a name of data/shards.py
     alpha: Annotated[float, Field(gt=0)] = 0.5  # dirichlet: small is uneven
-    minimum: Count = 1  # images every device has at least
+    minimum: Count = 1  # the fewest images a device may have
     classes_per_device: Count = 2  # scheme "classes"
 
 
@@ -36,5 +36,5 @@ def scheme_of(config: ShardingConfig) -> Scheme:
 
 
 def problems(config: ShardingConfig) -> list[str]:
-    """Return what is wrong with the scheme's name and its own keys, a line each."""
+    """Return what is wrong with the scheme's name and its own keys, one line each."""
     return _SCHEMES.read(config)[1]

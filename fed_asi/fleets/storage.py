@@ -1,4 +1,4 @@
-"""[storage]: in which format devices store what they only read, the trunk and the weights that they do not train."""
+"""[storage]: the format in which devices store what they only read: the trunk and untrained weights."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from fed_asi.memory.stored import Format
 
 
 class StorageConfig(Section):
-    """The format of all devices, and the public images that the ranges of eight bits are seen on."""
+    """The format on all devices, and the public images from which ranges for eight bits are found."""
 
     frozen: Format | Literal["any"] = "float32"  # or "float16", "int8"; "any": chosen before the first round
-    calibration_images: Count = 128  # at most so many; "int8" alone
+    calibration_images: Count = 128  # the most images; for "int8" only
 
     @property
     def form(self) -> Format:
-        """The format. Raises ConfigError where it was not chosen yet."""
+        """The format. Raises ConfigError where it has not been chosen yet."""
         if self.frozen == "any":
-            raise ConfigError('storage.frozen: "any" is chosen when a run is prepared, and this one is not')
+            raise ConfigError(
+                'storage.frozen: "any" is resolved when a run is prepared, and this run is not prepared'
+            )
         return self.frozen

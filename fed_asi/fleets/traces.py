@@ -1,11 +1,11 @@
-"""Traces of presence: intervals of yours, and the files of FedScale and FLASH as published.
+"""Traces of presence: your own intervals, and the files of FedScale and FLASH as published.
 
-CSV: device,start,end in seconds; it begins again after the last end of the file.
-FedScale's client_behave_trace: a pickled dictionary, of client to {"active": [...], "inactive": [...], "finish_time"}:
-it is there from each active to the inactive of the same place, and begins again at finish_time.
+CSV: device,start,end in seconds; it repeats after the last end in the file.
+FedScale's client_behave_trace: a pickled dictionary, client -> {"active": [...], "inactive": [...], "finish_time"}. A
+client is present from each active time to the inactive time at the same index, and repeats from finish_time on.
 Source: github.com/SymbioticLab/FedScale, benchmark/dataset/data/device_info (Apache-2.0).
-FLASH's state_traces.json: of device to {"messages": lines of a time, a tab and a state}: it is there while it is
-locked, on Wi-Fi and charged, as FLASH's own reader has it, and begins again with its first message.
+FLASH's state_traces.json: device -> {"messages": lines of a time, a tab and a state}. A device is present while it is
+locked, on Wi-Fi and charged, as in FLASH's own reader, and repeats from its first message on.
 Source: github.com/PKU-Chengxu/FLASH, models/timer.py (BSD-2-Clause).
 """
 
@@ -28,9 +28,9 @@ from fed_asi.errors import ConfigError
 from fed_asi.fleets.device_tables import unpickled
 from fed_asi.units import shown
 
-_SHOWN = 5  # problems of one file
+_SHOWN = 5  # problems listed for one file
 _MOST_SECONDS = 1e9
-_REFERENCE = datetime(2020, 1, 2)  # 0 of FLASH's clock
+_REFERENCE = datetime(2020, 1, 2)  # time 0 of FLASH's clock
 _TIME = "%Y-%m-%d %H:%M:%S"
 _LINK_STATES = {"wifi": True, **dict.fromkeys(("unknown", "2g", "3g", "4g", "5g"), False)}
 Array = NDArray[np.float64]
@@ -39,7 +39,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class One:
-    """One device's intervals, sorted and apart, of a cycle that begins at `origin` and lasts `period` seconds."""
+    """One device's intervals, sorted and disjoint, in a cycle that begins at `origin` and lasts `period` seconds."""
 
     intervals: tuple[Interval, ...]
     period: float
@@ -48,9 +48,9 @@ class One:
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """Many devices' intervals in flat arrays, of the size of the file whatever the time. offsets: (rows + 1,).
+    """Many devices' intervals in flat arrays, as large as the file for any length of run. offsets: (rows + 1,).
 
-    start_keys, end_keys: the times set apart by row, `span` seconds each, so that all are looked through at once.
+    start_keys, end_keys: times shifted by `span` seconds for each row, so that one search covers all rows.
     """
 
     starts: Array
@@ -79,7 +79,7 @@ class Traces:
         return cls(starts, ends, offsets, periods, origins, span, starts + apart, ends + apart)
 
     def present(self, rows: NDArray[np.int64], at: float) -> NDArray[np.bool_]:
-        """Return which of these rows are there at a time."""
+        """Return which of these rows are present at a time."""
         if len(self.starts) == 0:
             return np.zeros(len(rows), dtype=bool)
         local = self._since(rows, at)
@@ -89,18 +89,20 @@ class Traces:
         return there
 
     def leaves(self, row: int, at: float) -> float:
-        """Return until when a row that is there stays: the end of its interval; for ever where that is all there is."""
+        """Return when a row that is present leaves: the end of its interval; infinity if it covers the cycle."""
         begun, local = self._local(row, at)
         found, period = self._intervals(row), float(self.periods[row])
         for start, end in found:
             if start <= local < end:
-                goes_on = end == period and found[0][0] == 0.0  # into the next cycle's first
+                goes_on = (
+                    end == period and found[0][0] == 0.0
+                )  # it continues in the first interval of the next cycle
                 whole = goes_on and len(found) == 1
                 return math.inf if whole else begun + end + (found[0][1] if goes_on else 0.0)
         return at
 
     def comes(self, rows: NDArray[np.int64], at: Array) -> Array:
-        """Return from when on each row is there; never: infinity. at: of each, not before then."""
+        """Return when each row is next present; infinity: never. at: for each, the earliest time that counts."""
         found = np.full(len(rows), math.inf)
         some = np.flatnonzero(np.diff(self.offsets)[rows] > 0)
         rows, at = rows[some], at[some]
@@ -115,12 +117,12 @@ class Traces:
         return found
 
     def _since(self, rows: NDArray[np.int64], at: float | Array) -> Array:
-        """Return the time since the present cycle of each row began."""
+        """Return the time since the current cycle of each row began."""
         since: Array = np.mod(at - self.origins[rows], self.periods[rows])
         return since
 
     def _local(self, row: int, at: float) -> tuple[float, float]:
-        """Return when the present cycle of a row began, and the time since then."""
+        """Return when the current cycle of a row began, and the time since then."""
         local = float(np.mod(at - self.origins[row], self.periods[row]))
         return at - local, local
 
@@ -130,7 +132,7 @@ class Traces:
 
 
 def read_traces(path: str) -> Traces:
-    """Return a file's traces. Raises ConfigError with its first problems."""
+    """Return the traces in a file. Raises ConfigError with its first problems."""
     try:
         stamp = Path(path).stat().st_mtime
         return _read(path, stamp)
@@ -161,10 +163,10 @@ def _wrong(row: One) -> Iterator[str]:
     before = 0.0
     for start, end in row.intervals:
         if not (math.isfinite(start) and math.isfinite(end)) or not start < end:
-            yield f"{start:g} to {end:g} s is no interval"
+            yield f"{start:g} to {end:g} s is not an interval"
             return
         if start < before:
-            yield f"{start:g} to {end:g} s begins before {before:g}: intervals must be sorted and apart"
+            yield f"{start:g} to {end:g} s begins before {before:g}: intervals must be sorted and must not overlap"
             return
         before = end
     if before > row.period:
@@ -188,7 +190,7 @@ def _csv(content: bytes) -> Iterator[tuple[str, One | str]]:
             try:
                 device, start, end = line[0].strip(), float(line[1]), float(line[2])
             except (ValueError, IndexError):
-                yield f"line {number}", f"{shown(','.join(line))} is no device,start,end"
+                yield f"line {number}", f"{shown(','.join(line))} is not device,start,end"
                 continue
             found.setdefault(device, []).append((start, end))
     except (UnicodeDecodeError, csv.Error) as error:
@@ -200,7 +202,7 @@ def _csv(content: bytes) -> Iterator[tuple[str, One | str]]:
 
 
 def _joined(intervals: Sequence[Interval]) -> tuple[Interval, ...]:
-    """Return intervals, those that touch as one; what is unsorted or overlaps is left to be found."""
+    """Return intervals, joined where they touch; unsorted or overlapping ones are left for the checks."""
     joined: list[Interval] = []
     for start, end in intervals:
         if joined and joined[-1][1] == start and end > start:
@@ -243,7 +245,7 @@ def _flash(content: bytes) -> Iterator[tuple[str, One | str]]:
 
 
 def _flash_row(messages: str) -> One:
-    """Return the intervals of a device's messages, merged as FLASH's own reader merges them."""
+    """Return the intervals in a device's messages, merged as FLASH's own reader merges them."""
     times, ready = list[float](), list[Interval]()
     state = {"locked": False, "wifi": False, "charged": False}
     since: float | None = None
@@ -275,7 +277,7 @@ def _change(word: str) -> Mapping[str, bool]:
         "screen_lock": {"locked": True},
         "screen_unlock": {"locked": False},
     }
-    return known.get(word, {})  # screens, battery levels: they decide nothing
+    return known.get(word, {})  # screen and battery messages do not matter
 
 
 def _merged(intervals: Sequence[Interval]) -> tuple[Interval, ...]:

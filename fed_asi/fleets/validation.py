@@ -1,4 +1,4 @@
-"""A fleet file's content -> RunConfig, with stand-ins for what is wrong, so that the rest is checked too."""
+"""From a fleet file's content to a RunConfig, with stand-ins for wrong values, so that the rest is checked too."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _STAND_INS: dict[str, Any] = {
 
 
 def validate(raw: dict[str, Any]) -> tuple[RunConfig | None, set[str], list[str]]:
-    """Return the settings, the places in them that are stand-ins for what was wrong, and the problems.
+    """Return the settings, the places in them that are stand-ins for wrong values, and the problems.
 
-    What is wrong is reported, then left out or replaced, so that what remains can be checked too.
+    Wrong values are reported, then left out or replaced, so that the rest can be checked too.
     """
     problems: list[str] = []
     broken: set[str] = set()
@@ -41,7 +41,7 @@ def validate(raw: dict[str, Any]) -> tuple[RunConfig | None, set[str], list[str]
 
 
 def _mend_(raw: Any, loc: Sequence[int | str], known: bool) -> None:
-    """Replace what is wrong by a stand-in, or drop it where its section has a default."""
+    """Replace a wrong value by a stand-in, or drop it if its section has a default."""
     here = raw
     for part in loc[:-1]:
         if isinstance(here, Mapping) and part not in here:

@@ -1,4 +1,4 @@
-"""What a fleet must be whose devices say what RAM and flash they have: everything they need can be counted."""
+"""Checks of devices with a RAM or flash limit: all that they need must be countable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fed_asi.methods import recipe_names
 
 
 def whole_devices(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[str]:
-    """Yield what is wrong with ram, flash and reserve, and what cannot be counted where one is given."""
+    """Yield what is wrong with ram, flash and reserve, and what cannot be counted if one of them is given."""
     if not config.groups or any(place.startswith(("groups", "devices")) for place in broken):
         return
     owners: list[tuple[str, GroupConfig | DeviceConfig]] = [
@@ -36,7 +36,7 @@ def whole_devices(config: RunConfig, broken: Collection[str], _cpus: int) -> Ite
 
 
 def _of_device(config: RunConfig, owner: GroupConfig | DeviceConfig) -> Iterator[str]:
-    """Yield what "device" stands for nothing in; a row of a table may say it, so one device is drawn."""
+    """Yield keys with the value "device" for which there is no number; a table may have it, so one device is drawn."""
     if OF_DEVICE not in (owner.ram, owner.flash):
         return
     device, one = owner.device, 0
@@ -47,11 +47,13 @@ def _of_device(config: RunConfig, owner: GroupConfig | DeviceConfig) -> Iterator
         hardware = None if device is None else draw(device, config.seed, one)
         resources_of(owner.model_copy(update={"batch_size": owner.batch_size or 1}), None, hardware)
     except ConfigError as error:
-        yield from (one for one in error.problems if one.startswith(("ram", "flash")))  # else said elsewhere
+        yield from (
+            one for one in error.problems if one.startswith(("ram", "flash"))
+        )  # others are reported elsewhere
 
 
 def _group_of(config: RunConfig, partition_id: int) -> GroupConfig:
-    """Return the group of a device; the last one of a device that none has, which is said elsewhere."""
+    """Return the group of a device; the last group for a device that is in none, which is reported elsewhere."""
     first = 0
     for group in config.groups:
         first += group.count

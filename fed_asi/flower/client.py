@@ -24,7 +24,7 @@ def client_app() -> ClientApp:
 
 
 def who(message: Message, context: Context) -> Message:
-    """Answer with the device's partition id, its own budget where it was given one, and its host."""
+    """Answer with the partition id of the device, its own budget if it was given one, and its host."""
     config = context.node_config
     budget = worker.whole_number(config, "budget", "bytes") if "budget" in config else None
     return Message(messages.write_who(partition_id(context), socket.gethostname(), budget), reply_to=message)

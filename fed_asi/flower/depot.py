@@ -1,9 +1,9 @@
-"""What a run's server has for the machines of a Ray cluster that cannot see its folder.
+"""What the server of a run provides to the machines of a Ray cluster that cannot see its folder.
 
-One process on the server's machine reads and writes there what workers elsewhere ask for: the workplace's files, rows
-of features, devices' warm factors, word of who is at work. What is large passes through Ray's object store in pieces,
-so that a machine needs room for no more than a few of them. A round's tensors are put there once: each machine has them
-brought once, and its workers read the same memory.
+One process on the server's machine reads and writes there for workers elsewhere: files of the workplace, rows of
+features, devices' warm factors, and marks of who is at work. Large data pass through Ray's object store in pieces, so
+that a machine needs room for only a few of them. A round's tensors are put there once; each machine fetches them once,
+and its workers share that memory.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from fed_asi.errors import FedAsiError, RunError, first_line
 from fed_asi.flower.home import HomeFolder
 from fed_asi.flower.object_store import FULL
 from fed_asi.workplace.afar import Lender, Listing
+from fed_asi.workplace.uses import TRAIN
 
 NAMESPACE = "fed_asi"
-CALLS = 8  # answered at once
+CALLS = 8  # answered concurrently
 ASK_SECONDS, WORD_SECONDS = 600.0, 5.0  # a first listing reads every file
 
 
@@ -40,7 +41,7 @@ class Desk:
         self._held: dict[str, list[Any]] = {}
 
     def answer(self, call: str, *arguments: Any) -> tuple[Any, str | None]:
-        """Return what a call returns, and None, or None and why it is refused, in one line."""
+        """Return what a call returns, and None; or None, and in one line why it is refused."""
         try:
             return getattr(self, call)(*arguments), None
         except (FedAsiError, OSError) as error:
@@ -54,9 +55,9 @@ class Desk:
         """Return bytes of one file."""
         return self._lender.piece(name, start)
 
-    def rows(self, rows: Sequence[int]) -> Any:
-        """Return rows of features."""
-        return self._lender.rows(rows)
+    def rows(self, rows: Sequence[int], use: str) -> Any:
+        """Return rows of features of one use."""
+        return self._lender.rows(rows, use)
 
     def factors(self, job: Job) -> bytes:
         """Return the warm factors a job starts from, packed: their layout in memory decides the next bits."""
@@ -67,7 +68,7 @@ class Desk:
         self._home.keep(job, unpacked(factors, f"what device {job.partition_id} sent"))
 
     def word(self, kind: str, job: Job) -> None:
-        """Leave word of a device, or take it away: "begin", "late" or "clear"."""
+        """Set or remove the mark of a device: "begin", "late" or "clear"."""
         getattr(self._home, kind)(job)
 
     def hold(self, key: str, boxed: list[Any]) -> None:
@@ -78,17 +79,17 @@ class Desk:
         """Return the reference. Raises RunError where it is not held any more."""
         if key not in self._held:
             raise RunError(
-                f"the tensors {key} of this run are not held any more: their round has ended, or what held them has"
+                f"the tensors {key} of this run are gone: their round has ended, or the process that held them"
             )
         return self._held[key]
 
     def drop(self, key: str) -> None:
-        """Hold tensors no longer."""
+        """Release tensors."""
         self._held.pop(key, None)
 
 
 class Depot:
-    """The desk as a worker asks it, wherever it is. A call that is refused or does not arrive raises RunError."""
+    """The desk as seen by a worker on any machine. A call that is refused or does not arrive raises RunError."""
 
     def __init__(self, desk: Any) -> None:
         import ray
@@ -104,7 +105,7 @@ class Depot:
         try:
             return cls(ray.get_actor(name, namespace=NAMESPACE))
         except ValueError as error:
-            raise RunError(f"the server's machine is not reached: {first_line(error)}") from error
+            raise RunError(f"the server's machine cannot be reached: {first_line(error)}") from error
 
     def listing(self) -> Listing:
         """Return what the workplace is made of."""
@@ -115,12 +116,12 @@ class Depot:
         """Return bytes of one file."""
         return bytes(self.ask("piece", name, start))
 
-    def rows(self, rows: Sequence[int]) -> Any:
-        """Return rows of features, in memory that this machine's workers share."""
-        return self.ask("rows", list(rows))
+    def rows(self, rows: Sequence[int], use: str = TRAIN) -> Any:
+        """Return rows of features of one use, in memory that this machine's workers share."""
+        return self.ask("rows", list(rows), use)
 
     def tensors(self, key: str) -> dict[str, Tensor]:
-        """Return a round's tensors, copied from this machine's object store, to which they are brought once."""
+        """Return a round's tensors, copied from this machine's object store, which fetches them once."""
         (reference,) = self.ask("held", key)
         with self._reached():
             arrays: Mapping[str, Any] = self._ray.get(reference, timeout=ASK_SECONDS)
@@ -138,15 +139,15 @@ class Depot:
             self.ask("keep", job, packed(factors))
 
     def begin(self, job: Job) -> None:
-        """Leave word that a device is at work."""
+        """Mark a device as being at work."""
         self.ask("word", "begin", job)
 
     def late(self, job: Job) -> None:
-        """Leave word that a device is ended for working too long."""
+        """Mark a device as ended for working too long."""
         self.ask("word", "late", job, seconds=WORD_SECONDS)
 
     def clear(self, job: Job) -> None:
-        """Take a device's word away, where the desk is reached; one that stays is a device that began."""
+        """Remove a device's mark, if the desk can be reached; a mark that stays means that the device had begun."""
         with contextlib.suppress(RunError):
             self.ask("word", "clear", job, seconds=WORD_SECONDS)
 
@@ -160,7 +161,7 @@ class Depot:
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
-        """Turn what Ray says into one line, also where it has ended."""
+        """Turn Ray's errors into one line, also after Ray has ended."""
         try:
             yield
         except self._ray.exceptions.RayError as error:
@@ -174,7 +175,7 @@ class Depot:
 
 
 class Parcels:
-    """The depot as the server holds a round's tensors in it. name: by which workers find it."""
+    """The depot as the server uses it, to hold a round's tensors. name: by which workers find it."""
 
     def __init__(self, name: str, depot: Depot) -> None:
         self.name, self._depot = name, depot
@@ -182,7 +183,7 @@ class Parcels:
 
     @contextmanager
     def holding(self, tensors: Mapping[str, Tensor]) -> Iterator[str]:
-        """Give the key under which workers find these tensors until the block ends."""
+        """Hold tensors until the block ends; yield the key under which workers find them."""
         import ray
 
         key = f"parcel-{next(self._numbers)}"
@@ -203,10 +204,10 @@ class Parcels:
 
 @contextmanager
 def open_depot(workplace: Path, states: Path) -> Iterator[Parcels]:
-    """Give the depot of a run while it goes on. workplace, states: its folders, seen from this machine.
+    """Run the depot of a run while the block lasts. workplace, states: its folders, as seen from this machine.
 
-    Ray must have been started or joined. Its process runs on this machine, takes no CPU of the cluster, and is started
-    anew where it dies.
+    Ray must be running or joined. The depot's process runs on this machine, reserves no CPU of the cluster, and is
+    restarted if it dies.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -228,6 +229,6 @@ def open_depot(workplace: Path, states: Path) -> Iterator[Parcels]:
     try:
         yield Parcels(name, Depot(desk))
     finally:
-        if ray.is_initialized():  # else Flower ended it first, and to ask would start another
+        if ray.is_initialized():  # otherwise Flower has ended it, and asking would start another
             with contextlib.suppress(Exception):  # what is gone already cannot be ended
                 ray.kill(desk)

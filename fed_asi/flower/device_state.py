@@ -1,4 +1,4 @@
-"""A device's warm factors: in its Flower state, and on its disk where it has one, to outlive a kill."""
+"""A device's warm factors: in its Flower state, and on its disk if it has one, so that they survive a kill."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ ARRAYS, ROUND = "factors", "factors-round"
 
 
 class DeviceState:
-    """One device's state. flower: its Context.state. disk: where it is kept beside; None has Flower's state alone."""
+    """One device's state. flower: its Context.state. disk: where it is kept as well; None: in Flower's state only."""
 
     def __init__(self, flower: RecordDict, disk: State | None) -> None:
         self._flower, self._disk = flower, disk
 
     def factors(self, job: Job) -> WarmFactors | None:
-        """Return the factors after the round the job names, from Flower's state or else from the disk; None: round 0.
+        """Return the factors after the round that the job names, from Flower's state or else the disk; None: round 0.
 
         Raises RunError where they are in neither, or cannot be read.
         """
@@ -52,7 +52,7 @@ class DeviceState:
 
 
 def _pack(factors: WarmFactors) -> ArrayRecord:
-    """Return the bytes that a disk would hold: from either, the next round starts with the same bits."""
+    """Return the same bytes as a disk would hold, so that the next round starts with the same bits from either."""
     return ArrayRecord({ARRAYS: Array(np.frombuffer(packed(factors), dtype=np.uint8))})
 
 

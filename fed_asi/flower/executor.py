@@ -1,4 +1,4 @@
-"""The round loop's executor on Flower: jobs go out as messages, and every one of them is answered for."""
+"""The round loop's executor on Flower: jobs are sent as messages, and each of them gets a reply."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Packed = ArrayRecord | str  # a round's tensors, or their key in the depot
 
 @dataclass(slots=True)
 class _Flight:
-    """The jobs of a round that are out: by message id, and how often each was sent again."""
+    """The jobs of a round that are under way, by message id, and how often each was sent again."""
 
     jobs_of: dict[str, Job]
     tries: dict[int, int]
@@ -38,10 +38,10 @@ class _Flight:
 class FlowerExecutor:
     """Sends jobs through a Flower grid.
 
-    expected: devices of the fleet. states: where this machine's workers leave word of a hanging device; None where
-    devices are on machines of their own. note: gets a line on each node that is not what it should be, and on each
-    device that lost its twin. simulated: see `Nodes`. parcels: where a round's tensors are held for all machines;
-    None: every message carries them.
+    expected: devices of the fleet. states: where this machine's workers mark devices that hang; None: devices are on
+    machines of their own. note: gets a line on each node that is not as it should be, and on each device that lost its
+    twin. simulated: see `Nodes`. parcels: where a round's tensors are held for all machines; None: every message
+    carries them.
     """
 
     def __init__(
@@ -119,10 +119,11 @@ class FlowerExecutor:
             yield failure(job.partition_id, "timeout", "no reply before the round's deadline"), job
 
     def _sent_again(self, found: Message | str, job: Job, packed: Packed, flight: _Flight) -> bool:
-        """Send a job again whose worker process was gone before it came to it; return whether it was sent.
+        """Send a job again if its worker process died before starting it; return whether it was sent.
 
-        Ray starts a worker anew within seconds, and until then refuses what is sent to it. A job with a twin whose
-        process ended at work is sent again without: it may have ended in the twin, which must cost the device nothing.
+        Ray restarts a worker within seconds, and until then refuses what is sent to it. If a process died at work on a
+        job with a twin, the job is sent again without it: it may have died in the twin, which must cost the device
+        nothing.
         """
         if isinstance(found, str) or not found.has_error():
             return False
@@ -145,7 +146,7 @@ class FlowerExecutor:
         return self._states is not None and is_gone(reason) and word_left(self._states, job) is None
 
     def _read(self, found: Message | str, job: Job, limit: int) -> Reply:
-        """Return the reply a device sent; whatever is none is "rejected", and the reason named."""
+        """Return the reply that a device sent; anything that is not a reply is "rejected", with the reason."""
         try:
             if isinstance(found, str):
                 raise UpdateError(found)

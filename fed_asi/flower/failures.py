@@ -1,4 +1,4 @@
-"""What an error reply stands for: Flower's codes, Ray's words and deployed devices' own, as outcome and cause."""
+"""What an error reply means: Flower's codes and texts of Ray or deployed devices, as outcome and cause."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def meaning(code: int, reason: str) -> tuple[str, str]:
 
 
 def is_gone(reason: str) -> bool:
-    """Whether an error reply tells of a worker process that is gone, not of what a device did."""
+    """Return whether an error reply means that a worker process died, rather than that the device failed."""
     return RAISED not in reason and any(word in reason for word in GONE)
 
 

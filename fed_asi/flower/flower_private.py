@@ -1,8 +1,9 @@
 """The private parts of Flower's simulation engine that we use: PARTS lists them all.
 
 The engine looks for waiting messages node by node ten times a second, and each of its workers waits up to a second
-at the end: with many devices that is most of a short run. Both are made quicker where the engine is as it was. What
-hands out its messages then knows which device each node is, too, so that nobody need ask.
+at the end: with many devices that is most of a short run. Both are replaced by quicker parts if the engine has the
+expected form. The part that hands out messages then also knows which device each node is, so that nodes need not be
+asked.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ PAUSE_SECONDS, BRIEF_SECONDS = 0.01, 0.05
 
 
 def quicken() -> bool:
-    """Put the quicker parts in; return whether the engine has the form they fit. Without them a run takes longer."""
+    """Install the quicker parts; return whether the engine has the form they fit. Without them a run takes longer."""
     engine = _engine()
     if engine.add_messages_to_queue is add_messages_to_queue:
         return True
@@ -108,7 +109,7 @@ _simulated: list[Mapping[int, int]] = []  # of the engine that is at work in thi
 
 
 def simulated_nodes() -> Mapping[int, int]:
-    """Return which device each node is, by node id, as the engine at work in this process has it; else nothing."""
+    """Return the device of each node, by node id, according to the engine running in this process; else empty."""
     return _simulated[-1] if _simulated else {}
 
 
@@ -117,7 +118,7 @@ def add_messages_to_queue(
 ) -> None:
     """Move messages that wait for a node into the workers' queue, oldest first, until told to stop.
 
-    The engine's own looks through all that are stored for each that it takes.
+    The engine's own version searches all stored messages for each one that it takes.
     """
     _simulated.append(nodes_mapping)
     while not f_stop.is_set():

@@ -1,4 +1,4 @@
-"""The run's own folder, where its workers keep devices' warm factors and leave word of who is at work."""
+"""The run's own folder, where its workers keep devices' warm factors and mark who is at work."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ LATE_WORD = "late"
 
 
 class Home(State, Protocol):
-    """Where workers leave what the server, and whoever goes on with the run, must find."""
+    """Where workers leave what the server, or a resumed run, must find."""
 
     def begin(self, job: Job) -> None:
-        """Leave word that a device is at work."""
+        """Mark a device as being at work."""
 
     def late(self, job: Job) -> None:
-        """Leave word that a device is ended for working too long."""
+        """Mark a device as ended for working too long."""
 
     def clear(self, job: Job) -> None:
-        """Take a device's word away."""
+        """Remove a device's mark."""
 
 
 class HomeFolder(OnDisk):
-    """The folder itself, for who sees it: devices/ of the run."""
+    """The folder itself, devices/ of the run, for processes that can see it."""
 
     __slots__ = ()
 
     def begin(self, job: Job) -> None:
-        """Make a device's file, and the folder where it is not there."""
+        """Create a device's file, and the folder if need be."""
         self.folder.mkdir(parents=True, exist_ok=True)
         begun_file(self.folder, job).touch()
 
@@ -41,17 +41,17 @@ class HomeFolder(OnDisk):
         begun_file(self.folder, job).write_text(LATE_WORD)
 
     def clear(self, job: Job) -> None:
-        """Remove a device's file, where it can be."""
+        """Remove a device's file, if possible."""
         clear_word(self.folder, job)
 
 
 def begun_file(folder: Path, job: Job) -> Path:
-    """Return the file that is there while a device works; "late" in it means it was ended for that."""
+    """Return the file that exists while a device works; "late" in it means that the device was ended for that."""
     return folder / f"begun-{job.round:06d}-{job.partition_id:06d}"
 
 
 def word_left(folder: Path, job: Job) -> str | None:
-    """Return what a device left in its file: "" at work, "late"; None where there is no file, or none to be read."""
+    """Return what is in a device's file: "" if it was at work, or "late"; None if there is no readable file."""
     try:
         with begun_file(folder, job).open("rb") as file:
             return file.read(len(LATE_WORD) + 1).decode(errors="replace")
@@ -60,6 +60,6 @@ def word_left(folder: Path, job: Job) -> str | None:
 
 
 def clear_word(folder: Path, job: Job) -> None:
-    """Remove a device's file, where it can be; one that stays is a device that began, and is not asked again."""
+    """Remove a device's file, if possible. One that stays means that the device had begun: it is not asked again."""
     with contextlib.suppress(OSError):
         begun_file(folder, job).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Messages out and replies in, over a Flower grid; a reply that cannot even be unpacked is a reason, not an error."""
+"""Messages out and replies in, over a Flower grid; a reply that cannot be unpacked becomes a reason, not an error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fed_asi.flower.waiting import Waiting
 
 
 class Mail:
-    """The server's letter box. What comes for a message is a Message, or the reason why it cannot be read."""
+    """The server's mailbox. Each answer is a Message, or the reason why it cannot be read."""
 
     def __init__(self, grid: Grid, waiting: Waiting) -> None:
         self._grid, self._waiting = grid, waiting
@@ -31,7 +31,7 @@ class Mail:
     def replies(self, ids: Collection[str]) -> Iterator[tuple[str, Message | str]]:
         """Yield what has come for these messages by now, with the id of each."""
         if self._waiting.one_by_one:
-            for one in ids:  # which message it answers is ours to know, not the device's to say
+            for one in ids:  # we know which message it answers; the device is not trusted on that
                 yield from ((one, found) for found in self._alone(one)[:1])
             return
         for message in self._grid.pull_messages(list(ids)):
@@ -42,6 +42,6 @@ class Mail:
         try:
             return list(self._grid.pull_messages([message_id]))
         except (httpx.HTTPError, OSError):
-            raise  # the SuperLink is not reached: no device's doing
-        except Exception as error:  # Flower unpacks what a device sent, and raises what that happens to raise
+            raise  # the SuperLink cannot be reached, which is no device's fault
+        except Exception as error:  # Flower unpacks what a device sent, which may raise anything
             return [readable(f"its message cannot be unpacked: {first_line(error)}")]

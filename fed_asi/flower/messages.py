@@ -1,7 +1,7 @@
-"""Jobs, replies and introductions as Flower carries them: named tensors and one small JSON, nothing else.
+"""Jobs, replies and introductions as Flower carries them: named tensors and one small JSON.
 
-What a device sends is looked at before anything is made of it: the bytes of its whole message against the most that
-such a reply may have, and of each array the header that numpy wrote, so that no header can claim what is not there.
+What a device sends is checked before anything is made of it: the size of the whole message against the most that such a
+reply may have, and the numpy header of each array, so that none can claim more than its bytes.
 """
 
 from __future__ import annotations
@@ -63,17 +63,17 @@ def pack(tensors: Mapping[str, Tensor]) -> ArrayRecord:
 
 
 def unpack(record: ArrayRecord) -> dict[str, Tensor]:
-    """Return the named tensors of a record, as copies of their own. Raises UpdateError for what is no tensor."""
+    """Return the named tensors of a record, copied. Raises UpdateError for anything that is not a tensor."""
     return {name: _tensor(name, array) for name, array in record.items()}
 
 
 def _tensor(name: str, array: Array) -> Tensor:
-    """Return an array of the wire as a tensor, where its header says what its bytes hold."""
+    """Return an array from the wire as a tensor, if its header matches its bytes."""
     name = edge.readable(name)
     data = array.data
     found = _HEADER.match(data) if isinstance(data, bytes) and array.stype == "numpy.ndarray" else None
     if found is None:
-        raise UpdateError(f"{name} is no array as numpy writes it")
+        raise UpdateError(f"{name} is not an array as numpy writes it")
     kind, fortran, shape = found[2].decode(errors="replace"), found[3] == b"True", _shape(found[4])
     if kind not in _DTYPES:
         raise UpdateError(f"{name} is of type {edge.readable(kind)}, which no tensor has")
@@ -102,10 +102,10 @@ def write_job(job: Job, tensors: ArrayRecord | str, run: RunAddress) -> RecordDi
 
 
 def read_job(content: RecordDict) -> tuple[Job, dict[str, Tensor], RunAddress]:
-    """Return the job, the global tensors and the run that a message of the server's carries.
+    """Return the job, the global tensors and the run in a message from the server.
 
-    There are no tensors where `parcel_of` says where they are. Raises FedAsiError for a job of another version, and
-    for what is none.
+    There are no tensors if `parcel_of` says where they are. Raises FedAsiError for a job of another version, and for
+    anything else.
     """
     try:
         config = content.config_records["job"]
@@ -113,17 +113,17 @@ def read_job(content: RecordDict) -> tuple[Job, dict[str, Tensor], RunAddress]:
         tensors = {} if "parcel" in config else unpack(content.array_records["tensors"])
         return Job.from_json(str(config["job"])), tensors, run
     except KeyError as error:
-        raise RunError(f"what the server sent is no job: it lacks {error}") from None
+        raise RunError(f"what the server sent is not a job: it lacks {error}") from None
 
 
 def parcel_of(content: RecordDict) -> str | None:
-    """Return under which key the run's depot has a job's tensors; None: they are in its message."""
+    """Return the key of a job's tensors in the run's depot; None: they are in its message."""
     key = content.config_records["job"].get("parcel")
     return None if key is None else str(key)
 
 
 def write_reply(reply: Reply) -> RecordDict:
-    """Return a reply's message; seconds go apart, so that the rest is the same from run to run."""
+    """Return the message of a reply; seconds are kept apart, so that the rest is the same from run to run."""
     return RecordDict(
         {
             "tensors": pack(reply.tensors),
@@ -134,10 +134,10 @@ def write_reply(reply: Reply) -> RecordDict:
 
 
 def read_reply(job: Job, content: RecordDict, limit_bytes: int) -> Reply:
-    """Return the reply to a job that a device sent, with the bytes it carried.
+    """Return the reply that a device sent to a job, with its size in bytes.
 
     limit_bytes: the most that the message may have. Raises UpdateError for a larger one, before any of it is unpacked,
-    and for one that is no such reply.
+    and for one that is not such a reply.
     """
     within(content, limit_bytes)
     try:
@@ -147,14 +147,14 @@ def read_reply(job: Job, content: RecordDict, limit_bytes: int) -> Reply:
     except KeyError as error:
         raise UpdateError(f"it lacks {edge.readable(str(error))}") from None
     if not isinstance(seconds, (int, float)) or not 0.0 <= seconds <= LONGEST_SECONDS:
-        raise UpdateError(f"host_seconds is no number of seconds from 0 to {LONGEST_SECONDS:g}")
+        raise UpdateError(f"host_seconds is not a number of seconds from 0 to {LONGEST_SECONDS:g}")
     reply = Reply.parse(job, text, tensors)
     up = payload_bytes(tensors, str(text))
     return replace(reply, host_seconds=float(seconds), bytes_up=up)
 
 
 class Who(Form):
-    """Who a node says it is. budget: the device's own, in bytes, where it was given one."""
+    """What a node says of itself. budget: the device's own, in bytes, if it was given one."""
 
     version: Annotated[int, Field(ge=edge.VERSION, le=edge.VERSION)]
     partition_id: Annotated[Count, Field(alias="partition-id")]
@@ -169,10 +169,10 @@ def write_who(partition_id: int, host: str, budget: int | None) -> RecordDict:
 
 
 def read_who(content: RecordDict) -> Who:
-    """Return who a node says it is. Raises UpdateError for an answer that does not say it."""
+    """Return what a node says of itself. Raises UpdateError for any other answer."""
     within(content, WHO_BYTES)
     if "who" not in content.config_records:
-        raise UpdateError("it does not say who it is")
+        raise UpdateError("it does not say which device it is")
     try:
         return Who.model_validate(dict(content.config_records["who"]))
     except ValidationError as error:
@@ -180,7 +180,7 @@ def read_who(content: RecordDict) -> Who:
 
 
 def within(content: RecordDict, limit_bytes: int) -> None:
-    """Return nothing where a message is no larger than it may be. Raises UpdateError, with both sizes, where it is."""
+    """Raise UpdateError, with both sizes, if a message is larger than it may be."""
     size = sum(len(name) + _record_bytes(record) for name, record in content.items())
     if size > limit_bytes:
         raise UpdateError(

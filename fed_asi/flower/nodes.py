@@ -1,4 +1,4 @@
-"""Who the nodes are: every node that comes is asked which device it is, and what it answers is taken or named."""
+"""Which device each node is: every new node is asked, and its answer is accepted, or refused with a note."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from fed_asi.flower.failures import meaning
 from fed_asi.flower.mail import Mail
 from fed_asi.flower.waiting import Waiting
 
-LOOKS = 10  # a look's own time is waited for so often before the next
+LOOKS = 10  # pause this many times as long as a look took before the next
 
 
 class Nodes:
-    """The nodes of a fleet. of: partition id -> node id of the devices that are there.
+    """The nodes of a fleet. of: partition id -> node id, for the devices that are connected.
 
-    expected: devices of the fleet. note: gets a line on each node that is not taken. A node that does not say which
-    device it is, or names one that is there already or that the fleet does not have, gets no jobs and is asked again
-    before the next round. simulated: gives which device each node is, where they are of a simulation in this process
-    and that is known by now; None: they are not. Once as many as work at once have answered, no other is asked then.
+    expected: devices of the fleet. note: gets a line on each node that is refused. A node that does not say which
+    device it is, or names one that is connected already or not in the fleet, gets no jobs and is asked again before the
+    next round.
+    simulated: gives the device of each node, if they belong to a simulation in this process and it is known by now;
+    None: they do not. With a simulation only as many nodes are asked as work at once.
     """
 
     def __init__(
@@ -42,9 +43,9 @@ class Nodes:
         self.of: dict[int, int] = {}
 
     def find(self) -> None:
-        """Wait until every device is there, or time is up, and ask each who it is.
+        """Wait until every device is connected, or time is up, and ask each who it is.
 
-        Raises RunError where none came, or, as the run has not begun, where two say they are the same device.
+        Raises RunError where none came, or where two claim to be the same device, as the run has not begun yet.
         """
         self._wait()
         # As many as work at once, so that every worker starts now; what it imports takes seconds.
@@ -63,10 +64,10 @@ class Nodes:
             self._waiting.pause(LOOKS * (time.monotonic() - began))
 
     def ask(self, most: int | None = None) -> list[int]:
-        """Ask the nodes not known yet who they are, `most` of them; forget those that left.
+        """Ask up to `most` unknown nodes who they are; forget those that have left.
 
         Returns the devices that a second node claimed to be. A node that does not answer is waited for once, when it
-        is asked; its answer is still taken when it comes later. A simulation's nodes stay as they are.
+        is asked; a later answer is still accepted. Nodes of a simulation do not change.
         """
         if self._all_known:
             return []
@@ -84,7 +85,7 @@ class Nodes:
         return twice
 
     def _take_simulated(self) -> None:
-        """Take all nodes in as the simulation has them, where it knows them all and who answered says the same."""
+        """Accept all nodes as the simulation knows them, if it knows all and agrees with those that answered."""
         nodes = {} if self._simulated is None else self._simulated()
         of = {partition_id: node for node, partition_id in nodes.items()}
         if of.keys() == set(range(self._expected)) and self.of and self.of.items() <= of.items():
@@ -103,7 +104,7 @@ class Nodes:
         return twice
 
     def _taken(self, node: int, found: Message | str) -> list[int]:
-        """Take a node in by its answer, or tell why not. Returns the device it claims that another node is."""
+        """Accept a node by its answer, or note why not. Returns the device it claims if another node is that one."""
         try:
             partition_id = self._read(found)
         except UpdateError as error:
@@ -129,7 +130,7 @@ class Nodes:
         return who.partition_id
 
     def _tell(self, text: str) -> None:
-        """Note a line once, however often the node says the same."""
+        """Note a line once, however often it comes up."""
         if text not in self._told:
             self._told.add(text)
             self._note(text)

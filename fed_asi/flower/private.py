@@ -1,8 +1,7 @@
-"""How a private part of Flower or Ray is named, and how it is told that it has moved.
+"""How a private part of Flower or Ray is described, and how it is noticed that it has moved.
 
-Each is named once, in flower_private.py or ray_private.py, with what it is for and the form that is known of it.
-What only makes a run quicker or quieter is left out where its part has moved; what a run cannot do without is an
-error that says so.
+Each is described once, in flower_private.py or ray_private.py, with its purpose and its known form. A part that only
+makes a run quicker or quieter is skipped if it has moved; for a part that a run needs, an error says so.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ class Private:
     known: object
 
     def moved(self) -> str:
-        """Return how the part differs from what is known of it; empty where it does not."""
+        """Return how the part differs from its known form; empty if it does not."""
         try:
             found = self.look()
         except (ImportError, AttributeError, KeyError) as error:

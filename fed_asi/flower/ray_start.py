@@ -1,6 +1,7 @@
-"""Ray's start, tried again: it gives its own processes 30 seconds, which a busy machine may not keep.
+"""Ray's start, with retries: it gives its own processes 30 seconds, which a busy machine may exceed.
 
-Flower takes a Ray that runs already. Left to Flower, a start that failed once is "Simulation Runtime crashed".
+Flower uses a Ray that is already running. If Flower starts it and that fails once, the run ends with "Simulation
+Runtime crashed".
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def _nodes(ray: Any) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def sigterm_kept() -> Iterator[None]:
-    """Keep what SIGTERM does: Ray's own handler, which is C++'s, prints a stack and aborts seconds later."""
+    """Restore the handler of SIGTERM afterwards: Ray's own, in C++, prints a stack trace and aborts seconds later."""
     library, kept = ctypes.CDLL(None), ctypes.create_string_buffer(1024)  # above any struct sigaction
     library.sigaction(signal.SIGTERM, None, kept)
     try:
@@ -76,7 +77,7 @@ def sigterm_kept() -> Iterator[None]:
 
 
 def tried(begin: Callable[[], object], clear: Callable[[], object], tries: int = TRIES) -> None:
-    """Do `begin`, again after `clear` where it raised; RunError with the last error's first line in the end."""
+    """Call `begin`, retrying after `clear` if it raised; at last raise RunError with the first line of the error."""
     for left in reversed(range(tries)):
         try:
             begin()

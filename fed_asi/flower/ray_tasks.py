@@ -1,4 +1,4 @@
-"""Calls spread over a Ray cluster, a task each, done once: one whose process or node dies is said to be dead."""
+"""Calls spread over a Ray cluster, one task each, run once: if its process or node dies, a call is reported dead."""
 
 from __future__ import annotations
 

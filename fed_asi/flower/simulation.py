@@ -148,7 +148,7 @@ class Simulation:
         except BaseException as error:
             self._stop.set()
             if self._hasty and isinstance(error, KeyboardInterrupt):
-                raise  # the caller ends this process
+                raise  # the caller will end this process
             if self._thread is not None:
                 self._end(self._thread)
             _clean_up()
@@ -156,7 +156,7 @@ class Simulation:
         _clean_up()
 
     def _end(self, thread: threading.Thread) -> None:
-        """Stop in order: what trains now is given up, its round is done again on resume."""
+        """Stop in order: training under way is abandoned, and its round is repeated on resume."""
         until = time.monotonic() + 15.0
         while thread.is_alive() and time.monotonic() < until:
             processes.end_descendants(self._before, 0.2, named=ACTOR_PROCESS)
@@ -216,13 +216,13 @@ class Simulation:
             raise
 
     def _depot(self, states: Path) -> AbstractContextManager[Parcels | None]:
-        """Give what the machines of a cluster are given that may not see the run's folder; None on this one alone."""
+        """Provide the depot of a cluster whose machines may not see the run's folder; None on this machine alone."""
         if self._config.compute.ray_address is None:
             return contextlib.nullcontext()
         return open_depot(workplace_folder(self._store.folder), states)
 
     def _workplace(self) -> Workplace:
-        """Return the workplace when it is prepared. Raises Interrupted where it never will be."""
+        """Return the workplace once it is prepared. Raises Interrupted if it never will be."""
         while not self._prepared.wait(0.05):
             if self._stop.is_set():
                 raise Interrupted
@@ -256,7 +256,7 @@ def backend_config(config: RunConfig, temporary: str) -> dict[str, Any]:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process at once, and every process of its simulations, whose folders are removed."""
+    """End this process at once, with all processes of its simulations, and remove their folders."""
     sys.stdout.flush()
     sys.stderr.flush()
     with contextlib.suppress(BaseException):
@@ -277,7 +277,7 @@ def _ray_folder() -> str:
 
 
 def first_cause(error: BaseException) -> RunError:
-    """Return the first cause of what Flower raised, in one line: its own words are the same for every cause."""
+    """Return the root cause of an error from Flower, in one line: its own text is the same for every cause."""
     if isinstance(error, RunError):
         return error
     while error.__cause__ is not None:

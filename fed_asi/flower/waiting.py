@@ -15,10 +15,11 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for i
 class Waiting:
     """How the server waits. parallel: devices at work at once; None: all of them.
 
-    nodes_seconds: for the fleet to come. start_seconds: of Ray and a worker's first imports on a busy machine, before
-    a first reply can come. grace_seconds: beyond a device's deadline; a worker ends a hanging device itself, and what
-    it could not, we give up on. restart_seconds, tries: until a worker that died is there again, asked so often.
-    one_by_one: replies are fetched each by itself, as one that cannot be unpacked takes those fetched with it along.
+    nodes_seconds: for the fleet to connect. start_seconds: for Ray and a worker's first imports on a busy machine,
+    before the first reply. grace_seconds: beyond a device's deadline; a worker ends a hanging device itself, and
+    afterwards the server gives up on it. restart_seconds, tries: for a worker that died, how long and how often to
+    retry.
+    one_by_one: fetch each reply separately, as one that cannot be unpacked would spoil those fetched with it.
     """
 
     stop: Callable[[], bool]

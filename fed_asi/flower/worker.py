@@ -1,4 +1,4 @@
-"""What one worker process holds from message to message: the workplaces it has opened, and its threads."""
+"""What a worker process keeps between messages: the workplaces that it has opened, and its thread count."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from fed_asi.flower.home import Home, HomeFolder
 from fed_asi.workplace.address import WORKPLACE_DIR, RunAddress
 from fed_asi.workplace.afar import open_afar
 from fed_asi.workplace.features_again import Sources
-from fed_asi.workplace.place import Workplace, open_workplace, prepared_for
+from fed_asi.workplace.opening import open_workplace, prepared_for
+from fed_asi.workplace.place import Workplace
 
 STATE_DIR = "FED_ASI_STATE_DIR"
 
 
-GRACE_SECONDS, GRACE_SHARE = 3.0, 0.1  # a step that began in time may end
+GRACE_SECONDS, GRACE_SHARE = 3.0, 0.1  # so that a step that began in time can finish
 
 
 LATE = 75  # exit code of a worker that ends itself because its device hangs
@@ -36,10 +37,10 @@ _depots: dict[str, Depot] = {}
 
 
 def workplace(run: RunAddress) -> Workplace:
-    """Return the run's workplace, opened by this process's first message and kept.
+    """Return the run's workplace, opened by the first message of this process and kept.
 
-    The thread count is set each time, as worker processes are shared and it decides the last bits. It stays set:
-    a worker's process is ours, and what follows in it is the next message of a run.
+    The thread count is set each time, as worker processes are shared and it decides the last bits. It stays set, as the
+    process is ours and the next thing to run in it is another message.
     Raises RunError where the folder is missing or was prepared for other settings.
     """
     if run not in _open:
@@ -67,7 +68,7 @@ def depot(name: str) -> Depot:
 
 
 def home(run: RunAddress) -> Home | None:
-    """Return where a device's state is kept beside Flower's, and who works is said; None: nowhere."""
+    """Return where a device's state is kept besides Flower's, and its marks; None: nowhere."""
     if run.depot:
         return depot(run.depot)
     folder = state_folder(run)
@@ -96,7 +97,7 @@ OWN = {
 
 
 def within_own_limits(job: Job, node_config: Mapping[str, Any]) -> Job:
-    """Return the job with the device's own budget, RAM and flash where they are smaller: it knows best what it has."""
+    """Return the job with the device's own budget, RAM and flash where they are smaller than those asked for."""
     held: dict[str, int] = {}
     for key, name in OWN.items():
         if key in node_config:
@@ -112,16 +113,16 @@ def whole_number(node_config: Mapping[str, Any], key: str, unit: str) -> int:
     text = str(value).strip()
     if isinstance(value, (int, str)) and text.isascii() and text.isdigit() and len(text) < 19:
         return int(text)
-    given = f"this node's {key} is {readable(repr(value))}, which is no number of {unit}"
+    given = f"this node's {key} is {readable(repr(value))}, which is not a number of {unit}"
     raise RunError(f"{given}: start it with --node-config '{key}=0 ...'")
 
 
 @contextmanager
 def at_work(run: RunAddress, job: Job) -> Iterator[None]:
-    """Leave word that this device is at work, and end this process when it outlives its deadline by a grace.
+    """Mark this device as being at work, and end this process if it exceeds its deadline by a grace period.
 
-    A hanging device cannot be asked to stop, and would hold its worker for the rest of the run. From the word
-    left, who finds this process gone can tell the device that was at work from those it never came to.
+    A hanging device cannot be asked to stop, and would block its worker for the rest of the run. By the mark, whoever
+    finds this process gone can tell the device that was at work from those that it never started.
     """
     found = home(run)
     if found is not None:

@@ -21,6 +21,7 @@ from fed_asi.layers.base import (
     original_class,
     register,
     register_late,
+    remember_constants_,
     slices_of,
     state_of,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "original_class",
     "register",
     "register_late",
+    "remember_constants_",
     "slices_of",
     "state_of",
 ]

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from fed_asi.errors import ConfigError, UnsupportedLayerError, nearest
 from fed_asi.gpus import device_of
+from fed_asi.layers.constants import Constants
 from fed_asi.layers.gradient import Sink
 from fed_asi.layers.slices import Slice
 from fed_asi.methods import Method
-from fed_asi.torch_private import changes_of, hooks_of
+from fed_asi.torch_private import changes_of, has_hooks, hooks_of
 from fed_asi.tucker import Factors
 
 
@@ -48,6 +49,7 @@ class LayerState:
     published_bytes: of the kept forms alone, without masks: what the papers count, over all calls in a meter's block.
     channels, slice: the input channels kept, (k,), and where in the weight they are; None: all of them.
     sink: who takes the layer's gradients in place of autograd, while a step runs that moves weights at once.
+    constants: what the layer's frozen numbers come to, where steps are simulated; None: made anew in each of them.
     """
 
     name: str
@@ -67,6 +69,7 @@ class LayerState:
     used: bool = False
     published_bytes: int = 0
     sink: Sink | None = None
+    constants: Constants | None = None
     channels: Tensor | None = None
     slice: Slice | None = None
 
@@ -202,7 +205,9 @@ def only_looks(hook: _Hook) -> _Hook:
 
 def is_hooked(module: nn.Module, inputs_too: bool = True) -> bool:
     """Return whether a hook of somebody else's sees or changes what the module gives, or also what it gets."""
-    return any(not _looks_only(hook) for hook in hooks_of(module, inputs_too=inputs_too))
+    return has_hooks(module) and any(
+        not _looks_only(hook) for hook in hooks_of(module, inputs_too=inputs_too)
+    )
 
 
 def _looks_only(hook: object) -> bool:
@@ -215,6 +220,8 @@ def follow_(module: nn.Module, state: LayerState) -> None:
     All micro-batches of one optimizer step start from the same factors, those of the step before. A forward
     without its backward moves nothing.
     """
+    if state.pending is None and not state.method.warm_start:
+        return  # nothing is ever found
     moves = _moves(module, state)
     if state.used and moves != state.moves:
         if state.pending is not None:
@@ -225,17 +232,22 @@ def follow_(module: nn.Module, state: LayerState) -> None:
 
 def go_along_(state: LayerState, device: torch.device) -> None:
     """Bring what a layer remembers to where it computes, after its network was moved; called by every forward."""
-    state.mean, state.channels = _there(state.mean, device), _there(state.channels, device)
+    if state.mean is not None:
+        state.mean = _there(state.mean, device)
+    if state.channels is not None:
+        state.channels = _there(state.channels, device)
     if state.slice is not None:
         state.slice = state.slice.on(device)
+    if state.factors is None and state.pending is None:
+        return
     for name in ("factors", "pending"):
         found: Factors | None = getattr(state, name)
         if found is not None and any(f is not None and f.device != device for f in found):
-            setattr(state, name, [_there(f, device) for f in found])
+            setattr(state, name, [None if f is None else _there(f, device) for f in found])
 
 
-def _there(tensor: Tensor | None, device: torch.device) -> Tensor | None:
-    return tensor if tensor is None or tensor.device == device else tensor.to(device)
+def _there(tensor: Tensor, device: torch.device) -> Tensor:
+    return tensor if tensor.device == device else tensor.to(device)
 
 
 def _moves(module: nn.Module, state: LayerState) -> int:
@@ -243,6 +255,12 @@ def _moves(module: nn.Module, state: LayerState) -> int:
     owners = (module, *state.fused)
     found = (p for owner in owners for p in owner._parameters.values() if p is not None and p.requires_grad)
     return sum(changes_of(p) for p in found)
+
+
+def remember_constants_(model: nn.Module) -> None:
+    """Let layers remember what their frozen numbers come to, until `detach_`: for steps that are simulated."""
+    for _, _, state in compressed_layers(model):
+        state.constants = Constants()
 
 
 def commit_factors_(model: nn.Module) -> None:

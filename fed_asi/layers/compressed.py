@@ -72,6 +72,9 @@ def _affine(module: nn.Module | None) -> tuple[Tensor | None, Tensor | None]:
     """Return (weight, bias) of a layer or norm, None where there is none."""
     if module is None:
         return None, None
+    own = module._parameters  # what nn.Module looks up attributes in, and slowly
+    if "weight" in own and "bias" in own:
+        return own["weight"], own["bias"]
     return cast("Tensor | None", module.weight), cast("Tensor | None", module.bias)
 
 
@@ -137,7 +140,9 @@ class WeightKind(LayerKind):
         """Return why, or None; ranks that no input of this layer allows are found here."""
         weight = module._parameters.get("weight")
         if weight is None:
-            return "its weight is no plain parameter (pruned, normalised, parametrised): as in plain PyTorch"
+            return (
+                "its weight is not a plain parameter (pruned, normalised, parametrised): as in plain PyTorch"
+            )
         if not weight.is_floating_point():
             dtype = weight.dtype
             return f"a weight of {dtype} cannot be trained; convert the layer to a floating dtype"

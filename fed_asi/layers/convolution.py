@@ -75,10 +75,10 @@ class Convolution(Operation):
         On CPU alone, where both kernels compute in the same precision.
         """
         q = self.geometry
-        if not (q.pointwise and q.dense_stride) or x.device.type != "cpu":
+        if not (q.pointwise and q.dense_stride) or x.numel() > FEW_ROWS * x.shape[1] or not x.is_cpu:
             return None
         last = x.movedim(1, -1)
-        return last if last.shape[:-1].numel() <= FEW_ROWS and last.is_contiguous() else None
+        return last if last.is_contiguous() else None
 
     def _flippable(self, g: Tensor, channels: int) -> bool:
         """Whether dX is better asked of the forward kernel: depthwise, where the backward one is slow."""

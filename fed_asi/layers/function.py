@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -13,7 +14,21 @@ from torch.autograd.function import once_differentiable
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.layers import masks
 from fed_asi.layers.base import LayerState
-from fed_asi.layers.fused import Clamp, clamp_of, dense, norm_of, norm_scale, own, physical, plain
+from fed_asi.layers.constants import Constants
+from fed_asi.layers.fused import (
+    FOLDED,
+    Clamp,
+    clamp_of,
+    dense,
+    folded_weight,
+    norm_of,
+    own,
+    physical,
+    plain,
+    scales,
+    scales_again,
+    shift_of,
+)
 from fed_asi.layers.gradient import WeightGradient
 from fed_asi.layers.operation import Operation, WholeGradient
 from fed_asi.methods.forms import Kept, SomeChannels
@@ -65,21 +80,22 @@ class LayerFunction(torch.autograd.Function):
         job: Call,
     ) -> Tensor:
         """Return y; see the class."""
-        y = _output(job, x, weight, bias, gamma, beta)
+        need = ctx.needs_input_grad
+        y = _output(job, x, weight, bias, gamma, beta, need)
         if job.clamp is not None:
             y = job.clamp.forward_(y)
-        job.keeps = ctx.needs_input_grad[1] or ctx.needs_input_grad[3]
+        job.keeps = need[1] or need[3]
         if job.state.sink is not None:
             job.given = (weight, bias, gamma, beta)
-            job.state.sink.see([given for given, _ in job.trained(ctx.needs_input_grad)])
-        _check_trained(ctx.needs_input_grad, job.state)
+            job.state.sink.see([given for given, _ in job.trained(need)])
+        _check_trained(need, job.state)
         if job.keeps:
             before = job.state.found
             job.kept = job.operation.keep(x, job.state.method, job.state)
             job.state.used = job.state.used and job.state.found == before
             job.state.published_bytes += job.kept.published_bytes
         mask: tuple[Tensor, ...] = ()
-        if job.clamp is not None and any(ctx.needs_input_grad):
+        if job.clamp is not None and any(need):
             y, mask = _masked(y, job.clamp)
             job.masked, job.stride = True, y.stride()
         ctx.save_for_backward(weight, bias, gamma, *mask, *job.kept.tensors)
@@ -99,16 +115,17 @@ class LayerFunction(torch.autograd.Function):
         if job.masked and job.clamp is not None:
             g = job.clamp.mask_gradient(g, rest.pop(0), job.stride)
         g = g.to(weight.dtype)
-        job.kept.tensors = tuple(rest)
+        job.kept.tensors, need = tuple(rest), ctx.needs_input_grad
         job.state.used = (
             job.state.used or job.found == job.state.found
         )  # its factors are those of a training step
         sink = job.state.sink if job.given else None
-        taken = sink is not None and sink.takes([given for given, _ in job.trained(ctx.needs_input_grad)])
-        dx, dw, *others = _gradients(job, ctx.needs_input_grad, g, (weight, bias, gamma), thin=taken)
+        trained = [] if sink is None else job.trained(need)
+        taken = sink is not None and sink.takes([given for given, _ in trained])
+        dx, dw, *others = _gradients(job, need, g, (weight, bias, gamma), thin=taken)
         if sink is not None and taken:
             found = (dw, *others)
-            parts = [(given, found[i]) for given, i in job.trained(ctx.needs_input_grad)]
+            parts = [(given, found[i]) for given, i in trained]
             sink.take_([(given, gradient) for given, gradient in parts if gradient is not None])
             return (dx, None, None, None, None, None)
         return (dx, None if dw is None else dw.whole(), *others, None)
@@ -123,9 +140,11 @@ def _gradients(
 ) -> Gradients:
     """Return the gradients for (x, W, bias, gamma, beta) at g = dy, already masked; None if not needed."""
     operation, weight = job.operation, parameters[0]
-    scale = None if job.norm is None else norm_scale(job.norm, parameters[2])[0]
+    scale = (
+        None if job.norm is None else scales_again(job.norm, job.state.constants, parameters[2], need[3])[0]
+    )
     dx = dw = products = None
-    total = channel_sums(g, operation.channel_dim) if any(need[2:]) else None
+    total = channel_sums(g, operation.channel_dim, job.state.constants) if any(need[2:]) else None
     if job.keeps:  # before dX, so that an input restored for it has gone when that comes
         dw = _weight_gradient(job, g, weight, thin)
         products = dw.products(weight) if need[3] else None
@@ -162,7 +181,7 @@ def _gamma_gradient(
     weight, bias, gamma = parameters
     if job.norm is None or products is None or total is None:
         return None
-    _, inverse = norm_scale(job.norm, gamma)
+    _, inverse = scales_again(job.norm, job.state.constants, gamma, True)
     running_mean = cast(Tensor, job.norm.running_mean)
     offset = -running_mean if bias is None else bias - running_mean
     if job.mean is not None:
@@ -178,7 +197,10 @@ def _input_gradient(job: Call, g: Tensor, weight: Tensor, scale: Tensor | None) 
     if g.numel() < weight.numel():
         scaled = (g * _by_channel(scale, g, operation)).to(g.dtype)
         return operation.input_gradient(scaled, weight, job.shape)
-    return operation.input_gradient(g, operation.scale_outputs(weight, scale).to(g.dtype), job.shape)
+    folded = None if job.state.constants is None else job.state.constants.newest(FOLDED)
+    if folded is None:
+        folded = operation.scale_outputs(weight, scale).to(g.dtype)
+    return operation.input_gradient(g, folded, job.shape)
 
 
 def _by_channel(values: Tensor, y: Tensor, operation: Operation) -> Tensor:
@@ -186,32 +208,49 @@ def _by_channel(values: Tensor, y: Tensor, operation: Operation) -> Tensor:
     return values.view(-1, *[1] * (y.dim() - 2)) if operation.channel_dim == 1 else values
 
 
-def channel_sums(g: Tensor, channel_dim: int) -> Tensor:
+def channel_sums(g: Tensor, channel_dim: int, constants: Constants | None = None) -> Tensor:
     """Return the sum of g over all but its channels: (C',), as one product where memory allows it."""
     last = g.movedim(channel_dim, -1)
     if last.is_contiguous():
         rows = last.reshape(-1, last.shape[-1])
-        return (rows.new_ones(1, rows.shape[0]) @ rows).view(-1)
+        return (_ones(rows, constants) @ rows).view(-1)
     if g.is_contiguous():
         images = g.flatten(1)
-        return (images.new_ones(1, images.shape[0]) @ images).view(g.shape[1], -1).sum(1)
+        return (_ones(images, constants) @ images).view(g.shape[1], -1).sum(1)
     return g.sum(dim=[d for d in range(g.dim()) if d != channel_dim % g.dim()])
 
 
+def _ones(rows: Tensor, constants: Constants | None) -> Tensor:
+    """Return ones: (1, rows)."""
+    if constants is None:
+        return rows.new_ones(1, rows.shape[0])
+    return constants.of(f"{len(rows)} {rows.dtype} ones", (), partial(rows.new_ones, (1, len(rows))))
+
+
 def _output(
-    job: Call, x: Tensor, weight: Tensor, bias: Tensor | None, gamma: Tensor | None, beta: Tensor | None
+    job: Call,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    need: Sequence[bool],
 ) -> Tensor:
     """Return z with the frozen norm folded in: into the output where that is smaller, else into the weight."""
-    operation = job.operation
+    operation, constants = job.operation, job.state.constants
     if job.norm is None:
         return operation.forward(x, weight, bias)
     if x.numel() // x.shape[operation.channel_dim] * weight.shape[0] < weight.numel():
+        if constants is not None:
+            scales(job.norm, constants, gamma, need[3])  # for the backward
+            constants.forget(FOLDED)
         return plain((job.norm,), operation.forward(x, weight, bias))
-    scale, _ = norm_scale(job.norm, gamma)
-    mean = cast(Tensor, job.norm.running_mean)
-    shift = (-mean if bias is None else bias - mean) * scale
+    scale, _ = scales(job.norm, constants, gamma, need[3])
+    shift = shift_of(job.norm, constants, bias, gamma, scale, need[2] or need[3])
     shift = shift if beta is None else shift + beta
-    return operation.forward(x, operation.scale_outputs(weight, scale).to(x.dtype), shift.to(x.dtype))
+    make = partial(operation.scale_outputs, weight, scale)
+    folded = folded_weight(job.norm, constants, weight, gamma, make, need[1] or need[3])
+    return operation.forward(x, folded.to(x.dtype), shift.to(x.dtype))
 
 
 def _masked(y: Tensor, clamp: Clamp) -> tuple[Tensor, tuple[Tensor, ...]]:

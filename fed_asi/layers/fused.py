@@ -13,9 +13,9 @@ that forward: each module computes for itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import cast
 
 import torch
@@ -23,10 +23,12 @@ from torch import Tensor, nn
 
 from fed_asi.layers import masks
 from fed_asi.layers.base import original_class
+from fed_asi.layers.constants import Constants
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 THRESHOLD_BACKWARD = torch.ops.aten.threshold_backward
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.LeakyReLU)
+SCALES, INVERSE, SHIFT, FOLDED = "scales", "1 / sigma", "shift", "folded weight"  # constants, by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Clamp:
         if self.slope:
             bits = masks.unpack(packed, g.numel(), g.dtype).as_strided(g.size(), stride)
             return bits.mul_(1 - self.slope).add_(self.slope).mul_(g)
-        is_open = masks.positive(packed, g.numel(), g.dtype).as_strided(g.size(), stride)
+        is_open = masks.positive(packed, g.size(), stride, g.dtype)
         if torch.is_grad_enabled():  # a gradient of the gradient: autograd allows no writing into `is_open`
             return cast(Tensor, THRESHOLD_BACKWARD.default(g, is_open, 0))
         return cast(Tensor, THRESHOLD_BACKWARD.grad_input(g, is_open, 0, grad_input=is_open))
@@ -125,9 +127,9 @@ def plain(fused: Sequence[nn.Module], y: Tensor) -> Tensor:
     """Return what the fused modules compute by themselves, batch norm frozen."""
     for module in fused:
         if isinstance(module, NORMS):
-            y = nn.functional.batch_norm(
-                y, module.running_mean, module.running_var, module.weight, module.bias, False, 0.0, module.eps
-            )
+            mean, variance = module.running_mean, module.running_var
+            rest = (False, 0.0, module.eps, torch.backends.cudnn.enabled)
+            y = torch.batch_norm(y, module.weight, module.bias, mean, variance, *rest)
         else:
             y = original_class(module).forward(module, y)
     return y
@@ -137,3 +139,60 @@ def norm_scale(norm: nn.Module, gamma: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return (s, 1 / sigma), each (C',)."""
     inverse = torch.rsqrt(norm.running_var + norm.eps)  # type: ignore[operator]
     return (inverse if gamma is None else gamma * inverse), inverse
+
+
+Scales = tuple[Tensor, Tensor]
+
+
+def scales(norm: nn.Module, constants: Constants | None, gamma: Tensor | None, trained: bool) -> Scales:
+    """Return what `norm_scale` does, remembered where there is a memory. trained: whether gamma moves."""
+    if constants is None:
+        return norm_scale(norm, gamma)
+    variance = cast(Tensor, norm.running_var)
+    if not trained:
+        return constants.of(SCALES, (gamma, variance), partial(norm_scale, norm, gamma))
+    constants.forget(SCALES)
+    inverse = constants.of(INVERSE, (variance,), lambda: norm_scale(norm, None)[1])
+    return (inverse if gamma is None else gamma * inverse), inverse
+
+
+def scales_again(norm: nn.Module, constants: Constants | None, gamma: Tensor | None, trained: bool) -> Scales:
+    """Return in the backward what `scales` gave in the forward; autograd hands gamma out as another tensor."""
+    known: Scales | None = None if constants is None else constants.newest(SCALES)
+    return scales(norm, constants, gamma, trained) if known is None else known
+
+
+def shift_of(
+    norm: nn.Module,
+    constants: Constants | None,
+    bias: Tensor | None,
+    gamma: Tensor | None,
+    scale: Tensor,
+    trained: bool,
+) -> Tensor:
+    """Return what the norm adds beside beta: (C',). bias: the layer's. trained: whether bias or gamma moves."""
+    mean = cast(Tensor, norm.running_mean)
+
+    def made() -> Tensor:
+        return (-mean if bias is None else bias - mean) * scale
+
+    if constants is None or trained:
+        return made()
+    return constants.of(SHIFT, (bias, gamma, mean, cast(Tensor, norm.running_var)), made)
+
+
+def folded_weight(
+    norm: nn.Module,
+    constants: Constants | None,
+    weight: Tensor,
+    gamma: Tensor | None,
+    make: Callable[[], Tensor],
+    trained: bool,
+) -> Tensor:
+    """Return the weight with its outputs scaled, which `make` makes. trained: whether weight or gamma moves."""
+    if constants is None:
+        return make()
+    if trained:
+        constants.forget(FOLDED)
+        return make()
+    return constants.of(FOLDED, (weight, gamma, cast(Tensor, norm.running_var)), make)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import cast
 
@@ -18,6 +18,8 @@ class Geometry:
 
     pad: amounts for torch's pad, last dimension first, applied before; empty when `padding` says it all.
     mode: how `pad` fills: "constant" (zeros), "reflect", "replicate" or "circular".
+    pointwise: whether every output pixel sees one input pixel through a full matrix.
+    dense_stride: whether no input pixel is skipped.
     """
 
     kernel: tuple[int, ...]
@@ -29,17 +31,14 @@ class Geometry:
     groups: int
     pad: tuple[int, ...] = ()
     mode: str = "constant"
+    pointwise: bool = field(init=False, compare=False)
+    dense_stride: bool = field(init=False, compare=False)
 
-    @property
-    def pointwise(self) -> bool:
-        """Whether every output pixel sees one input pixel through a full matrix."""
+    def __post_init__(self) -> None:
         ones = all(k == 1 for k in self.kernel) and not any(self.padding) and not self.pad
-        return ones and self.groups == 1 and not self.transposed and not any(self.output_padding)
-
-    @property
-    def dense_stride(self) -> bool:
-        """Whether no input pixel is skipped."""
-        return all(s == 1 for s in self.stride)
+        pointwise = ones and self.groups == 1 and not self.transposed and not any(self.output_padding)
+        object.__setattr__(self, "pointwise", pointwise)
+        object.__setattr__(self, "dense_stride", all(s == 1 for s in self.stride))
 
 
 def geometry_of(conv: nn.Module) -> Geometry:

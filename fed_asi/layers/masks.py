@@ -8,7 +8,7 @@ threshold reads as it is: two passes instead of four.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
@@ -23,7 +23,7 @@ SMALLEST_NORMAL = 1 << 23  # as float32, of its lowest exponent bit; denormals m
 
 @lru_cache(maxsize=16)
 def _planes(dtype: torch.dtype, device: torch.device) -> Tensor:
-    return sent(torch.tensor(PLANES, dtype=dtype), device).unsqueeze(1)
+    return sent(torch.tensor(PLANES, dtype=dtype), device).unsqueeze(0)
 
 
 @lru_cache(maxsize=16)
@@ -48,7 +48,7 @@ def pack(open_: Tensor) -> Tensor:
     rest = -open_.numel() % 8
     if rest:
         open_ = torch.nn.functional.pad(open_, (0, rest))
-    return (_planes(open_.dtype, open_.device).mT @ open_.view(8, -1)).view(-1).to(torch.uint8)
+    return (_planes(open_.dtype, open_.device) @ open_.view(8, -1)).view(-1).to(torch.uint8)
 
 
 def pack_open(y: Tensor, is_open: Callable[[Tensor], Tensor]) -> Tensor:
@@ -67,9 +67,9 @@ def unpack(packed: Tensor, numel: int, dtype: torch.dtype) -> Tensor:
     return bits.to(dtype).view(-1)[:numel]
 
 
-def positive(packed: Tensor, numel: int, dtype: torch.dtype) -> Tensor:
-    """Return numbers: (numel,) in `dtype` that are above 0 where the packed bit is 1, and 0 elsewhere."""
+def positive(packed: Tensor, size: torch.Size, stride: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Return numbers of that size, in the order of `stride`: above 0 where the packed bit is 1, and 0 elsewhere."""
     if dtype != torch.float32:
-        return unpack(packed, numel, dtype)
-    planes = packed.to(torch.int32).mul_(SMALLEST_NORMAL).unsqueeze(0) & _exponents(packed.device)
-    return planes.view(torch.float32).view(-1)[:numel]
+        return unpack(packed, size.numel(), dtype).as_strided(size, stride)
+    planes = packed.to(torch.int32).mul_(SMALLEST_NORMAL) & _exponents(packed.device)
+    return planes.view(torch.float32).as_strided(size, stride)

@@ -17,6 +17,7 @@ from fed_asi.methods import Method
 from fed_asi.methods.forms import Kept, SomeChannels
 
 AT_ONCE = 1 << 14  # elements of a product of two weights
+SHARE = 16  # a part of a large weight that is taken at once: a sixteenth, beside the weight and its gradient
 
 
 class Operation(ABC):
@@ -126,7 +127,7 @@ def row_dots(left: Tensor, right: Tensor) -> Tensor:
 
     So the product takes little memory beside them, and has the bits of one of all rows.
     """
-    rows = max(1, AT_ONCE // max(1, right[:1].numel()))
+    rows = max(1, max(AT_ONCE, right.numel() // SHARE) // max(1, right[:1].numel()))
     every = zip(torch.split(left, rows), torch.split(right, rows), strict=True)
     found = [(one * other).flatten(1).sum(1) for one, other in every]
     return found[0] if len(found) == 1 else torch.cat(found)

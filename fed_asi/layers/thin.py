@@ -47,6 +47,8 @@ class ThinGradient(WeightGradient):
 
     def respond(self, mean: Tensor) -> Tensor:
         """See WeightGradient."""
+        if len(self.right) == 1 and self.weight.shape[2:].numel() == 1:
+            return self.left[0] @ (self.right[0] @ mean)
         every = zip(self._rows(), self.right, strict=True)
         return _sum((rows @ (right @ mean)).sum(1) for rows, right in every)
 

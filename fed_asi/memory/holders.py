@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fed_asi.layers import LayerState, original_class, state_of
-from fed_asi.memory.storages import PLAIN, storages_of, tensors_in
+from fed_asi.memory.storages import is_plain, storages_of, tensors_in
 from fed_asi.torch_private import storage_id
 
 _MODULE_ATTRIBUTES = frozenset(nn.Module().__dict__)
@@ -114,7 +114,7 @@ class Keepers:
                 value = module.__dict__[key]
                 if isinstance(value, LayerState):
                     self._states.append((name, module, value))
-                elif type(value) not in PLAIN or value is None:
+                elif value is None or not is_plain(value):
                     self._others.append((name, module.__dict__, key))
 
 

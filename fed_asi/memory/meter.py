@@ -89,6 +89,7 @@ class ActivationMeter:
         self._names = {id(module): name for name, module in self._modules}
         self._weights = Weights(self._modules, self._constants)
         self._keepers = Keepers(self._modules)
+        self._own = frozenset(map(id, model.parameters()))
         self._clear()
 
     @property
@@ -111,7 +112,7 @@ class ActivationMeter:
             self._handles.append(self._model.register_forward_hook(only_looks(partial(self._at_the_end))))
             for module in self._keepers.plain_convolutions():
                 self._handles.append(module.register_forward_pre_hook(only_looks(partial(self._count_input))))
-        pack = self._pack if self.detailed else _packing(self._held)
+        pack = self._pack if self.detailed else _packing(self._held, self._own)
         self._blocks = ExitStack()
         self._blocks.enter_context(saved_tensors_hooks(pack, _unpacking(self._used)))
         self._blocks.enter_context(noted(self._note))
@@ -230,11 +231,18 @@ class ActivationMeter:
         self.by_kind[kind] = self.by_kind.get(kind, 0) + size
 
 
-def _packing(held: list[tuple[ReferenceType[Tensor], str]]) -> Callable[[Tensor], Tensor]:
-    """Return the pack hook that does least; see `ActivationMeter._pack` for why it hands out an alias."""
+def _packing(
+    held: list[tuple[ReferenceType[Tensor], str]], own: frozenset[int]
+) -> Callable[[Tensor], Tensor]:
+    """Return the pack hook that does least; see `ActivationMeter._pack` for why it hands out an alias.
+
+    own: ids of the model's parameters, which are weights and no operation's output.
+    """
     add = held.append
 
     def pack(tensor: Tensor) -> Tensor:
+        if id(tensor) in own:
+            return tensor
         alias = tensor.detach()
         add((ref(alias), MODEL))
         return alias

@@ -20,6 +20,13 @@ PLAIN = frozenset({int, float, bool, str, bytes, type(None), torch.Size, torch.d
 DEPTH = 8  # of values in values; what is further down than that is nobody's activation
 
 
+def is_plain(value: Any) -> bool:
+    """Return whether a value can never hold a tensor: a number, a text, or a tuple of such, as a kernel's size."""
+    return type(value) in PLAIN or (
+        type(value) is tuple and value != () and all(type(one) in PLAIN for one in value)
+    )
+
+
 def tensors_in(value: Any) -> list[Tensor]:
     """Return the tensors in a value: itself, or those in containers, objects and closures, however nested.
 

@@ -1,4 +1,4 @@
-"""How a trained layer keeps its input until the backward pass: one file a method, found by itself.
+"""How a trained layer keeps its input until the backward pass, one file a method; new files are found by themselves.
 
 `base.py` says what a method is. `family.py` and `recipe.py` say what plans and fleet files may ask for by name.
 """
@@ -23,7 +23,7 @@ from fed_asi.methods.sizes import LayerSize, Traits
 from fed_asi.methods.spatial_mean import SpatialMean
 from fed_asi.methods.vanilla import Vanilla
 
-for _module in iter_modules(__path__):  # a new method is a new file, and nothing else
+for _module in iter_modules(__path__):  # so that a new method is a new file and no more
     import_module(f"{__name__}.{_module.name}")
 
 __all__ = [

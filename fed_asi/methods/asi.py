@@ -1,4 +1,4 @@
-"""Activation Subspace Iteration: a Tucker form at fixed ranks, each basis a step on from the last one's.
+"""Activation Subspace Iteration: a Tucker form at fixed ranks, each basis found from that of the last step.
 
 Source: Nguyen et al., "Beyond Low-rank Decomposition", ICML 2025, arXiv 2505.05086, section 3.
 """
@@ -23,8 +23,8 @@ from fed_asi.methods.sizes import LayerSize, Passes, Traits
 from fed_asi.methods.tucker_method import TuckerMethod, cut_modes, fitted, projection
 
 ORDERS = ("sequential", "published")
-COLD_ITERATIONS = 2  # of a mode that starts anew in every step
-_ROUNDING = 6  # passes over a row: its largest, the scale, and the rounding itself
+COLD_ITERATIONS = 2  # of a mode that starts from random numbers in every step
+_ROUNDING = 6  # passes over a row: its maximum, the scale, and the rounding itself
 
 
 @register
@@ -33,13 +33,13 @@ class ASI(TuckerMethod):
     """A Tucker form found by warm-started subspace iteration, at fixed ranks.
 
     ranks: one for each mode of the input: (B, C, H, W) for a 2-d convolution, (B, F) or (B, N, F)
-        for a linear layer. A batch smaller than its rank uses the batch size, a channel rank that is not whole
-        at most the pixels of a micro-batch.
+        for a linear layer. A batch smaller than its rank uses the batch size. A channel rank below the number of
+        channels is at most the number of pixels in a micro-batch.
     order: "sequential" truncates mode after mode, channels first; "published" finds every mode
         from the whole input, batch mode first, as the papers do.
     bits: 32, or 8 to keep core and factors in int8 with one scale a row.
-    warm: start from the last step's factors, which stay in memory between steps; False starts anew
-        from the same random numbers with two iterations, and keeps nothing.
+    warm: start from the factors of the last step, which stay in memory between steps; False starts every step
+        from the same random numbers, takes two iterations, and keeps nothing between steps.
     """
 
     kind: ClassVar[str] = "asi"
@@ -53,7 +53,7 @@ class ASI(TuckerMethod):
 
     def __post_init__(self) -> None:
         if not isinstance(self.ranks, (tuple, list)) or not self.ranks:
-            raise ConfigError(f"asi: ranks must be one integer a mode, not {self.ranks!r}")
+            raise ConfigError(f"asi: ranks must be one integer per mode, not {self.ranks!r}")
         if not all(isinstance(r, int) and not isinstance(r, bool) and r > 0 for r in self.ranks):
             raise ConfigError(f"asi: every rank must be an integer above 0, not {self.ranks!r}")
         object.__setattr__(self, "ranks", tuple(self.ranks))
@@ -64,7 +64,7 @@ class ASI(TuckerMethod):
 
     @property
     def warm_start(self) -> bool:
-        """Whether factors of the last step are the start of the next."""
+        """Whether each step starts from the factors of the last one."""
         return self.warm
 
     @property
@@ -82,7 +82,7 @@ class ASI(TuckerMethod):
         return replace(self, ranks=(*self.ranks[:2], *[1] * (len(self.ranks) - 2)))
 
     def unsupported(self, layer: Traits) -> str | None:
-        """Return what is wrong with the ranks for a layer of these modes and channels."""
+        """Return why these ranks do not fit a layer with these modes and channels; None where they do."""
         count, ranks = len(self.ranks), tuple(self.ranks)
         if layer.modes is None and count < 2:
             return f"{count} rank {ranks}; a linear layer needs one for batch and one for features"
@@ -125,21 +125,21 @@ class ASI(TuckerMethod):
         return sequential(x, ranks, starts, seed, 1 if self.warm else COLD_ITERATIONS)
 
     def _warm_modes(self, modes: int) -> range:
-        """The modes (B, C, *S) whose factors are remembered: in sequential order the batch starts anew."""
+        """The modes (B, C, *S) whose factors are kept between steps; in sequential order, all but the batch."""
         return range(0 if self.order == "published" else 1, modes)
 
     def kept_bytes(self, dims: Sequence[int], dtype: torch.dtype) -> int:
-        """Return the bytes of core and factors, and of what is remembered for a warm start."""
+        """Return the bytes of core and factors, and of what is kept for a warm start."""
         ranks = fitted_ranks(self.ranks, dims, "layer")
         kept = tucker_bytes(dims, ranks, dtype.itemsize, self.bits == 8)
         if not self.warm:
             return kept
-        # The newest factors are kept anyway; in int8 they are kept rounded, so they are remembered once more.
+        # A step keeps its newest factors anyway. In int8 it keeps them rounded, so a warm start needs a second copy.
         factors = sum(dims[m] * ranks[m] for m in self._warm_modes(len(dims)) if ranks[m] < dims[m])
         return kept + dtype.itemsize * factors * (2 if self.bits == 8 else 1)
 
     def found_ranks(self, x: Tensor, keeper: Keeper) -> Ranks:
-        """Return the ranks, which the data do not change."""
+        """Return the ranks; they do not depend on the data."""
         return self.ranks
 
     def published_overhead(self, size: LayerSize, ranks: Ranks) -> int:
@@ -153,9 +153,9 @@ class ASI(TuckerMethod):
         return (_published_order if self.order == "published" else _sequential_order)(size.dims, found)
 
     def keeping(self, size: LayerSize, ranks: Ranks = ()) -> Passes:
-        """Return two products and a QR for each iteration of a mode, and the rounding of factors and core to int8.
+        """Return two products and a QR for each iteration of a mode, and the rounding of core and factors to int8.
 
-        A QR of a (d, r) matrix goes column by column: d r^2 multiplications, twice.
+        A QR of a (d, r) matrix goes column by column and takes 2 d r^2 multiplications.
         """
         found, calls, elements = fitted(size, ranks), 1, 0
         for mode in cut_modes(size, ranks):
@@ -169,7 +169,7 @@ class ASI(TuckerMethod):
         return Passes(calls, elements)
 
     def restoring(self, size: LayerSize, ranks: Ranks = ()) -> Passes:
-        """Return one product a mode, and two passes over what was rounded."""
+        """Return one product a mode, and two passes over whatever was rounded."""
         products = len(cut_modes(size, ranks))
         return Passes(products + (2 * (1 + products) if self.bits == 8 else 0))
 
@@ -179,7 +179,7 @@ class ASI(TuckerMethod):
 
     @classmethod
     def propose(cls, seen: LayerInput, order: str = "sequential") -> Iterator[tuple[Method, float | None]]:
-        """Yield the papers' grid of ranks, and finer ones from the spectra of the input's modes."""
+        """Yield the papers' grid of ranks, and finer ones found from the spectra of the input's modes."""
         values = seen.spectra()
         for epsilon in PUBLISHED_EPSILONS if seen.grid or seen.published else ():
             yield ASI(published_ranks(values, epsilon), order=order), epsilon
@@ -187,7 +187,7 @@ class ASI(TuckerMethod):
             return
         dims = tuple(len(mode) for mode in values)
         tried = [(ranks, bits) for ranks in proposed_ranks(dims, values, seen.density) for bits in (32, 8)]
-        tried.append((dims, 32))  # every rank full: exact, so that a large budget is not left unused
+        tried.append((dims, 32))  # every rank full: exact, for budgets that are large enough
         for ranks, bits in tried:
             for centered in seen.centering:
                 yield ASI(ranks, bits=bits, centered=centered, warm=False), None
@@ -198,10 +198,10 @@ class ASI(TuckerMethod):
 
 
 def fitted_ranks(ranks: Sequence[int], dims: Sequence[int], name: str) -> Ranks:
-    """Return ranks for modes of `dims`: (b, C, *S). Raises UnsupportedLayerError for those no mode can have.
+    """Return ranks for modes of `dims`: (b, C, *S). Raises UnsupportedLayerError for ranks that no mode can have.
 
-    Cut are the batch rank to its mode, and a channel rank below its mode to the pixels there are: a micro-batch
-    of one pixel has one direction.
+    The batch rank is cut to the batch size. A channel rank below the number of channels is cut to the number of pixels,
+    as a micro-batch of one pixel has one direction.
     """
     if len(ranks) != len(dims):
         raise UnsupportedLayerError(
@@ -223,14 +223,14 @@ def sequential(
 ) -> tuple[Tensor, tucker.Factors]:
     """Return (core, factors) of x: (m, b, C, *S), truncated mode after mode: C, *S, then the batch.
 
-    The batch mode starts anew in every step, as shuffled batches share no samples.
+    The batch mode starts from random numbers in every step, as shuffled batches share no samples.
     """
     counts = [COLD_ITERATIONS, *[iterations] * (len(ranks) - 1)]
     return tucker.sequential(x, ranks, [None, *starts[1:]], seed, counts)
 
 
 def _newest(factor: Tensor | None) -> Tensor | None:
-    """Return the last micro-batch's factor; a copy unless it is the only one, as a slice pins all."""
+    """Return the last micro-batch's factor; as a copy unless it is the only one, since a slice keeps all alive."""
     if factor is None:
         return None
     return factor[0] if factor.shape[0] == 1 else factor[-1].clone()
@@ -248,7 +248,7 @@ def _published_order(dims: Sequence[int], ranks: Ranks) -> int:
 
 
 def _sequential_order(dims: Sequence[int], ranks: Ranks) -> int:
-    """Channels, space, then the batch, each on what the modes before have left."""
+    """Channels, space, then the batch, each applied to what the modes before it have left."""
     total, macs = prod(dims), 0
     for mode in (*range(1, len(dims)), 0):
         d, rank = dims[mode], ranks[mode]

@@ -1,11 +1,11 @@
 """What a method is: how a trained layer keeps its input until the backward pass, as one frozen, versioned value.
 
-A method says only *what* is kept. Forward outputs and dX are exact under all of them but GradientFilter; dW is the
-exact weight gradient of the input that the kept form gives back.
+A method only says *what* is kept. The forward output and dX are exact under every method but GradientFilter. dW is
+the exact weight gradient of the input as restored from the kept form.
 
 A new method is one file: a frozen dataclass under `register` that overrides what differs from keeping the input
-whole. `form` says what is kept, `kept_bytes` how many bytes that is, `propose` what calibration tries, `unsupported`
-which layers it cannot keep, and the counts what it multiplies and what else it does.
+whole. `form` computes what is kept, `kept_bytes` says how many bytes that is, `propose` what calibration tries, and
+`unsupported` which layers it cannot keep. The counts say what it costs in multiply-accumulates and other passes.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ Ranks = tuple[int, ...]
 
 
 class Keeper(Protocol):
-    """What a method finds at the layer whose input it keeps; `fed_asi.layers.LayerState` is one.
+    """What a method is given by the layer whose input it keeps; `fed_asi.layers.LayerState` is one.
 
-    mean: (C,) the input's fixed mean. channels: (k,) those kept, where a method chooses some. factors: one a mode of
-    the input, (d, r), from before; pending: those of the newest micro-batch; found counts how often they were found.
-    seed: the only source of random starts.
+    mean: (C,) the input's fixed mean. channels: (k,) those kept, for a method that chooses some. factors: those of the
+    last step, one for each mode of the input, (d, r); pending: those of the newest micro-batch; found: how often
+    factors were found. seed: the only source of random starts.
     """
 
     name: str
@@ -49,10 +49,11 @@ class Keeper(Protocol):
 class LayerInput:
     """What calibration knows of a layer's input in micro-batches of one size; forms are proposed from it.
 
-    spectra: gives, for each mode (b, C, *S), the eigenvalues of its Gram matrix. pooled: the output only feeds a
-    global average pool. head: the layer is the classifier. published: only the papers' grid is wanted; grid: it is
-    wanted too. density: how many rank tuples are worth trying. centered: whether forms of the input less its mean
-    are wanted, None for both kinds. channels: how many the input has; 0: not known.
+    spectra: for each mode (b, C, *S), the eigenvalues of its Gram matrix. pooled: the output only feeds a global
+    average pool. head: the layer is the classifier. published: only the papers' grid is wanted; grid: it is wanted too.
+    density:
+    how many rank tuples are worth trying. centered: whether to try forms of the centred input; None for both kinds.
+    channels: how many the input has; 0 if unknown.
     """
 
     spectra: Callable[[], Sequence[Tensor]]
@@ -66,7 +67,7 @@ class LayerInput:
 
     @property
     def centering(self) -> tuple[bool, ...]:
-        """Whether to keep the input as it is, or less its mean: what to try of both."""
+        """Whether to try the input as it is, centred, or both."""
         if self.published:
             return (False,)
         return (False, True) if self.centered is None else (self.centered,)
@@ -74,81 +75,84 @@ class LayerInput:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """Base of every method, which keeps the input whole; `kind` is its name in fleet files and plans."""
+    """Base of every method; it keeps the input whole. `kind` is its name in fleet files and plans."""
 
     kind: ClassVar[str] = ""
     aliases: ClassVar[tuple[str, ...]] = ()
-    fleet_name: ClassVar[str] = ""  # in fleet files, where that is not the kind
-    example: ClassVar[str] = ""  # how it is written, where it cannot do without settings
+    fleet_name: ClassVar[str] = ""  # its name in fleet files, if that is not the kind
+    example: ClassVar[str] = ""  # how to write it, if it needs settings
     version: ClassVar[int] = 1
     trains_weight: ClassVar[bool] = True
     trains_bias: ClassVar[bool] = True
-    trains_scale: ClassVar[bool] = True  # a batch norm's gamma with the weight
-    picks_channels: ClassVar[bool] = False  # it is told the energy of every channel, and chooses some
+    trains_scale: ClassVar[bool] = True  # whether a batch norm's gamma trains with the weight
+    picks_channels: ClassVar[bool] = False  # it chooses channels by their energy
     sized: ClassVar[bool] = True  # its bytes follow from shapes alone, not from the data
     exact: ClassVar[bool] = False  # dW is plain PyTorch's, so that calibration need not try it
-    keeps_whole: ClassVar[bool] = False  # it keeps the input itself, which another layer may keep too
-    restores: ClassVar[bool] = True  # the kept form gives an input back; else the layer itself is tried
+    keeps_whole: ClassVar[bool] = False  # it keeps the input itself, which other layers can share
+    restores: ClassVar[bool] = (
+        True  # the kept form restores an input; else calibration tries the layer itself
+    )
     pools_first: ClassVar[bool] = True  # in front of a global pool, it is applied to the input's spatial mean
     needs_pool: ClassVar[bool] = False
     plannable: ClassVar[bool] = True  # a plan may be asked for it by name
     by_default: ClassVar[bool] = False  # plans use it where no method is asked for
-    must_fit: ClassVar[bool] = False  # asked for, some layer must be able to take it
+    must_fit: ClassVar[bool] = False  # if it is asked for, at least one layer must take it
 
     @property
     def slope_bits(self) -> int | None:
-        """In how many bits a smooth activation keeps its slope under this method; None: it cannot."""
+        """The bits in which a smooth activation keeps its slope under this method; None if it cannot."""
         return None
 
     @property
     def centers(self) -> bool:
-        """Whether the input less its fixed mean is kept."""
+        """Whether the centred input is kept."""
         return bool(getattr(self, "centered", False))
 
     def centred(self) -> Self:
-        """Return the same form of the input less its mean; itself where it has no such form."""
+        """Return the same form of the centred input; itself if it has no such form."""
         has = any(field.name == "centered" for field in fields(self))
         return replace(self, **{"centered": True}) if has else self
 
     def uncentred(self) -> Self:
-        """Return the same form of the input as it is."""
+        """Return the same form of the input without centring."""
         return replace(self, **{"centered": False}) if self.centers else self
 
     @property
     def warm_start(self) -> bool:
-        """Whether factors of the last step are the start of the next."""
+        """Whether each step starts from the factors of the last one."""
         return False
 
     @property
     def mode_ranks(self) -> Ranks:
-        """One rank for each mode of the input, in the layer's own order; none where the data decide them."""
+        """One rank for each mode of the input, in the layer's own order; empty if the data decide them."""
         return ()
 
     def reordered(self, order: Callable[[Ranks], Ranks]) -> Self:
-        """Return the method with what it says mode by mode put in another order."""
+        """Return the method with its settings by mode (such as ranks) put in another order."""
         return self
 
     def pooled(self) -> Self:
-        """Return the method for an input whose space was pooled away."""
+        """Return the method for an input whose spatial modes were pooled away."""
         return self
 
     def unsupported(self, layer: Traits) -> str | None:
-        """Return why no layer with these traits can be kept so, and what to do; None where one may be."""
+        """Return why it cannot keep the input of a layer with these traits, and what to do; None if it can."""
         return None
 
     def choose(self, energies: Tensor, seed: int) -> Tensor | None:
-        """Return the channels to keep, ascending, by their centred gradient energies: (C,); None for all of them."""
+        """Return the channels to keep, ascending, chosen by centred gradient energies (C,); None keeps all."""
         return None
 
     def trained_parameters(self, weight: int, scale: int, channels: int) -> int:
-        """Return how many of a layer's parameters beside its bias train.
+        """Return how many of a layer's parameters train, bias not counted.
 
-        weight: of its weight and its batch norm's gamma. scale: of these, gamma's. channels: of its input.
+        weight: the number in its weight and its batch norm's gamma. scale: gamma's share of these. channels: of its
+        input.
         """
         return weight if self.trains_weight else 0
 
     def thin_gradient(self, layer: Traits) -> bool:
-        """Return whether dW, of one micro-batch, is sure to come as a product of two thin matrices: never whole."""
+        """Return whether dW of one micro-batch is always a product of two thin matrices, never formed whole."""
         return layer.pointwise and self.restores
 
     def keep(self, x: Tensor, keeper: Keeper) -> Kept:
@@ -156,42 +160,42 @@ class Method:
         return self.form(x - channel_mean(x, keeper) if self.centers else x, keeper)
 
     def form(self, x: Tensor, keeper: Keeper) -> Kept:
-        """Return what is kept of x: (N, C, *S), centred already."""
+        """Return what is kept of x: (N, C, *S), already centred if the method centres."""
         return Whole((x,))
 
     def unrounded(self) -> Self:
-        """Return the method before its numbers are rounded to fewer bits; itself where none are."""
+        """Return the method before rounding to fewer bits; itself if it rounds nothing."""
         return self
 
     def rounded(self, kept: Kept) -> Kept:
-        """Return what this method keeps where `unrounded` keeps `kept`."""
+        """Return what this method keeps, given what its `unrounded` form keeps."""
         return kept
 
     def calibrated(self, x: Tensor) -> tucker.Factors | None:
-        """Return the factors that calibration fixes for good, from x: (N, C, *S), centred already; None for none."""
+        """Return the factors that calibration fixes, from x: (N, C, *S), already centred; None if it fixes none."""
         return None
 
     def kept_dims(self, dims: Ranks, out: Ranks) -> Ranks:
-        """Return the dimensions of what is kept of an input of `dims`. out: the output's, (N, C', *S')."""
+        """Return the dimensions of what is kept of an input of `dims`. out: dimensions of the output, (N, C', *S')."""
         return dims
 
     def kept_bytes(self, dims: Sequence[int], dtype: torch.dtype) -> int:
-        """Return the bytes of one micro-batch's input in this form, (N, C, *S), warm factors included.
+        """Return the bytes of one micro-batch's input, (N, C, *S), in this form, warm factors included.
 
-        An upper bound, the whole input, where the data decide.
+        If the data decide, this is an upper bound: the whole input.
         """
         return dtype.itemsize * prod(dims) if self.trains_weight else 0
 
     def found_ranks(self, x: Tensor, keeper: Keeper) -> Ranks:
-        """Return the ranks of the form of x: (N, C, *S), one a mode; none where it has none."""
+        """Return the ranks of the form of x: (N, C, *S), one for each mode; empty if it has none."""
         return ()
 
     def published_bytes(self, size: LayerSize, ranks: Ranks = (), element_bytes: int = 4) -> int:
-        """Return the bytes of the kept input as the papers count them: no masks, no other layers."""
+        """Return the bytes of the kept input as the papers count them: without masks or other layers."""
         return element_bytes * prod(size.dims) if self.trains_weight else 0
 
     def published_flops(self, size: LayerSize, ranks: Ranks = ()) -> int:
-        """Return forward, dW and compression in the published convention, which says FLOPs for MACs."""
+        """Return forward, dW and compression as the papers count them: MACs, which they call FLOPs."""
         if not self.trains_weight:
             return 0
         return published_forward(size) + size.dense * prod(size.out[:1] + size.out[2:])
@@ -205,22 +209,22 @@ class Method:
         return size.forward_macs
 
     def overhead_macs(self, size: LayerSize, ranks: Ranks = ()) -> int:
-        """Return the multiply-accumulates of bringing the input into its kept form."""
+        """Return the multiply-accumulates of compressing the input."""
         return 0
 
     def keeping(self, size: LayerSize, ranks: Ranks = ()) -> Passes:
-        """Return what bringing the input into its kept form takes beside `overhead_macs`, without centring."""
+        """Return the passes that compressing the input takes besides `overhead_macs`, centring not counted."""
         return Passes()
 
     def restoring(self, size: LayerSize, ranks: Ranks = ()) -> Passes:
-        """Return what the weight gradient from the kept form takes beside `dw_macs`, its own kernel left out."""
+        """Return the passes that dW from the kept form takes besides `dw_macs`, without its own kernel."""
         return Passes()
 
     @classmethod
     def propose(cls, seen: LayerInput) -> Iterator[tuple[Method, float | None]]:
         """Yield the forms worth trying for a layer, ranks as (B, C, *S); an epsilon marks the papers' grid.
 
-        Further keyword arguments are the settings a fleet file may give.
+        Further keyword arguments are settings of the fleet file.
         """
         yield from ()
 
@@ -229,7 +233,7 @@ class Method:
         return self.words() + (", centred" if self.centers else "")
 
     def words(self) -> str:
-        """Return the form in a few words, without its centring."""
+        """Return the form in a few words, centring not mentioned."""
         return str(self)
 
     def to_dict(self) -> dict[str, Any]:
@@ -240,7 +244,7 @@ class Method:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Method:
-        """Return the method that `to_dict` wrote; ConfigError for unknown kinds, keys and versions."""
+        """Return the method that `to_dict` wrote. Raises ConfigError for unknown kinds, keys and versions."""
         values = dict(data)
         kind = values.pop("kind", None)
         if not isinstance(kind, str):
@@ -276,12 +280,12 @@ class Method:
 KINDS: dict[str, type[Method]] = {}  # kind -> method; a plan or a profile may hold any of them
 _OWN: dict[
     str, type[Method]
-] = {}  # those of a user's own code: read in plans and profiles, named by no fleet file
+] = {}  # of a user's own code: plans and profiles may hold them, fleet files cannot name them
 _Class = TypeVar("_Class", bound=type[Method])
 
 
 def register(cls: _Class) -> _Class:
-    """Return `cls`, from now on known by its kind and aliases, also to fleet files and plans."""
+    """Return `cls`, now known by its kind and aliases, in fleet files and plans too."""
     KINDS[cls.kind] = cls
     return cls
 
@@ -293,9 +297,9 @@ FORM = (
 
 
 def own(name: str) -> type[Method]:
-    """Return a method of the user's own code; from now on plans and profiles that have its kind can be read.
+    """Return a method of the user's own code, now known to plans and profiles by its kind.
 
-    Raises ConfigError where it is none, or has the kind of another method.
+    Raises ConfigError where it is not a method, or another method has its kind.
     """
     found: type[Method] = own_code.load(name)
     own_code.check_class(name, found, Method, FORM)
@@ -312,7 +316,7 @@ def own(name: str) -> type[Method]:
 
 
 def class_of(name: str) -> type[Method]:
-    """Return the method of that kind, alias or class name. Raises ConfigError with the nearest names."""
+    """Return the method of that kind, alias or class name. Raises ConfigError, naming the nearest ones."""
     known = names()
     key = name.strip().lower().replace("_", "-")
     if key not in known:
@@ -334,7 +338,7 @@ def names() -> dict[str, type[Method]]:
 
 
 def make(cls: type[Method], values: Mapping[str, Any]) -> Method:
-    """Return a method with these settings. Raises ConfigError for those that are unknown, missing or wrong."""
+    """Return a method with these settings. Raises ConfigError for unknown, missing or wrong ones."""
     known = {f.name: f for f in fields(cls)}
     unknown = [key for key in values if key not in known]
     if unknown:
@@ -347,7 +351,7 @@ def make(cls: type[Method], values: Mapping[str, Any]) -> Method:
 
 
 def channel_mean(x: Tensor, keeper: Keeper) -> Tensor:
-    """Return the layer's fixed mean shaped (1, C, 1, ...); an error where calibration gave none."""
+    """Return the layer's fixed mean, shaped (1, C, 1, ...). Raises an error where calibration gave none."""
     if keeper.mean is None or keeper.mean.numel() != x.shape[1]:
         raise UnsupportedLayerError(
             f"{keeper.name}: a centered method needs the channel means of its input "

@@ -1,4 +1,4 @@
-"""Fixed factors as a file and a message hold them: float32, exact, comparable."""
+"""Fixed factors as files and messages hold them: in float32, exact and comparable."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class Basis:
 
     @classmethod
     def of(cls, factor: Tensor) -> Basis:
-        """Return a factor, (d, r), as it is kept in a file."""
+        """Return a factor, (d, r), in the form that files hold."""
         values = np.ascontiguousarray(factor.detach().float().cpu().numpy())
         return cls(len(values), values.shape[1], base64.b64encode(values.tobytes()).decode())
 
     def tensor(self) -> Tensor:
-        """Return the factor: (rows, columns), float32. Raises ValueError where the data do not fit."""
+        """Return the factor, (rows, columns), float32. Raises ValueError where the data have another size."""
         values = np.frombuffer(base64.b64decode(self.data), dtype=np.float32)
         return torch.from_numpy(values.reshape(self.rows, self.columns).copy())
 
 
-Bases = tuple[Basis | None, ...]  # one a mode of the input, (B, C, *S); None keeps the mode whole
+Bases = tuple[Basis | None, ...]  # one for each mode of the input, (B, C, *S); None keeps a mode whole
 
 
 def bases_of(factors: Sequence[Tensor | None]) -> Bases:
-    """Return factors as they are kept in a file."""
+    """Return factors in the form that files hold."""
     return tuple(None if factor is None else Basis.of(factor) for factor in factors)
 
 

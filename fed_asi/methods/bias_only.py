@@ -1,4 +1,4 @@
-"""Only the bias is trained, which needs nothing of the input."""
+"""Only the bias is trained; its gradient needs nothing of the input."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Some input channels only: their part of the weight trains, the rest of it stays as it is.
+"""Some input channels only: their part of the weight trains, the rest stays fixed.
 
-The kept input, the gradient and what a device sends shrink by the share. dW of the channels kept is exact (of the
-rounded input at 8 bits); dX is exact, as the forward uses the whole weight. A batch norm's gamma is not trained: its
-gradient would need every channel. Which channels is decided by the centred gradient energy that calibration found,
-once for a run or drawn anew each round.
+The kept input, the gradient and the upload shrink by the same share. dW of the kept channels is exact (that of the
+rounded input at 8 bits). dX is exact, as the forward uses the whole weight. A batch norm's gamma is not trained, as
+its gradient would need every channel. Channels are chosen by the centred gradient energy that calibration found: once
+for a run, or drawn anew each round.
 Source: TraDy, arXiv 2510.19675, for channels drawn anew.
 """
 
@@ -26,18 +26,19 @@ from fed_asi.methods.sizes import LayerSize, Passes, Traits
 
 Pick = Literal["energy", "round"]
 PICKS = get_args(Pick)
-SHARES = (32, 16, 8, 4, 2)  # of a layer's channels, one in so many
+SHARES = (32, 16, 8, 4, 2)  # one in so many of a layer's channels
 TINY = 1e-30
 
 
 @register
 @dataclass(frozen=True, slots=True)
 class Channels(Method):
-    """So many input channels are kept and trained; of a depthwise convolution, the filters that belong to them.
+    """`count` input channels are kept and trained; of a depthwise convolution, the filters that belong to them.
 
     count: input channels. bits: 32, or 8 to keep them rounded, with an offset and a scale a sample.
-    pick: "energy" takes those of most centred gradient energy, the same in every round; "round" draws them anew in
-        each, by seed, a channel's chance growing with its energy.
+    pick: "energy" takes the channels with the most centred gradient energy, the same in every round. "round" draws
+    new
+        ones in each round, seeded, with a chance that grows with a channel's energy.
     """
 
     kind: ClassVar[str] = "channels"
@@ -59,7 +60,7 @@ class Channels(Method):
             raise ConfigError(f"channels: unknown pick {self.pick!r}; {nearest(str(self.pick), PICKS)}")
 
     def unsupported(self, layer: Traits) -> str | None:
-        """Return why no part of this layer's weight belongs to some input channels, or that it has too few of them."""
+        """Return why this layer cannot train some input channels only: its weight has no such part, or too few."""
         if layer.transposed or layer.groups not in (1, layer.channels):
             what = "a transposed convolution" if layer.transposed else f"{layer.groups} groups"
             return f"method 'channels' needs a dense, depthwise or linear layer, not {what}; choose another method"
@@ -68,22 +69,24 @@ class Channels(Method):
         return None
 
     def choose(self, energies: Tensor, seed: int) -> Tensor:
-        """Return the channels, ascending: the `count` of most energy, or drawn without replacement by energy."""
+        """Return `count` channels, ascending: those of most energy, or drawn without replacement by energy."""
         scores = energies.double()
-        if self.pick == "round":  # the largest of log(energy) + Gumbel noise are a draw without replacement
+        if self.pick == "round":  # the top k of log(energy) + Gumbel noise are a draw without replacement
             uniform = torch.from_numpy(seeds.rng(seed, "channels").random(len(scores)))
             scores = scores.clamp_min(TINY).log() - uniform.clamp_min(TINY).log().neg().log()
         order = torch.sort(scores, descending=True, stable=True).indices
         return order[: self.count].sort().values
 
     def keep(self, x: Tensor, keeper: Keeper) -> Kept:
-        """Return the chosen channels of x: (N, C, *S), less their mean where that is asked for."""
+        """Return the chosen channels of x: (N, C, *S), centred if the method centres."""
         channels = _channels(keeper)
         part = x.index_select(1, channels)
         if self.centers:
             if keeper.mean is None:
                 raise UnsupportedLayerError(f"{keeper.name}: a centered method needs the means of its input")
-            mean = keeper.mean if len(keeper.mean) == len(channels) else keeper.mean.index_select(0, channels)
+            mean = (
+                keeper.mean if keeper.mean.shape == channels.shape else keeper.mean.index_select(0, channels)
+            )
             part = part - mean.to(part).view(1, -1, *[1] * (part.dim() - 2))
         return self._form_of(part, channels, x.shape[1])
 
@@ -97,7 +100,7 @@ class Channels(Method):
         return SomeChannels(kept.tensors, kept, channels, total)
 
     def trained_parameters(self, weight: int, scale: int, channels: int) -> int:
-        """Return how many of a layer's parameters beside its bias train."""
+        """Return how many of a layer's parameters train, bias not counted."""
         return (weight - scale) // channels * self.count
 
     def kept_bytes(self, dims: Sequence[int], dtype: torch.dtype) -> int:
@@ -127,7 +130,7 @@ class Channels(Method):
         return Passes(1 + calls, prod(part.dims) + elements)
 
     def restoring(self, size: LayerSize, ranks: Ranks = ()) -> Passes:
-        """Return the passes that give the channels back, and the addition of their part of dW."""
+        """Return the passes that restore the channels, and the addition of their part of dW."""
         calls, elements = Quantized(8).restoring(self._part(size)) if self.bits == 8 else Passes()
         return Passes(1 + calls, elements)
 
@@ -136,7 +139,7 @@ class Channels(Method):
 
     @classmethod
     def propose(cls, seen: LayerInput, pick: Pick = "energy") -> Iterator[tuple[Method, float | None]]:
-        """Yield shares of the layer's channels, whole and in 8 bits, with and without the mean."""
+        """Yield shares of the layer's channels, whole and in 8 bits, centred or not."""
         if seen.published or seen.channels < 2:
             return
         for count in dict.fromkeys(max(1, seen.channels // share) for share in SHARES):

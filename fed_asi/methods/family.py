@@ -1,6 +1,6 @@
-"""What one asks a plan to use: a method by name, with the settings that its proposals share.
+"""What a plan may be asked to use: a method by name, with settings that all its proposals share.
 
-A plan that may use "asi" chooses among many ranks; one that may use "hosvd(epsilon=0.7)" has that one form.
+A plan that may use "asi" chooses among many ranks; one that may use "hosvd(epsilon=0.7)" has only that form.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Family:
         yield from self.method.propose(seen, **dict(self.settings))
 
     def value(self) -> Method:
-        """Return the one form of a method whose settings are all it needs. Raises ConfigError where they are not."""
+        """Return the one form of a method that its settings fully describe. Raises ConfigError where they do not."""
         return base.make(self.method, dict(self.settings))
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class Family:
 
 
 Asked = str | Method | type[Method] | Family
-_NAMED: dict[str, Family] = {}  # names that are no method's own, such as "asi-published"
+_NAMED: dict[str, Family] = {}  # names other than the methods' own, such as "asi-published"
 
 
 def register_family(name: str, family: Family) -> None:
@@ -54,7 +54,7 @@ def register_family(name: str, family: Family) -> None:
 
 
 def with_settings(method: type[Method], settings: Mapping[str, Any]) -> Family:
-    """Return a method's family. Raises ConfigError for a setting it has not, or a value it cannot take."""
+    """Return a method's family. Raises ConfigError for a setting that it does not have, or a wrong value."""
     known = settings_of(method)
     for key, value in settings.items():
         if key not in known:
@@ -68,7 +68,7 @@ def with_settings(method: type[Method], settings: Mapping[str, Any]) -> Family:
 
 
 def _check_type(method: type[Method], key: str, value: Any) -> None:
-    """Raise ConfigError for a value that is not of the type the setting is annotated with."""
+    """Raise ConfigError where a value does not have the type that the setting is annotated with."""
     kind = get_type_hints(method.propose).get(key, Any)
     try:
         TypeAdapter(kind).validate_python(value, strict=True)
@@ -86,14 +86,14 @@ def settings_of(method: type[Method]) -> list[str]:
 
 
 def default_families() -> tuple[Family, ...]:
-    """Return what a plan may use where nothing is said."""
+    """Return what a plan may use if nothing is asked for."""
     return tuple(Family(cls) for cls in base.KINDS.values() if cls.by_default)
 
 
 def parse(asked: Asked) -> Family:
-    """Return the family that a name, a call such as "hosvd(epsilon=0.7)", a method or its class stands for.
+    """Return the family meant by a name, a call such as "hosvd(epsilon=0.7)", a method or its class.
 
-    Raises ConfigError with the nearest names.
+    Raises ConfigError, naming the nearest ones.
     """
     if isinstance(asked, Family):
         return asked

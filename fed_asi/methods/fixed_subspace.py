@@ -1,4 +1,4 @@
-"""A Tucker core in bases that calibration found once."""
+"""A Tucker core in bases that calibration found once and that stay fixed."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from fed_asi.methods.tucker_method import TuckerMethod, projection
 @register
 @dataclass(frozen=True, slots=True)
 class FixedSubspace(TuckerMethod):
-    """A Tucker core in factors found once by calibration; the batch mode is kept whole.
+    """A Tucker core in factors found once, by calibration; the batch mode is kept whole.
 
-    A plan brings the factors. Without one, and for an input of another size, they are those of the first batch.
+    A plan brings the factors. Without a plan, or for an input of another size, they are those of the first batch.
     Source: LANCE, arXiv 2509.21617.
     """
 
@@ -38,13 +38,13 @@ class FixedSubspace(TuckerMethod):
         check_share(self.kind, self.epsilon)
 
     def calibrated(self, x: Tensor) -> tucker.Factors:
-        """Return the fixed factors, one a mode of x: (N, C, *S), the calibration batch, centred where that is kept."""
+        """Return the fixed factors, one for each mode of x: (N, C, *S), the calibration batch, centred if need be."""
         whole = computing(x).unsqueeze(0)
         found = [tucker.leading_factor(tucker.unfold(whole, m)[0], self.epsilon) for m in range(1, x.dim())]
         return [None, *found]
 
     def form(self, x: Tensor, keeper: Keeper) -> Kept:
-        """Return x: (N, C, *S) in the layer's fixed factors."""
+        """Return x: (N, C, *S) as a core in the layer's fixed factors."""
         known = keeper.factors
         if known is None or any(
             f is not None and f.shape[0] != d for f, d in zip(known, x.shape, strict=True)
@@ -62,11 +62,11 @@ class FixedSubspace(TuckerMethod):
         return projection(size.dims, ranks)
 
     def overhead_macs(self, size: LayerSize, ranks: Ranks = ()) -> int:
-        """Return those of the projection."""
+        """Return the multiply-accumulates of the projection."""
         return projection(size.dims, ranks)
 
     @classmethod
     def propose(cls, seen: LayerInput, epsilon: float = 0.7) -> Iterator[tuple[Method, float | None]]:
-        """Yield it for a layer that is not the classifier."""
+        """Yield it for every layer but the classifier."""
         if not seen.head:
             yield FixedSubspace(epsilon), None

@@ -1,7 +1,7 @@
-"""The forms in which an input waits for the backward pass, and what they give back.
+"""The forms in which an input waits for the backward pass, and how it is restored from them.
 
-A layer puts its input in one canonical view, x: (N, C, *S), whatever its own layout is. Each form
-holds `tensors` (what autograd must keep) and restores x_hat: (N, C, *S) from them.
+A layer passes its input in one canonical view, x: (N, C, *S), whatever its own layout. A form holds `tensors` (what
+autograd must keep) and restores x_hat: (N, C, *S) from them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Kept:
 
     @property
     def published_bytes(self) -> int:
-        """The bytes that the papers count of this form."""
+        """The bytes of this form as the papers count them."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
     def restore(self) -> Tensor:
@@ -45,7 +45,7 @@ class Whole(Kept):
 
 @dataclass(slots=True)
 class LowBits(Kept):
-    """Unsigned 8 or 4 bits an element with a lowest value and a step for each sample."""
+    """Unsigned 8 or 4 bits an element, with an offset and a step for each sample."""
 
     bits: int = 8
     shape: torch.Size = field(default_factory=lambda: torch.Size([0]))
@@ -96,7 +96,7 @@ class SomeChannels(Kept):
     total: int = 0
 
     def part(self) -> Kept:
-        """Return the channels kept as an input of their own: (N, k, *S)."""
+        """Return the kept channels as an input of their own: (N, k, *S)."""
         self.inner.tensors = self.tensors
         return self.inner
 
@@ -111,8 +111,8 @@ class SomeChannels(Kept):
 class Form:
     """One Tucker form of m micro-batches side by side: where its tensors are, and its sizes.
 
-    first: index of the core among the kept tensors; present: for each mode (B, C, *S), whether a
-    factor follows. int8: each tensor is followed by its scales.
+    first: index of the core among the kept tensors. present: for each mode (B, C, *S), whether it has a factor.
+    int8: each tensor is followed by its scales.
     """
 
     first: int
@@ -120,13 +120,13 @@ class Form:
     int8: bool = False
 
     def size(self) -> int:
-        """Return how many kept tensors belong to this form."""
+        """Return how many of the kept tensors belong to this form."""
         return (1 + sum(self.present)) * (2 if self.int8 else 1)
 
 
 @dataclass(slots=True)
 class TuckerInput(Kept):
-    """Tucker forms of consecutive samples; more than one when micro-batches differ in size or ranks."""
+    """Tucker forms of consecutive samples; more than one where micro-batches differ in size or ranks."""
 
     forms: list[Form] = field(default_factory=list)
     shape: torch.Size = field(default_factory=lambda: torch.Size([0]))
@@ -157,7 +157,7 @@ class TuckerInput(Kept):
 
     @property
     def published_bytes(self) -> int:
-        """The bytes of core and factors; the papers hold a factor also of a mode kept whole, (d, d)."""
+        """The bytes of core and factors. The papers count a (d, d) factor for a mode kept whole, too."""
         identities = 0
         for form in self.forms:
             core = self.tensors[form.first]
@@ -166,15 +166,15 @@ class TuckerInput(Kept):
         return sum(tensor.nbytes for tensor in self.tensors) + identities
 
     def restore(self) -> Tensor:
-        """Return x_hat, the forms multiplied out."""
+        """Return x_hat: the forms multiplied out."""
         whole = [tucker.expand(*self.part(form)).flatten(0, 1) for form in self.forms]
         return whole[0] if len(whole) == 1 else torch.cat(whole)
 
 
 def round_int8(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (int8 levels, scales) of x: (m, a, b, ...), with one scale for each of m and b.
+    """Return (int8 levels, scales) of x: (m, a, b, ...), with one scale for each (m, b).
 
-    For a factor b counts its columns, for a core the ranks of its channel mode.
+    In a factor, b counts its columns; in a core, the ranks of its channel mode.
     """
     dims = [d for d in range(1, x.dim()) if d != 2]
     scale = x.abs().amax(dim=dims, keepdim=True).div_(127).clamp_min_(SMALLEST_SCALE)
@@ -182,7 +182,7 @@ def round_int8(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def restore_int8(levels: Tensor, scale: Tensor) -> Tensor:
-    """Return the values that `round_int8` rounded."""
+    """Return the values, as `round_int8` rounded them."""
     return levels.to(scale.dtype) * scale
 
 

@@ -1,4 +1,4 @@
-"""Nothing of the layer is trained."""
+"""A layer of which nothing is trained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fed_asi.methods.base import Method, register
 @register
 @dataclass(frozen=True, slots=True)
 class Frozen(Method):
-    """The weight and bias are not trained and the input is not kept; dX is exact."""
+    """Weight and bias are not trained, and the input is not kept; dX is exact."""
 
     kind: ClassVar[str] = "frozen"
     trains_weight: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""Input and output gradient seen as averages over patches (the gradients: fed_asi/layers/gradient_filter.py)."""
+"""Input and output gradient averaged over patches (the gradients are in fed_asi/layers/gradient_filter.py)."""
 
 from __future__ import annotations
 
@@ -33,11 +33,9 @@ class GradientFilter(Method):
             raise ConfigError(f"filter: patch must be an integer above 0, not {self.patch!r}")
 
     def unsupported(self, layer: Traits) -> str | None:
-        """Return why a layer without space, or a transposed convolution, is refused."""
+        """Return why a layer without spatial modes, or a transposed convolution, is refused; None for others."""
         if not layer.spatial:
-            return (
-                "the gradient filter averages over space, which a linear layer has not; choose another method"
-            )
+            return "the gradient filter averages over space, which a linear layer does not have; choose another method"
         if layer.transposed:
             return "the gradient filter is not defined for transposed convolutions; choose another method"
         return None
@@ -51,16 +49,16 @@ class GradientFilter(Method):
         return element_bytes * prod(size.dims[:2]) * prod(self._grid(size.out[2:]))
 
     def published_flops(self, size: LayerSize, ranks: Ranks = ()) -> int:
-        """Return forward and dW on the input's grid: this gives the poster's figures back to 0.02."""
+        """Return forward and dW on the input's grid, which reproduces the poster's figures to 0.02."""
         return 2 * published_forward(size)
 
     def dw_macs(self, size: LayerSize, ranks: Ranks = ()) -> int:
-        """Return those of one product a patch."""
+        """Return those of one product for each patch."""
         patches = size.out[0] * prod(self._grid(size.out[2:]))
         return size.dims[1] * size.out[1] // size.groups * patches
 
     def dx_macs(self, size: LayerSize) -> int:
-        """Return those of one product a patch."""
+        """Return those of one product for each patch."""
         return self.dw_macs(size)
 
     def keeping(self, size: LayerSize, ranks: Ranks = ()) -> Passes:
@@ -68,12 +66,12 @@ class GradientFilter(Method):
         return Passes(1, prod(size.dims))
 
     def restoring(self, size: LayerSize, ranks: Ranks = ()) -> Passes:
-        """Return the pooling of the gradient, the products' layout, and the spreading of dX over its patches."""
+        """Return the pooling of the gradient, the layout of the products, and the spreading of dX over patches."""
         return Passes(10, prod(size.out) + prod(size.dims))
 
     @classmethod
     def propose(cls, seen: LayerInput, patch: int = 2) -> Iterator[tuple[Method, float | None]]:
-        """Yield it for a layer that is not the classifier."""
+        """Yield it for every layer but the classifier."""
         if not seen.head:
             yield GradientFilter(patch), None
 

@@ -17,14 +17,14 @@ from fed_asi.methods.parts import computing, split
 from fed_asi.methods.sizes import LayerSize, Passes
 from fed_asi.methods.tucker_method import TuckerMethod, projection
 
-_MODE_CALLS = 24  # of one mode: its Gram matrix, eigenvalues, their shares, the product
+_MODE_CALLS = 24  # kernel calls for one mode: Gram matrix, eigenvalues, their shares, the product
 _EIGH = 9  # times d^3: the symmetric eigenvalue problem of a d x d Gram matrix, with vectors
 
 
 @register
 @dataclass(frozen=True, slots=True)
 class HOSVD(TuckerMethod):
-    """A Tucker form cut anew at every step where each mode holds a share `epsilon` of the energy."""
+    """A Tucker form computed anew in every step, in which each mode holds a share `epsilon` of the energy."""
 
     kind: ClassVar[str] = "hosvd"
     sized: ClassVar[bool] = False
@@ -45,7 +45,7 @@ class HOSVD(TuckerMethod):
         return kept
 
     def published_overhead(self, size: LayerSize, ranks: Ranks) -> int:
-        """Return one SVD for every mode."""
+        """Return one SVD for each mode."""
         total = prod(size.dims)
         sides = [(d, total // d) for d in size.dims]
         return sum(max(pair) ** 2 * min(pair) for pair in sides)
@@ -56,17 +56,17 @@ class HOSVD(TuckerMethod):
         return sum(d * total + _EIGH * d**3 for d in size.dims) + projection(size.dims, ranks)
 
     def keeping(self, size: LayerSize, ranks: Ranks = ()) -> Passes:
-        """Return the steps of every mode's eigenvalue problem and of the choice of its rank."""
+        """Return the passes of every mode's eigenvalue problem and of choosing its rank."""
         return Passes(_MODE_CALLS * len(size.dims))
 
     @classmethod
     def propose(cls, seen: LayerInput, epsilon: float = 0.8) -> Iterator[tuple[Method, float | None]]:
-        """Yield it for a layer that is not the classifier."""
+        """Yield it for every layer but the classifier."""
         if not seen.head:
             yield HOSVD(epsilon), None
 
 
 def check_share(kind: str, epsilon: object) -> None:
-    """Raise ConfigError where a share of energy is not above 0 and at most 1."""
+    """Raise ConfigError unless a share of energy is above 0 and at most 1."""
     if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float)) or not 0 < epsilon <= 1:
         raise ConfigError(f"{kind}: epsilon must be above 0 and at most 1, not {epsilon!r}")

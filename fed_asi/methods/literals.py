@@ -1,7 +1,7 @@
 """Text such as "asi(ranks=(8, 8, 3, 3))": a name, and settings that are literals.
 
-Read here and not by Python's own parser: of Python 3.11 to 3.11.7 and 3.12.0 that one fails now and then where another
-thread parses too, as numpy does for the head of every array it reads (CPython issue 106905).
+Python's own parser is not used: in 3.11 to 3.11.7 and in 3.12.0 it sometimes fails while another thread parses too,
+as numpy does for the header of every array that it reads (CPython issue 106905).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", "'": "'", '"': '"'}
 _WORDS = {"True": True, "False": False, "None": None}
 _CLOSING = {"(": ")", "[": "]"}
 
-Token = tuple[str, str]  # its kind, one of _TOKEN's groups, and its characters
+Token = tuple[str, str]  # (kind, characters); the kind is one of _TOKEN's groups
 
 
 def arguments(text: str) -> tuple[str, dict[str, Any]]:
@@ -46,7 +46,7 @@ def arguments(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def _tokens(text: str) -> list[Token]:
-    """Return the tokens of a text, the first one last. Raises ValueError for characters of none."""
+    """Return the tokens of a text, last one first. Raises ValueError for characters that start no token."""
     found: list[Token] = []
     at, text = 0, text.rstrip()
     while at < len(text):
@@ -59,7 +59,7 @@ def _tokens(text: str) -> list[Token]:
 
 
 def _settings(tokens: list[Token]) -> dict[str, Any]:
-    """Return what stands between the brackets of a call, the closing one included, which nothing may follow."""
+    """Return the settings of a call, up to its closing bracket, which must be the last token."""
     settings: dict[str, Any] = {}
     while not _is_next(tokens, ")"):
         kind, key = _next(tokens)
@@ -83,11 +83,11 @@ def _literal(tokens: list[Token]) -> Any:
         return _WORDS[characters]
     if kind == "sign" and characters in _CLOSING:
         return _sequence(tokens, characters)
-    raise ValueError(f"{characters!r} is no literal")
+    raise ValueError(f"{characters!r} is not a literal")
 
 
 def _sequence(tokens: list[Token], opening: str) -> Any:
-    """Return a tuple, a list, or the one literal within brackets that no comma makes a tuple."""
+    """Return a tuple or a list; brackets around one literal without a comma stand for the literal."""
     items: list[Any] = []
     comma = True
     while not _is_next(tokens, _CLOSING[opening]):
@@ -117,7 +117,7 @@ def _unescaped(match: re.Match[str]) -> str:
 
 
 def _is_next(tokens: list[Token], sign: str) -> bool:
-    """Return whether this sign comes next, which is then passed."""
+    """Return whether this sign comes next, and if so, consume it."""
     if not tokens:
         raise ValueError("a bracket is not closed")
     if tokens[-1] != ("sign", sign):

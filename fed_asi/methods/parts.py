@@ -1,4 +1,4 @@
-"""A batch as independent micro-batches side by side."""
+"""A batch split into independent micro-batches side by side."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def side_by_side(samples: int, size: int | None) -> Iterator[tuple[int, int]]:
-    """Yield (m, b): m micro-batches of b samples side by side, then the remainder as (1, rest)."""
+    """Yield (m, b): m micro-batches of b samples side by side, then the remainder, if any, as (1, rest)."""
     if size is None or samples <= size:
         yield 1, samples
         return
@@ -27,5 +27,5 @@ def split(x: Tensor, size: int | None) -> Iterator[Tensor]:
 
 
 def computing(x: Tensor) -> Tensor:
-    """Return x in a dtype that has QR: float32 for half precisions."""
+    """Return x in a dtype for which QR exists: float32 for half precisions."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()

@@ -1,4 +1,4 @@
-"""The input in few bits."""
+"""The input kept in 8 or 4 bits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Quantized(Method):
 
     @property
     def slope_bits(self) -> int:
-        """As many as of an input."""
+        """The same bits as for the input."""
         return self.bits
 
     def form(self, x: Tensor, keeper: Keeper) -> Kept:
@@ -52,18 +52,18 @@ class Quantized(Method):
         return prod(size.dims)
 
     def keeping(self, size: LayerSize, ranks: Ranks = ()) -> Passes:
-        """Return the passes over the input: its extremes, offset, scale, rounding, and packing of 4 bits."""
+        """Return the passes over the input: extremes, offset, scale, rounding, and the packing of 4 bits."""
         passes = 10 if self.bits == 8 else 12
         return Passes(passes, (passes // 2) * prod(size.dims))
 
     def restoring(self, size: LayerSize, ranks: Ranks = ()) -> Passes:
-        """Return the passes that give the input back."""
+        """Return the passes that restore the input."""
         passes = 4 if self.bits == 8 else 6
         return Passes(passes, (passes // 2) * prod(size.dims))
 
     @classmethod
     def propose(cls, seen: LayerInput) -> Iterator[tuple[Method, float | None]]:
-        """Yield 8 and 4 bits, with and without the mean."""
+        """Yield 8 and 4 bits, centred or not."""
         if not seen.published:
             yield from ((Quantized(bits, centered=c), None) for bits in (8, 4) for c in seen.centering)
 

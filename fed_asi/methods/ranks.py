@@ -1,6 +1,6 @@
-"""Ranks worth trying for one layer: proposed from the spectra of its input's modes.
+"""Ranks worth trying for one layer, proposed from the spectra of its input's modes.
 
-Only a proposal: what a candidate is worth is decided by the weight gradient it really gives.
+These are only proposals: what a candidate is worth is decided by the weight gradient that it gives.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Ranks = tuple[int, ...]
 
 
 def spectra(x: Tensor) -> list[Tensor]:
-    """Return per mode the eigenvalues (d_m,) of its Gram matrix, ascending, summed over micro-batches.
+    """Return for each mode the eigenvalues (d_m,) of its Gram matrix, ascending, summed over micro-batches.
 
     x: (m, d_1, ..., d_k), m independent micro-batches.
     """
@@ -41,15 +41,16 @@ def _mode_spectrum(rows: Tensor) -> Tensor:
 
 
 def published_ranks(values: Sequence[Tensor], epsilon: float) -> Ranks:
-    """Return per mode the smallest rank that holds a share `epsilon` of the energy."""
+    """Return for each mode the smallest rank that holds a share `epsilon` of the energy."""
     return tuple(energy_rank(mode, epsilon) for mode in values)
 
 
 def proposed_ranks(dims: Sequence[int], values: Sequence[Tensor], limit: int) -> list[Ranks]:
-    """Return at most `limit` rank tuples of rising size, from all ones to all but whole.
+    """Return at most `limit` rank tuples of rising size, from all ones to nearly whole.
 
-    dims: (d_1, ..., d_k). values: what `spectra` gave. A greedy path: the mode that removes the most lost
-    energy per kept element grows next; and one path with every mode but the channels whole.
+    dims: (d_1, ..., d_k). values: what `spectra` returned. They lie on two greedy paths. On the first, the mode that
+    recovers the most lost energy for each kept element grows next. On the second, every mode but the channels is
+    whole.
     """
     tails = [_tails(mode) for mode in values]
     whole = kept_numel(dims, dims)
@@ -61,7 +62,7 @@ def proposed_ranks(dims: Sequence[int], values: Sequence[Tensor], limit: int) ->
 
 
 def _tails(values: Tensor) -> list[float]:
-    """Return for every rank 0..d the share of energy beyond it."""
+    """Return for every rank 0..d the share of energy that it loses."""
     total = float(values.sum()) or 1.0
     kept = torch.cat([values.new_zeros(1), values.flip(0).cumsum(0)])
     return [max(0.0, 1.0 - float(k) / total) for k in kept]
@@ -89,7 +90,7 @@ def _greedy_path(dims: Sequence[int], tails: Sequence[Sequence[float]]) -> list[
 
 
 def _spread(ordered: Sequence[Ranks], dims: Sequence[int], limit: int) -> list[Ranks]:
-    """Return at most `limit` of them, dropping where neighbours are closest in size."""
+    """Return at most `limit` of them, dropped where neighbours are closest in size."""
     kept, sizes = list(ordered), [float(kept_numel(dims, ranks)) for ranks in ordered]
     while len(kept) > max(2, limit):
         ratios = [b / a for a, b in pairwise(sizes)]

@@ -1,6 +1,6 @@
-"""What a name under [method] in a fleet file stands for: the forms plans may use, and how they are chosen.
+"""What a name under [method] in a fleet file stands for: the forms that plans may use, and how they are chosen.
 
-Every method is a recipe of its own name; the others are made here or by `register_recipe`.
+Every method is a recipe of its own name; others are made here or by `register_recipe`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Selection = Literal["exact", "published"]
 class Recipe:
     """How the devices of a run keep what their backward pass needs.
 
-    families: the forms a plan may use; empty trains the classifier alone, None all that plans use by default.
+    families: the forms a plan may use; empty trains only the classifier, None allows all that plans use by default.
     chooses_layers: plans choose which layers train. selection: "published" chooses ranks from the papers' grid.
-    centers: inputs less their mean are among the forms. method: takes the settings of the fleet file.
-    recomputes: the network runs in segments whose forward is done twice, and keeps less than any plan says.
+    centers: forms of the centred input are allowed. method: takes the settings of the fleet file.
+    recomputes: the network runs in segments whose forward is computed twice, and keeps less than any plan says.
     """
 
     name: str
@@ -40,11 +40,11 @@ class Recipe:
 
     @property
     def settings(self) -> list[str]:
-        """The keys under [method] that this recipe takes beside those of all."""
+        """The keys under [method] that this recipe takes besides the common ones."""
         return [] if self.method is None else settings_of(self.method)
 
     def families_with(self, settings: Mapping[str, Any]) -> tuple[Family, ...]:
-        """Return the forms a plan may use. Raises ConfigError for a setting that is unknown or wrong."""
+        """Return the forms a plan may use. Raises ConfigError for an unknown or wrong setting."""
         if self.method is not None:
             return (with_settings(self.method, settings),)
         if settings:
@@ -56,7 +56,7 @@ _RECIPES: dict[str, Recipe] = {}
 
 
 def register_recipe(recipe: Recipe) -> Recipe:
-    """Return the recipe, from now on one that a fleet file may name."""
+    """Return the recipe, which fleet files may now name."""
     _RECIPES[recipe.name] = recipe
     return recipe
 
@@ -67,7 +67,7 @@ def recipe_names() -> list[str]:
 
 
 def recipe_of(name: str) -> Recipe:
-    """Return the recipe of that name. Raises ConfigError with the nearest ones."""
+    """Return the recipe of that name. Raises ConfigError, naming the nearest ones."""
     if name in _RECIPES:
         return _RECIPES[name]
     if own_code.is_own(name):
@@ -79,7 +79,7 @@ def recipe_of(name: str) -> Recipe:
 
 
 def _methods() -> dict[str, type[Method]]:
-    """Return the methods that any layer may take, by the name that a fleet file gives them."""
+    """Return the methods that any layer may take, by their names in fleet files."""
     found = {cls.fleet_name or kind: cls for kind, cls in base.KINDS.items()}
     return {name: cls for name, cls in found.items() if cls.plannable and not cls.needs_pool}
 

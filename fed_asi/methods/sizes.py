@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Passes(NamedTuple):
-    """What is done beside multiply-accumulates: kernel calls, and elements that are handled one by one."""
+    """What is done besides multiply-accumulates: kernel calls, and elements handled one by one."""
 
     calls: int = 0
     elements: int = 0
@@ -34,33 +34,33 @@ class LayerSize:
 
     @property
     def dense(self) -> int:
-        """K^2 C C': the weight's elements if there were no groups."""
+        """K^2 C C': the number of elements that the weight would have without groups."""
         return self.taps * self.dims[1] * self.out[1]
 
     @property
     def pixels(self) -> int:
-        """B H' W' of the grid the kernel is laid on: the output's, or a transposed convolution's input's."""
+        """B H' W' of the grid that the kernel moves over: the output's, or a transposed convolution's input's."""
         return prod(self.dims[:1] + self.dims[2:]) if self.transposed else prod(self.out[:1] + self.out[2:])
 
     @property
     def pointwise(self) -> bool:
-        """Whether the layer is one matrix for every pixel."""
+        """Whether the layer applies one matrix to every pixel."""
         return self.taps == 1 and self.groups == 1 and not self.transposed
 
     @property
     def forward_macs(self) -> int:
-        """Multiply-accumulates of the forward pass; those of an exact dW and of dX are the same number."""
+        """Multiply-accumulates of the forward pass. An exact dW takes as many, and so does dX."""
         return self.dense // self.groups * self.pixels
 
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What a layer is, as far as it decides which methods can keep its input.
+    """What decides which methods can keep the input of a layer.
 
-    modes: of its input, batch included; None where any number from 2 will do. channels: of its input, which stand
-    in its own order at `channel_mode`. spatial: whether its input has space. poolable: whether pooling the input
-    before the layer gives what pooling its output gives. pointwise: whether it is one matrix for every pixel or token.
-    groups: of its channels.
+    modes: of its input, batch included; None if it takes any number from 2. channels: of its input, at `channel_mode`
+    in the layer's own order. spatial: whether its input has spatial modes. poolable: whether pooling the input gives
+    the same as pooling the output. pointwise: whether it applies one matrix to every pixel or token. groups: of its
+    channels.
     """
 
     modes: int | None

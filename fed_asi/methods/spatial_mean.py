@@ -1,4 +1,4 @@
-"""Pooling first: the spatial mean is all that a pointwise convolution in front of a global pool needs."""
+"""The spatial mean of the input, which is all that a pointwise convolution before a global pool needs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from fed_asi.methods.sizes import LayerSize, Traits
 @register
 @dataclass(frozen=True, slots=True)
 class SpatialMean(Method):
-    """The spatial mean of the input is kept.
+    """Only the spatial mean of the input is kept.
 
-    Exact for a 1x1 convolution, stride 1, whose output only feeds a global average pool.
+    Exact for a 1x1 convolution with stride 1 whose output only feeds a global average pool.
     """
 
     kind: ClassVar[str] = "mean"
@@ -26,7 +26,7 @@ class SpatialMean(Method):
     by_default: ClassVar[bool] = True
 
     def unsupported(self, layer: Traits) -> str | None:
-        """Return why pooling the input first would change the layer."""
+        """Return why pooling the input first would change the layer; None where it would not."""
         if not layer.spatial:
             return "method 'mean' is for convolutions before a global average pool; choose 'vanilla'"
         if not layer.poolable:
@@ -45,7 +45,7 @@ class SpatialMean(Method):
 
     @classmethod
     def propose(cls, seen: LayerInput) -> Iterator[tuple[Method, float | None]]:
-        """Yield it for a layer in front of a global pool."""
+        """Yield it for a layer before a global pool."""
         if seen.pooled and not seen.published:
             yield SpatialMean(), None
 

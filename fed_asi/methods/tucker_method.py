@@ -1,4 +1,4 @@
-"""What methods that keep a Tucker form share: their counts, by the papers and as multiplied.
+"""What methods with a Tucker form share: their counts, as the papers count and as multiplied.
 
 Source of the published counts: Nguyen et al., arXiv 2505.05086, and the tables of its poster.
 """
@@ -20,10 +20,10 @@ from fed_asi.methods.sizes import LayerSize, Passes, Traits
 
 @dataclass(frozen=True, slots=True)
 class TuckerMethod(Method):
-    """A method that keeps a core and one factor a mode."""
+    """A method that keeps a core and one factor for each mode."""
 
     def thin_gradient(self, layer: Traits) -> bool:
-        """Return whether the channel mode has a factor of its own; the data may leave it whole where they decide."""
+        """Return whether the channel mode always has a factor; where the data decide the ranks, it may be whole."""
         joint = layer.groups == 1 and not layer.transposed
         return joint and bool(self.mode_ranks) and self.mode_ranks[layer.channel_mode] < layer.channels
 
@@ -54,12 +54,12 @@ class TuckerMethod(Method):
         return Passes(1 + len(cut_modes(size, ranks)))
 
     def restoring(self, size: LayerSize, ranks: Ranks = ()) -> Passes:
-        """Return one product a mode."""
+        """Return one product for each mode."""
         return Passes(len(cut_modes(size, ranks)))
 
 
 def fitted(size: LayerSize, ranks: Ranks) -> Ranks:
-    """Return the ranks, none above its mode. Raises ValueError for another number of modes."""
+    """Return the ranks, each cut to the size of its mode. Raises ValueError for another number of modes."""
     if len(ranks) != len(size.dims):
         raise ValueError(f"{len(ranks)} ranks for an input of {len(size.dims)} modes")
     return tuple(min(r, d) for r, d in zip(ranks, size.dims, strict=True))
@@ -71,7 +71,7 @@ def cut_modes(size: LayerSize, ranks: Ranks) -> list[int]:
 
 
 def projection(dims: Sequence[int], ranks: Sequence[int]) -> int:
-    """Return the multiply-accumulates of x: dims onto factors of these ranks, mode after mode."""
+    """Return the multiply-accumulates of projecting x: dims onto factors of these ranks, mode after mode."""
     total, macs = prod(dims), 0
     for d, rank in zip(dims, ranks, strict=True):
         if rank < d:

@@ -1,4 +1,4 @@
-"""The input as it is, which is what plain PyTorch keeps."""
+"""The input as it is: what plain PyTorch keeps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fed_asi.methods.base import LayerInput, Method, register
 @register
 @dataclass(frozen=True, slots=True)
 class Vanilla(Method):
-    """The input is kept whole, as plain PyTorch does."""
+    """The input is kept whole, as in plain PyTorch."""
 
     kind: ClassVar[str] = "vanilla"
     exact: ClassVar[bool] = True
@@ -27,5 +27,5 @@ class Vanilla(Method):
 
     @classmethod
     def propose(cls, seen: LayerInput) -> Iterator[tuple[Method, float | None]]:
-        """Yield it, with and without its mean: neither need be tried, as both are exact."""
+        """Yield it, centred or not; calibration need not try either, as both are exact."""
         yield from ((Vanilla(centered=c), None) for c in ((False,) if seen.published else (False, True)))

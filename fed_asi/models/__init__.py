@@ -30,7 +30,7 @@ __all__ = [
 
 
 def canonical(name: str) -> str:
-    """Return the network's one name ("mcunet" is "mcunet-in1"); raises ConfigError with the nearest ones."""
+    """Return the canonical name of a network ("mcunet" is "mcunet-in1"). Raises ConfigError, naming the nearest."""
     return registry.find(name).name
 
 
@@ -45,11 +45,11 @@ def build(
 ) -> nn.Module:
     """Return the network `name` for images (B, 3, H, W), in training mode, with `num_classes` outputs.
 
-    weights: None, "imagenet" (from weights_dir, FED_ASI_WEIGHTS_DIR, or the publisher; those of another library from
-    where that has them), or a path. The head
-    keeps the pretrained weights only where the number of classes is theirs.
-    resolution: needed only by networks built for one size of image, such as vision transformers.
-    seed: of the initial weights; torch's global random state is left as it was.
+    weights: None, "imagenet" or a path. "imagenet" weights come from weights_dir, FED_ASI_WEIGHTS_DIR, or the
+    publisher; for a network of another library, from that library. The head keeps its pretrained weights only if it has
+    that many classes.
+    resolution: needed only by networks that are built for one image size, such as vision transformers.
+    seed: of the initial weights; torch's global random state does not change.
     Raises ConfigError for an unknown name or one that cannot be built so, WeightsError for weights that are missing,
     not finite, or of another network.
     """
@@ -68,13 +68,13 @@ def build(
 
 
 def _built(network: registry.Network, num_classes: int, resolution: int | None, seed: int) -> nn.Module:
-    """Return what a network's function returns; whatever else it does is one line that names the network."""
+    """Return what a network's function returns; whatever it raises becomes one line that names the network."""
     called = own_code.shown_name(network.name)
     try:
         model = network.built(num_classes, resolution, seed)
     except FedAsiError:
         raise
-    except Exception as error:  # torchvision's constructors, or somebody's own, may raise anything
+    except Exception as error:  # constructors of torchvision, or user code, may raise anything
         pixels = "" if resolution is None else f" and {resolution} x {resolution} pixels"
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise ConfigError(
@@ -89,7 +89,7 @@ def _built(network: registry.Network, num_classes: int, resolution: int | None, 
 
 
 def head_name(model: nn.Module) -> str:
-    """Return the name of the classifier: the last Linear, or the last Conv2d where there is no Linear."""
+    """Return the name of the classifier: the last Linear, or the last Conv2d if there is no Linear."""
     for kind in (nn.Linear, nn.Conv2d):
         found: list[str] = [name for name, module in model.named_modules() if isinstance(module, kind)]
         if found:
@@ -98,17 +98,16 @@ def head_name(model: nn.Module) -> str:
 
 
 def check_takes(model: nn.Module, name: str, num_classes: int, resolution: int) -> None:
-    """Do nothing where the network scores one image of the resolution; it is run once, in eval mode, as it is.
+    """Raise ConfigError unless the network returns finite scores (1, num_classes) for one image of the resolution.
 
-    Raises ConfigError that names the network and the pixels where it fails, or returns anything but finite scores
-    (1, num_classes).
+    The network is run once, in eval mode, and not changed. The error names the network and the pixels.
     """
     example = torch.zeros(1, 3, resolution, resolution)
     what = f"network {own_code.shown_name(name)!r} at {resolution} x {resolution} pixels"
     made_for = resolution_of(name)
     hint = f"its weights are made for {made_for} pixels" if resolution < made_for else "use another network"
     if own_code.is_own(name):
-        hint = "mend its function, or choose another model.resolution"
+        hint = "correct its function, or choose another model.resolution"
     try:
         with in_mode(model, training=False), torch.no_grad():
             scores = model(example)
@@ -121,14 +120,14 @@ def check_takes(model: nn.Module, name: str, num_classes: int, resolution: int) 
         found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise ConfigError(f"{what}: it returns {found} for one image, not scores of (1, {num_classes})")
     if not scores.isfinite().all():
-        raise ConfigError(f"{what}: its scores of a grey image are not finite; are its weights whole?")
+        raise ConfigError(f"{what}: its scores of a grey image are not finite; are its weights damaged?")
 
 
 def normalisation(name: str) -> Statistics:
-    """Return (mean, std) a channel, for pixels in 0..1, that the network's weights were trained with."""
+    """Return (mean, std) of each channel, for pixels in 0..1, with which the weights were trained."""
     return registry.find(name).normalisation
 
 
 def resolution_of(name: str) -> int:
-    """Return the height and width in pixels that the network's weights are published for."""
+    """Return the height and width, in pixels, for which the weights of the network are published."""
     return registry.find(name).resolution

@@ -1,4 +1,4 @@
-"""Files from their publishers: fetched once, checked and kept; given up on quickly without a network."""
+"""Files from their publishers: downloaded once, verified and kept. Without a network it gives up quickly."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def reachable(url: str) -> bool:
             return
         answered.set()
 
-    # Looking a name up has no timeout of its own, so the waiting is done out here.
+    # Name resolution has no timeout of its own, so we wait for it from outside.
     knocking = threading.Thread(target=knock, daemon=True)
     knocking.start()
     knocking.join(PATIENCE_SECONDS)
@@ -68,7 +68,7 @@ def hub_or_cache() -> Iterator[None]:
 
 @contextlib.contextmanager
 def fetching(text: str) -> Iterator[None]:
-    """Tell, while the block lasts, that another library downloads; its own bars are not shown where anyone listens."""
+    """Report, while the block lasts, that another library downloads; its own bars are hidden if anyone listens."""
     tell(text, 0)
     try:
         with contextlib.redirect_stderr(io.StringIO()) if heard() else contextlib.nullcontext():
@@ -80,9 +80,9 @@ def fetching(text: str) -> Iterator[None]:
 def fetch(url: str, sha256: str, folder: Path) -> Path:
     """Return the file at `url`, downloaded into `folder` unless it is there already.
 
-    sha256: the checksum, or its first digits; "" where the publisher gives none: then the checksum of the
-    first download is kept beside the file, and a file that changes later is refused.
-    Raises WeightsError where the file cannot be had or is not the one expected.
+    sha256: the checksum, or its first digits; "" if the publisher gives none. Then the checksum of the first download
+    is kept beside the file, and a file that changes later is refused.
+    Raises WeightsError where the file cannot be downloaded or is not the expected one.
     """
     path = folder / Path(urlsplit(url).path).name
     noted = path.with_name(f"{path.name}.sha256")
@@ -120,7 +120,7 @@ def _download(url: str, path: Path) -> None:
 
 
 def _mib(length: str | None) -> int | None:
-    """Return a file's size as its publisher says it, rounded up to MiB; None where nothing is said."""
+    """Return a file's size as its publisher states it, rounded up to MiB; None if it is not stated."""
     return -(-int(length) // _CHUNK) if length and length.isdigit() else None
 
 

@@ -19,7 +19,7 @@ Block = tuple[int, int, int, int]
 
 
 class ConvLayer(nn.Module):
-    """A convolution, its batch norm, and a ReLU6 where there is one."""
+    """A convolution, its batch norm, and optionally a ReLU6."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class ConvLayer(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion (unless ratio 1), depthwise convolution, linear 1x1 projection; a shortcut if it fits."""
+    """1x1 expansion (unless its ratio is 1), depthwise convolution, linear 1x1 projection; a shortcut if it fits."""
 
     def __init__(self, in_channels: int, block: Block) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class InvertedResiduals(nn.Module):
         self.classifier = nn.Linear(channels, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the classes' scores, (B, num_classes), of images x: (B, 3, H, W)."""
+        """Return the class scores, (B, num_classes), of images x: (B, 3, H, W)."""
         x = self.blocks(self.first_conv(x))
         scores: torch.Tensor = self.classifier(self.flatten(self.pool(x)))
         return scores
@@ -134,7 +134,7 @@ FAMILY: dict[str, tuple[int, tuple[Block, ...]]] = {
 _RENAMED = (("mobile_inverted_conv.", ""), ("classifier.linear.", "classifier."))
 
 
-# in1 was searched for at 96, but its published weights were made for 128.
+# in1 was designed for 96 pixels, but its published weights were trained at 128.
 _RESOLUTIONS = {
     "mcunet-in0": 48,
     "mcunet-in1": 128,
@@ -152,7 +152,7 @@ def build(name: str, num_classes: int, _resolution: int | None = None) -> Invert
 
 
 def from_published(key: str) -> str:
-    """Return this module's state-dict key for a published one; its own keys come back unchanged."""
+    """Return this module's state-dict key for a published one; its own keys are returned unchanged."""
     for published, ours in _RENAMED:
         key = key.replace(published, ours)
     return key

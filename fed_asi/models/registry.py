@@ -1,6 +1,6 @@
-"""Networks by name: those registered, by this package or from outside, a user's own, and torchvision's classifiers.
+"""Networks by name: those registered by this package or from outside, a user's own, and torchvision's classifiers.
 
-torchvision is asked for its names only where a name is none of the others, and imported no earlier.
+torchvision is imported, and asked for its names, only if a name is none of the others.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fed_asi import libraries, own_code
 from fed_asi.errors import ConfigError, nearest
 
 Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
-Build = Callable[..., nn.Module]  # (num_classes, resolution), and seed where it has a parameter of that name
+Build = Callable[..., nn.Module]  # (num_classes, resolution), and seed if it has such a parameter
 KIND = "network"
 FORM = "def build(num_classes, resolution, seed) -> torch.nn.Module"
 
@@ -27,7 +27,7 @@ IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF: Statistics = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 RESOLUTION = 224
 
-# Networks whose constructor would add auxiliary heads, or an initialisation that takes a minute.
+# Networks whose constructor would add auxiliary heads, or whose initialisation takes a minute.
 _EXTRA: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": False},
     "inception_v3": {"aux_logits": False, "init_weights": False},
@@ -36,11 +36,11 @@ _EXTRA: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What is known of a network: its one name, how it is built, and what its weights were made for.
+    """What is known of a network: its canonical name, how it is built, and what its weights were made for.
 
-    rename: the network's key for one of a file of weights. surplus: how keys begin that such a file may have beside
-    the network's own. pretrained: downloads its weights, for the height and width of images in pixels (None: not
-    said); None where `weights.find` has them.
+    rename: from a key in a file of weights to the network's own. surplus: prefixes of keys that such a file may have
+    besides. pretrained: downloads its weights, for a height and width of images in pixels (None: unknown); None if
+    `weights.find` finds them.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Network:
     pretrained: Callable[[int | None], dict[str, torch.Tensor]] | None = None
 
     def built(self, num_classes: int, resolution: int | None, seed: int) -> nn.Module:
-        """Return what its function returns, which gets the seed where it has a parameter of that name."""
+        """Return what its function returns; the function gets the seed if it has such a parameter."""
         own = {"seed": seed} if _takes_seed(self.build) else {}
         return self.build(num_classes, resolution, **own)
 
@@ -61,13 +61,13 @@ class Network:
 def _takes_seed(build: Build) -> bool:
     try:
         return "seed" in inspect.signature(build).parameters
-    except (TypeError, ValueError):  # of C: it does not say
+    except (TypeError, ValueError):  # functions written in C may not tell
         return False
 
 
-# What a file of torchvision's weights may have beside a network's own: heads that serve its training alone.
+# What torchvision's files of weights may have besides the network's own: heads used in training only.
 _SURPLUS = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
-# Weights made for pixels in -1..1; googlenet's and inception's by a part of theirs that these go without.
+# Weights made for pixels in -1..1. googlenet and inception convert them in a part that is left out here.
 _HALVES = {"googlenet", "inception_v3", "efficientnet_v2_l"}
 _DENSE_LAYER = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")
 _NETWORKS: dict[str, Network] = {}
@@ -82,13 +82,15 @@ def register(
     rename: Callable[[str], str] = str,
     aliases: Sequence[str] = (),
 ) -> None:
-    """Let `models.build` and fleet files name a network; a name that is taken is from now on this one's.
+    """Let `models.build` and fleet files name a network; a name already taken is replaced.
 
-    build: takes the number of classes and the height and width of images in pixels (None: not said), and
-        returns the network with initial weights; torch's random state is seeded before and restored after it. A
-        parameter `seed` gets that seed.
-    normalisation: (mean, std) a channel for pixels in 0..1, resolution: height and width in pixels, that its
-        weights are made for. rename: the network's key for one of a file of weights. aliases: further names.
+    build: takes the number of classes and the height and width of images in pixels (None: unknown), and returns the
+        network with initial weights. torch's random state is seeded before and restored afterwards; a parameter
+        called
+        `seed` gets that seed.
+    normalisation: (mean, std) of each channel for pixels in 0..1. resolution: height and width in pixels, for which
+    the
+        weights are made. rename: from a key in a file of weights to the network's own. aliases: further names.
     """
     network = Network(name, build, normalisation, resolution, rename)
     _NETWORKS.update(dict.fromkeys((name, *aliases), network))
@@ -100,7 +102,7 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Network:
-    """Return the network of that name. Raises ConfigError, with the nearest names, for an unknown one."""
+    """Return the network of that name. Raises ConfigError, naming the nearest ones, for an unknown name."""
     if name in _NETWORKS:
         return _NETWORKS[name]
     if libraries.is_library(name):
@@ -118,7 +120,7 @@ def find(name: str) -> Network:
 
 
 def _own(name: str) -> Network:
-    """Return the network of a user's own function, or the Network that the name is of."""
+    """Return the network built by a user's function, or the Network object that the name refers to."""
     found = own_code.load(name)
     if isinstance(found, Network):
         return replace(found, name=name)
@@ -128,7 +130,7 @@ def _own(name: str) -> Network:
 
 
 def _renamed(key: str) -> str:
-    """Return torchvision's key today for one in its files: densenet's "denselayer1.norm.1" is "denselayer1.norm1"."""
+    """Return today's key for one in torchvision's files: densenet's "denselayer1.norm.1" is "denselayer1.norm1"."""
     old = _DENSE_LAYER.fullmatch(key)
     return f"{old[1]}{old[2]}" if old else key
 

@@ -1,6 +1,6 @@
-"""torchvision, importable beside any torch build.
+"""torchvision, importable beside any build of torch.
 
-torchvision's compiled operators don't load beside a CPU-only torch of another build; its import then stops at
+torchvision's compiled operators do not load beside a CPU-only torch of another build, and its import then stops at
 "operator torchvision::nms does not exist". Nothing here calls those operators, so declaring that they
 exist is enough for its datasets, transforms and models. Always import torchvision from this module.
 """
@@ -20,7 +20,7 @@ _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_declared: list[torch.library.Library] = []  # a Library's operators vanish with it, so it is kept
+_declared: list[torch.library.Library] = []  # kept alive, as a Library's operators vanish with it
 
 
 def _compiled_operators_load(folder: Path) -> bool:
@@ -35,7 +35,9 @@ def _compiled_operators_load(folder: Path) -> bool:
 def _import_torchvision() -> Any:
     spec = find_spec("torchvision")
     if spec is None or spec.origin is None:
-        raise WeightsError("torchvision is not installed; install torchvision 0.28 with torch 2.13")
+        raise WeightsError(
+            "torchvision is not installed; install torchvision 0.28 with torch 2.13, or 0.29 with 2.14"
+        )
     if not _compiled_operators_load(Path(spec.origin).parent):
         library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         for schema in _SCHEMAS:

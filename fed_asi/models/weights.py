@@ -1,4 +1,4 @@
-"""Pretrained weights: from a path, a folder of yours, or their publisher's address with a checksum."""
+"""Pretrained weights: from a path, a folder, or the publisher, with a checksum."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ State = dict[str, torch.Tensor]
 
 
 _MCUNET = "https://hanlab18.mit.edu/projects/tinyml/mcunet/release/"
-# The publisher lists no checksums: that of in3 is of the one file at hand, the others' are noted at download.
+# The publisher lists no checksums. That of in3 is from a copy; those of the others are recorded at download.
 _PUBLISHED: dict[str, tuple[str, str]] = {
     "mcunet-in0": (f"{_MCUNET}mcunet-10fps_imagenet.pth", ""),
     "mcunet-in1": (f"{_MCUNET}mcunet-5fps_imagenet.pth", ""),
@@ -34,11 +34,11 @@ _PUBLISHED: dict[str, tuple[str, str]] = {
 
 
 def find(name: str, weights: str | Path, folder: Path | None = None) -> Path:
-    """Return the file that holds the weights asked for.
+    """Return the path of the weights asked for.
 
-    name: the network. weights: "imagenet" or a path. folder: looked in before FED_ASI_WEIGHTS_DIR, for
-    NAME.pth or the publisher's own file name; then they are downloaded, once, from their publisher.
-    Raises WeightsError, within seconds, that says what is missing and the three ways to provide it.
+    name: the network. weights: "imagenet" or a path. folder: searched before FED_ASI_WEIGHTS_DIR, for NAME.pth or the
+    publisher's own file name; if the file is in neither, it is downloaded once from its publisher.
+    Raises WeightsError, within seconds, naming what is missing and the three ways to provide it.
     """
     if weights != "imagenet":
         path = Path(weights).expanduser()
@@ -66,7 +66,7 @@ def find(name: str, weights: str | Path, folder: Path | None = None) -> Path:
 
 
 def published(name: str) -> tuple[str, str]:
-    """Return (address, checksum) of the network's ImageNet weights; ("", "") where there are none.
+    """Return (URL, checksum) of the network's ImageNet weights; ("", "") if there are none.
 
     torchvision's file names end in the first digits of their SHA-256.
     """
@@ -88,9 +88,9 @@ def read(path: Path) -> State:
             # They are refused below, so that nobody has to know how long torch looks through them.
             warnings.filterwarnings("ignore", "Validating sparse tensor invariants")
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, pickle and zipfile say what is wrong with a file in many ways
+    except Exception as error:  # torch, pickle and zipfile raise many kinds of errors for a bad file
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        if reason.startswith("Weights only load failed"):  # what follows is advice to trust the file
+        if reason.startswith("Weights only load failed"):  # the rest is advice to trust the file
             reason = "it holds more than tensors, or something else"
         raise WeightsError(f"{path} is not a file of weights: {reason:.200}") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
@@ -117,11 +117,12 @@ def load_(
     rename: Callable[[str], str] = str,
     surplus: Sequence[str] = (),
 ) -> bool:
-    """Return whether the head's weights fitted too, after copying `state` into the model.
+    """Copy `state` into the model and return whether the weights of the head fitted, too.
 
-    head: name of the layer that may have another number of classes; it then keeps its initial weights. surplus: how
-        keys begin that are left out. As in torch, files of before batch norms counted their batches may lack that.
-    Raises WeightsError where the keys or shapes are another network's.
+    head: name of the layer that may have another number of classes; it then keeps its initial weights. surplus:
+    prefixes
+        of keys that are skipped. As in torch, files older than the batch counts of batch norms may lack those.
+    Raises WeightsError where the keys or shapes are those of another network.
     """
     state = {rename(key): value for key, value in state.items()}
     own = model.state_dict()
@@ -138,6 +139,6 @@ def load_(
         raise WeightsError(
             f"weights of another network: {len(odd)} tensors differ, such as {', '.join(odd[:3])}"
         )
-    own.update(state)  # and so keeps the versions of the model's layers, which torch asks some of them for
+    own.update(state)  # updated in place, which keeps the versions that torch checks for some layers
     model.load_state_dict(own)
     return head_fits

@@ -118,7 +118,7 @@ def _checked(
         problems.append(f'selection {selection!r} is neither "candidates" nor "published"')
     if len(x) == 0 or len(x) != len(y):
         problems.append(
-            f"calibration needs as many labels as images, at least one; got {len(x)} and {len(y)}"
+            f"calibration needs at least one image, and a label for each; got {len(x)} and {len(y)}"
         )
     if any(size < 1 for size in micro_batches or ()):
         problems.append(f"micro-batches must be above 0, not {micro_batches}")

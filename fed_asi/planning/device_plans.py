@@ -13,13 +13,15 @@ from fed_asi.fleets.aggregate import held_copies
 from fed_asi.fleets.config import MethodConfig, RunConfig, TrainConfig
 from fed_asi.fleets.pace import RATES
 from fed_asi.fleets.resources import Resources
+from fed_asi.memory.device import DeviceMemory
 from fed_asi.methods import Family, Vanilla
 from fed_asi.planning import search
 from fed_asi.planning.bench import Bench
+from fed_asi.planning.device_search import DevicePlan
 from fed_asi.planning.plan import Plan, Update
 from fed_asi.planning.profile import Profile
 from fed_asi.planning.rivals import captured_share
-from fed_asi.planning.whole_device import DevicePlan, DevicePlanner, best_of
+from fed_asi.planning.whole_device import DevicePlanner, best_of
 from fed_asi.planning.within import Within
 
 CHECKPOINTED = "planned bytes are those of keeping everything; checkpointing keeps less and computes it again"
@@ -41,17 +43,24 @@ class Attempt:
 
 
 def plans_of(
-    config: RunConfig, profile: Profile, benches: Callable[[int, Update], Bench] | None = None
+    config: RunConfig,
+    profile: Profile,
+    benches: Callable[[int, Update], Bench] | None = None,
+    where: str = "",
 ) -> DevicePlans:
-    """Return a run's plans from a profile. benches: where steps of a batch size and an update are traced."""
+    """Return a run's plans from a profile. benches: where steps of a batch size and an update are traced.
+
+    where: what is said first of why there is none, such as the resolution of a run that has several.
+    """
     copies = held_copies(config.aggregate, config.upload)
-    return DevicePlans(profile, config.method, config.train, copies, benches)
+    return DevicePlans(profile, config.method, config.train, copies, benches, where)
 
 
 class DevicePlans:
     """Plans from one profile for one run's method; answers are kept, because many devices are alike.
 
-    copies: of each trained parameter, that the run's strategy and codec have beside the step. benches: see `plans_of`.
+    copies: of each trained parameter, that the run's strategy and codec have beside the step. benches, where: see
+    `plans_of`.
     """
 
     def __init__(
@@ -61,12 +70,14 @@ class DevicePlans:
         train: TrainConfig,
         copies: int = 0,
         benches: Callable[[int, Update], Bench] | None = None,
+        where: str = "",
     ) -> None:
         self._profile, self._method, self._train, self._copies = profile, method, train, copies
-        self._benches = benches
+        self._benches, self._where = benches, where
         self._made: dict[tuple[int, Update], Bench] = {}
         self._planners: dict[tuple[int, int | None, str], list[DevicePlanner]] = {}
         self._known: dict[tuple[Resources, int | None, str], Plan | BudgetError] = {}
+        self._memory: dict[tuple[int, Hashable], DeviceMemory] = {}
         self._best: Best = _within_budget
 
     @property
@@ -76,7 +87,7 @@ class DevicePlans:
 
     def replanned(self, profile: Profile) -> DevicePlans:
         """Return plans by the same settings from another profile."""
-        return DevicePlans(profile, self._method, self._train, self._copies, self._benches)
+        return DevicePlans(profile, self._method, self._train, self._copies, self._benches, self._where)
 
     def timed(self, best: Best) -> DevicePlans:
         """Return plans by the same settings and from the same profile, each the best in another sense."""
@@ -106,6 +117,14 @@ class DevicePlans:
         """Return the plan of a device that names its RAM or flash, and what its step needs. Raises BudgetError."""
         planners = self._planners_of(resources.batch_size, layer_count, selection or self._method.grid)
         return best_of(planners, within_of(resources), resources.micro_batch)
+
+    def memory(self, plan: Plan, resources: Resources) -> DeviceMemory | None:
+        """Return what the step of a plan needs that was made here for a device that names its RAM or flash.
+
+        None of any other plan.
+        """
+        found = self._memory.get((resources.batch_size, step_of(plan))) if resources.whole_device else None
+        return None if found is None else replace(found, reserve_bytes=resources.reserve_bytes or 0)
 
     def attempts(self, resources: Resources) -> Iterator[Attempt]:
         """Yield the plans to try, in order; the next is asked for when the last was over budget.
@@ -163,7 +182,7 @@ class DevicePlans:
             try:
                 self._known[key] = self._search(resources, layer_count, selection)
             except BudgetError as error:
-                self._known[key] = error
+                self._known[key] = error if not self._where else type(error)(f"{self._where}: {error}")
         found = self._known[key]
         if isinstance(found, BudgetError):
             raise found.with_traceback(None)
@@ -183,7 +202,9 @@ class DevicePlans:
     def _chosen(self, resources: Resources, layer_count: int | None, selection: str) -> Plan:
         method = self._method
         if resources.whole_device:
-            return self.whole(resources, layer_count, selection).plan
+            found = self.whole(resources, layer_count, selection)
+            self._memory[resources.batch_size, step_of(found.plan)] = found.memory
+            return found.plan
         return self._best(
             resources,
             self._within(resources.batch_size, resources.micro_batch),

@@ -9,9 +9,10 @@ from typing import Any
 from fed_asi.errors import BudgetError, ConfigError
 from fed_asi.memory.device import DeviceMemory
 from fed_asi.planning.columns import columns
+from fed_asi.planning.device_search import DevicePlan
 from fed_asi.planning.profile import Profile
 from fed_asi.planning.rivals import captured_share
-from fed_asi.planning.whole_device import DevicePlan, DevicePlanner, best_of
+from fed_asi.planning.whole_device import DevicePlanner, best_of
 from fed_asi.planning.within import Within
 from fed_asi.units import format_bytes
 
@@ -99,9 +100,7 @@ def _binding(within: Within, found: DevicePlan, more: dict[str, DevicePlan]) -> 
     least = found.plan.value + _GAIN * max(1.0, abs(found.plan.value))
     names = [name for name, one in more.items() if one.plan.value > least]
     if not names:
-        return (
-            "Nothing binds within 16 KiB: with that much more of RAM or flash the best plan captures no more."
-        )
+        return "With 16 KiB more of RAM or flash, the best plan would capture no more."
     texts = [_left(name, within, found.memory) for name in names]
     return f"What binds: {'; and '.join(texts)}."
 
@@ -109,12 +108,12 @@ def _binding(within: Within, found: DevicePlan, more: dict[str, DevicePlan]) -> 
 def _left(name: str, within: Within, memory: DeviceMemory) -> str:
     if name == "flash":
         left = (within.flash_bytes or 0) - memory.flash_bytes
-        return f"flash, {format_bytes(memory.flash_bytes)} are only read, {format_bytes(left)} are left"
+        return f"flash, {format_bytes(memory.flash_bytes)} read-only, {format_bytes(left)} free"
     left = (within.ram_bytes or 0) - memory.ram_bytes
     phase = max(memory.trunk_bytes, memory.step.bytes)
     return (
-        f"RAM, in the {memory.phase}: {format_bytes(memory.static_bytes)} stay and {format_bytes(phase)} come and go, "
-        f"{format_bytes(left)} are left"
+        f"RAM, in the {memory.phase}: {format_bytes(memory.static_bytes)} static and {format_bytes(phase)} transient, "
+        f"{format_bytes(left)} free"
     )
 
 

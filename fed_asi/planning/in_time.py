@@ -30,11 +30,11 @@ EQUAL = 0.001  # of a plan's worth: one that lacks no more is its equal
 _TIE = 1e-9
 _MOST_STEPS = 50  # of Dinkelbach's method, which takes about five
 _ADVICE = {
-    "download": "A quicker link down or a smaller network shortens it.",
-    "trunk": "Fewer images, a lower resolution, a larger micro-batch or a quicker device shortens it.",
-    "step": "Fewer trained layers, fewer epochs, a larger budget or a quicker device shortens it.",
+    "download": "A faster link down or a smaller network shortens it.",
+    "trunk": "Fewer images, a lower resolution, a larger micro-batch or a faster device shortens it.",
+    "step": "Fewer trained layers, fewer epochs, a larger budget or a faster device shortens it.",
     "judging": "A smaller data.holdout shortens it.",
-    "upload": "A codec, fewer trained layers or a quicker link up shortens it.",
+    "upload": "A codec, fewer trained layers or a faster link up shortens it.",
 }
 
 

@@ -104,9 +104,7 @@ def _check_whole(bench: object, count: str) -> None:
             "give bench=fed_asi.device_bench(model, x, y, trained)"
         )
     if count != "saved":
-        raise ConfigError(
-            f"count {count!r}: ram and flash count the whole step, beside what the budget covers"
-        )
+        raise ConfigError(f"count {count!r}: needs a budget alone, as ram and flash count the whole step")
 
 
 def smallest_plan_bytes(profile: Profile, micro_batch: int | None = None, **options: Any) -> int:
@@ -225,7 +223,7 @@ def below_smallest(problems: Sequence[Problem], limit: int) -> BudgetError:
     largest = sorted(sizes.items(), key=lambda item: -item[1])[:3]
     named = ", ".join(f"{name} {format_bytes(size)}" for name, size in largest)
     copies = sum(question.strategy_bytes(layer, c) for layer, c in smallest)
-    held = f" {format_bytes(copies)} of it are what strategy and codec hold." if copies else ""
+    held = f" {format_bytes(copies)} of it are held by strategy and codec." if copies else ""
     return BudgetError(
         f"budget {format_bytes(limit)} is below the smallest plan, {format_bytes(problem.smallest)} "
         f"(every layer in its smallest form, micro-batch {problem.micro_batch}). Largest: {named}.{held} "

@@ -33,18 +33,18 @@ def breakdown(profile: Profile, chosen: Plan, width: int | None = None, **option
     static = sum(4 * len(mean) for mean in chosen.means.values())
     trained = 4 * sum(_parameters(profile.layer(name), m) for name, m in chosen.methods.items())
     parts.append(
-        f"besides these: gradients {format_bytes(trained)} (none when weights are updated in every backward), "
+        f"besides these: gradients {format_bytes(trained)} (none when weights are updated in every backward pass), "
         f"fixed means {format_bytes(static)}"
     )
     parts.append(rivals_table(profile, chosen.budget_bytes, chosen, width))
     better = next_better(profile, chosen, **options)
     if better is None:
-        parts.append("No budget captures more than 1 % more.")
+        parts.append("No larger budget captures over 1 % more.")
     else:
         share = captured_share(better, profile)
         changed = ", ".join(n for n in differences(chosen, better) if n in {*chosen.methods, *better.methods})
         size = format_bytes(better.planned_bytes)
-        parts.append(f"Something better needs {size}: {share:.1%} captured; changes {changed}")
+        parts.append(f"The next better plan needs {size}: {share:.1%} captured; changes {changed}")
     return "\n\n".join(parts)
 
 

@@ -49,4 +49,4 @@ def check_known(round: DeviceRound, wishes: Wishes) -> None:
         except ConfigError as error:
             raise ConfigError(f"{' and '.join(asked)}: {error}") from error
         if most is not None and not 0.0 < most < math.inf:
-            raise ConfigError(f"{key} {most:g}: {unit} of a round, above 0")
+            raise ConfigError(f"{key} {most:g}: must be above 0, in {unit} of a round")

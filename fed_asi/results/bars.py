@@ -1,4 +1,4 @@
-"""The bars of everything that takes long: what is happening, how much of it is done, and how long it may still take."""
+"""Progress bars for everything slow: what is happening, how much is done, and how long it may still take."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ NUMBERS = 46  # characters of a bar and the numbers behind it
 
 
 def colours() -> dict[str, Any]:
-    """Return the option of rich's consoles by which NO_COLOR turns bold and dim off too, as rich alone does not."""
+    """Return the option of rich's consoles that makes NO_COLOR turn off bold and dim, too; rich alone does not."""
     return {"color_system": None} if os.environ.get("NO_COLOR") else {}
 
 
 class _Left(ProgressColumn):
-    """How long a task may still take, by how long its steps took so far."""
+    """The time a task may still take, from the time its steps took so far."""
 
     max_refresh = 0.5
 
     def render(self, task: Task) -> Text:
-        """Return the time left; nothing before it is known."""
+        """Return the time left; empty until it is known."""
         seconds = task.time_remaining
         return plain("" if not seconds else f"{timedelta(seconds=math.ceil(seconds))} left")
 
 
 class _Done(MofNCompleteColumn):
-    """Steps done of all; nothing where nobody knows how many there are."""
+    """Steps done out of all steps; empty if the total is unknown."""
 
     def render(self, task: Task) -> Text:
         """Return both numbers."""
@@ -51,7 +51,7 @@ class _Done(MofNCompleteColumn):
 
 
 class Bars(Progress):
-    """Bars in a terminal, which go when they are done; nothing elsewhere. It is a listener of what is told, too."""
+    """Progress bars in a terminal, removed when they are done; nothing elsewhere. Hears `waiting.tell`, too."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(
@@ -71,7 +71,7 @@ class Bars(Progress):
         return super().add_task(clipped(description, max(20, self.console.width - NUMBERS)), *how, **options)
 
     def hear(self, text: str, done: int, total: int | None) -> None:
-        """Show how far something is that is told from where it happens; its bar goes when it is over."""
+        """Show progress that is reported from deeper inside; its bar is removed when it is over."""
         if text not in self._told:
             self._told[text] = self.add_task(text, total=total)
         self.update(self._told[text], completed=done, total=total)

@@ -1,4 +1,4 @@
-"""What to see in a run's figures, in a sentence or two each, with the run's own numbers."""
+"""Captions of a run's figures: what to see in each, in a sentence or two, with the run's own numbers."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from fed_asi.results.timeline import Timeline
 from fed_asi.units import format_bytes, format_seconds
 
 SEVERAL = (
-    "One run a dot: further left took fewer bytes, further up ended more accurate. Only several seeds of each would "
-    "say whether two of them differ by more than chance."
+    "One dot per run: fewer bytes are to the left, a higher final accuracy is further up. Whether two runs differ by "
+    "more than chance takes several seeds of each to say."
 )
 
 
 def of_rounds(summaries: Sequence[Summary]) -> str:
     """Return what accuracy over rounds shows."""
     if len(summaries) > 1:
-        return "One line a run, on the same test images; round 0 is the model before any training."
+        return "One line per run, on the same test images; round 0 is the model before any training."
     first, final = summaries[0].first, summaries[0].final
     if first is None or final is None:
         return "Nothing was evaluated yet."
     change = f"from {_share(first.accuracy)} to {_share(final.accuracy)}"
     text = f"The shared model goes {change} on the server's test images"
     if final.worst_class_accuracy is not None:
-        text += f"; the class that it knows least (dashed) ends at {_share(final.worst_class_accuracy)}"
+        text += f"; its worst class (dashed) ends at {_share(final.worst_class_accuracy)}"
     return f"{text}. Round 0 is the model before any training."
 
 
@@ -63,15 +63,15 @@ def of_clock(summaries: Sequence[Summary]) -> str:
 
 
 def of_round(timeline: Timeline) -> str:
-    """Return who makes a round long."""
+    """Return which devices make a round long."""
     longest = max(timeline.bars, key=lambda one: one.download + one.compute + one.upload, default=None)
-    more = f" The {timeline.left_out} devices that were done first are left out." if timeline.left_out else ""
+    more = f" The {timeline.left_out} devices that finished first are left out." if timeline.left_out else ""
     if longest is None:
-        return f"One bar a device.{more}"
+        return f"One bar per device.{more}"
     parts = {"download": longest.download, "computing": longest.compute, "upload": longest.upload}
     most = max(parts, key=lambda name: parts[name])
     return (
-        f"One bar a device. The round took {format_seconds(timeline.seconds)}; device {longest.partition_id} worked "
+        f"One bar per device. The round took {format_seconds(timeline.seconds)}; device {longest.partition_id} worked "
         f"longest, most of it {most}; grey is waiting for the others.{more}"
     )
 

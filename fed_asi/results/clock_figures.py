@@ -19,7 +19,7 @@ ROW = 0.17  # inches a device
 
 
 def accuracy_over_clock(figure: Figure, summaries: Sequence[Summary]) -> None:
-    """Draw accuracy over time, and over energy where any device says what it draws."""
+    """Draw accuracy over time, and over energy if any device states its power."""
     joules = [one.energy_joules for one in summaries if one.energy_joules is not None]
     time_name, second = time_unit(max(one.sim_seconds or 0.0 for one in summaries))
     energy_name, joule = energy_unit(max(joules, default=0.0))
@@ -43,7 +43,7 @@ def title_of(timeline: Timeline) -> str:
 
 
 def draw_round(figure: Figure, timeline: Timeline) -> None:
-    """Draw a round: download, computing, upload and waiting, one bar a device; who did not count has its outcome."""
+    """Draw a round: download, computing, upload and waiting, one bar a device; those that did not count show why."""
     (axes,) = panels(figure, 1)
     figure.set_figheight(1.0 + ROW * max(8, len(timeline.bars)))
     places = range(len(timeline.bars))

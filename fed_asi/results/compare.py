@@ -1,4 +1,4 @@
-"""Two runs held against each other: settings, weights, accuracy, bytes, and the first record that differs."""
+"""A comparison of two runs: settings, weights, accuracy, bytes, and the first record that differs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fed_asi.units import format_bytes
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What differs between two runs; `first_difference` is None where every record but the times is equal."""
+    """How two runs differ; `first_difference` is None if all records are equal but for times."""
 
     lines: tuple[str, ...]
     equal_weights: bool
@@ -36,7 +36,7 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
         equal_weights = weights[0] == weights[1] and weights[0] is not None
         difference = next(_differences(a, b), None)
         lines = [_weights_line(*weights), *_results(summarise(a), summarise(b)), *_settings(a, b)]
-        lines.append(f"first difference: {difference or 'none, every record is equal but the times'}")
+        lines.append(f"first difference: {difference or 'none, all records are equal except for times'}")
     return Comparison(tuple(lines), equal_weights, difference)
 
 
@@ -47,7 +47,7 @@ def _weights(store: RunStore) -> str | None:
 
 def _weights_line(first: str | None, second: str | None) -> str:
     if first is None or second is None:
-        return "weights: not recorded by both, so nothing is known"
+        return "weights: not recorded in both runs, so they cannot be compared"
     if first == second:
         return f"weights: equal to the bit (sha256 {first[:12]})"
     return f"weights: different (sha256 {first[:12]} and {second[:12]})"

@@ -1,7 +1,7 @@
-"""What figures are made of: colours, dots and lines, axes of bytes and of shares, a legend below, SVG and PNG.
+"""The parts of figures: colours, dots and lines, axes of bytes and of shares, a legend below, SVG and PNG.
 
-A figure is as wide as a phone can show with letters that can be read; two panels stand side by side, and below each
-other in a figure that is taller than wide.
+A figure is narrow enough to be read on a phone. Two panels are side by side, or below each other if the figure is
+taller than wide.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from fed_asi.units import format_bytes
 
 INK, GRID, BAD = "#22303c", "#e3e8ec", "#c0392b"
 PAPER, FAINT = "#ffffff", "#98a5b0"
-ON_DARK, ON_LIGHT = "#fefefe", "#101010"  # on what has the same colour by day and by night
+ON_DARK, ON_LIGHT = "#fefefe", "#101010"  # on backgrounds that are the same by day and by night
 WIDTH, HEIGHT = 4.8, 3.5  # inches of a panel
 SMALL = 8.0  # points
-DPI = 144  # of bitmaps: for slides and chats; whoever wants more has the vector
+DPI = 144  # of bitmaps, for slides and chats; the SVG has any resolution
 NAME_CHARS = 150  # of a group or a run in a legend, over at most three lines
 TICK_CHARS, LINES = 24, 3  # of a name at an axis, a line; lines of a name in a legend
 _HANDLE, _GAP = 30.0, 16.0  # points: of what is before a name in a legend, and between two columns
@@ -40,7 +40,7 @@ Color = Any
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Draw as all figures are drawn: names are no formulas, and the same records give the same bytes."""
+    """Set the style of all figures: names are not parsed as formulas, and the same records give the same bytes."""
     settings: Any = {
         "text.parse_math": False,
         "text.usetex": False,
@@ -59,7 +59,7 @@ def drawing() -> Iterator[None]:
 
 
 def panels(figure: Figure, count: int) -> list[Axes]:
-    """Return so many axes, side by side or, in a figure that is taller than wide, below each other."""
+    """Return `count` axes, side by side, or below each other in a figure that is taller than wide."""
     upright = figure.get_figheight() > figure.get_figwidth()
     rows, columns = (count, 1) if upright else (1, count)
     figure.set_size_inches(WIDTH * columns, HEIGHT * rows)
@@ -75,7 +75,7 @@ def panels(figure: Figure, count: int) -> list[Axes]:
 
 
 def legend_below(figure: Figure) -> None:
-    """Put what all axes name into one legend below them, for which the figure grows; long names take several lines."""
+    """Make one legend of all axes below them, enlarging the figure for it; long names take several lines."""
     entries: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -102,7 +102,7 @@ def legend_below(figure: Figure) -> None:
 
 
 def _on_lines(name: str, room: float) -> str:
-    """Return a name on as many lines as it needs, each of so many points; three of them at most."""
+    """Return a name broken into at most three lines, each at most `room` points wide."""
     lines: list[str] = []
     rest = name
     while rest and len(lines) < LINES:
@@ -116,7 +116,7 @@ def _on_lines(name: str, room: float) -> str:
 
 
 def _fitting(text: str, room: float) -> int:
-    """Return how many characters go on a line, one at least; where it can, the line ends with a word."""
+    """Return how many characters fit on a line, at least one; if possible, the line ends with a word."""
     fits = len(text)
     while fits > 1 and _points(text[:fits]) > room:
         fits -= 1
@@ -132,7 +132,7 @@ def _points(text: str) -> float:
 def _width(letter: str) -> float:
     """Return how wide a letter is in a legend, in points."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a letter that the font has not: its box is as wide
+        warnings.simplefilter("ignore")  # for a letter missing in the font; its box is as wide
         return float(text_to_path.get_text_width_height_descent(letter, FontProperties(size=SMALL), False)[0])
 
 
@@ -145,13 +145,13 @@ def saved(figure: Figure, kind: str) -> bytes:
 
 
 def shown(name: str) -> str:
-    """Return a name as a legend has it; matplotlib leaves out what begins with "_"."""
+    """Return a name for a legend; matplotlib would leave out one that begins with "_"."""
     text = clipped(name, NAME_CHARS)
     return f" {text}" if text.startswith("_") else text
 
 
 def tick(name: str) -> str:
-    """Return a name as it stands at an axis or a point: on two lines at most."""
+    """Return a name for an axis or a point: two lines at most."""
     text = visible(name)
     if len(text) <= TICK_CHARS:
         return text
@@ -173,14 +173,14 @@ def shades(count: int) -> list[Color]:
 
 
 def line(axes: Axes, points: Sequence[tuple[float, float | None]], **style: Any) -> None:
-    """Draw a line through the points that are known."""
+    """Draw a line through the known points."""
     known = [(x, y) for x, y in points if y is not None]
     if known:
         axes.plot([x for x, _ in known], [y for _, y in known], marker="o", markersize=4, **style)
 
 
 def dots(axes: Axes, points: Sequence[tuple[float, float]], **style: Any) -> None:
-    """Draw a dot a point, where there are any."""
+    """Draw a dot for each point, if there are any."""
     if points:
         axes.scatter([x for x, _ in points], [y for _, y in points], **style)
 
@@ -188,7 +188,7 @@ def dots(axes: Axes, points: Sequence[tuple[float, float]], **style: Any) -> Non
 def bytes_axis(
     axes: Axes, which: str, values: Sequence[int | float | None], unlimited_at: float = -1
 ) -> None:
-    """Make an axis one of bytes, by powers of two; unlimited_at: where "unlimited" stands."""
+    """Make an axis one of bytes, in powers of two; unlimited_at: the place of "unlimited"."""
     known = [value for value in values if value]
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log", base=2)

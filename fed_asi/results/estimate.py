@@ -1,4 +1,4 @@
-"""A mean over devices and how far it may be off, by Student's t."""
+"""A mean over devices with its 95 % interval, by Student's t."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 LEVEL = 0.95
 
 
-FEWEST = 3  # devices: of two the interval is a guess, of one there is none
+FEWEST = 3  # devices: with two the interval is a guess, with one there is none
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""A run's records as files for other tools: one a table and view, its columns those of docs/reference/records.md.
+"""A run's records as files for other tools, one file a table or view, with the columns of docs/reference/records.md.
 
-A new format is one more function, registered: it gets a table's columns and rows, and writes a file.
+A new format is one more registered function: it gets the columns and rows of a table, and writes a file.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Row = Sequence[Any]  # text, int, float or None, in the columns' order
 Columns = Mapping[str, str]  # name -> "INTEGER", "REAL" or "TEXT"
 Write = Callable[[Columns, Iterable[Row], IO[bytes]], None]
 
-FORMATS: dict[str, Write] = {}  # by what a file's name ends with
+FORMATS: dict[str, Write] = {}  # by file name extension
 
 
 def register(name: str) -> Callable[[Write], Write]:
-    """Return a decorator that makes a format known by a name, which its files end with."""
+    """Return a decorator that registers a format under its file name extension."""
 
     def known(write: Write) -> Write:
         FORMATS[name] = write
@@ -40,10 +40,11 @@ def tables() -> dict[str, Columns]:
 
 
 def export(run: str | Path, kind: str, folder: Path) -> list[Path]:
-    """Write a run's records to a folder, all of one moment also where the run goes on, and return the files.
+    """Write a run's records to a folder and return the files; all are of one moment, even if the run goes on.
 
-    kind: one of FORMATS. A file of before is replaced when the new one is whole.
-    Raises RunError, one line, where there is no run, the folder cannot be written, or a format's package is missing.
+    kind: one of FORMATS. An existing file is replaced once the new one is complete.
+    Raises RunError, one line, where there is no run, the folder is not writable, or a package for the format is
+    missing.
     """
     write = FORMATS[kind]
     found = []
@@ -59,7 +60,7 @@ def export(run: str | Path, kind: str, folder: Path) -> list[Path]:
 
 @register("csv")
 def _csv(columns: Columns, rows: Iterable[Row], file: IO[bytes]) -> None:
-    """Write CSV: a head, None as an empty cell, and texts as they are, in quotes where they need them."""
+    """Write CSV: a header, None as an empty cell, and texts quoted where need be."""
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -87,7 +88,7 @@ def _parquet(columns: Columns, rows: Iterable[Row], file: IO[bytes]) -> None:
 
 
 def batches(rows: Iterable[Row], size: int) -> Iterable[list[Row]]:
-    """Yield rows in lists of at most `size`, and none that is empty."""
+    """Yield rows in lists of at most `size`, none of them empty."""
     held: list[Row] = []
     for row in rows:
         held.append(row)

@@ -1,4 +1,4 @@
-"""The numbers behind a run's figures, as tables of texts for whoever cannot or would not read them off."""
+"""The numbers behind a run's figures, as tables of texts for readers who want to look them up."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> FigureTabl
 
 
 def rounds_table(summaries: Sequence[Summary]) -> FigureTable:
-    """Return each round's accuracy; of one run also of its worst class, and how many devices trained."""
+    """Return each round's accuracy; for a single run also that of its worst class, and how many devices trained."""
     if len(summaries) == 1:
         rows = [
             (
@@ -70,7 +70,7 @@ def _of_several(
 
 
 def runs_table(summaries: Sequence[Summary]) -> FigureTable:
-    """Return of each run what its largest step saved, and its final accuracy."""
+    """Return for each run the saved bytes of its largest step, and its final accuracy."""
     rows = []
     for summary in summaries:
         sizes = [one.measured_bytes for one in summary.devices if one.measured_bytes is not None]
@@ -80,7 +80,7 @@ def runs_table(summaries: Sequence[Summary]) -> FigureTable:
 
 
 def devices_table(summary: Summary) -> FigureTable:
-    """Return each device under each of its budgets: its bytes, how often it trained, and what that gave."""
+    """Return each device under each of its budgets: its bytes, how often it trained, and what it gained."""
     columns: dict[str, Callable[[DeviceResult], str]] = {
         "device": lambda one: str(one.partition_id),
         "group": lambda one: one.group,

@@ -1,4 +1,4 @@
-"""The figures of a run's page: each as it stands on a page, as a bitmap, in words, and as a table."""
+"""The figures of a run's page, each as a vector graphic, a bitmap, words and a table."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ from fed_asi.results.summary import DeviceResult, Summary
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A figure: an SVG for a page, a bitmap, what to see in it and what it cannot say, and its numbers.
+    """A figure: an SVG for a page, a bitmap, a caption (what to see, and what it cannot say), and its numbers.
 
-    upright: of a figure of two panels the one for narrow screens, where they are below each other; None: one panel.
-    png: empty where none was asked for.
+    upright: for a figure of two panels, the version for narrow screens, with one below the other; None: one panel.
+    png: empty if none was asked for.
     """
 
     svg: bytes
@@ -70,7 +70,7 @@ class _Plan:
 
 
 def draw(summaries: Sequence[Summary], *, bitmaps: bool = True) -> dict[str, Picture]:
-    """Return figures by title: of one run, or of several runs against each other."""
+    """Return figures by title, of one run, or of several runs compared."""
     with drawing():
         found = _several(summaries) if len(summaries) > 1 else _alone(summaries[0])
         found |= _of_the_clock(summaries)

@@ -1,4 +1,4 @@
-"""What the first screen of a run's page answers: did it work, what did each budget buy, what was left out."""
+"""The first screen of a run's page: did it work, what did each budget buy, what was left out."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fed_asi.results.table import left_out, span_bytes
 from fed_asi.units import format_bytes, format_seconds
 
 Mark = Literal["good", "part", "bad", "going"]
-MOST_GROUPS, MOST_LINES = 5, 3  # that leave room for the rest on the screen of a phone
+MOST_GROUPS, MOST_LINES = 5, 3  # so that the rest also fits on the screen of a phone
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer in a few words, and the lines that bear it out. mark: how good the news is."""
+    """An answer in a few words, with lines that support it. mark: how good the news is."""
 
     mark: Mark
     says: str
@@ -36,7 +36,7 @@ class Bought:
 
 
 def did_it_work(summary: Summary, now: Now | None = None) -> Answer:
-    """Return whether the run came to its end with all it asked for, and how accurate the model is."""
+    """Return whether the run completed all it was asked for, and how accurate the model is."""
     status, wanted = summary.run.status, RunConfig.from_json(summary.run.config).rounds
     done = f"{max((one.round for one in summary.rounds), default=0)} of {wanted} rounds"
     if summary.going:
@@ -85,7 +85,7 @@ def _group(group: GroupResult) -> tuple[str, str]:
 
 
 def _budget(group: GroupResult) -> tuple[str, str]:
-    """Return what limits a group's step, and what its largest step took of it."""
+    """Return what limits a group's step, and how much of it its largest step used."""
     if group.ram_limit_bytes is not None:
         used = "no step ran" if group.ram_bytes is None else f"a step needs {format_bytes(group.ram_bytes)}"
         return f"{format_bytes(group.ram_limit_bytes)} RAM", used
@@ -121,7 +121,7 @@ def _change(before: float, after: float) -> str:
 
 
 def was_left_out(summary: Summary) -> Answer:
-    """Return which devices' rounds did not count, and why; each kind once."""
+    """Return which device-rounds did not count, and why; each kind once."""
     asked, trained = (sum(getattr(one, name) for one in summary.groups) for name in ("asked", "trained"))
     if not asked:
         return Answer("going", "Nothing yet: no device was asked")

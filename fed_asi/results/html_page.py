@@ -1,4 +1,4 @@
-"""What every page has: one file, no script, nothing from elsewhere, names shown as they are."""
+"""What all pages share: one file, no script, nothing loaded from elsewhere, names shown exactly."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def escape(text: str) -> str:
 
 
 def document(title: str, body: Iterable[str], style: str, *, renew_seconds: int | None = None) -> str:
-    """Return a whole page. title: a text; body: HTML; style: beyond STYLE; renew_seconds: when it loads again."""
+    """Return a whole page. title: a text; body: HTML; style: added to STYLE; renew_seconds: until it reloads."""
     renew = "" if renew_seconds is None else f'<meta http-equiv="refresh" content="{renew_seconds}">'
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -55,7 +55,7 @@ def document(title: str, body: Iterable[str], style: str, *, renew_seconds: int 
 
 
 def picture_src(svg: bytes) -> str:
-    """Return a picture as the address that holds it itself."""
+    """Return a picture as a data URL."""
     return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
 
 
@@ -69,16 +69,16 @@ def rows(headings: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
 
 
 def folded(title: str, content: str) -> str:
-    """Return what is shown once its title is clicked. content: HTML."""
+    """Return content that is shown when its title is clicked. content: HTML."""
     return f"<details><summary>{escape(title)}</summary>{content}</details>"
 
 
 def listing(title: str, entries: Sequence[str], style: str = "") -> str:
-    """Return a section with a list of texts; nothing where there are none."""
+    """Return a section with a list of texts; empty if there are none."""
     items = "".join(f"<li>{escape(entry)}</li>" for entry in entries)
     return f"<section><h2>{title}</h2><ul{style}>{items}</ul></section>\n" if entries else ""
 
 
 def said(text: str) -> str:
-    """Return a text in small letters, as under a figure; nothing for none."""
+    """Return a text in small letters, as below a figure; empty if there is none."""
     return f'<p class="says">{escape(text)}</p>' if text else ""

@@ -1,4 +1,4 @@
-"""A run's folder: its name, and that one process at a time writes to it."""
+"""A run's folder: its name, and a lock that lets one process at a time write to it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fed_asi.errors import RunError
 
 try:
     import fcntl
-except ImportError:  # Windows has no flock: there the user minds it
+except ImportError:  # Windows has no flock: there it is left to the user
     fcntl = None  # type: ignore[assignment]
 
 
 class RunLock:
-    """The right to write to a run's folder; however the process dies, it ends then."""
+    """The right to write to a run's folder; it ends with the process, however that dies."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
@@ -25,7 +25,7 @@ class RunLock:
     def take(cls, folder: Path) -> Self:
         """Return the lock of `folder`. Raises RunError where another process has it."""
         descriptor = os.open(folder / "run.lock", os.O_CREAT | os.O_RDWR, 0o644)
-        for patience in (0.1, 0.4, 0.0):  # someone may just be looking whether it is taken
+        for patience in (0.1, 0.4, 0.0):  # another process may just be testing the lock
             if _flock(descriptor):
                 return cls(descriptor)
             time.sleep(patience)
@@ -33,7 +33,7 @@ class RunLock:
         raise RunError(f"{folder} is being written by another process: wait, or stop it")
 
     def release(self) -> None:
-        """Give the right back; doing so twice is harmless."""
+        """Release the lock; doing so twice is harmless."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

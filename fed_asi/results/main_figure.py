@@ -1,7 +1,7 @@
-"""A run's main figure: what its budgets cost where there are twins, and what one run can say where there are none.
+"""A run's main figure: the cost of its budgets if devices have twins, or else what a single run can say.
 
-Groups hold different images. So how accurate one group is beside another says nothing of their budgets; what a device
-reaches beside its own twin does.
+Groups hold different images, so a comparison of their accuracies says nothing about their budgets. A comparison of
+each device with its own twin does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EACH = (
 )
 BYTES = "saved activations of the largest step, one device"
 SAID = 4  # groups in a sentence
-POINTS, COSINES = 2.0, 0.05  # an axis shows so much at least, or it would make much of nothing
+POINTS, COSINES = 2.0, 0.05  # the least range of an axis, so that it does not magnify noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ def main_figure(summary: Summary) -> MainFigure:
         return MainFigure("What the budget costs", _cost_says(summary, "without its budget"), _cost)
     return MainFigure(
         "What the bytes capture and what devices gain",
-        f"{_bought_says(summary)} Groups hold different images, and gain what the shared model lacks for them: a "
-        "difference between groups is not what their budgets cost. A run with measure.twins = true shows that.",
+        f"{_bought_says(summary)} Groups have different images, so a difference between groups does not show what "
+        "their budgets cost; a run with measure.twins = true does.",
         _bought,
     )
 
@@ -58,10 +58,10 @@ def _cost_says(summary: Summary, how: str) -> str:
     known = [one for one in summary.groups if one.twin_difference is not None]
     ends = "; ".join(f"{clipped(one.name, 40)} {mean_of(one.twin_difference)}" for one in known[:SAID])
     return (
-        f"At 0 a device ends as accurate as its twin; here, in points: {ends}. "
-        f"A device against its twin: the same weights, images and order, trained {how}. Left: its accuracy on its own "
-        "held-out images minus its twin's; right: the cosine of their two updates. A device that its budget keeps from "
-        f"training stays with the weights it was sent (cross). {EACH}"
+        f"At 0 a device is as accurate as its twin; here, in points: {ends}. A twin has the same weights, images and "
+        f"order, trained {how}. Left: a device's accuracy on its own held-out images minus its twin's. Right: the "
+        "cosine of their two updates. A device that cannot train within its budget keeps the weights it was sent "
+        f"(cross). {EACH}"
     )
 
 
@@ -146,5 +146,5 @@ def _mean(axes: Axes, x: float, mean: Estimate, color: object, label: str) -> No
 
 
 def _bytes(device: DeviceResult) -> int | None:
-    """Return where a device stands on the axis: what it measured, or its budget where it never trained."""
+    """Return the place of a device on the axis: its measured bytes, or its budget if it never trained."""
     return device.measured_bytes if device.trained else device.budget_bytes

@@ -1,4 +1,4 @@
-"""Figures that are light by day and dark by night: their colours change with the reader's page."""
+"""Figures for light and dark pages: their colours change with the reader's page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def by_day_and_night(svg: bytes) -> bytes:
 
 
 def at_night(color: str) -> str:
-    """Return a colour's form on dark paper: lighter where it would be lost there."""
+    """Return the colour for dark paper: lighter if it would be hard to see there."""
     if color in NIGHT:
         return NIGHT[color]
     for share in range(50):

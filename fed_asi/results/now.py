@@ -1,7 +1,7 @@
-"""What a run is at right now, kept beside its records for whoever watches it from elsewhere.
+"""What a run is doing right now, kept beside its records for whoever watches it from elsewhere.
 
-Records say what is done; between two rounds, and while a run is prepared, this says what is being done. It is a file
-that nothing depends on: where it cannot be written, the run goes on without.
+Records say what is done; this file says what is being done between two rounds, and while a run is prepared. Nothing
+depends on it: if it cannot be written, the run goes on without it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Now:
 
 
 def read_now(folder: Path) -> Now | None:
-    """Return what the run in a folder is at; None where it does not say."""
+    """Return what the run in a folder is doing; None if unknown."""
     try:
         said = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -51,7 +51,7 @@ def read_now(folder: Path) -> Now | None:
 
 
 def write_now(folder: Path, now: Now) -> None:
-    """Say in a folder what is being done there; where it cannot be written, nothing is said."""
+    """Write to a folder what its run is doing; errors are ignored."""
     content: dict[str, Any] = {"version": VERSION, **asdict(now)}
     beside = folder / f".{FILE_NAME}"
     with contextlib.suppress(OSError):  # nothing depends on it
@@ -60,7 +60,7 @@ def write_now(folder: Path, now: Now) -> None:
 
 
 class Telling:
-    """A watcher that passes on what it is told, and keeps in the run's folder what it is at."""
+    """A watcher that passes on what it is told, and writes to the run's folder what the run is doing."""
 
     def __init__(self, watcher: Watcher, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._watcher, self._folder, self._clock = watcher, folder, clock

@@ -1,6 +1,7 @@
-"""One self-contained HTML page about one or more runs: no script, no network, nothing beside the file.
+"""One self-contained HTML page about one or more runs: no script, no network, no other files.
 
-Its first screen answers whether the run worked, what each budget bought and what was left out; the rest bears it out.
+Its first screen answers whether the run worked, what each budget bought and what was left out; the rest gives
+details.
 """
 
 from __future__ import annotations
@@ -88,11 +89,11 @@ def _run(summary: Summary, figures: Mapping[str, Picture], now: Now | None) -> I
 
 def _under(summary: Summary) -> str:
     run = summary.run
-    devices = RunConfig.from_json(run.config).num_devices  # there before they are recorded
+    devices = RunConfig.from_json(run.config).num_devices  # known before devices are recorded
     took = format_seconds(sum(record.host_seconds for record in summary.rounds))
     return (
         f"{run.status} · begun {run.created_at} · {devices} devices · seed {run.seed} · {run.backend}, "
-        f"{run.threads} thread(s) · rounds took {took} on this machine"
+        f"{run.threads} {'thread' if run.threads == 1 else 'threads'} · rounds took {took} on this machine"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a run tells whoever watches it: live in a terminal, a line a round elsewhere."""
+"""What a run reports to its watchers: bars in a terminal, a line for each round elsewhere."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from fed_asi.waiting import listening
 
 
 class Watcher(Protocol):
-    """What a run calls as it goes on; a watcher never changes the run."""
+    """The interface that a run calls as it goes on; a watcher never changes the run."""
 
     def stage(self, text: str, total: int | None = None) -> None:
-        """Say what begins, such as "features of 50,000 images", and how many steps it has."""
+        """Report the start of a stage, such as "features of 50,000 images", and its number of steps."""
 
     def advance(self, steps: int = 1) -> None:
-        """Say that so many steps of the stage are done."""
+        """Report that this many steps of the stage are done."""
 
     def note(self, text: str) -> None:
-        """Say one line that stays."""
+        """Report a line that should stay visible."""
 
     def round_started(self, round: int, rounds: int, asked: int) -> None:
-        """Say which round begins (from 1) and how many devices it asks."""
+        """Report which round begins (from 1) and how many devices it asks."""
 
     def device_done(self, record: DeviceRoundRecord) -> None:
-        """Say how one device's round ended, in whatever order they end."""
+        """Report how one device's round ended, in any order."""
 
     def round_done(self, record: RoundRecord) -> None:
-        """Say how good the model is after the round."""
+        """Report how good the model is after the round."""
 
 
 class Unwatched:
@@ -60,7 +60,7 @@ class Unwatched:
 
 
 class Terminal:
-    """A watcher that shows bars in a terminal, and only its lasting lines where there is none."""
+    """A watcher that shows bars in a terminal; elsewhere it only prints lasting lines."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -89,7 +89,7 @@ class Terminal:
         self._name(text)
 
     def _hear(self, text: str, done: int, total: int | None) -> None:
-        """Move the stage's own bar, or show one for what is told from further inside."""
+        """Move the stage's own bar, or show one for progress reported from deeper inside."""
         if text == self._stage and self._current is not None:
             self._bars.update(self._current, completed=done, total=total)
             return

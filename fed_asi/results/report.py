@@ -7,23 +7,26 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from fed_asi.files import check_writable, write_text, writing
 from fed_asi.results import table
-from fed_asi.results.rich_text import plain
+from fed_asi.results.rich_text import folded
 from fed_asi.results.store import RunStore
 from fed_asi.results.summary import Summary, summarise
+from fed_asi.texts import visible
 
 
 def show(folder: str | Path, console: Console) -> Summary:
     """Print a run's result table and what it cannot hold, and return its summary.
 
-    Lines go on below where a terminal is too narrow for them, and are whole elsewhere.
+    Lines go on below, indented, where a terminal is too narrow for them, and are whole elsewhere.
     """
     summary = _summary(folder)
     console.print(table.grid(summary, console.width))
-    for line in table.lines(summary):
-        console.print(plain(line), soft_wrap=not console.is_terminal)
+    for line in map(visible, table.lines(summary)):
+        shown = folded(line, console.width) if console.is_terminal else line
+        console.print(Text(shown), soft_wrap=True)
     return summary
 
 

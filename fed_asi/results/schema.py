@@ -48,7 +48,7 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class DeviceRecord:
-    """One device as the fleet file made it; budgets in bytes, None is unlimited."""
+    """One device as described by the fleet file; budgets in bytes, None is unlimited."""
 
     partition_id: int
     group_name: str
@@ -60,6 +60,7 @@ class DeviceRecord:
     ram_bytes: int | None = None  # what it has; None: not counted
     flash_bytes: int | None = None
     reserve_bytes: int | None = None  # of its RAM, for what is not counted
+    resolution: int | None = None  # at which it trains, pixels
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from fed_asi.results.store import RunStore
 from fed_asi.sinks import Sink
 from fed_asi.texts import visible
 
-# Of a round's record. The others are kept by the run alone.
+# Of a round's record. Other columns are only in the run's own records.
 OF_THE_ROUND = (
     "accuracy",
     "worst_class_accuracy",
@@ -29,11 +29,16 @@ OF_THE_ROUND = (
     "sim_end_seconds",
     "energy_joules",
 )
-OF_DEVICES = ("measured_bytes", "accuracy_before", "accuracy_after", "gradient_captured")  # their means
+OF_DEVICES = (
+    "measured_bytes",
+    "accuracy_before",
+    "accuracy_after",
+    "gradient_captured",
+)  # of which the means are sent
 
 
 class Sending:
-    """A watcher of a run for another watcher and for sinks; a sink that fails is left out from then on."""
+    """A watcher that forwards to another watcher and to sinks; a sink that fails is dropped from then on."""
 
     def __init__(
         self, watcher: Watcher, sinks: Mapping[str, Sink], run: Path, *, resumed: bool = False
@@ -54,7 +59,7 @@ class Sending:
             self._each(lambda sink: sink.end(kind is None))
 
     def round_done(self, record: RoundRecord) -> None:
-        """Pass the record on, and send its round's numbers, which the run's file has by now."""
+        """Forward the record, and send its numbers, which are in the run's file by now."""
         self._watcher.round_done(record)
         if not self._sinks:
             return
@@ -71,10 +76,10 @@ class Sending:
                 call(sink)
             except (
                 Exception
-            ) as error:  # of any kind: a sink is somebody else's code, and the run has its own records
+            ) as error:  # a sink is foreign code that may raise anything, and the run has its own records
                 del self._sinks[name]
                 self.note(
-                    f"sink {name} is left out from here on: {type(error).__name__}: {first_line(error)}"
+                    f"sink {name} gets nothing from here on: {type(error).__name__}: {first_line(error)}"
                 )
 
 

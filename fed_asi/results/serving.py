@@ -1,7 +1,7 @@
-"""Pages of runs over HTTP: each as its records stand, made when it is asked for and renewed while the run goes on.
+"""Pages of runs over HTTP, each rendered on request from its records, and renewed while the run goes on.
 
-GET only, and nothing but / (the newest run), /NAME/ and /healthz. `fed-asi watch` serves so, and the containers' page.
-Whoever asks by a name of a domain is refused: a page from elsewhere may have let such a name point to this machine.
+Only GET, and only / (the newest run), /NAME/ and /healthz. Used by `fed-asi watch` and by the page of the containers.
+Requests for a domain name are refused: a page from elsewhere may have made such a name point to this machine.
 """
 
 from __future__ import annotations
@@ -57,6 +57,14 @@ class Pages:
         ]
         return sorted(found, key=lambda run: (run / FILE_NAME).stat().st_mtime, reverse=True)
 
+    def expected(self) -> bool:
+        """Return whether there is a run, or one is prepared: its folder, at first empty, comes before its records."""
+        if self.runs() or any(
+            (folder / now.FILE_NAME).is_file() for folder in (self._home, *self._home.glob("*"))
+        ):
+            return True
+        return self._home.is_dir() and not any(self._home.iterdir())
+
     def answer(self, path: str) -> tuple[int, str]:
         """Return the status and the page of a path; a run whose records cannot be read is 503 and says why."""
         name = unquote(path.split("?", maxsplit=1)[0]).strip("/")
@@ -72,7 +80,7 @@ class Pages:
             return 503, _plain("not readable", str(error), renew=True)
 
     def page(self, run: Path) -> str:
-        """Return a run's page; it is made again only where something of it may have changed."""
+        """Return a run's page, rendered again only if something in it may have changed."""
         with self._one_at_a_time:
             stamp = _stamp(run)
             if run not in self._made or self._made[run][0] != stamp:
@@ -87,12 +95,12 @@ class Pages:
 
 
 def _stamp(run: Path) -> Stamp:
-    """Return what is another where a page may be: the times and sizes of a run's files, and whether it goes on."""
+    """Return a value that changes whenever a run's page may: times and sizes of its files, and whether it goes on."""
     known: list[object] = [is_locked(run)]
     for name in (FILE_NAME, f"{FILE_NAME}-wal", now.FILE_NAME):
         path = run / name
         size = path.stat().st_size if path.is_file() else 0
-        known.append((path.stat().st_mtime_ns, size) if size else None)  # a reader leaves empty ones
+        known.append((path.stat().st_mtime_ns, size) if size else None)  # readers leave empty ones behind
     return tuple(known)
 
 
@@ -102,7 +110,7 @@ def _plain(title: str, text: str, *, renew: bool = False) -> str:
 
 
 def _is_here(host: str | None) -> bool:
-    """Return whether a request names this machine by an address or as localhost, or not at all, as old clients do."""
+    """Return whether a request names this machine by address or as localhost, or by nothing, as old clients do."""
     if not host:
         return True
     try:
@@ -113,14 +121,14 @@ def _is_here(host: str | None) -> bool:
 
 
 def server(pages: Pages, host: str, port: int) -> ThreadingHTTPServer:
-    """Return a server of these pages that listens already; port 0: a free one. Raises OSError where it is taken."""
+    """Return a server of these pages that is already listening; port 0: any free one. Raises OSError if it is taken."""
 
     class Handler(BaseHTTPRequestHandler):
         server_version = "fed_asi"
         sys_version = ""
 
         def handle(self) -> None:
-            with contextlib.suppress(ConnectionError):  # a reader who has gone is no mistake
+            with contextlib.suppress(ConnectionError):  # a reader who has left is not an error
                 super().handle()
 
         def do_GET(self) -> None:

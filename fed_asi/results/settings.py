@@ -1,4 +1,4 @@
-"""A run's settings as readers see them: without the texts of its own code, whose names have its hash."""
+"""A run's settings for readers: without the texts of user code, whose names contain its hash."""
 
 from __future__ import annotations
 

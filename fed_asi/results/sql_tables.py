@@ -1,4 +1,4 @@
-"""A record's dataclass as an SQL table: made, filled, and completed where an older file lacks a column."""
+"""A record's dataclass as an SQL table: created, filled, and completed if an older file lacks a column."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ TABLES: dict[str, tuple[type, str]] = {
 }
 
 
-ADDED = frozenset({"group_rounds"})  # since version 1 began: files without them are whole
+ADDED = frozenset({"group_rounds"})  # added within version 1: files without them are complete
 
 
 _SQL_TYPES = {"int": "INTEGER", "float": "REAL"}
 
 
-_SQL_LIMIT = 1 << 63  # SQLite's integers are below it, and not below its negative
+_SQL_LIMIT = 1 << 63  # SQLite's integers are at least minus this, and below it
 
 
 def create(connection: sqlite3.Connection, table: str) -> None:
@@ -47,7 +47,7 @@ def create(connection: sqlite3.Connection, table: str) -> None:
 
 
 def insert(connection: sqlite3.Connection, table: str, records: Iterable[Any]) -> None:
-    """Write records; one with the key of another replaces it."""
+    """Write records; a record with an existing key replaces that row."""
     names = [one.name for one in fields(TABLES[table][0])]
     marks = ", ".join("?" for _ in names)
     rows = ([cell(name, getattr(record, name)) for name in names] for record in records)
@@ -59,16 +59,16 @@ def cell(name: str, value: Any) -> Any:
     if isinstance(value, dict):
         return json.dumps(value, sort_keys=True)
     if isinstance(value, str):
-        return value.encode(errors="replace").decode()  # half a surrogate pair is no text
+        return value.encode(errors="replace").decode()  # a lone surrogate cannot be encoded
     if isinstance(value, int) and not -_SQL_LIMIT <= value < _SQL_LIMIT:
         raise RunError(f"{name} is a number of {value.bit_length()} bits, and the records hold 64")
     return value
 
 
 def add_columns(connection: sqlite3.Connection, table: str, file: Path) -> None:
-    """Give a table of an older file the columns it lacks, with their defaults, so that it can be written on.
+    """Add missing columns with their defaults to a table of an older file, so that writing can go on.
 
-    A table added since is made. Raises RunError where a column is lacking that has no default.
+    A table that is missing is created. Raises RunError where a missing column has no default.
     """
     if _is_older_than(connection, table):
         create(connection, table)
@@ -78,9 +78,9 @@ def add_columns(connection: sqlite3.Connection, table: str, file: Path) -> None:
 
 
 def stand_in(connection: sqlite3.Connection, table: str, file: Path) -> None:
-    """Put a view that has the lacking columns before a table of an older file, which stays as it is.
+    """Shadow a table of an older file by a view that has the missing columns; the file does not change.
 
-    In place of a table added since stands an empty view. Raises RunError where a column is lacking that has no default.
+    A missing table gets an empty view. Raises RunError where a missing column has no default.
     """
     if _is_older_than(connection, table):
         columns = ", ".join(f"NULL AS {one.name}" for one in fields(TABLES[table][0]))
@@ -122,7 +122,9 @@ def _default(column: Field[Any], file: Path) -> str:
     """Return a column's default as SQL. Raises RunError for a column that has none."""
     default = column.default if column.default_factory is MISSING else column.default_factory()
     if default is MISSING:
-        raise RunError(f"{file} is no whole run: it lacks the column {column.name}, which every run has")
+        raise RunError(
+            f"{file} is not a complete run: it lacks the column {column.name}, which every run has"
+        )
     if default is None:
         return "NULL"
     held = cell(column.name, default)

@@ -1,4 +1,4 @@
-"""Views of a run's records for those who ask them in SQL: accuracy over simulated time, and who took part."""
+"""Views of a run's records for SQL users: accuracy over simulated time, and which devices took part."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ VIEW_COLUMNS = {
 
 
 def make_views(connection: sqlite3.Connection, *, temporary: bool = False) -> None:
-    """Make the views that are not there yet. temporary: beside a file that stays as it is, old or new."""
+    """Create the views that are missing. temporary: outside the file, which does not change."""
     if temporary:
         connection.execute("PRAGMA temp_store = MEMORY")
     for name, query in VIEWS.items():

@@ -1,4 +1,4 @@
-"""Opening an SQLite file that one process writes and others read, with errors made for people."""
+"""Opens an SQLite file that one process writes and others read, with errors worded for people."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fed_asi.errors import RunError
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Return a connection that writes ahead (WAL), so that readers never wait; what it commits outlives a power cut."""
+    """Return a connection in WAL mode, so that readers never wait; what it commits survives a power cut."""
     with closed_on_error(sqlite3.connect(path, timeout=30.0, check_same_thread=False)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
@@ -35,7 +35,7 @@ def _connect_with(path: Path, option: str) -> sqlite3.Connection:
 
 @contextmanager
 def closed_on_error(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """Close a connection where the block fails, in which it is made ready."""
+    """Close a connection if the block, which sets it up, fails."""
     try:
         yield connection
     except BaseException:
@@ -45,7 +45,7 @@ def closed_on_error(connection: sqlite3.Connection) -> Iterator[sqlite3.Connecti
 
 @contextmanager
 def plainly(folder: Path) -> Iterator[None]:
-    """Turn what SQLite and the file system say into one line that names the folder."""
+    """Turn errors of SQLite and the file system into one line that names the folder."""
     try:
         yield
     except sqlite3.Error as error:

@@ -1,9 +1,9 @@
 """A run's records: one SQLite file that can be read while the run goes on.
 
-Tables: run (one row), notes, devices, rounds, device_rounds, group_rounds. A row's columns are the fields of the
-dataclass of the same name (schema.py); dicts are JSON. A round and all that comes with it are written in one
-transaction, so a reader or a resumed run never sees half a round. A file of before a column was added has its default
-in every row, and one of before a table was added has no row of it.
+Tables: run (one row), notes, devices, rounds, device_rounds, group_rounds. The columns of a row are the fields of the
+dataclass of the same name (schema.py); dicts are JSON. A round and everything that belongs to it are written in one
+transaction, so a reader or a resumed run never sees half a round. In files older than a column, every row has its
+default; files older than a table have no rows in it.
 """
 
 from __future__ import annotations
@@ -37,12 +37,15 @@ from fed_asi.results.sqlite_file import connect, connect_to_read, plainly
 _Record = TypeVar("_Record", RunRecord, DeviceRecord, RoundRecord, DeviceRoundRecord, GroupRoundRecord)
 
 
-LISTED = 5  # runs that are named where none was found
-WITHIN_A_ROUND = ("device_rounds", "group_rounds")  # tables of what comes with a round, and goes with it
+LISTED = 5  # the most runs to name if none was found
+WITHIN_A_ROUND = (
+    "device_rounds",
+    "group_rounds",
+)  # tables that are written and removed together with a round
 
 
 class RunStore:
-    """The records of one run's folder; made by `create`, `open` to write on, or `read`."""
+    """The records in one run's folder; use `create`, `open` to go on writing, or `read`."""
 
     def __init__(self, folder: Path, connection: sqlite3.Connection, lock: RunLock | None) -> None:
         self.folder = folder
@@ -115,7 +118,7 @@ class RunStore:
         self.close()
 
     def add_devices(self, devices: Iterable[DeviceRecord]) -> None:
-        """Record the fleet; a device recorded before is replaced."""
+        """Record the fleet; an earlier record of a device is replaced."""
         with plainly(self.folder), self._connection as connection:
             insert(connection, "devices", devices)
 
@@ -125,7 +128,7 @@ class RunStore:
         devices: Sequence[DeviceRoundRecord] = (),
         groups: Sequence[GroupRoundRecord] = (),
     ) -> None:
-        """Record a round, every device it asked and how its groups fare, all or nothing; one of before is replaced."""
+        """Record a round with its devices and groups, all or nothing; an earlier record of it is replaced."""
         with plainly(self.folder), self._connection as connection:
             for table in WITHIN_A_ROUND:
                 connection.execute(f"DELETE FROM {table} WHERE round = ?", (round_record.round,))
@@ -134,14 +137,14 @@ class RunStore:
             insert(connection, "group_rounds", groups)
 
     def note(self, text: str) -> None:
-        """Record one line a reader of the report should know, such as where the weights came from."""
+        """Record one line for readers of the report, such as where the weights came from."""
         with plainly(self.folder), self._connection as connection:
             connection.execute("INSERT INTO notes VALUES (?, ?)", (_now(), cell("text", text)))
 
     def set_status(
         self, status: Status, *, cause: str | None = None, weights_sha256: str | None = None
     ) -> None:
-        """Record how the run stands; anything but "running" also gets the time."""
+        """Record the status of the run; anything but "running" also records the time."""
         ended = None if status == "running" else _now()
         with plainly(self.folder), self._connection as connection:
             connection.execute(
@@ -187,12 +190,10 @@ class RunStore:
 
     @contextmanager
     def at_one_moment(self) -> Iterator[None]:
-        """Let everything that the block reads be from one moment, even while another process writes."""
+        """Let everything that the block reads be of one moment, even if another process writes."""
         with plainly(self.folder):
             self._connection.execute("BEGIN")
-            self._connection.execute(
-                "SELECT count(*) FROM run"
-            ).fetchone()  # the moment is that of the first read
+            self._connection.execute("SELECT count(*) FROM run").fetchone()  # the first read sets the moment
         try:
             yield
         finally:
@@ -204,7 +205,7 @@ class RunStore:
             yield from self._connection.execute(query)
 
     def forget_after(self, round: int) -> None:
-        """Remove the records of every later round: they are to be done again."""
+        """Remove the records of all later rounds, which will be repeated."""
         with plainly(self.folder), self._connection as connection:
             for table in ("rounds", *WITHIN_A_ROUND):
                 connection.execute(f"DELETE FROM {table} WHERE round > ?", (round,))
@@ -212,7 +213,7 @@ class RunStore:
     def missing(self) -> list[str]:
         """Return one line for each round that did not happen and each device unaccounted for.
 
-        The first says where no device trained at all: such a run has the weights it began with.
+        If no device trained at all, the first line says so: such a run has the weights it began with.
         """
         config = self.config()
         query = (
@@ -231,7 +232,7 @@ class RunStore:
     def _untrained(self) -> Iterator[str]:
         ((asked, trained),) = self.select("SELECT total(asked), total(trained) FROM rounds")
         if asked and not trained:
-            yield f"no device ever trained, of the {asked:.0f} times one was asked: the model is as it was"
+            yield f"no device ever trained, of the {asked:.0f} times one was asked: the model is unchanged"
 
     def exit_code(self) -> int:
         """Return 0 when the run finished, no round and no device is missing, and some device trained; else 1."""
@@ -251,7 +252,7 @@ class RunStore:
 
 
 def _taken(folder: Path, undo: ExitStack) -> tuple[sqlite3.Connection, RunLock]:
-    """Return a run's file and lock, both let go of by `undo`. Raises RunError where another process has them."""
+    """Return a run's file and lock, both released by `undo`. Raises RunError where another process has them."""
     lock = RunLock.take(folder)
     undo.callback(lock.release)
     connection = connect(folder / FILE_NAME)
@@ -278,7 +279,7 @@ def _now() -> str:
 
 
 def _there(folder: Path) -> str:
-    """Return which runs there are in a folder or beside it, or what makes one."""
+    """Return which runs are in a folder or beside it, or how to make one."""
     for home in (folder, folder.parent):
         names = sorted(str(path.parent) for path in home.glob(f"*/{FILE_NAME}"))
         if names:
@@ -309,7 +310,7 @@ def is_begun(folder: str | Path) -> bool:
 
 
 def _check(connection: sqlite3.Connection, folder: Path) -> None:
-    """Raise RunError where a file holds no run, or one of another version."""
+    """Raise RunError where a file does not hold a run, or holds one of another version."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not tables >= {*TABLES, "notes"} - ADDED:

@@ -1,8 +1,7 @@
-"""What a run's records come to: for each budget group, and for the whole fleet."""
+"""A summary of a run's records, for each budget group and for the whole fleet."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from statistics import fmean
 from fed_asi.fleets.config import RunConfig
 from fed_asi.results.estimate import Estimate, estimate
 from fed_asi.results.lock import is_locked
-from fed_asi.results.schema import GroupRoundRecord, RoundRecord, RunRecord
+from fed_asi.results.schema import DeviceRecord, GroupRoundRecord, RoundRecord, RunRecord
 from fed_asi.results.store import RunStore
 from fed_asi.results.timeline import Timeline, timeline_of
 from fed_asi.texts import resume_line
@@ -48,7 +47,7 @@ class DeviceResult:
 class GroupResult:
     """The devices of one group; bytes are the largest of any device, accuracies the mean over devices.
 
-    Each device counts once in an estimate, however often it was asked and whatever its budget was.
+    Each device counts once in an estimate, no matter how often it was asked or which budgets it had.
     """
 
     name: str
@@ -72,11 +71,12 @@ class GroupResult:
     ram_bytes: int | None = None
     flash_bytes: int | None = None
     ram_limit_bytes: int | None = None  # the least RAM of its devices that say what they have
+    resolutions: tuple[int, ...] = ()  # at which its devices see their images, pixels, ascending
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A whole run, ready to be shown."""
+    """A whole run, ready to be displayed."""
 
     name: str  # of the run's folder
     standing: str  # how the run stands, for people
@@ -91,7 +91,7 @@ class Summary:
 
     @property
     def going(self) -> bool:
-        """Whether some process is at the run right now."""
+        """Whether a process is working on the run right now."""
         return self.standing == "running"
 
     @property
@@ -102,18 +102,18 @@ class Summary:
 
     @property
     def sim_seconds(self) -> float | None:
-        """How long the run took on its clock, in simulated seconds; None without one."""
+        """The length of the run on its clock, in simulated seconds; None without a clock."""
         return max((end for one in self.rounds if (end := one.sim_end_seconds) is not None), default=None)
 
     @property
     def energy_joules(self) -> float | None:
-        """What all devices that say what they draw have spent; None where none does."""
+        """The energy spent by all devices with known power, in joules; None if there are none."""
         known = [one.energy_joules for one in self.rounds if one.energy_joules is not None]
         return sum(known) if known else None
 
     @property
     def twins(self) -> str | None:
-        """What the devices' twins went without, as `measure.twins` has it: "unlimited", "plain"; None: no twins."""
+        """What the devices' twins did without, as in `measure.twins`: "unlimited", "plain"; None: no twins."""
         if not any(one.paired for one in self.devices):
             return None
         return "plain" if RunConfig.from_json(self.run.config).measure.twins == "plain" else "unlimited"
@@ -149,7 +149,7 @@ LEFT JOIN (SELECT partition_id, budget_bytes, max(round), micro_batch, trained_l
      ON last.partition_id = told.partition_id AND last.budget_bytes IS told.budget_bytes
 ORDER BY devices.partition_id, told.budget_bytes IS NULL, told.budget_bytes
 """.replace("{paired}", "('trained', 'excluded', 'out-of-memory')")  # ends that a budget brings about
-# With a lone max(), SQLite takes the other columns from the row that has it.
+# With a single max(), SQLite takes the other columns from the row with the maximum.
 
 
 _LEFT_OUT = """
@@ -165,21 +165,22 @@ SELECT outcome, said, times FROM (
     FROM device_rounds WHERE outcome != 'trained' GROUP BY outcome, cause)
 WHERE place <= 5 ORDER BY times DESC, outcome, said
 """
-# Of each outcome a few: causes by the clock say seconds, so each of them is another, and none may hide the rest.
+# A few for each outcome: causes with seconds in them are all different, and must not crowd out the rest.
 
 
 def summarise(store: RunStore, how_on: Callable[[Path], str] = resume_line) -> Summary:
-    """Return what the records so far come to; the run may still be going on.
+    """Return a summary of the records so far; the run may still be going on.
 
-    how_on: the line that goes on with the run in a folder, where it was stopped.
+    how_on: returns the command that resumes the run in a folder, if it was stopped.
     """
     devices = tuple(DeviceResult(*row) for row in store.select(_DEVICES))
     left_out: dict[str, dict[str, int]] = {}
     for group, outcome, count in store.select(_LEFT_OUT):
         left_out.setdefault(group, {})[outcome] = count
     fleet = store.devices()
-    sizes = Counter(record.group_name for record in fleet)
-    ram = {name: _least(one.ram_bytes for one in fleet if one.group_name == name) for name in sizes}
+    members: dict[str, list[DeviceRecord]] = {}
+    for device in fleet:
+        members.setdefault(device.group_name, []).append(device)
     shared: dict[str, list[GroupRoundRecord]] = {}
     for record in store.group_rounds():
         shared.setdefault(record.group_name, []).append(record)
@@ -187,8 +188,8 @@ def summarise(store: RunStore, how_on: Callable[[Path], str] = resume_line) -> S
     for one in devices:
         of_group.setdefault(one.group, []).append(one)
     groups = tuple(
-        _group(name, size, of_group.get(name, ()), left_out.get(name, {}), shared.get(name, ()), ram[name])
-        for name, size in sizes.items()
+        _group(name, all_of_it, of_group.get(name, ()), left_out.get(name, {}), shared.get(name, ()))
+        for name, all_of_it in members.items()
     )
     return Summary(
         store.folder.resolve().name,
@@ -215,16 +216,15 @@ def _standing(store: RunStore, how_on: Callable[[Path], str]) -> str:
 
 def _group(
     name: str,
-    size: int,
+    members: Sequence[DeviceRecord],
     devices: Sequence[DeviceResult],
     left_out: dict[str, int],
     shared: Sequence[GroupRoundRecord],
-    ram_limit_bytes: int | None,
 ) -> GroupResult:
     budgets = {one.budget_bytes for one in devices}
     return GroupResult(
         name=name,
-        devices=size,
+        devices=len(members),
         budgets=tuple(sorted(budgets, key=lambda b: (b is None, b or 0))),
         asked=sum(one.asked for one in devices),
         trained=sum(one.trained for one in devices),
@@ -243,12 +243,13 @@ def _group(
         shared=tuple(shared),
         ram_bytes=_largest(one.ram_bytes for one in devices),
         flash_bytes=_largest(one.flash_bytes for one in devices),
-        ram_limit_bytes=ram_limit_bytes,
+        ram_limit_bytes=_least(one.ram_bytes for one in members),
+        resolutions=_distinct(one.resolution for one in members),
     )
 
 
 def _over_devices(devices: Sequence[DeviceResult], name: str) -> Estimate | None:
-    """Return the mean of a number over devices, of each of which it is first the mean over its budgets."""
+    """Return the mean of a number over devices, having averaged each device over its budgets first."""
     each: dict[int, list[float]] = {}
     for one in devices:
         value = getattr(one, name)

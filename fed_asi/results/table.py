@@ -1,4 +1,4 @@
-"""A run's summary as a table of texts, and as rich text for a terminal."""
+"""A run's summary as a table, in texts and in rich text for a terminal."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from fed_asi.units import format_bytes, format_joules, format_seconds
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its title, a group's text, and what that means; "" where its title or a line below says it.
+    """One column: its title, the text of a group, and its meaning; "" if the title or a line below says it.
 
-    spare: the higher, the sooner it makes room for others; 0: never. right: of numbers, which never go on below.
+    spare: the higher, the sooner it gives way to others; 0: never. right: for numbers, which never wrap.
     """
 
     title: str
@@ -34,14 +34,14 @@ class Column:
     right: bool = True
 
     def width(self, groups: Sequence[GroupResult]) -> int:
-        """Return how many characters it takes; titles, and texts that are no numbers, may go on below."""
+        """Return how many characters it needs; titles, and texts other than numbers, may wrap."""
         texts = [visible(self.cell(group)) for group in groups]
         parts = texts if self.right else [part for text in texts for part in text.split(", ")]
         return max(map(cell_len, (*self.title.split(), *parts)))
 
 
 def span_bytes(budgets: Sequence[int | None]) -> str:
-    """Return one budget, or the smallest and largest of several, for people."""
+    """Return one budget, or the smallest and largest of several, as text."""
     if not budgets:
         return "-"
     low, high = format_bytes(budgets[0]), format_bytes(budgets[-1])
@@ -100,6 +100,9 @@ FIRST = (
 )
 RAM = Column("RAM", lambda g: _size(g.ram_bytes), "the most that a whole step needs")
 FLASH = Column("flash", lambda g: _size(g.flash_bytes), "the most that is only read", 4)
+PIXELS = Column(
+    "pixels", lambda g: _span(g.resolutions), "high and wide, of the images that a device sees", 4
+)
 CAPTURED = Column("captured", lambda g: _share(g.gradient_captured), "the gradient's share that is kept", 7)
 LOCAL = Column(
     "local accuracy",
@@ -125,9 +128,10 @@ PART = Column(
 
 
 def columns(summary: Summary) -> list[Column]:
-    """Return the columns of a run's table: those that every run has, and those that this one can fill."""
+    """Return the columns of a run's table: those of every run, and those for which this one has numbers."""
     found = [*FIRST]
     found += [RAM, FLASH] if any(g.ram_bytes is not None for g in summary.groups) else []
+    found += [PIXELS] if len({pixels for g in summary.groups for pixels in g.resolutions}) > 1 else []
     found += [CAPTURED] if any(g.gradient_captured for g in summary.groups) else []
     found += [TWIN, COSINE] if summary.twins else []
     found += [LOCAL]
@@ -173,7 +177,7 @@ def _meaning(shown: Sequence[Column], every: Sequence[Column]) -> str:
 
 
 def fitting(every: Sequence[Column], groups: Sequence[GroupResult], width: int) -> list[Column]:
-    """Return the columns that fit in so many characters, and those that no table goes without."""
+    """Return the columns that fit into this width, always including those that no table does without."""
     shown = list(every)
     while sum(one.width(groups) + BETWEEN for one in shown) - BETWEEN > width:
         spare = max(shown, key=lambda one: one.spare)
@@ -206,7 +210,7 @@ def _clock(summary: Summary) -> list[str]:
 
 
 def reading(summary: Summary) -> list[str]:
-    """Return how to read the table, where a column could be taken for what it is not."""
+    """Return how to read the table, for columns that could be misread."""
     if summary.twins is not None:
         how = (
             "plain training of the same layers" if summary.twins == "plain" else "the same without its budget"
@@ -218,13 +222,13 @@ def reading(summary: Summary) -> list[str]:
     trained = [group for group in summary.groups if group.trained]
     if len(trained) > 1:
         return [
-            "groups hold different images: what a budget costs is not in this table, measure.twins = true puts it in"
+            "groups have different images, so the table does not show what a budget costs; measure.twins = true does"
         ]
     return []
 
 
 def left_out(summary: Summary) -> list[str]:
-    """Return a line an outcome other than "trained", with its most frequent cause."""
+    """Return one line for each outcome other than "trained", with its most frequent cause."""
     lines: dict[str, str] = {}
     for outcome, cause, _ in summary.causes:
         times = sum(group.left_out.get(outcome, 0) for group in summary.groups)
@@ -233,7 +237,7 @@ def left_out(summary: Summary) -> list[str]:
 
 
 def _exchanged(summary: Summary) -> list[str]:
-    """Return what strategy and codec took of devices and network, where a run chose any."""
+    """Return the cost of strategy and codec in memory and transfer, if a run chose any."""
     config = RunConfig.from_json(summary.run.config)
     strategy, codec = config.aggregate.strategy, config.upload.codec
     if (strategy, codec) == (AggregateConfig().strategy, UploadConfig().codec):

@@ -1,4 +1,4 @@
-"""One round on the run's clock: what each device did when, by its records."""
+"""One round on the run's clock: what each device did when, from its records."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from fed_asi.results.store import RunStore
 
-MOST_BARS = 30  # that a reader can tell apart
+MOST_BARS = 30  # the most that a reader can tell apart
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
     """One device's round: download, computing and upload, one after another. begun: seconds after the round's start.
 
-    Where a round is an update of so many replies, most devices have begun before it did: begun is below 0.
+    In buffered rounds most devices began before the round did: begun is then below 0.
     """
 
     partition_id: int
@@ -27,7 +27,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """A round of so many seconds. bars: by partition id; left_out: how many more devices it asked."""
+    """A round of a length in seconds. bars: by partition id; left_out: how many more devices it asked."""
 
     round: int
     seconds: float
@@ -44,7 +44,7 @@ WHERE round = :round AND sim_seconds IS NOT NULL ORDER BY sim_seconds DESC, part
 
 
 def timeline_of(store: RunStore) -> Timeline | None:
-    """Return the last round that took time, its longest bars where there are many; None without a clock."""
+    """Return the last round that took time, only its longest bars if there are many; None without a clock."""
     timed = [
         (one.round, one.sim_start_seconds, one.sim_end_seconds - one.sim_start_seconds)
         for one in store.rounds()

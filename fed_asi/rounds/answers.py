@@ -1,4 +1,4 @@
-"""What came back of a round, and which of it counts: the first that train, by the run's clock."""
+"""The replies of a round, and which of them count: the first that trained, by the run's clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fed_asi.strategies import Update
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """One device's reply, judged. update: None where it is not averaged. fate: when it came by the clock."""
+    """One device's reply, judged. update: None if it is not averaged. fate: when it arrived, by the clock."""
 
     record: DeviceRoundRecord
     update: Update | None
@@ -21,24 +21,24 @@ class Answer:
 
     @property
     def order(self) -> tuple[float, int]:
-        """By which replies are first or last: when they came, then whose they are."""
+        """The sort key of replies: when they arrive, then the partition id."""
         return self.fate.ends, self.record.partition_id
 
 
 def by_reply(fates: Sequence[Fate]) -> tuple[list[Fate], list[Fate]]:
-    """Return whose reply will come, in the order in which it comes, and whose will not."""
+    """Return the devices that will reply, in the order of their replies, and those that will not."""
     coming = [found for found in fates if found.outcome is None]
     coming.sort(key=lambda found: (found.ends, found.job.partition_id))
     return coming, [found for found in fates if found.outcome is not None]
 
 
 def had_model(record: DeviceRoundRecord) -> bool:
-    """Return whether a device from which no reply came had got the model: it had gone on to something else."""
+    """Return whether a device that did not reply had received the model, as it had moved on to another outcome."""
     return record.sim_seconds is not None and record.sim_seconds > (record.download_seconds or 0.0)
 
 
 def still_to_ask(waiting: list[Fate], answers: Sequence[Answer], wanted: int | None) -> list[Fate]:
-    """Return who must compute now. waiting: in the order in which they will reply. wanted: None: all that were asked.
+    """Return the devices that must be computed now. waiting: in the order in which they will reply. wanted: None: all.
 
     A device that trained, but took longer than predicted, counts only while no waiting device would have been faster.
     """
@@ -54,9 +54,9 @@ def counted(answers: Sequence[Answer], wanted: int | None) -> list[Answer]:
 
 
 def cut_at(answer: Answer, start: float, end: float, replies: int, *, counts: bool) -> DeviceRoundRecord:
-    """Return an answer's record when the round ended. counts: whether its update was averaged.
+    """Return an answer's record at the end of the round. counts: whether its update was averaged.
 
-    Whoever trained and does not count is late; whoever failed keeps its own outcome, and is cut off as well.
+    A device that trained and does not count is late; one that failed keeps its own outcome, and is cut off as well.
     """
     record = answer.record
     if counts or (answer.update is None and answer.fate.ends <= end):

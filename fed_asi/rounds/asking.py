@@ -1,4 +1,4 @@
-"""How devices are asked: their jobs, what is sent with them, and the judged answers, in whatever order they come."""
+"""How devices are asked: their jobs, what is sent with them, and the judged answers, in any order."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TWINS: dict[bool | str, Twin | None] = {False: None, True: "unlimited", "plain":
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """What goes to every device that begins with the weights of one round. tensors: the weights. whole: all of it."""
+    """What is sent to every device that begins with the weights of one round. tensors: the weights. whole: all."""
 
     tensors: Mapping[str, Tensor]
     whole: Mapping[str, Tensor]
@@ -38,7 +38,7 @@ class Parcel:
 
 @dataclass(slots=True)
 class Asking:
-    """Gets jobs to devices. note: gets a round and a line on what was odd in it."""
+    """Brings jobs to devices. note: gets a round and a line on anything odd in it."""
 
     place: Workplace
     fleet: Fleet
@@ -49,7 +49,7 @@ class Asking:
     _costs: Costs = field(default_factory=Costs)
 
     def job(self, round: int, partition_id: int, state: State) -> Job:
-        """Return what a device is asked that begins with the weights of the round before."""
+        """Return the job of a device that begins with the weights after the previous round."""
         config = self.place.config
         return Job(
             round=round,
@@ -67,11 +67,11 @@ class Asking:
         return learning_rate(train.lr, train.final_lr_ratio, train.lr_schedule, round, rounds)
 
     def checks(self, round: int) -> bool:
-        """Return whether the first who computes in a round holds its first step against another."""
+        """Return whether the first device that computes in a round checks its first step."""
         return round == 1 and self.place.config.compute.side_by_side
 
     def parcel(self, state: State) -> Parcel:
-        """Return what goes to every device that begins from a state, what the strategy sends beside the weights too."""
+        """Return what is sent to every device that begins from a state, with the tensors of the strategy."""
         beside = self.exchange.strategy.sent(state.strategy, state.tensors)
         return Parcel(state.tensors, sent(state.tensors, self.place.reference) | beside)
 
@@ -89,12 +89,12 @@ class Asking:
             yield answer
 
     def unanswered(self, record: DeviceRoundRecord, found: Fate, parcel: Parcel) -> DeviceRoundRecord:
-        """Return the row of a device from which no reply came; it was sent what all are sent where it was there."""
+        """Return the row of a device that did not reply; if it was present, what all are sent was sent to it."""
         down = payload_bytes(parcel.whole, found.job.to_json()) if had_model(record) else 0
         return replace(record, bytes_up=0, bytes_down=down)
 
     def _replies(self, jobs: Sequence[Job], parcel: Parcel) -> Iterator[Reply]:
-        """Yield one reply a job; a device that [faults] strikes is not asked to compute what nobody would use."""
+        """Yield one reply a job; a device that [faults] strikes is not asked to compute what would not be used."""
         asked = []
         for job in jobs:
             fault = self.fault(job)
@@ -111,7 +111,7 @@ class Asking:
         yield from one_reply_a_job(replies, ordered, partial(self.note, jobs[0].round))
 
     def _cost(self, job: Job) -> float:
-        """Return how long the job will take, as far as those before it tell.
+        """Return the expected duration of a job, learned from the jobs before it.
 
         The plan decides the seconds an image takes, and follows from what the device has.
         """

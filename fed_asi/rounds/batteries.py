@@ -1,4 +1,4 @@
-"""What the devices' batteries hold, on the run's clock: what a round takes, and what is charged since."""
+"""The charge of the devices' batteries, on the run's clock: spent in rounds, and charged in between."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fed_asi.fleets.fleet import Fleet
 from fed_asi.results.schema import DeviceRoundRecord
 
-LEAST = 0.2  # of a battery; a device with less is not asked, and does not offer itself
+LEAST = 0.2  # of a full battery; a device with less is not asked
 
 
 class Batteries:
@@ -33,19 +33,19 @@ class Batteries:
         return self._any
 
     def held(self, partition_id: int, at: float) -> float:
-        """Return what a device's battery holds at a time, in joules."""
+        """Return the charge of a device's battery at a time, in joules."""
         gained = float(self._charge[partition_id]) * (at - float(self._since[partition_id]))
         return min(float(self._whole[partition_id]), float(self._held[partition_id]) + gained)
 
     def enough(self, at: float) -> NDArray[np.bool_]:
-        """Return whose battery holds enough to be asked."""
+        """Return which devices have enough charge to be asked."""
         if not self.any:
             return np.ones(len(self._whole), dtype=bool)
         enough: NDArray[np.bool_] = self._at(at) >= self._least
         return enough
 
     def ready(self, at: float) -> NDArray[np.float64]:
-        """Return from when on each device's battery holds enough, `at` or later; infinity: never."""
+        """Return when each device has enough charge, at `at` or later; infinity: never."""
         if not self.any:
             return np.full(len(self._whole), at)
         lacks = self._least - self._at(at)

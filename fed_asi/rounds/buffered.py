@@ -1,9 +1,9 @@
-"""Buffered asynchrony: devices come and go by the clock, and each so many replies make an update of the weights.
+"""Buffered asynchrony: devices begin and end by the clock, and every so many replies make an update of the weights.
 
-Who is free is asked as soon as there is a place at work, with the weights of then; replies are handled in the order in
-which they come. What a reply is depends on the job and its weights alone, so it is computed late, together with others
-that began with the same weights, and never changes what happens when.
-Source: FedBuff, Nguyen et al. 2022 (arXiv 2106.06639); strategies/stale.py says what is the same and what is not.
+A free device is asked as soon as there is a place at work, and begins with the current weights; replies are handled in
+the order in which they arrive. A reply depends only on its job and weights, so it may be computed late, together with
+others that began with the same weights, without changing when anything happens.
+Source: FedBuff, Nguyen et al. 2022 (arXiv 2106.06639); strategies/stale.py lists the differences.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from fed_asi.strategies.stale import brought_up, damping
 
 @dataclass(slots=True)
 class Buffered:
-    """Rounds that are updates: each is made of the next replies that train, as many as the cohort."""
+    """Rounds that are updates: each is made of the next replies that trained, as many as the cohort."""
 
     asking: Asking
     clock: RoundClock
     end: RoundEnd
     _flights: Flights = field(init=False)
-    _answers: dict[int, Answer] = field(default_factory=dict)  # computed, and not yet due
+    _answers: dict[int, Answer] = field(default_factory=dict)  # computed but not due yet
     _checked: bool = False
 
     def __post_init__(self) -> None:
@@ -41,7 +41,7 @@ class Buffered:
         self._flights = Flights(len(self.asking.fleet))
 
     def next(self, state: State) -> State:
-        """Return the state after the next update, which is recorded. Raises RunError where nobody comes any more."""
+        """Return the state after the next update, which is recorded. Raises RunError if no device will come again."""
         started, config = time.perf_counter(), self.asking.place.config
         self.end.watcher.round_started(state.round + 1, config.rounds, config.cohort)
         self._go_on(state)
@@ -61,9 +61,9 @@ class Buffered:
         return after
 
     def _landed(self, state: State) -> tuple[list[Answer], float, int]:
-        """Return what came until there were enough that train, when that was, and how often was drawn by then.
+        """Return the replies until enough have trained, the time of the last, and the number of draws by then.
 
-        Fewer come where nobody is at work and nobody else can ever be asked.
+        There are fewer if no device is at work and none can ever be asked.
         """
         landed: list[Answer] = []
         at, draws, missing = self.clock.now, state.draws, self.asking.place.config.cohort
@@ -83,7 +83,7 @@ class Buffered:
         return landed, at, draws
 
     def _fill(self, state: State, parcel: Parcel, at: float, draws: int) -> int:
-        """Let as many begin as there are places at work, drawn by seed; return how often was drawn by now."""
+        """Begin devices, drawn by seed, until all places at work are taken; return the number of draws so far."""
         able = self.clock.free(at, self._flights.busy) if self._places else ()
         if not len(able):
             return draws
@@ -99,7 +99,7 @@ class Buffered:
         return max(0, (self.asking.place.config.clock.at_work or 0) - len(self._flights))
 
     def _to_check(self, found: Fate) -> Fate:
-        """Return a fate whose job also holds its first step against another, if it is the run's first to compute."""
+        """Return a fate whose job also checks its first step, if it is the first job of the run to compute."""
         if self._checked or not self.asking.checks(found.job.round):
             return found
         if found.outcome is not None or self.asking.fault(found.job) is not None:
@@ -108,13 +108,14 @@ class Buffered:
         return replace(found, job=replace(found.job, check=True))
 
     def _comes(self, at: float) -> float:
-        """Return when somebody comes for whom there is a place at work; infinity: nobody, or there is none."""
+        """Return when the next device comes for a free place at work; infinity: no device, or no free place."""
         return self.clock.from_when(at, self._flights.busy) if self._places else math.inf
 
     def _arrived(self, state: State, first: Flight) -> Iterator[Answer]:
-        """Yield the answer of the flight that ends first, as the update has it.
+        """Yield the answer of the flight that ends first, as part of this update.
 
-        Nothing comes yet where it takes longer than was foretold. What takes less long is found when it was foretold.
+        If it takes longer than predicted, nothing is yielded yet; one that takes less time is found at the
+        predicted time.
         """
         one = first.partition_id
         if first.fate.outcome is not None and one not in self._answers:
@@ -129,7 +130,7 @@ class Buffered:
         yield self._of_update(state, first, answer)
 
     def _computed(self, state: State, flight: Flight) -> Answer:
-        """Return a device's answer; all others at work compute with it that began with the same weights and reply."""
+        """Return a device's answer, computed with those of all devices at work that began with the same weights."""
         round = flight.fate.job.round
         if flight.partition_id not in self._answers:
             coming = (
@@ -145,7 +146,7 @@ class Buffered:
         return self._answers[flight.partition_id]
 
     def _of_update(self, state: State, flight: Flight, answer: Answer) -> Answer:
-        """Return an answer with its place in the update that is made, its move brought up to the weights of now."""
+        """Return an answer with its place in this update, its change applied to the current weights."""
         round, update = flight.fate.job.round, answer.update
         stale = state.round + 1 - round
         record = replace(answer.record, round=state.round + 1, staleness=stale, began_seconds=flight.began)
@@ -163,7 +164,7 @@ class Buffered:
         )
 
     def _unfinished(self, state: State, at: float) -> Iterator[DeviceRoundRecord]:
-        """Yield the rows of those who are at work when the run ends: nobody has anything of what they did."""
+        """Yield the rows of devices that are at work when the run ends; their work is lost."""
         for flight in self._flights:
             found, spent = flight.fate, flight.fate.spent
             cut = None if spent is None else spent.until(at - flight.began)
@@ -183,7 +184,7 @@ class Buffered:
         return replace(after, begun=begun, older=older, draws=draws)
 
     def _go_on(self, state: State) -> None:
-        """Take up who was at work when the run was stopped: their jobs are made again, and done again."""
+        """Restore the devices that were at work when the run was stopped; their jobs are made and computed again."""
         self._flights.next_update()
         if len(self._flights):
             return
@@ -200,5 +201,5 @@ def _began(state: State, round: int) -> State:
 
 
 def _to_keep(state: State) -> State:
-    """Return of a state what those need who began from it."""
+    """Return the part of a state that devices which began from it still need."""
     return State(state.round, state.tensors, strategy=state.strategy)

@@ -1,9 +1,9 @@
-"""What a run needs to go on after a kill: weights and the strategy's state after each round, and what devices keep.
+"""What a run needs to resume after a kill: weights and the strategy's state after each round, and what devices keep.
 
-Files are written beside their place, synced, then renamed into it: a reader sees the whole old file or the
-whole new one. A round is recorded (records.py) after its checkpoint, so a recorded round always has one.
-Device files are named by the round they come from; a device's next job says which of them it starts from, so
-a round that is done again after a kill starts from the same factors as the first time.
+Files are written atomically: a reader sees the whole old file or the whole new one. A round is recorded after its
+checkpoint is written, so a recorded round always has one. Device files are named by the round they come from. A
+device's next job says which of them it starts from, so a round that is repeated after a kill starts from the same
+factors as the first time.
 """
 
 from __future__ import annotations

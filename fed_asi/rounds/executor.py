@@ -1,4 +1,4 @@
-"""Who gets jobs to devices: the protocol, and the plain loop in this process."""
+"""The interface to whatever brings jobs to devices, and its implementation in this process: the plain loop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fed_asi.workplace.place import Workplace
 
 
 class Executor(Protocol):
-    """Gets jobs to devices. It answers for every job: a device that is lost is a Reply with its outcome."""
+    """Brings jobs to devices. Every job gets a Reply: for a device that is lost, one with its outcome."""
 
     @property
     def parallel(self) -> int | None:
@@ -68,9 +68,9 @@ class LoopExecutor:
 def one_reply_a_job(
     replies: Iterable[Reply], jobs: Sequence[Job], note: Callable[[str], None]
 ) -> Iterator[Reply]:
-    """Yield exactly one reply a job, whatever an executor gives: the first; a device without one has "failed".
+    """Yield exactly one reply a job, whatever an executor yields: the first; a device without one has "failed".
 
-    note: gets a line on each reply that nobody asked for.
+    note: gets a line on each reply to a job that was not asked for.
     """
     asked = {job.partition_id for job in jobs}
     waiting = set(asked)
@@ -80,6 +80,6 @@ def one_reply_a_job(
             yield reply
         else:
             why = "it has answered already" if reply.partition_id in asked else "it was not asked"
-            note(f"a reply of device {reply.partition_id} is left aside: {why}")
+            note(f"a reply of device {reply.partition_id} is ignored: {why}")
     for partition_id in sorted(waiting):
         yield failure(partition_id, "failed", "no reply came back")

@@ -1,7 +1,7 @@
-"""What becomes of a device's round by the clock: whether it replies, and when, or why it does not.
+"""How a device's round ends by the clock: whether it replies, and when, or why not.
 
-A pure function of what the device spends, of when it leaves, of what its battery holds, and of the deadline, so it is
-known before anything is computed, and nothing is computed for nobody.
+This is a pure function of what the device spends, when it leaves, the charge of its battery, and the deadline. It is
+known before anything is computed, so nothing is computed in vain.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from fed_asi.fleets.clock import Spent
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a device's round may take. start, leaves: on the run's clock. deadline, battery: seconds, joules.
+    """Limits on a device's round. start, leaves: on the run's clock. deadline, battery: in seconds and joules.
 
-    absent: why it cannot be asked anything when the round begins; None: it can.
+    absent: why the device cannot be asked when the round begins; None: it can.
     """
 
     start: float
@@ -32,8 +32,8 @@ class Limits:
 class Fate:
     """How a device's round ends by the clock.
 
-    outcome: None where it replies. ends: then, on the run's clock, or when it is known that no reply comes. spent:
-    until then; None without a clock.
+    outcome: None if it replies. ends: when it replies, or when it is known that it will not. spent: until then; None
+    without a clock.
     """
 
     job: Job
@@ -67,7 +67,7 @@ def fate(job: Job, spent: Spent | None, limits: Limits) -> Fate:
 
 
 def cut_off(found: Fate, start: float, end: float, replies: int) -> Fate:
-    """Return what becomes of a device when the round ends without it, with so many replies."""
+    """Return the fate of a device when the round ends without it, after a number of replies."""
     if found.spent is None or (found.outcome is not None and found.ends <= end):
         return found
     if found.outcome == "absent":

@@ -18,10 +18,10 @@ class Fault:
 
 
 def fault_of(faults: FaultsConfig, seed: int, round: int, partition_id: int) -> Fault | None:
-    """Return what befalls a device in a round, a pure function of seed, round and device; None: nothing.
+    """Return the fault of a device in a round, a pure function of seed, round and device; None: no fault.
 
-    One number is drawn for each device and round, whatever the shares: with a larger share of one fault alone, those
-    that had it before have it still.
+    One number is drawn for each device and round, whatever the shares. If the share of one fault grows, the devices
+    that had it before still have it.
     """
     if faults == FaultsConfig():
         return None

@@ -1,4 +1,4 @@
-"""Who is at work, and who of them is done next: the queue of events of updates that are made of so many replies."""
+"""Devices at work, and which of them ends next: the event queue of buffered updates."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from fed_asi.rounds.fates import Fate
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """A device at work. began: on the run's clock. fate: what becomes of it, by its own plan until it is known."""
+    """A device at work. began: on the run's clock. fate: how it ends; predicted from its plan until it is known."""
 
     began: float
     fate: Fate
 
     @property
     def partition_id(self) -> int:
-        """Whose it is."""
+        """The partition id of the device."""
         return self.fate.job.partition_id
 
     @property
     def order(self) -> tuple[float, int]:
-        """By which flights end first: when, then whose they are."""
+        """The sort key of flights: when they end, then the partition id."""
         return self.fate.ends, self.partition_id
 
 
 class Flights:
-    """All devices at work. devices: of the fleet, at work or not.
+    """All devices at work. devices: number of devices in the fleet.
 
-    busy: by partition id, who is at work or has landed in the update that is made, so is not asked.
-    What is done for a device takes as long as the logarithm of how many are at work.
+    busy: by partition id, devices that are at work or have landed in the current update, and so are not asked.
+    Each operation takes time in the logarithm of the number of devices at work.
     """
 
     def __init__(self, devices: int) -> None:
@@ -55,24 +55,24 @@ class Flights:
         return self._of[self._queue[0][1]] if self._queue else None
 
     def begin(self, flight: Flight) -> None:
-        """Let a device begin that is not at work."""
+        """Begin the flight of a device that is not at work."""
         self._of[flight.partition_id] = flight
         self.busy[flight.partition_id] = True
         heapq.heappush(self._queue, flight.order)
 
     def delay(self, fate: Fate) -> None:
-        """Let the first flight end as its fate says, which is later than it was foretold."""
+        """Delay the end of the first flight, as its fate says: it takes longer than predicted."""
         one = fate.job.partition_id
         self._of[one] = Flight(self._of[one].began, fate)
         heapq.heapreplace(self._queue, self._of[one].order)
 
     def land(self) -> Flight:
-        """Return the first flight, which is over; its device is busy until the next update."""
+        """Remove and return the first flight; its device is busy until the next update."""
         _, one = heapq.heappop(self._queue)
         self._landed.append(one)
         return self._of.pop(one)
 
     def next_update(self) -> None:
-        """Let those who have landed be asked again."""
+        """Allow the devices that have landed to be asked again."""
         self.busy[self._landed] = False
         self._landed.clear()

@@ -1,6 +1,6 @@
-"""In which order a round's jobs begin, so that all workers are done at about the same time.
+"""The order in which a round's jobs begin, so that all workers finish at about the same time.
 
-The order decides nothing but time: replies are sorted before anything is summed or recorded.
+It affects nothing but time: replies are sorted before anything is summed or recorded.
 """
 
 from __future__ import annotations

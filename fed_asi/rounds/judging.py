@@ -1,4 +1,4 @@
-"""What a reply comes to: a row of the records, and an update where there is one that may be averaged."""
+"""From a reply to a row of the records, and to an update if there is one that may be averaged."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from fed_asi.workplace.place import Workplace
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Judges replies by what was asked and sent."""
+    """Judges replies against what was asked and sent."""
 
     place: Workplace
     exchange: Exchange
     clock: RoundClock
 
     def answer(self, job: Job, reply: Reply, tensors: Mapping[str, Tensor], began: float) -> Answer:
-        """Return the device's answer, without an update where there is none or it must not be averaged.
+        """Return the device's answer, without an update if there is none or it must not be averaged.
 
         tensors: the weights it was sent. began: when, on the run's clock.
         """
@@ -61,7 +61,7 @@ class Judge:
         return self.clock.fate(job, None if timing is None else timing.after(job, stats), began)
 
     def _update(self, job: Job, reply: Reply, tensors: Mapping[str, Tensor]) -> Update:
-        """Return the update that a reply means. Raises UpdateError for one that no strategy may see."""
+        """Return the update in a reply. Raises UpdateError for one that no strategy may see."""
         trained, beside = self.exchange.read(reply.tensors, reply.trained, tensors, reply.slices)
         examples, steps = (int(reply.stats.get(key) or 0) for key in ("num_examples", "steps"))
         weights = self._weights(reply)

@@ -1,7 +1,7 @@
-"""The one round loop: it serves the plain loop and Flower alike, so both give the same bits.
+"""The round loop, shared by the plain loop and Flower, so that both give the same bits.
 
-An Executor gets jobs to devices and brings back what they answered, in any order; who is asked, what is
-averaged and what is recorded is decided here, from seeds and partition ids alone.
+An Executor brings jobs to devices and returns their answers, in any order. Which devices are asked, what is averaged
+and what is recorded is decided here, from seeds and partition ids alone.
 """
 
 from __future__ import annotations

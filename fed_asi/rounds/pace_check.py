@@ -1,4 +1,4 @@
-"""Whether devices can do a round in the time that they may take: said before the first one."""
+"""Checks, before the first round, whether devices can do a round in the time that they may take."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fed_asi.workplace.place import Workplace
 
 
 def check_pace(place: Workplace, fleet: Fleet) -> list[str]:
-    """Return a note for every group whose device of fewest images has no plan within its time.
+    """Return a note for every group whose device with the fewest images has no plan within its time.
 
-    Raises ConfigError, with each group's cause, where nobody of the fleet has one.
+    Raises ConfigError, with the cause in each group, where no device of the fleet has one.
     """
     if not asks_time(place.config):
         return []
@@ -35,7 +35,7 @@ def _nobody(place: Workplace, devices: Iterable[Device]) -> bool:
 
 def _too_slow(place: Workplace, device: Device) -> str | None:
     """Return why no plan of a device is within its time, whatever else it tries; None where one is."""
-    cause = None
+    cause, place = None, place.seen_by(device.partition_id)
     for _, resources in device.phases:
         try:
             next(plans_for(place, device.partition_id).attempts(resources))

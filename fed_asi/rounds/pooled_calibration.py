@@ -1,4 +1,4 @@
-"""Calibration on the devices, the server's side: who is asked, and what their sums come to."""
+"""Calibration on the devices, server side: which devices are asked, and what is made of their sums."""
 
 from __future__ import annotations
 
@@ -133,9 +133,9 @@ def _candidates(
 
 
 def calibrate_on_devices(place: Workplace, store: RunStore, executor: Executor, watcher: Watcher) -> None:
-    """Ask some devices for their sums, in two passes, and write everyone's profile where devices read it.
+    """Ask some devices for their sums, in two passes, and write the pooled profile where devices read it.
 
-    A device that fails is left out and named. Raises RunError where none answers.
+    A device that fails is left out, with a note. Raises RunError where none answers.
     """
     path = place.folder / calibration.EVERYONE
     if path.exists():
@@ -161,7 +161,7 @@ def calibrate_on_devices(place: Workplace, store: RunStore, executor: Executor, 
 
 
 def _answers(expected: Expected, asked: Sequence[int], store: RunStore, executor: Executor) -> list[Reply]:
-    """Return what the devices asked send in one pass, by partition id; one whose sums cannot be added is named."""
+    """Return what the asked devices send in one pass, by partition id; those with unusable sums are noted."""
     deadline = expected.place.config.compute.deadline_seconds
     nothing = Resources(None, 1)
     jobs = [Job(0, i, nothing, 0.0, deadline_seconds=deadline, phase=expected.phase) for i in asked]

@@ -1,7 +1,8 @@
-"""From which round a run that was stopped goes on: the last whose weights and warm factors are all there.
+"""The round from which a stopped run resumes: the last whose weights and warm factors are all there.
 
-What is lost or damaged is never made up for by something else, as the run would end with other weights. A round whose
-state is not whole is done again from the one before, with the same bits; where that is not whole either, the run stops.
+Nothing that is lost or damaged is ever replaced by something else, as the run would end with other weights. A round
+with an incomplete state is repeated from the one before, with the same bits; if that is incomplete too, the run
+stops.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from fed_asi.workplace.place import Workplace
 
 @dataclass(frozen=True, slots=True)
 class Resuming:
-    """A run to go on with. weights: its checkpoints' folder. states: that of the devices' factors; None: not here."""
+    """A run to resume. weights: the folder of its checkpoints. states: of the devices' factors; None: elsewhere."""
 
     place: Workplace
     store: RunStore
@@ -35,7 +36,7 @@ class Resuming:
     states: Path | None
 
     def last_whole(self) -> State:
-        """Return the state to go on from; the records after it, if any, are removed, as a note says.
+        """Return the state to resume from; later records, if any, are removed, with a note.
 
         Raises RunError, one line with the file to blame, where there is none.
         """
@@ -50,12 +51,14 @@ class Resuming:
                 continue
             if problems:
                 self.store.forget_after(round)
-                self.store.note(f"resumed after round {round}, as what followed is not whole: {problems[0]}")
+                self.store.note(
+                    f"resumed after round {round}, because what followed is incomplete: {problems[0]}"
+                )
             return found
         raise RunError(f"{self.store.folder} cannot be resumed: {problems[0]}; put it back, or start again")
 
     def _check_beginning(self, digest: str | None) -> None:
-        """Raise RunError where the workplace was made anew and came out otherwise."""
+        """Raise RunError where the workplace was prepared again and differs."""
         if digest is not None and weights_digest(self.place.reference) != digest:
             why = "other data, weights or torch"
             raise RunError(
@@ -106,7 +109,7 @@ class Resuming:
 
 
 def kept_factors(row: DeviceRoundRecord) -> int:
-    """Return the round that a device which trained keeps its state of: its job's, or 0 where it keeps nothing."""
+    """Return the round whose state a trained device keeps: that of its job, or 0 if it keeps nothing."""
     round = row.round - (row.staleness or 0)
     if row.kept_bytes is not None:
         return round if row.kept_bytes else 0
@@ -116,7 +119,7 @@ def kept_factors(row: DeviceRoundRecord) -> int:
 
 
 def _asked_after(round: int, config: RunConfig) -> set[int]:
-    """Return whom later rounds ask; everyone where that depends on who will be there."""
+    """Return the devices that later rounds ask; all of them if that depends on who will be present."""
     if not asks_by_number(config):
         return set(range(config.num_devices))
     return {one for number in range(round + 1, config.rounds + 1) for one in cohort_of(config, number)}

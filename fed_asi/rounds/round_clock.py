@@ -1,4 +1,4 @@
-"""The run's clock: what time it is, who is there, whom a round asks, and when it ends. In simulated seconds alone."""
+"""The run's clock, in simulated seconds only: the time, who is present, which devices a round asks, when it ends."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from fed_asi.rounds.fates import Fate, Limits, cut_off, fate
 from fed_asi.rounds.timing import AT_ONCE, Timing
 from fed_asi.workplace.place import Workplace
 
-_TOUCH = 1e-3  # seconds; a moment that somebody comes at may round to just before it
+_TOUCH = 1e-3  # seconds; the time when a device comes may be rounded to just before it
 
 
 def nobody_comes(at: float) -> RunError:
-    """Return the error of a fleet that has gone for good. at: since when, on the run's clock."""
+    """Return the error for a fleet of which no device will ever come again. at: since when, on the run's clock."""
     why = f"no device is present after {at:.0f} simulated seconds, and none will come"
     return RunError(f"{why}: give batteries charge_watts, or devices another presence")
 
@@ -39,7 +39,7 @@ def _began(record: DeviceRoundRecord, start: float) -> float:
 
 
 class RoundClock:
-    """The clock of a run, from 0; it stands still where no device has one. now: of the round that is to begin."""
+    """The clock of a run, from 0; it stands still if no device has a clock. now: the start of the next round."""
 
     def __init__(self, place: Workplace, fleet: Fleet) -> None:
         self.timing = Timing.of(place, fleet)
@@ -57,9 +57,9 @@ class RoundClock:
                 self._batteries.take_(_began(record, starts[record.round]), [record])
 
     def cohort(self, round: int) -> list[int]:
-        """Return the partition ids a round asks, drawn among those who are there; it waits until anybody is.
+        """Return the partition ids that a round asks, drawn among devices that are present; it waits until one is.
 
-        Raises RunError where nobody comes any more.
+        Raises RunError where no device will come.
         """
         size = self._keys.ask or self._config.cohort
         if self._keys.among == "all":
@@ -68,19 +68,19 @@ class RoundClock:
         return sample_cohort(self._config.seed, round, self.free(self.now), size)
 
     def _wait(self) -> None:
-        """Move on to when anybody is there."""
+        """Move on to when a device is present."""
         first = self.from_when(self.now)
         if first == math.inf:
             raise nobody_comes(self.now)
         self.now = first
 
     def free(self, at: float, busy: There | None = None) -> Ids:
-        """Return who can be asked at a time, ascending. busy: by partition id, who cannot, there or not."""
+        """Return the devices that can be asked at a time, ascending. busy: by partition id, those that cannot."""
         there = self._attendance.present(at) & self._batteries.enough(at)
         return np.flatnonzero(there if busy is None else there & ~busy)
 
     def from_when(self, at: float, busy: There | None = None) -> float:
-        """Return from when on, `at` or later, anybody can be asked; infinity: never. busy: who cannot."""
+        """Return when any device can be asked, at `at` or later; infinity: never. busy: those that cannot."""
         first, touch = at, 0.0
         while first < math.inf and not len(self.free(first, busy)):
             ready = self._batteries.ready(first)
@@ -90,18 +90,18 @@ class RoundClock:
         return first
 
     def notes(self) -> list[str]:
-        """Return what a reader of the run's times should know."""
+        """Return notes on the times of the run for its readers."""
         return [] if self.timing is None else self.timing.notes()
 
     def sends(self, sent: Mapping[str, Tensor]) -> None:
-        """Count these tensors' way to every device from now on."""
+        """Count the transfer of these tensors to every device from now on."""
         if self.timing is not None:
             self.timing.sends(sent)
 
     def fates(self, jobs: Sequence[Job], sent: Mapping[str, Tensor], began: float) -> list[Fate]:
-        """Return what becomes of each job by its device's own plan; where work is cut to fit, of the cut job.
+        """Return the fate of each job by its device's own plan; if work is cut to fit, that of the cut job.
 
-        sent: the tensors that go to every one of these devices. began: when, on the run's clock.
+        sent: the tensors sent to every one of these devices. began: when, on the run's clock.
         """
         self.sends(sent)
         return [self._ahead(job, began) for job in jobs]
@@ -117,9 +117,9 @@ class RoundClock:
         return fate(job, spent, Limits(began, self._deadline, leaves, held, absent))
 
     def _absent(self, partition_id: int, at: float) -> str | None:
-        """Return why a device that is asked at a time does not hear it; None: it does."""
+        """Return why a device cannot be reached at a time; None: it can."""
         if not self._attendance.is_there(partition_id, at):
-            return "it was not there when the round began"
+            return "it was absent when the round began"
         if not self._batteries.enough(at)[partition_id]:
             return f"its battery held less than {LEAST:.0%} when the round began"
         return None
@@ -172,11 +172,11 @@ class RoundClock:
 
     @property
     def wanted(self) -> int | None:
-        """How many devices that train end a round; None: it waits for all it asked."""
+        """How many devices that train end a round; None: it waits for all that were asked."""
         return None if self._keys.ask is None else self._config.cohort
 
     def end(self, answers: Sequence[Answer], others: Sequence[Fate]) -> float:
-        """Return when a round ends. others: of those from whom no reply came."""
+        """Return when a round ends. others: fates of devices that did not reply."""
         counts = counted(answers, self.wanted)
         if self.wanted is not None and len(counts) >= self.wanted:
             return max(one.fate.ends for one in counts)
@@ -185,7 +185,7 @@ class RoundClock:
     def recorded(
         self, answers: Sequence[Answer], counts: Sequence[Answer], end: float
     ) -> list[DeviceRoundRecord]:
-        """Return the records of those who replied, as the clock has them when the round has ended.
+        """Return the records of devices that replied, with their times, once the round has ended.
 
         counts: the answers whose updates are averaged.
         """
@@ -196,7 +196,7 @@ class RoundClock:
         ]
 
     def left_out(self, found: Fate, end: float, replies: int) -> DeviceRoundRecord:
-        """Return the record of a device from which no reply came, as the clock has it."""
+        """Return the record of a device that did not reply, with its times."""
         found = cut_off(found, self.now, end, replies)
         return DeviceRoundRecord(
             round=found.job.round,

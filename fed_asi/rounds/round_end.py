@@ -1,4 +1,4 @@
-"""How a round ends: its updates combined, the new weights judged and kept, all of it recorded."""
+"""The end of a round: updates are combined, the new weights judged and saved, and everything recorded."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class RoundEnd:
         self.store.note(f"round {round}: {text}")
 
     def note_all(self, answers: Iterable[Answer]) -> None:
-        """Record what devices said, by partition id.
+        """Record the notes of devices, by partition id.
 
-        Raises RunError where a device that keeps its factors here lost them: the run would end with other weights. A
-        device on a machine of its own may lose its disk, as it may go away: that is noted, and the run goes on.
+        Raises RunError where a device that keeps its factors here lost them: the run would end with other weights.
+        A device on a machine of its own may lose its disk, as it may drop out: that is noted, and the run goes on.
         """
         ordered = sorted(answers, key=lambda one: one.record.partition_id)
         texts = [text for one in ordered for text in one.notes]
@@ -62,7 +62,7 @@ class RoundEnd:
             self.store.note(text)
 
     def after(self, before: State, updates: list[Update], records: Iterable[DeviceRoundRecord]) -> State:
-        """Return what the strategy makes of a round's updates, and what devices keep; its notes are recorded."""
+        """Return the state after a strategy combined a round's updates, with what devices keep; record its notes."""
         round = before.round + 1
         momentum = self.place.config.train.momentum
         given = Round.of(round, before.tensors, updates, len(self.fleet), momentum)
@@ -75,9 +75,9 @@ class RoundEnd:
     def finish(
         self, summary: RoundRecord, records: Sequence[DeviceRoundRecord], state: State, started: float
     ) -> None:
-        """Judge the weights, write their checkpoint, then the records: these make the round count.
+        """Judge the weights, write their checkpoint, then the records, which make the round count.
 
-        started: the processor's time when the round began. Raises RunError where the disk fails.
+        started: processor time when the round began. Raises RunError where the disk fails.
         """
         place = self.place
         load_tensors_(place.tail, state.tensors)

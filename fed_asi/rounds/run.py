@@ -1,4 +1,4 @@
-"""A whole run: its records opened, its workplace prepared, its rounds done, its end recorded."""
+"""A whole run: its records are opened, its workplace prepared, its rounds done, and its end recorded."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from fed_asi.fleets.fleet import Fleet
 from fed_asi.fleets.resources import Resources
 from fed_asi.gpus import exact
 from fed_asi.machine import threads
+from fed_asi.planning.resolutions import why_none
 from fed_asi.results.progress import Unwatched, Watcher
 from fed_asi.results.schema import DeviceRecord
 from fed_asi.results.store import RunStore
@@ -26,12 +27,13 @@ from fed_asi.rounds.checkpoints import weights_digest
 from fed_asi.rounds.executor import Executor, LoopExecutor
 from fed_asi.rounds.loop import Rounds
 from fed_asi.rounds.pooled_calibration import calibrate_on_devices
+from fed_asi.texts import visible
 from fed_asi.units import format_bytes
 from fed_asi.workplace.address import run_fingerprint, workplace_folder
 from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.prepare import prepare
 
-DEVICES = "devices"  # among a run's versions: the digest of its hardware and presence
+DEVICES = "devices"  # key in a run's versions: the digest of its hardware and presence
 
 
 def run_loop(
@@ -77,6 +79,7 @@ def conduct(
             group_name=d.group,
             num_examples=len(place.shards[d.partition_id]),
             device_name=None if d.hardware is None else d.hardware.name or None,
+            resolution=place.seen_by(d.partition_id).resolution,
             **columns(d.resources),
         )
         for d in devices
@@ -95,31 +98,40 @@ def conduct(
 
 
 def _planned_ahead(place: Workplace, devices: Fleet) -> Iterator[str]:
-    """Yield what each schedule of budgets will plan, from the server's profile; a budget too small is named."""
+    """Yield what each schedule of budgets will plan, from the server's profile; a budget too small is named.
+
+    That is the device's own plan, or what its fleet's policy comes to where it has none.
+    """
     told: set[tuple[object, ...]] = set()
     for device in devices:
-        key = (device.group, device.phases)
+        here = place.seen_by(device.partition_id)
+        key = (device.group, device.phases, here.resolution)
         if not device.schedule or key in told:
             continue
         told.add(key)
         parts = []
         for start, resources in device.phases:
             try:
-                chosen = paced(place, device.partition_id, place.plans).first(resources)
-                parts.append(f"{format_bytes(chosen.planned_bytes)} from round {start}")
+                attempt = next(paced(here, device.partition_id, here.plans).attempts(resources))
+                policy = "" if attempt.policy is None else f" by {visible(attempt.policy)}"
+                parts.append(f"{format_bytes(attempt.plan.planned_bytes)}{policy} from round {start}")
             except BudgetError as error:
                 parts.append(f"no plan from round {start} ({str(error).partition(' (')[0]})")
         yield f"{device.group}, device {device.partition_id} and those like it, planned ahead: {', '.join(parts)}"
 
 
 def _without_room(place: Workplace, devices: Fleet) -> Iterator[str]:
-    """Yield, by group and budget, which devices can do no step, or hold no strategy or codec, by the profile."""
-    found: dict[tuple[str, int, Resources], list[int]] = {}
+    """Yield, by group and budget, which devices cannot do a step, or cannot hold strategy and codec, by the profile."""
+    found: dict[tuple[str, int, Resources, int], list[int]] = {}
     for device in devices:
+        pixels = place.seen_by(device.partition_id).resolution
         for start, resources in device.phases:
-            found.setdefault((device.group, start, resources), []).append(device.partition_id)
-    for (group, start, resources), ids in found.items():
-        error = place.plans.too_small_for_copies(resources) or _too_small(place, resources)
+            found.setdefault((device.group, start, resources, pixels), []).append(device.partition_id)
+    for (group, start, resources, _), ids in found.items():
+        plans = place.seen_by(ids[0]).plans
+        error = plans.too_small_for_copies(resources)
+        if error is None and resources.whole_device:  # such a device is left out of every round
+            error = why_none(plans, resources)
         if error is not None:
             who = (
                 f"device {ids[0]} has"
@@ -127,16 +139,6 @@ def _without_room(place: Workplace, devices: Fleet) -> Iterator[str]:
                 else f"{len(ids)} devices, the first is {ids[0]}, have"
             )
             yield f"{group}: {who} no plan from round {start} on: {error}"
-
-
-def _too_small(place: Workplace, resources: Resources) -> BudgetError | None:
-    """Return why a device that says what RAM or flash it has can do no step; it is left out of every round."""
-    if resources.whole_device:
-        try:
-            next(place.plans.attempts(resources))  # its own plan, or what its fleet's policy tries next
-        except BudgetError as error:
-            return error
-    return None
 
 
 @contextmanager

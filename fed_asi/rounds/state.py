@@ -1,4 +1,4 @@
-"""What a run has after a round: all that its next round is made from, and all that a checkpoint holds."""
+"""The state of a run after a round: all that its next round depends on, and all that a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a run has after a round. factors_round: of what each device keeps, by partition id; 0: nothing.
+    """The state of a run after a round. factors_round: of what each device keeps, by partition id; 0: nothing.
 
-    strategy: the strategy's state. Of buffered rounds alone: begun: who is at work. older: the states that those began
+    strategy: the strategy's state. For buffered rounds only: begun: devices at work. older: the states that those began
     from, by round. draws: how often devices have been drawn.
     """
 

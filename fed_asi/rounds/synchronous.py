@@ -1,4 +1,4 @@
-"""A round of all together: a cohort is asked at once, and the round ends with its replies or by the clock."""
+"""Synchronous rounds: a cohort is asked at once, and the round ends with its replies or by the clock."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Synchronous:
         return [self.asking.job(round, one, state) for one in self.clock.cohort(round)]
 
     def _answers(self, jobs: Sequence[Job], parcel: Parcel) -> tuple[list[Answer], list[Fate]]:
-        """Return the replies to a round, and the fates of those from whom none came."""
+        """Return the replies to a round, and the fates of devices that did not reply."""
         to_check = self.asking.checks(jobs[0].round)
         waiting, gone = by_reply(self.clock.fates(jobs, parcel.whole, self.clock.now))
         answers: list[Answer] = []

@@ -1,6 +1,6 @@
-"""What the devices of a run spend in a round, in simulated seconds and joules: before it is done, and after.
+"""What the devices of a run spend in a round, in simulated seconds and joules: predicted, and afterwards.
 
-Both are pure functions of plan, hardware and shard, and both are the server's own: no device says how long it took.
+Both are pure functions of plan, hardware and shard, computed by the server: no device reports how long it took.
 """
 
 from __future__ import annotations
@@ -25,18 +25,20 @@ from fed_asi.workplace.counting import networks_of
 from fed_asi.workplace.place import Workplace
 
 NOTHING = Task(0, Work(), Work(), Work(), 0)
-AT_ONCE = Spent(
-    0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-)  # a device without a plan says so, and does nothing
+AT_ONCE = Spent(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)  # a device without a plan only says so
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Tells what a device's round takes; devices without rates have no times."""
+    """The cost in time and energy of devices' rounds; devices without rates have no times.
+
+    tasks: at the model's resolution. at: at each of the others that devices train at.
+    """
 
     place: Workplace
     fleet: Fleet
     tasks: Tasks
+    at: Mapping[int, Tasks] = field(default_factory=dict)
     _images: dict[int, Images] = field(default_factory=dict)
 
     @classmethod
@@ -44,17 +46,18 @@ class Timing:
         """Return the timing of a run; None where no device has a clock."""
         if not any(device.hardware is not None and device.hardware.has_clock for device in fleet):
             return None
-        trunk, tail = networks_of(place.folder, place.config)
-        found = cls(place, fleet, Tasks(place.config, trunk, tail, 0))
+        every = {one.resolution: _tasks(one) for one in (place, *place.views.values())}
+        found = cls(place, fleet, every.pop(place.resolution), every)
         found.sends(place.reference)
         return found
 
     def sends(self, tensors: Mapping[str, Tensor]) -> None:
-        """Count these tensors' way down from now on: what a strategy sends beside the weights depends on the round."""
-        self.tasks.down_bytes = sum(tensor.nbytes for tensor in tensors.values())
+        """Count the transfer of these tensors to devices from now on: the tensors of a strategy depend on the round."""
+        for tasks in (self.tasks, *self.at.values()):
+            tasks.down_bytes = sum(tensor.nbytes for tensor in tensors.values())
 
     def notes(self) -> list[str]:
-        """Return what a reader of the times should know."""
+        """Return notes on the times for readers."""
         uncounted = [*self.tasks.trunk.uncounted, *self.tasks.tail.uncounted]
         if not uncounted:
             return []
@@ -78,7 +81,7 @@ class Timing:
         return spent(self._task(job, attempt), hardware)
 
     def after(self, job: Job, stats: Mapping[str, Any]) -> Spent | None:
-        """Return what a job took. stats: what its reply says; a plan that was refused ended in its first step."""
+        """Return what a job took. stats: from its reply. A plan that was refused ended in its first step."""
         hardware = self.hardware(job.partition_id)
         if hardware is None:
             return None
@@ -90,25 +93,29 @@ class Timing:
             return AT_ONCE
 
     def _done(self, job: Job, stats: Mapping[str, Any]) -> Task:
-        """Return what was really done: the refused plans' first steps, then all of the plan that was kept."""
+        """Return what was really done: the first steps of refused plans, then all of the accepted one."""
         refused, first = list[Task](), None
-        for attempt in self._attempts(job):  # what comes after the plan that was kept is not planned for this
+        for attempt in self._attempts(job):  # plans after the accepted one need not be made
             if stats["outcome"] != "out-of-memory" and _is_of(attempt, stats):
                 return _together(refused, self._task(job, attempt))
             refused.append(self._first_step(job, attempt))
             first = first or attempt
         if stats["outcome"] == "out-of-memory" or first is None:
             return _together(refused, replace(NOTHING, down_bytes=self.tasks.down_bytes))
-        return self._task(job, first)  # killed, say: its own plan, as was foretold
+        return self._task(job, first)  # killed, for example: its own plan, as predicted
 
     def _attempts(self, job: Job) -> Iterator[Attempt]:
-        return plans_for(self.place, job.partition_id).attempts(job.resources)
+        return plans_for(self.place.seen_by(job.partition_id), job.partition_id).attempts(job.resources)
+
+    def _tasks_of(self, job: Job) -> Tasks:
+        return self.at.get(self.place.seen_by(job.partition_id).resolution, self.tasks)
 
     def _task(self, job: Job, attempt: Attempt) -> Task:
-        return self.tasks.task(attempt.plan, job.resources, self.images(job.partition_id), job.steps)
+        images = self.images(job.partition_id)
+        return self._tasks_of(job).task(attempt.plan, job.resources, images, job.steps)
 
     def _first_step(self, job: Job, attempt: Attempt) -> Task:
-        return self.tasks.first_step(attempt.plan, job.resources, self.images(job.partition_id))
+        return self._tasks_of(job).first_step(attempt.plan, job.resources, self.images(job.partition_id))
 
     def images(self, partition_id: int) -> Images:
         """Return how many images a device trains on, and how many it holds back."""
@@ -116,6 +123,10 @@ class Timing:
             shard = self.place.shard(partition_id)
             self._images[partition_id] = Images(len(shard.train), len(shard.holdout))
         return self._images[partition_id]
+
+
+def _tasks(place: Workplace) -> Tasks:
+    return Tasks(place.config, *networks_of(place.folder, place.config), 0)
 
 
 def _is_of(attempt: Attempt, stats: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
-"""Where a run's numbers are sent while it goes on, besides its records: TensorBoard, MLflow, Weights & Biases.
+"""Where a run's numbers are sent while it goes on, in addition to its records: TensorBoard, MLflow, Weights & Biases.
 
-A new one is one file here, or a class of yours, registered. A sink that fails is dropped with a line; the run
-goes on, and its records have all of it.
+A new sink is one file here, or a class of your own, registered. A sink that fails is dropped with a note; the run
+goes on, and its records are complete.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _Class = TypeVar("_Class", bound=type[Sink])
 
 
 def register(name: str) -> Callable[[_Class], _Class]:
-    """Return a decorator that makes a sink known by a name, which is also that of its folder in a run's."""
+    """Return a decorator that registers a sink by its name, which is also that of its folder in a run's."""
 
     def known(cls: _Class) -> _Class:
         SINKS[name] = cls

@@ -1,4 +1,4 @@
-"""MLflow: a run in the server that MLFLOW_TRACKING_URI names, else in a file of the run's folder."""
+"""MLflow: a run on the server that MLFLOW_TRACKING_URI names, or else in a file in the run's folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ID_FILE = "run_id"
 
 @register("mlflow")
 class MLflow:
-    """Metrics by round, and the settings as a file; a resumed run goes on with the one it began."""
+    """Metrics by round, and the settings as a file; a resumed run continues the one that it began."""
 
     def __init__(self, folder: Path) -> None:
         """Load MLflow. Raises ImportError without it."""
@@ -25,7 +25,7 @@ class MLflow:
         self._folder = folder
 
     def begin(self, name: str, config: str, resumed: bool) -> None:
-        """Start a run, or go on with the one of before."""
+        """Start a run, or continue an earlier one."""
         self._folder.mkdir(parents=True, exist_ok=True)
         if not os.environ.get("MLFLOW_TRACKING_URI"):
             self._use_own_files()
@@ -53,5 +53,5 @@ class MLflow:
 
 
 def _allowed(name: str) -> str:
-    """Return a name of letters that MLflow takes; a group's may have others."""
+    """Return a name made of characters that MLflow accepts; group names may have others."""
     return re.sub(r"[^\w\-./ ]", "_", name, flags=re.ASCII)

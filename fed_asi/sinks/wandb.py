@@ -14,7 +14,7 @@ from fed_asi.sinks import register
 
 @register("wandb")
 class WandB:
-    """A history by round, and the settings as the run's config; a resumed run has the id of the one it goes on with."""
+    """A history by round, and the settings as the run's config; a resumed run keeps the id of the earlier one."""
 
     def __init__(self, folder: Path) -> None:
         """Load wandb. Raises ImportError without it."""

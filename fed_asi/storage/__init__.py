@@ -1,1 +1,1 @@
-"""What is frozen, as a device stores it: a trunk and frozen weights that compute what the stored numbers give."""
+"""Frozen weights as a device stores them: a trunk and a tail that compute with the stored numbers."""

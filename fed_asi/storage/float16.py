@@ -1,7 +1,7 @@
-"""A frozen trunk in float16: weights and everything between layers rounded to half precision, sums in float32.
+"""A frozen trunk in float16: weights and activations between layers rounded to half precision, sums in float32.
 
-The sums' order decides their last bits, as it does those of a float32 trunk, so features are the same on machines of
-one kind, not on all.
+The order of a sum decides its last bits, as in a float32 trunk, so features are the same on machines of one kind, not
+on all.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fed_asi.errors import UnsupportedLayerError
 
 
 class Rounded(nn.Module):
-    """Numbers as float16 holds them; what is no float32 tensor stays as it is."""
+    """Rounds numbers to float16; anything but float32 tensors passes unchanged."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the numbers rounded, float32."""
@@ -23,9 +23,9 @@ class Rounded(nn.Module):
 
 
 def float16_trunk(trunk: fx.GraphModule) -> fx.GraphModule:
-    """Return a copy of a trunk whose weights and activations are what float16 holds.
+    """Return a copy of a trunk whose weights and activations are rounded to float16.
 
-    Raises UnsupportedLayerError for weights that float16 cannot hold.
+    Raises UnsupportedLayerError for weights outside the range of float16.
     """
     made = copy.deepcopy(trunk)
     round_(made)
@@ -41,14 +41,14 @@ def float16_trunk(trunk: fx.GraphModule) -> fx.GraphModule:
 
 @torch.no_grad()
 def round_(model: nn.Module) -> None:
-    """Round every frozen parameter and every statistic of a model to what float16 holds."""
+    """Round every frozen parameter and every statistic of a model to float16."""
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_floating_point() and not tensor.requires_grad:
             tensor.copy_(float16_numbers(name, tensor))
 
 
 def float16_numbers(name: str, tensor: Tensor) -> Tensor:
-    """Return numbers as float16 holds them, float32. Raises UnsupportedLayerError, with the name, where it cannot."""
+    """Return numbers rounded to float16, in float32. Raises UnsupportedLayerError, with the name, if out of range."""
     rounded = tensor.detach().half().float()
     if bool((rounded.isinf() & tensor.isfinite()).any()):
         raise UnsupportedLayerError(

@@ -1,8 +1,8 @@
-"""Weights of the trained part that a device only reads, as it stores them: in flash, read as float32 where used.
+"""Weights of the tail that a device only reads, as it stores them: in flash, converted to float32 where used.
 
-The network is handed out in the format, so every weight starts as a number that the format holds. A device copies what
-it trains to RAM, in float32, and leaves the rest in flash as it came; what other devices moved since, and this one
-leaves frozen, it rounds when it arrives.
+The network is distributed in the storage format, so every weight starts as a number that the format can hold. A device
+copies what it trains to RAM, in float32, and leaves the rest in flash. Weights that other devices have moved since, and
+that this one keeps frozen, are rounded when they arrive.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from fed_asi.storage.grid import rounded_rows, row_scales
 
 @torch.no_grad()
 def store_all_(tail: nn.Module, form: Format) -> list[str]:
-    """Make all parameters of a tail what a format holds; return the names of those changed. Statistics stay.
+    """Round all parameters of a tail to a format; return the names of those that changed. Statistics stay.
 
-    int8: weights of two or more dimensions, a scale a row; float16: every parameter.
+    int8: weights of two or more dimensions, with one scale a row; float16: every parameter.
     Raises UnsupportedLayerError, with the name, for weights that the format cannot hold.
     """
     changed = []
@@ -37,10 +37,10 @@ def store_all_(tail: nn.Module, form: Format) -> list[str]:
 
 @torch.no_grad()
 def store_frozen_(tail: nn.Module, form: Format, handed_out: Mapping[str, Tensor]) -> None:
-    """Make what a compressed tail does not train of its parameters what a format holds.
+    """Round to a format those parameters of a compressed tail that it does not train.
 
-    Of a weight of which some channels train, the rest is stored. handed_out: the parameters that any device trains, as
-    `store_all_` left them; of those alone something may have moved, and rows that did not stay as they are.
+    Of a weight with some trained channels, the rest is rounded. handed_out: the parameters that any device trains, as
+    `store_all_` left them; only those can have moved, and rows that did not move stay as they are.
     Raises UnsupportedLayerError as `store_all_` does.
     """
     if form == "float32":
@@ -57,9 +57,9 @@ def store_frozen_(tail: nn.Module, form: Format, handed_out: Mapping[str, Tensor
 
 
 def _stored_again(name: str, weight: Tensor, before: Tensor, form: Format) -> Tensor:
-    """Return a weight as stored, rows that are as they were handed out with the scale that they came with."""
+    """Return a weight as stored; rows that did not move keep the scale with which they were distributed."""
     stored = _stored(name, weight, form)
-    if weight.dim() < 2 or form == "float16":  # rounding twice is rounding once
+    if weight.dim() < 2 or form == "float16":  # rounding again changes nothing
         return stored
     same = (weight == before).flatten(1).all(1)
     return torch.where(same.view(-1, *(1 for _ in weight.shape[1:])), weight, stored)

@@ -1,8 +1,8 @@
-"""The grids that eight bits stand for: of an activation one for the whole tensor, of a weight one a row.
+"""The number grids of eight bits: one for each activation tensor, one for each row of a weight.
 
-A number is stored as a whole one: real = scale * (stored - zero), stored in -128 to 127. Here tensors hold
-stored - zero, so that zero is 0 and padding needs no care. Everything is computed in float64 from whole numbers and
-scales, each result rounded once, so the grids are the same to the bit on every machine.
+A real number is stored as an integer: real = scale * (stored - zero), with stored in -128 to 127. Tensors here hold
+stored - zero, so that zero is 0 and padding needs no care. Everything is computed in float64 from integers and
+scales, and each result is rounded once, so the grids are the same to the bit on every machine.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Final
 import torch
 from torch import Tensor
 
-LEVELS: Final = 255  # steps from the least to the most of 8 bits
-MOST_WEIGHT: Final = 127  # of a weight, whose grid is symmetric: -128 is left out
-MOST_BIAS: Final = 2**30  # of a bias, in steps of its accumulator, which has 32 bits
+LEVELS: Final = 255  # steps between the ends of 8 bits
+MOST_WEIGHT: Final = 127  # for weights, whose grid is symmetric: -128 is not used
+MOST_BIAS: Final = 2**30  # for a bias, in steps of its 32-bit accumulator
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The numbers scale * low to scale * high, scale apart; 0 is one of them."""
+    """The numbers from scale * low to scale * high, `scale` apart; 0 is one of them."""
 
     scale: float
     low: int
@@ -28,19 +28,19 @@ class Grid:
 
     @property
     def zero(self) -> int:
-        """The zero point: what 0 is stored as."""
+        """The zero point: the stored value of 0."""
         return -128 - self.low
 
     @property
     def most(self) -> int:
-        """The largest whole number, by magnitude."""
+        """The largest integer, by magnitude."""
         return max(-self.low, self.high)
 
 
 def grid_of(low: float, high: float) -> Grid:
-    """Return the grid for numbers from low to high, its scale one of float32.
+    """Return the grid for numbers from low to high; its scale is a float32.
 
-    0 is one of its numbers; a range without width counts as one of 0 to 1.
+    0 is one of its numbers. An empty range counts as 0 to 1.
     """
     low, high = min(low, 0.0), max(high, 0.0)
     scale = ((high - low) or 1.0) / LEVELS

@@ -1,9 +1,9 @@
-"""Layers of a trunk in eight bits, each computing what integer arithmetic gives, to the bit on any machine.
+"""Layers of a trunk in eight bits, each computing the result of integer arithmetic, to the bit on any machine.
 
-Tensors between them are float32 and hold whole numbers: steps of a `Grid`. Sums of products of such numbers are whole
-too and exact in any order as long as they stay below 2^24 in float32 (2^53 in float64, which a layer takes where its
-weights could pass that). What is left is one multiplication, one addition and one rounding a number, each a call of
-its own so that no compiler joins two.
+Tensors between them are float32 and hold integers: steps of a `Grid`. Sums of their products are integers too, and
+exact in any order as long as they stay below 2^24 in float32 (or 2^53 in float64, which a layer uses if its weights
+could exceed the first). What remains is one multiplication, one addition and one rounding for each number, each a
+separate call so that no compiler fuses two.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from torch.nn import functional as F
 
 from fed_asi.storage.grid import Grid, rounded_rows, row_scales
 
-EXACT: Final = 2**24  # whole numbers below are exact in float32
+EXACT: Final = 2**24  # integers below are exact in float32
 
 
 class OfGrid(nn.Module):
-    """A layer that a grid belongs to."""
+    """A layer with an output grid."""
 
     def __init__(self, grid: Grid) -> None:
         super().__init__()
         self.grid = grid
 
     def extra_repr(self) -> str:
-        """Return all that decides the layer's numbers beside its buffers."""
+        """Return everything besides buffers that decides the layer's numbers."""
         return f"scale={self.grid.scale!r}, low={self.grid.low}, high={self.grid.high}"
 
 
 class Int8Layer(OfGrid, ABC):
-    """A layer whose output is on its own grid; a kind says by `numbers` what it computes before rounding."""
+    """A layer whose output is on its own grid; subclasses define by `numbers` what is computed before rounding."""
 
     @abstractmethod
     def numbers(self, *inputs: Tensor) -> Tensor:
-        """Return the layer's output in steps of its grid, not yet whole ones; a tensor of its own."""
+        """Return the layer's output in steps of its grid, not yet rounded, as a new tensor."""
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Return the layer's output in whole steps of its grid, float32; halves go to the even number."""
+        """Return the layer's output in integer steps of its grid, float32, rounded half to even."""
         return self.numbers(*inputs).round_().clamp_(self.grid.low, self.grid.high).float()
 
 
 class ToInt8(Int8Layer):
-    """Images, (B, C, H, W) float32, onto a grid."""
+    """Rounds images, (B, C, H, W) float32, to a grid."""
 
     def numbers(self, *inputs: Tensor) -> Tensor:
         """Return the images in steps of the grid."""
@@ -54,7 +54,7 @@ class ToInt8(Int8Layer):
 
 
 class ToFloat32(OfGrid):
-    """Steps of a grid, (B, ...), as the numbers they stand for."""
+    """Turns steps of a grid, (B, ...), into the numbers that they mean."""
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the numbers, float32."""
@@ -91,7 +91,7 @@ class Int8Product(Int8Layer):
         return f"{super().extra_repr()}, {self.settings}, {self.dtype}"
 
     def accumulated(self, steps: Tensor) -> Tensor:
-        """Return the sums of products of whole numbers, (B, rows, ...), exact."""
+        """Return the exact sums of integer products, (B, rows, ...)."""
         weight, x = self.weight.to(self.dtype), steps.to(self.dtype)
         return F.conv2d(x, weight, **self.settings) if self.weight.dim() == 4 else F.linear(x, weight)
 
@@ -103,7 +103,7 @@ class Int8Product(Int8Layer):
 
 
 def most_sum(steps: Tensor, before: Grid) -> int:
-    """Return what no partial sum of a weight's products with numbers of a grid can pass."""
+    """Return an upper bound on every partial sum of a weight's products with numbers of a grid."""
     return int(steps.double().abs().flatten(1).sum(1).max()) * before.most
 
 
@@ -138,7 +138,7 @@ class Int8Sum(Int8Layer):
 
 
 class Int8Joined(Int8Sum):
-    """Tensors on grids of their own, one behind another."""
+    """Tensors on grids of their own, concatenated."""
 
     def __init__(self, befores: Sequence[Grid], grid: Grid, dim: int) -> None:
         super().__init__(befores, grid)
@@ -149,12 +149,12 @@ class Int8Joined(Int8Sum):
         return f"{super().extra_repr()}, dim={self.dim}"
 
     def numbers(self, *inputs: Tensor) -> Tensor:
-        """Return the tensors joined, in steps of the grid."""
+        """Return the concatenated tensors in steps of the grid."""
         return torch.cat(self.parts(inputs), self.dim)
 
 
 class Int8Times(Int8Layer):
-    """The product, element by element, of two tensors on grids of their own."""
+    """The elementwise product of two tensors on grids of their own."""
 
     def __init__(self, a: Grid, b: Grid, grid: Grid) -> None:
         super().__init__(grid)
@@ -171,7 +171,7 @@ class Int8Times(Int8Layer):
 
 
 class Int8Table(Int8Layer):
-    """A function of one number as the table that a device looks it up in, 256 entries."""
+    """A function of one number as a lookup table with 256 entries."""
 
     table: Tensor
 
@@ -187,7 +187,7 @@ class Int8Table(Int8Layer):
 
 
 class Int8Pool(Int8Layer):
-    """A mean over places, whose input and output share a grid; sums are whole, so only the mean is rounded."""
+    """A mean over places, with one grid for input and output; sums are integers, so only the mean is rounded."""
 
     def __init__(self, pool: Callable[[Tensor], Tensor], grid: Grid) -> None:
         super().__init__(grid)

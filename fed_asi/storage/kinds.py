@@ -1,4 +1,4 @@
-"""What a node of a frozen trunk becomes in eight bits, or why it cannot."""
+"""The 8-bit form of each node of a frozen trunk, or the reason why it has none."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ Make = Callable[[Sequence[Grid], Grid], Int8Layer]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a node becomes. make: its layer, from the grids of its inputs and its own; None: it stays as it is.
+    """The 8-bit form of a node. make: its layer, from the grids of its inputs and its own; None: it stays as it is.
 
-    same_grid: its output is on its input's grid, so it needs no range of its own.
+    same_grid: its output is on the grid of its input, so it needs no range of its own.
     """
 
     make: Make | None
     same_grid: bool = False
 
 
-# Activations that are the ends of a grid whose range was seen behind them.
+# Activations that clip: the ends of a grid do the same, if its range was recorded after them.
 CLIPPED: Final = (nn.ReLU, nn.ReLU6)
 CLIPPED_CALLS: Final = {F.relu, F.relu6, torch.relu, torch.relu_, "relu", "relu_"}
 OF_ONE_NUMBER: Final = (
@@ -60,11 +60,11 @@ UNCHANGED: Final = (
 UNCHANGED_CALLS: Final = {
     F.max_pool2d, torch.flatten, "flatten", "view", "reshape", "contiguous", "permute", "transpose",
 }  # fmt: skip
-UNCHANGED_NAMES: Final = {"StochasticDepth"}  # torchvision's, which is not imported for its own sake
+UNCHANGED_NAMES: Final = {"StochasticDepth"}  # of torchvision, which is not imported just for this
 
 
 class Called(nn.Module):
-    """A call of a node's function or method on one tensor, with the rest of its arguments."""
+    """A function or method of a node, applied to one tensor with the node's other arguments."""
 
     def __init__(self, node: fx.Node) -> None:
         super().__init__()
@@ -84,9 +84,9 @@ class Called(nn.Module):
 
 
 def step_of(node: fx.Node, module: nn.Module | None) -> Step | str:
-    """Return what a node becomes, or why it cannot be stored in eight bits.
+    """Return the 8-bit form of a node, or why it has none.
 
-    module: of a node that calls one.
+    module: that of a node which calls a module.
     """
     if node.op == "call_module" and module is not None:
         return _of_module(module)
@@ -94,11 +94,11 @@ def step_of(node: fx.Node, module: nn.Module | None) -> Step | str:
     fx.map_arg((node.args, node.kwargs), inputs.append)
     if node.op in {"call_function", "call_method"} and inputs:
         return _of_call(node, inputs)
-    return f"{_called(node)} is no layer with a form in 8 bits"
+    return f"{_called(node)} has no 8-bit form"
 
 
 def ends_a_grid(node: fx.Node, module: nn.Module | None) -> bool:
-    """Return whether a node is an activation that a grid's ends stand for."""
+    """Return whether a node is an activation that does the same as clipping to the ends of a grid."""
     if node.op == "call_module":
         return type(module) in CLIPPED
     return node.target in CLIPPED_CALLS
@@ -182,7 +182,7 @@ def _called(node: fx.Node) -> str:
 
 
 def as_convolution(norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """Return the convolution of one place and one channel each that a batch norm with fixed statistics is."""
+    """Return the 1x1 depthwise convolution that equals a batch norm with fixed statistics."""
     channels, mean, variance = norm.num_features, norm.running_mean, norm.running_var
     layer = nn.Conv2d(channels, channels, 1, groups=channels)
     scale = torch.ones(channels) if norm.weight is None else norm.weight.detach()

@@ -1,8 +1,8 @@
-"""A frozen trunk as a device stores it: in float16, or in eight bits with ranges seen on calibration images.
+"""A frozen trunk as a device stores it: in float16, or in eight bits with ranges found on calibration images.
 
-In eight bits everything between the image and the features is whole numbers, so features are the same to the bit on
-every machine that is given the same trunk, ranges and images. Ranges are those of the trunk in eight bits, layer after
-layer: what a layer gives is judged by inputs that are already rounded.
+In eight bits everything between image and features is integer arithmetic, so features are the same to the bit on
+every machine with the same trunk, ranges and images. Ranges are found layer after layer in the 8-bit trunk itself, so
+each layer sees inputs that are already rounded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fed_asi.storage.grid import LEVELS, Grid, grid_of
 from fed_asi.storage.int8_layers import Int8Layer, ToFloat32, ToInt8
 from fed_asi.storage.kinds import Step, ends_a_grid, function_of, step_of
 
-AT_ONCE: Final = 16  # images that a calibration computes at one time
+AT_ONCE: Final = 16  # images in a batch of the calibration
 UNIT: Final = Grid(1.0, 0, LEVELS)
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -30,9 +30,9 @@ RangeOf = Callable[[fx.Node, Callable[..., Tensor], Sequence[fx.Node]], tuple[fl
 
 
 def problems(trunk: fx.GraphModule) -> list[str]:
-    """Return why a trunk cannot be stored in eight bits, a line a layer; empty where it can.
+    """Return why a trunk cannot be stored in eight bits, one line a layer; empty if it can.
 
-    trunk: what `cut.folded` gave.
+    trunk: as returned by `cut.folded`.
     """
     trunk = _opened(trunk)
     found = _read_after_written(trunk)
@@ -45,7 +45,7 @@ def problems(trunk: fx.GraphModule) -> list[str]:
 
 
 def _read_after_written(trunk: fx.GraphModule) -> list[str]:
-    """Return what reads a tensor that an earlier layer has written into: in eight bits nothing is written into."""
+    """Return the nodes that read a tensor after an earlier layer overwrote it: in eight bits nothing is overwritten."""
     written, found = dict[fx.Node, fx.Node](), []
     for node in trunk.graph.nodes:
         for before in node.all_input_nodes:
@@ -68,9 +68,10 @@ def calibrated(trunk: fx.GraphModule, images: Tensor) -> dict[str, tuple[float, 
 
 
 def stored_trunk(trunk: fx.GraphModule, form: Format, ranges: Ranges | None = None) -> fx.GraphModule:
-    """Return a trunk that computes what a device does that stores it in a format; images and features are float32.
+    """Return a trunk that computes as on a device that stores it in a format; images and features are float32.
 
-    trunk: what `cut.folded` gave; it stays as it is, and is returned for float32. ranges: for int8, of `calibrated`.
+    trunk: as returned by `cut.folded`; it is not changed, and returned itself for float32. ranges: for int8, from
+    `calibrated`.
     Raises UnsupportedLayerError for a trunk that has no such form, ConfigError for ranges of another trunk.
     """
     if format_of(form) == "float32":
@@ -92,7 +93,7 @@ def stored_trunk(trunk: fx.GraphModule, form: Format, ranges: Ranges | None = No
 
 @dataclass(slots=True)
 class _Seen:
-    """Calibration: what every node gives on the images, as long as another node needs it."""
+    """Calibration state: the value of every node on the images, as long as another node needs it."""
 
     trunk: fx.GraphModule
     images: Tensor
@@ -110,7 +111,7 @@ class _Seen:
     def range_of(
         self, node: fx.Node, numbers: Callable[..., Tensor], inputs: Sequence[fx.Node]
     ) -> tuple[float, float]:
-        """Return the least and the most of what a node gives."""
+        """Return the smallest and the largest value of a node."""
         ends = [torch.aminmax(numbers(*batch)) for batch in self.inputs(inputs)]
         low, high = float(min(one.min for one in ends)), float(max(one.max for one in ends))
         if not -torch.inf < low <= high < torch.inf:
@@ -121,7 +122,7 @@ class _Seen:
         return low, high
 
     def note(self, node: fx.Node, layer: Callable[..., Tensor], inputs: Sequence[fx.Node]) -> None:
-        """Keep what a node gives, in two bytes a number, and let go of what no later node needs."""
+        """Keep the values of a node, in two bytes a number, and drop those that no later node needs."""
         self.values[node] = [layer(*batch).to(torch.int16) for batch in self.inputs(inputs)]
         self.left[node] = len(node.users)
         for before in inputs:
@@ -131,13 +132,13 @@ class _Seen:
 
 
 def _opened(trunk: fx.GraphModule) -> fx.GraphModule:
-    """Return the trunk with the insides of its blocks in its graph, where they can be traced; nothing is copied.
+    """Return the trunk with its blocks expanded into its graph, where they can be traced; nothing is copied.
 
-    A cut leaves blocks whole that decide by `training` what they do; a trunk is in eval mode for good.
+    A cut keeps blocks whole if they depend on `training`; a trunk is always in eval mode.
     """
     try:
         return fx.symbolic_trace(trunk)
-    # A forward may raise anything when it is run on symbols. Its blocks stay whole then, and `problems` names them.
+    # A forward may raise anything when it is traced. Its blocks then stay whole, and `problems` names them.
     except Exception:
         return trunk
 
@@ -147,7 +148,7 @@ def _converted(
     range_of: RangeOf,
     note: Callable[[fx.Node, Callable[..., Tensor], Sequence[fx.Node]], None],
 ) -> fx.GraphModule:
-    """Return the trunk in eight bits. range_of: of a node; note: told of every layer as it is made."""
+    """Return the trunk in eight bits. range_of: gives the range of a node. note: called with every new layer."""
     if found := problems(trunk):
         raise UnsupportedLayerError(f"the trunk cannot be stored in 8 bits: {'; '.join(found)}; use float16")
     making = _Making(trunk, range_of, note)
@@ -170,7 +171,7 @@ class _Making:
     grids: dict[fx.Node, Grid] = field(default_factory=dict)
 
     def go(self, node: fx.Node) -> None:
-        """Make what a node becomes; one that an earlier node has taken in is there already."""
+        """Convert one node, unless an earlier node has absorbed it."""
         if node in self.nodes:
             return
         if node.op == "placeholder":
@@ -180,7 +181,7 @@ class _Making:
             self.graph.output(self._call("to_float32", ToFloat32(self.grids[last]), [self.nodes[last]]))
         else:
             step = step_of(node, _module(self.trunk, node))
-            if isinstance(step, str):  # `problems` has said so
+            if isinstance(step, str):  # reported by `problems`
                 raise UnsupportedLayerError(f"{_name(node)}: {step}")
             self._layer(node, step)
 
@@ -213,13 +214,13 @@ class _Making:
         self.note(last, layer, inputs)
 
     def _clipped_by(self, node: fx.Node) -> fx.Node | None:
-        """Return the activation that alone reads a node and is taken into its layer."""
+        """Return the activation that is the only reader of a node and is absorbed into its layer."""
         users = list(node.users)
         alone = len(users) == 1 and len(users[0].all_input_nodes) == 1
         return users[0] if alone and ends_a_grid(users[0], _module(self.trunk, users[0])) else None
 
     def _numbers(self, layer: Int8Layer, after: fx.Node | None) -> Callable[..., Tensor]:
-        """Return what computes a layer's output, its activation applied, before any rounding."""
+        """Return the function for a layer's output with its activation, before any rounding."""
         if after is None:
             return layer.numbers
         activation = function_of(after, _module(self.trunk, after))
@@ -231,7 +232,7 @@ class _Making:
 
 
 def _inputs(node: fx.Node) -> list[fx.Node]:
-    """Return the nodes that a node reads, one that it reads twice twice."""
+    """Return the nodes that a node reads; one that it reads twice appears twice."""
     found: list[fx.Node] = []
     fx.map_arg((node.args, node.kwargs), found.append)
     return found

@@ -1,6 +1,6 @@
-"""What becomes of a round's updates: one file a strategy, found by itself.
+"""What becomes of a round's updates, one file a strategy; new files are found by themselves.
 
-`base.py` says what a strategy is, `local.py` what it makes a device do and keep, `aggregate.py` which updates are fit
+`base.py` says what a strategy is, `local.py` what it adds to a device's training, `aggregate.py` which updates are fit
 for any of them.
 """
 
@@ -23,7 +23,7 @@ from fed_asi.strategies.base import (
 )
 from fed_asi.strategies.local import AtDevice, Local
 
-for _module in iter_modules(__path__):  # a new strategy is a new file, and nothing else
+for _module in iter_modules(__path__):  # so that a new strategy is a new file and no more
     import_module(f"{__name__}.{_module.name}")
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The adaptive server optimizers: what FedAdagrad, FedAdam and FedYogi have in common."""
+"""The adaptive server optimizers: what FedAdagrad, FedAdam and FedYogi share."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Adaptive(ServerOptimizer):
         return {"m": 0.0, "v": self.initial_v}
 
     def rate(self, before: Mapping[str, Tensor]) -> tuple[float | Tensor, Moments]:
-        """Return the step's rate, and what has to be known for the next one's."""
+        """Return the learning rate of this step, and the state for the next one."""
         return self.server_lr, {}
 
     def step(self, delta: Tensor, before: Mapping[str, Tensor]) -> tuple[Tensor, Moments]:

@@ -1,4 +1,4 @@
-"""What a device hands in, and which updates are fit for a strategy.
+"""What a device sends, and which updates are fit for a strategy.
 
 Devices with different plans train different subsets of the same tensors, or parts of them, so each tensor has its own
 set of contributors and its own weights.
@@ -18,7 +18,7 @@ from fed_asi.errors import UpdateError
 Weights = Mapping[str, Tensor]
 
 
-# Sums of tensors * examples * factors stay finite in float64 within these; float32 ends far below the first.
+# Within these, sums of tensors * examples * factors stay finite in float64. The first is far beyond float32.
 LARGEST, MOST_EXAMPLES, MOST_FACTOR = 1e100, 2**63 - 1, 1e6
 
 
@@ -36,16 +36,16 @@ class Slice(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What one device hands in: the tensors it trained, and how many examples stand behind them.
+    """What one device sends: the tensors it trained, and how many examples they were trained on.
 
-    steps: that it took. extra: what its strategy sends beside the weights. slices: of the tensors of which it trained a
-    part, where that belongs; the tensor is the part alone.
+    steps: taken by the device. extra: tensors of its strategy. slices: for tensors trained in part, which part; the
+    tensor is then that part alone.
     """
 
     partition_id: int
     num_examples: int
     tensors: Weights
-    factors: Mapping[str, float] = field(default_factory=dict)  # multiplies a tensor's weight; absent is 1
+    factors: Mapping[str, float] = field(default_factory=dict)  # multiplies a tensor's weight; 1 if absent
     steps: int = 0
     extra: Weights = field(default_factory=dict)
     slices: Mapping[str, Slice] = field(default_factory=dict)
@@ -56,11 +56,11 @@ class Update:
 
 
 def check_update(update: Update, reference: Weights, trained: Collection[str]) -> None:
-    """Return nothing when an update may be averaged.
+    """Raise UpdateError unless an update may be averaged.
 
-    reference: the global tensors by name. trained: the names this device said it trains.
-    Raises UpdateError that names the first tensor missing, surplus, of another shape or type, or not finite; for a part
-    that belongs nowhere, and for a weight that no sum can take.
+    reference: the global tensors by name. trained: the names that the device claims to have trained.
+    The error names the first tensor that is missing, surplus, of another shape or type, or not finite; a part that does
+    not fit; or a weight that is too large for a sum.
     """
     if not 1 <= update.num_examples <= MOST_EXAMPLES:
         raise UpdateError(f"update of {max(min(update.num_examples, 2**63), -1)} examples")
@@ -74,11 +74,11 @@ def check_update(update: Update, reference: Weights, trained: Collection[str]) -
         raise UpdateError(f"a part of {name} without its tensor")
     for name, factor in update.factors.items():
         if not 0.0 <= factor <= MOST_FACTOR:
-            raise UpdateError(f"weight {factor} of {name} is no number from 0 to {MOST_FACTOR:g}")
+            raise UpdateError(f"weight {factor} of {name} is not a number from 0 to {MOST_FACTOR:g}")
 
 
 def part_of(name: str, part: Slice | None, reference: Tensor) -> Tensor:
-    """Return the part of a global tensor. Raises UpdateError where a slice is of no places of it."""
+    """Return the part of a global tensor. Raises UpdateError where the slice does not fit it."""
     if part is None:
         return reference
     if part.dim >= reference.dim():
@@ -93,9 +93,9 @@ def part_of(name: str, part: Slice | None, reference: Tensor) -> Tensor:
 
 
 def check_tensor(name: str, tensor: Tensor, reference: Tensor) -> None:
-    """Return nothing when a tensor is as the reference is, and finite. Raises UpdateError, by its name, else."""
+    """Raise UpdateError, with its name, unless a tensor is finite and has the form of the reference."""
     if tensor.layout is not torch.strided or tensor.device != reference.device:
-        raise UpdateError(f"{name} is no plain tensor on {reference.device}")
+        raise UpdateError(f"{name} is not a plain tensor on {reference.device}")
     if tensor.shape != reference.shape:
         raise UpdateError(f"{name} has shape {tuple(tensor.shape)}, not {tuple(reference.shape)}")
     if tensor.dtype != reference.dtype:

@@ -2,12 +2,12 @@
 
     combine(round, state) -> (tensors, state, notes)
 
-The state is named tensors, empty before the first round; it is checkpointed with the weights, so that a run that was
-killed goes on with the same bits. A strategy works tensor by tensor: each over the devices that trained it, and one
-that no device trained stays as it is, its part of the state too. So do places of a tensor of which some devices trained
-a part (places.py). Sums run in float64 in the order of partition_id.
+The state is named tensors, empty before the first round. It is checkpointed with the weights, so that a killed run
+resumes with the same bits. A strategy works on each tensor separately, over the devices that trained it; a tensor that
+no device trained does not change, and neither does its part of the state. The same holds for places of a tensor that
+some devices trained in part (places.py). Sums are float64, in the order of partition_id.
 
-What it makes a device do or keep is its `at_device` (local.py), what it sends beside the weights its `sent`.
+`at_device` says what it adds to a device's training (local.py), `sent` which tensors travel besides the weights.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Round:
 
     @classmethod
     def of(cls, round: int, tensors: Weights, updates: list[Update], devices: int, momentum: float) -> Round:
-        """Return the round with its updates in order. Raises UpdateError when a device appears twice."""
+        """Return the round with its updates in order. Raises UpdateError where a device appears twice."""
         ordered = sorted(updates, key=lambda update: update.partition_id)
         ids = [update.partition_id for update in ordered]
         if len(set(ids)) < len(ids):
@@ -54,13 +54,13 @@ class Round:
         return cls(round, tensors, tuple(ordered), devices, momentum)
 
     def places(self, name: str) -> Iterator[Places]:
-        """Yield the groups of a tensor's places that the same devices trained; none where nobody did."""
+        """Yield the groups of a tensor's places that the same devices trained; none if no device trained it."""
         yield from places_of(name, self.updates, self.tensors[name])
 
     def combined(self, made: Callable[[Places, Tensor], Tensor]) -> dict[str, Tensor]:
-        """Return new tensors, each made of its places; what nobody trained stays as it is.
+        """Return new tensors, each made of its places; what no device trained does not change.
 
-        made: gives the new numbers of some places, from them and the global ones there; float64.
+        made: returns the new numbers of some places, from the places and the global numbers there; float64.
         """
         tensors = {}
         for name, tensor in self.tensors.items():
@@ -73,15 +73,15 @@ class Round:
     def means(self) -> dict[str, Tensor]:
         """Return the weighted means: sum_k w_k * tensor_k / sum_k w_k over the devices that trained a tensor or place.
 
-        w_k = num_examples * factor. What no device trained, or only with weight 0, stays as it is.
-        Exact up to one rounding to the tensor's type after a float64 sum; independent of the updates' order.
+        w_k = num_examples * factor. What no device trained, or only with weight 0, does not change.
+        Exact up to one rounding to the tensor's type after a float64 sum; independent of the order of updates.
         """
         return self.combined(lambda places, _now: places.mean())
 
 
 @dataclass(frozen=True, slots=True)
 class Combined:
-    """What a round came to: the new global tensors, all of them, the new state, and what the report should say."""
+    """The result of a round: all global tensors, the new state, and notes for the report."""
 
     tensors: dict[str, Tensor]
     state: State
@@ -90,9 +90,9 @@ class Combined:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What else the fleet file says that a strategy may depend on.
+    """Other settings of the fleet file that a strategy may depend on.
 
-    cohort: devices asked in a round. momentum, update: of [train]. weighted: whether updates are weighed by the
+    cohort: devices asked in a round. momentum, update: of [train]. weighted: whether updates are weighted by the
     gradient they captured.
     """
 
@@ -109,24 +109,24 @@ class Strategy(ABC):
     name: ClassVar[str] = ""
     holds: ClassVar[frozenset[str]] = (
         frozenset()
-    )  # copies of what is trained that a device has while it trains
-    extras: ClassVar[tuple[str, ...]] = ()  # kinds of tensors that go beside the weights, both ways
-    weighs: ClassVar[bool] = True  # whether an update's weight matters to it
-    in_steps: ClassVar[bool] = False  # whether a device's steps are other ones than plain SGD's
-    counts_steps: ClassVar[bool] = False  # whether it divides by how many steps a device says it took
-    when_lost: ClassVar[str] = ""  # what follows where a device lost what it kept
+    )  # copies of the trained tensors that a device holds while it trains
+    extras: ClassVar[tuple[str, ...]] = ()  # kinds of tensors that travel with the weights, both ways
+    weighs: ClassVar[bool] = True  # whether it uses the weights of updates
+    in_steps: ClassVar[bool] = False  # whether a device's steps differ from plain SGD
+    counts_steps: ClassVar[bool] = False  # whether it uses the number of steps that a device reports
+    when_lost: ClassVar[str] = ""  # the consequence if a device lost what it kept
 
     def problems(self, run: Conditions) -> Iterator[str]:
-        """Yield what of a fleet file does not go with this strategy, each with its key first."""
+        """Yield the settings of a fleet file that do not go with this strategy, each line beginning with the key."""
         if run.weighted and not self.weighs:
             yield (
-                f'aggregate.strategy: "{self.name}" takes every update for as much as any other; '
+                f'aggregate.strategy: "{self.name}" gives every update the same weight; '
                 'leave out weights = "captured" and min_fidelity'
             )
         if self.in_steps and run.update not in {"step", "micro-batch"}:
             yield (
-                f'train.update: "{run.update}" moves each layer by itself, and "{self.name}" changes what whole steps '
-                'move by; use "step" or "micro-batch"'
+                f'train.update: "{run.update}" updates each layer by itself, but "{self.name}" corrects whole steps; '
+                'use "step" or "micro-batch"'
             )
 
     @abstractmethod
@@ -134,15 +134,15 @@ class Strategy(ABC):
         """Return a round's new weights and state. Pure: neither argument is changed."""
 
     def sent(self, state: State, tensors: Weights) -> dict[str, Tensor]:
-        """Return what goes to every device beside the weights, by `extra_name`."""
+        """Return the tensors that every device gets besides the weights, by `extra_name`."""
         return {}
 
     def at_device(self, given: AtDevice) -> Local:
-        """Return what a device does differently from plain local SGD in a round."""
+        """Return what a device does in a round on top of plain local SGD."""
         return Local(given)
 
     def check(self, update: Update, tensors: Weights) -> None:
-        """Return nothing when what came beside the weights can be used. Raises UpdateError with the reason."""
+        """Raise UpdateError, with the reason, unless the strategy's own tensors in an update can be used."""
         wanted = {extra_name(kind, name): name for kind in self.extras for name in update.tensors}
         for extra in sorted(wanted.keys() - update.extra.keys()):
             raise UpdateError(f"missing tensor {extra}")
@@ -156,12 +156,12 @@ class Strategy(ABC):
 
 
 def extra_name(kind: str, name: str) -> str:
-    """Return what a tensor beside the weights is called: by two dots, which no tensor's own name has in a row."""
+    """Return the name of a tensor of the strategy. It has two dots in a row, which no tensor's own name has."""
     return f"{kind}..{name}"
 
 
 def rounded(values: Tensor, like: Tensor) -> Tensor:
-    """Return float64 values in the type of `like`; what is beyond its range becomes its largest number."""
+    """Return float64 values in the type of `like`; values beyond its range become its largest number."""
     most = LARGEST if like.dtype == torch.float64 else torch.finfo(like.dtype).max
     return torch.nan_to_num(values, nan=0.0, posinf=most, neginf=-most).clamp(-most, most).to(like.dtype)
 
@@ -175,9 +175,9 @@ _STRATEGIES: dict[str, type[Strategy]] = {}
 
 
 def register(cls: _Class) -> _Class:
-    """Return the class, from now on the strategy of its name in fleet files.
+    """Return the class, now registered as the strategy of its name in fleet files.
 
-    Raises ConfigError for one without a name, or that does not say what becomes of a round.
+    Raises ConfigError for one without a name, or without a `combine`.
     """
     if not cls.name or isabstract(cls):
         raise ConfigError(
@@ -193,7 +193,7 @@ def names() -> list[str]:
 
 
 def find(name: str) -> type[Strategy]:
-    """Return the strategy of that name. Raises ConfigError, with the nearest ones, for an unknown name."""
+    """Return the strategy of that name. Raises ConfigError, naming the nearest ones, for an unknown name."""
     if name in _STRATEGIES:
         return _STRATEGIES[name]
     if not own_code.is_own(name):

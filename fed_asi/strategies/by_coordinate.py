@@ -1,4 +1,4 @@
-"""Strategies that look at every number by itself, over the devices that trained it."""
+"""Strategies that treat every number separately, over the devices that trained it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ByCoordinate(Strategy):
 
     @abstractmethod
     def middle(self, ascending: Tensor) -> Tensor:
-        """Return what becomes of each number. ascending: (devices, ...), sorted over devices, float64."""
+        """Return the new numbers. ascending: (devices, ...), sorted over devices, float64."""
 
     def combine(self, given: Round, state: State) -> Combined:
         """Return each tensor's middle over the devices that trained it; there is no state."""

@@ -1,4 +1,4 @@
-"""FedAdagrad: the server steps less where it has moved much."""
+"""FedAdagrad: the server takes smaller steps where it has moved much."""
 
 from __future__ import annotations
 

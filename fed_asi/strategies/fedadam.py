@@ -35,12 +35,12 @@ class FedAdam(Adaptive):
 
     @property
     def initial(self) -> Mapping[str, float]:
-        """The two moments, and where it is needed how many steps there were."""
+        """The two moments, and if the bias is corrected, the number of steps."""
         both = {"m": 0.0, "v": self.initial_v}
         return both | {"t": 0.0} if self.bias_correction else both
 
     def rate(self, before: Mapping[str, Tensor]) -> tuple[float | Tensor, Moments]:
-        """Return the rate, corrected for moments that began at 0 where that is asked for."""
+        """Return the learning rate, with the bias of moments that start at 0 corrected if asked for."""
         if not self.bias_correction:
             return self.server_lr, {}
         step = before["t"] + 1.0

@@ -11,9 +11,9 @@ from fed_asi.strategies.base import Combined, Round, State, Strategy, register
 @register
 @dataclass(frozen=True, slots=True)
 class FedAvg(Strategy):
-    """Every tensor becomes the weighted mean over the devices that trained it, and so does every part of one.
+    """Every tensor, or part of one, becomes the weighted mean over the devices that trained it.
 
-    Source: McMahan et al. 2017 (arXiv 1602.05629), algorithm 1; by tensor and place it is this project's.
+    Source: McMahan et al. 2017 (arXiv 1602.05629), algorithm 1; averaging by tensor and place is this project's own.
     """
 
     name: ClassVar[str] = "fedavg"

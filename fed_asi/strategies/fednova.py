@@ -1,4 +1,4 @@
-"""FedNova: updates are normalised by how far their device's local steps could go."""
+"""FedNova: each update is normalised by the number of local steps behind it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FedNova(Strategy):
     counts_steps: ClassVar[bool] = True
 
     def problems(self, run: Conditions) -> Iterator[str]:
-        """Yield also that momentum over micro-batches has no such number of steps."""
+        """Yield also that steps cannot be counted if momentum acts in every micro-batch."""
         yield from Strategy.problems(self, run)
         if run.momentum > 0.0 and run.update != "step":
             yield (
@@ -49,7 +49,7 @@ class FedNova(Strategy):
 
 
 def reach(steps: int, momentum: float) -> float:
-    """Return the 1-norm of the weights that the gradients of these steps have in where they end.
+    """Return the 1-norm of the weights with which the gradients of these steps enter the final position.
 
     Source: Wang et al. 2020 (arXiv 2007.07481), section 4: (tau - rho (1 - rho^tau) / (1 - rho)) / (1 - rho).
     """

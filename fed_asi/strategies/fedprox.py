@@ -22,7 +22,7 @@ class Pull(Local):
         self._mu = mu
 
     def held(self) -> dict[str, Mapping[str, Tensor]]:
-        """Return the weights it was sent, which the pull goes to."""
+        """Return the weights it was sent, towards which it is pulled."""
         return {"start": self.given.start}
 
     def objective_(self, name: str, weight: Tensor, gradient: Tensor) -> None:
@@ -33,7 +33,7 @@ class Pull(Local):
 @register
 @dataclass(frozen=True, slots=True)
 class FedProx(FedAvg):
-    """FedAvg of devices whose objective has a proximal term; its gradient is clipped with the loss's.
+    """FedAvg with a proximal term in each device's objective; its gradient is clipped with that of the loss.
 
     Source: Li et al. 2020 (arXiv 1812.06127), algorithm 2.
     """

@@ -1,4 +1,4 @@
-"""FedYogi: Adam at the server, whose second moment moves by no more than each square."""
+"""FedYogi: Adam at the server, with a second moment that changes by at most the new square."""
 
 from __future__ import annotations
 

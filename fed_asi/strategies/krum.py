@@ -1,4 +1,4 @@
-"""Krum and multi-Krum: the updates that have the most neighbours."""
+"""Krum and multi-Krum: keep the updates that are closest to others."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from fed_asi.strategies.places import by_cell, cells_of, whole_of
 @register
 @dataclass(frozen=True, slots=True)
 class Krum(Strategy):
-    """The weighted mean, tensor by tensor, of the `keep` updates of lowest score; 1 is Krum, more is multi-Krum.
+    """The weighted mean, tensor by tensor, of the `keep` updates with the lowest scores; 1 is Krum, more is multi-Krum.
 
-    A score is the sum of the squared distances to the n - hostile - 2 nearest of the other updates. The squared
-    distance of two updates is the mean square difference of the numbers that both trained: of whole updates that
-    is the usual one, by a constant. Updates with nothing in common are no neighbours. Of equal scores the lower
-    partition_id is kept. A tensor that none of those kept trained stays as it is.
+    A score is the sum of the squared distances to the n - hostile - 2 nearest other updates. The squared distance of
+    two updates is the mean squared difference of the numbers that both trained; for whole updates this is the usual
+    distance up to a constant. Updates with nothing in common are not neighbours. Among equal scores the lower
+    partition_id is kept. A tensor that none of the kept updates trained does not change.
     Source: Blanchard et al. 2017, "Machine Learning with Adversaries", section 4.
     """
 
@@ -33,7 +33,7 @@ class Krum(Strategy):
     keep: Annotated[int, Field(ge=1)] = 1
 
     def problems(self, run: Conditions) -> Iterator[str]:
-        """Yield also that a cohort is too small for so many hostile devices, or to keep so many."""
+        """Yield also that a cohort is too small for that many hostile devices, or to keep that many."""
         needed = 2 * self.hostile + 3
         if run.cohort < needed:
             yield (
@@ -45,7 +45,7 @@ class Krum(Strategy):
             yield f"aggregate.keep: {self.keep}, but {honest} of {run.cohort} devices in a round are not hostile"
 
     def combine(self, given: Round, state: State) -> Combined:
-        """Return the mean of those kept; there is no state."""
+        """Return the mean of the kept updates; there is no state."""
         kept = replace(given, updates=tuple(self._kept(given)))
         return Combined(kept.means(), state, tuple(self._too_few(len(given.updates))))
 
@@ -62,7 +62,7 @@ class Krum(Strategy):
 
 
 def distances(updates: tuple[Update, ...], tensors: Weights) -> Tensor:
-    """Return the squared distances between updates, (n, n) float64; infinite where nothing was trained by both."""
+    """Return the squared distances between updates, (n, n) float64; infinite where they share no number."""
     found = torch.full((len(updates), len(updates)), inf, dtype=torch.float64)
     for i, one in enumerate(updates):
         for j, other in enumerate(updates[:i]):
@@ -84,7 +84,7 @@ def _apart(one: Update, other: Update, name: str, tensor: Tensor) -> tuple[float
 
 
 def scores(apart: Tensor, hostile: int) -> list[float]:
-    """Return the sum of each update's distances to its nearest others, n - hostile - 2 of them, one at least."""
+    """Return the sum of each update's distances to its n - hostile - 2 nearest others (at least one)."""
     n = len(apart)
     nearest = max(1, n - hostile - 2)
     return [float(apart[i, torch.arange(n) != i].sort().values[:nearest].sum()) for i in range(n)]

@@ -14,7 +14,7 @@ from fed_asi.strategies.by_coordinate import ByCoordinate
 @register
 @dataclass(frozen=True, slots=True)
 class Median(ByCoordinate):
-    """Every number becomes the median over the devices that trained it, of an even count the mean of the middle two.
+    """Every number becomes the median over the devices that trained it; for an even count, the mean of the middle two.
 
     With fewer than half of them hostile it lies between honest devices' numbers.
     Source: Yin et al. 2018 (arXiv 1803.01498), definition 1.

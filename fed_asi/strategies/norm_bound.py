@@ -1,4 +1,4 @@
-"""Norm bounding: no device moves the weights further than a bound before they are averaged."""
+"""Norm bounding: the change of each device is limited in norm before averaging."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fed_asi.strategies.places import base_of
 @register
 @dataclass(frozen=True, slots=True)
 class NormBound(Strategy):
-    """FedAvg of updates that are scaled down to max_norm, the 2-norm of all that a device moved.
+    """FedAvg of updates that are scaled down to max_norm, in the 2-norm over everything that a device changed.
 
     Source: Sun et al. 2019 (arXiv 1911.07963), section 5.
     """

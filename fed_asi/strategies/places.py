@@ -1,7 +1,7 @@
-"""The places of a tensor that the same devices trained: a strategy treats each group of them as a tensor of its own.
+"""The places of a tensor that the same devices trained; a strategy treats each such group as a tensor of its own.
 
-Where every device that trained a tensor trained all of it there is one group, the tensor as it is. Where some trained a
-part, such as some input channels, a place is a pair of the first two dimensions, and what lies behind it goes along.
+If every device that trained a tensor trained all of it, there is one group: the whole tensor. If some trained a part,
+such as some input channels, a place is a pair of indices of the first two dimensions, with everything behind it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from fed_asi.strategies.aggregate import Slice, Update
 
 Said = tuple[
     Update, float, Tensor
-]  # who trained it, with what weight, and the numbers: no float64 copy of each
+]  # who trained it, with which weight, and the numbers, without a float64 copy of each
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Some places of a tensor. cells: their numbers, (k,); None: all of it, in its own shape. said: of each device."""
+    """Some places of a tensor. cells: their indices, (k,); None: all of it, in its own shape. said: by device."""
 
     cells: Tensor | None
     said: tuple[Said, ...]
 
     @property
     def total(self) -> float:
-        """The devices' weights together."""
+        """The sum of the weights of the devices."""
         return sum(share for _, share, _ in self.said)
 
     def of(self, whole: Tensor) -> Tensor:
@@ -71,13 +71,13 @@ def places_of(name: str, updates: Sequence[Update], tensor: Tensor) -> Iterator[
 
 
 def by_cell(whole: Tensor) -> Tensor:
-    """Return a tensor with its first two dimensions as one, and all others as one: (cells, ...)."""
+    """Return a tensor with its first two dimensions merged, and all others merged: (cells, ...)."""
     count = prod(whole.shape[:2])
     return whole.reshape(count, whole.numel() // count if count else 0)
 
 
 def cells_of(part: Slice | None, tensor: Tensor) -> Tensor:
-    """Return which cells of a tensor a part has, (cells,) bool."""
+    """Return which cells of a tensor a part covers, (cells,) bool."""
     found = torch.zeros(tensor.shape[:2] if tensor.dim() else (1,), dtype=torch.bool)
     if part is None:
         return torch.ones_like(found).flatten()
@@ -85,16 +85,16 @@ def cells_of(part: Slice | None, tensor: Tensor) -> Tensor:
 
 
 def base_of(update: Update, name: str, tensor: Tensor) -> Tensor:
-    """Return what of a global tensor an update trained, in the shape it has there, float64."""
+    """Return the part of a global tensor that an update trained, in the shape of that part, float64."""
     part = update.slices.get(name)
     whole = tensor.to(torch.float64)
     return whole if part is None else whole.index_select(part.dim, part.index)
 
 
 def whole_of(update: Update, name: str, tensor: Tensor, key: str | None = None) -> Tensor:
-    """Return an update's tensor, or what it sends beside it under `key`, in the global one's shape, float64.
+    """Return an update's tensor, or its tensor of kind `key`, in the shape of the global one, float64.
 
-    Where it trained nothing the global tensor stands; under a key, 0.
+    Where the device trained nothing it has the global numbers; with a key, 0.
     """
     values = (update.tensors[name] if key is None else update.extra[key]).to(torch.float64)
     part = update.slices.get(name)

@@ -28,9 +28,9 @@ VARIATE = "variate"
 
 
 class Corrected(Local):
-    """Local SGD whose every step moves against g - c_own + c, and which finds its own variate anew (option II).
+    """Local SGD in which every step moves against g - c_own + c, and which then updates its own variate (option II).
 
-    A device that has lost its variate takes the server's for it: it trains uncorrected in that round.
+    A device that has lost its variate uses the server's: it trains uncorrected in that round.
     """
 
     def __init__(self, given: AtDevice) -> None:
@@ -41,7 +41,7 @@ class Corrected(Local):
         self._own = (self._server if given.lost else zeros) | own
 
     def held(self) -> dict[str, Mapping[str, Tensor]]:
-        """Return both variates, and the weights it was sent, from which its new variate is found."""
+        """Return both variates, and the weights it was sent, which its new variate depends on."""
         return {"start": self.given.start, "server variate": self._server, VARIATE: self._own}
 
     def direction(self, name: str, gradient: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class Corrected(Local):
         return gradient.add(self._server[name] - self._own[name])
 
     def finish(self, end: Mapping[str, Tensor], steps: int) -> Finished:
-        """Return how far its variate moved, to send, and the variate, to keep."""
+        """Return the change of its variate, to send, and the variate, to keep."""
         moved, kept = {}, {}
         for name, start in self.given.start.items():
             moved[name] = (start - end[name]) / (steps * self.given.lr) - self._server[name]
@@ -81,7 +81,7 @@ class Scaffold(Strategy):
     server_lr: Annotated[float, Field(gt=0)] = 1.0
 
     def problems(self, run: Conditions) -> Iterator[str]:
-        """Yield also that momentum makes another thing of a device's variate."""
+        """Yield also that momentum changes the meaning of a device's variate."""
         yield from Strategy.problems(self, run)
         if run.momentum > 0.0:
             yield (
@@ -113,7 +113,7 @@ class Scaffold(Strategy):
         return now + self.server_lr * moved / len(places.said)
 
     def sent(self, state: State, tensors: Weights) -> dict[str, Tensor]:
-        """Return c of every tensor that some device has trained by now."""
+        """Return c for every tensor that some device has trained so far."""
         found = {}
         for name, tensor in tensors.items():
             if f"sum:{name}" in state:
@@ -128,5 +128,5 @@ class Scaffold(Strategy):
 
 
 def _seen(state: State, name: str, devices: int) -> Tensor:
-    """Return which devices have trained a tensor by now, or any; (devices,)."""
+    """Return which devices have trained a tensor so far, or any tensor; (devices,)."""
     return state.get(f"seen:{name}", torch.zeros(devices, dtype=torch.bool)).clone()

@@ -1,4 +1,4 @@
-"""The server as an optimizer: the mean of what devices moved is its pseudo-gradient, tensor by tensor."""
+"""The server as an optimizer: the mean change of the devices is its pseudo-gradient, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Moments = dict[str, Tensor]  # of one tensor, by letter
 
 @dataclass(frozen=True, slots=True)
 class ServerOptimizer(Strategy):
-    """Base of the strategies that move each global tensor by (mean of the updates - tensor) and moments of it.
+    """Base of strategies that move each global tensor by (mean of the updates - tensor) and its moments.
 
-    A tensor that no device trained in a round keeps its moments as they are. server_lr: the server's step.
+    A tensor that no device trained in a round keeps its moments. server_lr: the learning rate of the server.
     """
 
     server_lr: Annotated[float, Field(gt=0)] = 1.0
@@ -28,17 +28,17 @@ class ServerOptimizer(Strategy):
     @property
     @abstractmethod
     def initial(self) -> Mapping[str, float]:
-        """What each moment is before a tensor's first step, by letter."""
+        """The value of each moment before the first step of a tensor, by letter."""
 
     @abstractmethod
     def step(self, delta: Tensor, before: Mapping[str, Tensor]) -> tuple[Tensor, Moments]:
-        """Return by how much a tensor moves, and its new moments; all float64, in its shape.
+        """Return the step of a tensor, and its new moments; all float64, in its shape.
 
-        delta: the mean of the updates less the tensor. before: its moments.
+        delta: the mean of the updates minus the tensor. before: its moments.
         """
 
     def combine(self, given: Round, state: State) -> Combined:
-        """Return the tensors after one step of the server's, and their moments as "LETTER:NAME"."""
+        """Return the tensors after one server step, and their moments as "LETTER:NAME"."""
         tensors, moments = {}, dict(state)
         for name, tensor in given.tensors.items():
             tensors[name] = tensor.clone()

@@ -1,12 +1,12 @@
-"""What becomes of an update whose device began from weights that have moved on since.
+"""Stale updates: those of devices that began from weights that have changed since.
 
-As in FedBuff (Nguyen et al. 2022, arXiv 2106.06639): a device moves from the weights that it was sent; a reply that is
-s updates old counts with 1 / sqrt(1 + s) of its move; the moves of so many replies are added up and divided by a number
-that does not depend on staleness, and the server steps by that. FLSim, its authors' simulator, does so in its
-HybridAggregator, with PolynomialStalenessWeight.
-Not as there: moves are weighted by images, as everywhere here, where the paper divides by the number of replies (with
-shards of one size it is the same); the server's step is the strategy's, so plain averaging has a learning rate of 1;
-FLSim weighs nothing by staleness unless it is told to, and then in relation to the weight of a staleness of 1.
+As in FedBuff (Nguyen et al. 2022, arXiv 2106.06639), a device's change is measured from the weights that it was sent.
+The change of a reply that is s updates old is scaled by 1 / sqrt(1 + s). The changes of a number of replies are summed
+and divided by a number that does not depend on staleness, and the server steps by the result. FLSim, the simulator of
+its authors, does this in its HybridAggregator with PolynomialStalenessWeight.
+Differences: changes are weighted by images, as everywhere here, where the paper divides by the number of replies (the
+same for shards of one size); the server's step is that of the strategy, so plain averaging has a learning rate of 1;
+FLSim does not weight by staleness by default, and if it does, relative to the weight of a staleness of 1.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from fed_asi.strategies.places import base_of
 
 
 def damping(staleness: int, power: float) -> float:
-    """Return how much of its move a stale update keeps, 0 to 1. staleness: how many updates were made meanwhile.
+    """Return the share of its change that a stale update keeps, 0 to 1. staleness: updates made in the meantime.
 
-    Source: Nguyen et al. 2022 (arXiv 2106.06639), which have (1 + staleness)^-0.5.
+    Source: Nguyen et al. 2022 (arXiv 2106.06639), with (1 + staleness)^-0.5.
     """
     return float((1.0 + staleness) ** -power)
 
 
 def brought_up(update: Update, began: Weights, now: Weights, share: float) -> Update:
-    """Return the update as if its device had begun from the weights of now: its move, times a share, added to them.
+    """Return the update as if its device had begun from the current weights: its change, scaled, added to them.
 
-    began: the weights that it was sent. So every strategy, which sees what devices moved as the difference to the
-    weights of now, sees the move that was really made. Float64, rounded once to the tensor's type.
+    began: the weights that it was sent. A strategy measures changes from the current weights, so this way it sees the
+    change that was really made. Float64, rounded once to the tensor's type.
     """
     tensors = {}
     for name, trained in update.tensors.items():

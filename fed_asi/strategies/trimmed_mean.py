@@ -16,9 +16,9 @@ from fed_asi.strategies.by_coordinate import ByCoordinate
 @register
 @dataclass(frozen=True, slots=True)
 class TrimmedMean(ByCoordinate):
-    """Every number becomes the mean over devices without the largest and the smallest share `beta` of them.
+    """Every number becomes the mean over devices without the largest and the smallest share `beta` of values.
 
-    Of n devices that trained it, int(beta * n) are left out at each end; with no more hostile ones than that, it lies
+    Of n devices that trained it, int(beta * n) are left out at each end; if no more than that are hostile, it lies
     between honest devices' numbers.
     Source: Yin et al. 2018 (arXiv 1803.01498), definition 2.
     """
@@ -27,7 +27,7 @@ class TrimmedMean(ByCoordinate):
     beta: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
 
     def problems(self, run: Conditions) -> Iterator[str]:
-        """Yield also that nobody is left out."""
+        """Yield also that no device would be left out."""
         yield from Strategy.problems(self, run)
         if int(self.beta * run.cohort) == 0:
             yield (
@@ -36,6 +36,6 @@ class TrimmedMean(ByCoordinate):
             )
 
     def middle(self, ascending: Tensor) -> Tensor:
-        """Return the means of what is left."""
+        """Return the means of the remaining values."""
         cut = int(self.beta * len(ascending))
         return ascending[cut : len(ascending) - cut].mean(0)

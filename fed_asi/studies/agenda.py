@@ -59,13 +59,13 @@ class Agenda:
         yield f"study: {folder}, {_runs(total)}: {self.finished} done, {left} to do{self._how_long()}"
         stopped = [one.run.label for one in self.left if one.state == "unfinished"]
         if stopped:
-            yield f"goes on with {_runs(len(stopped))} that stopped half-way: {_some(stopped)}"
+            yield f"resumes {_runs(len(stopped))} that stopped half-way: {_some(stopped)}"
         for one in self.lasting:
             cause = self.ledger.gaps[one.run.cell.folder.name].cause
-            yield f"a gap from before, not done again without --retry: {one.run.label}: {cause}"
+            yield f"failed before, and is not repeated without --retry: {one.run.label}: {cause}"
         others = list(strangers(folder, [one.run for one in self.standings]))
         if others:
-            yield f"left alone, as no runs of this study, in {folder / RUNS}: {_some(others)}"
+            yield f"not of this study and left alone, in {folder / RUNS}: {_some(others)}"
         free = _free(folder)
         if self.bytes_left is not None and free is not None and self.bytes_left > free:
             need, room = format_bytes(self.bytes_left), format_bytes(free)
@@ -76,7 +76,7 @@ class Agenda:
             return ""
         seconds = self.clock.left_seconds(_shares(self.left), self.jobs)
         disk = "" if self.bytes_left is None else f", about {format_bytes(self.bytes_left)} of disk"
-        time = "how long is unknown until one has ended" if seconds is None else f"about {duration(seconds)}"
+        time = "the time is unknown until one has ended" if seconds is None else f"about {duration(seconds)}"
         where = ", one on every CPU of the cluster" if self.everywhere else f" by {self.jobs} at once, {time}"
         return f"{where}{disk}"
 
@@ -108,7 +108,7 @@ class Agenda:
         labels = {one.run.cell.folder.name: one.run.label for one in self.standings}
         lines = [f"  {labels[name]}: {gap.cause}" for name, gap in gaps.items()]
         stopped = sum(not gap.lasting for gap in gaps.values())
-        how = "the same line again goes on with them" if stopped == len(gaps) else "--retry does them again"
+        how = "the same command continues with them" if stopped == len(gaps) else "--retry repeats them"
         return [f"{len(gaps)} {'gap' if len(gaps) == 1 else 'gaps'}; {how}", *lines] if gaps else []
 
 
@@ -126,7 +126,7 @@ def agenda(
     chosen = [one for one in standings if _is_chosen(one.run, limits.only)]
     if limits.only is not None and runs and not any(_is_chosen(run, limits.only) for run in runs):
         names = [run.label for run in runs]
-        problems.append(f"--only: no run is like {shown(limits.only)}; there are {_some(names)}")
+        problems.append(f"--only: no run matches {shown(limits.only)}; there are {_some(names)}")
     ledger = _ledger(study, folder, standings)
     failed = {name for name, gap in ledger.gaps.items() if gap.lasting and not limits.retry}
     left = [one for one in chosen if one.state != "finished" and one.run.cell.folder.name not in failed]
@@ -139,7 +139,7 @@ def agenda(
     clock, jobs = Clock(standings), _jobs(limits, runs[0].config)
     seconds = clock.left_seconds(_shares(left), jobs)
     if seconds is not None and seconds > 3600 * MANY_HOURS and not limits.yes:
-        problems.append(f"{_runs(len(left))} take about {duration(seconds)}; say --yes to do them")
+        problems.append(f"{_runs(len(left))} take about {duration(seconds)}; add --yes to start them")
     if problems:
         raise ConfigError(problems)
     for one in left:
@@ -201,7 +201,7 @@ def _ask(study: Study, folder: Path, limits: Limits) -> None:
     disk = format_bytes(total * max(sizes)) if sizes else f"{format_bytes(total * 1024**2)} at 1 MiB a run"
     raise ConfigError(
         f"the grid has {total:,} runs: {hours} by {jobs} at once if a run takes {ASSUMED_SECONDS:.0f} s, and {disk} "
-        "of disk; say --yes to do them, or take values out of the grid"
+        "of disk; add --yes to start them, or remove values from the grid"
     )
 
 

@@ -217,7 +217,7 @@ def _pairing(runs: Runs, baseline: str | None) -> Iterator[str]:
         for seeds, what in ((shards, "shards of other sizes"), (cohorts, "other cohorts")):
             if seeds:
                 told = ", ".join(map(str, seeds))
-                yield f"{name} has {what} than {baseline} (seeds {told}): its pairs share the seed alone"
+                yield f"{name} has {what} than {baseline} (seeds {told}): the pairs have only the seed in common"
 
 
 def _same_cohorts(one: Reading, other: Reading) -> bool:

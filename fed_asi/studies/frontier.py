@@ -84,13 +84,13 @@ def _frontier(found: Findings, price: Measure, prices: Estimates, quality: Measu
         figure,
         f"frontier-{quality.name}-{price.name}".replace("_", "-"),
         f"{capital(quality.title)} against {price.title}",
-        f"{_lines(found)}The grey steps are the front of the means: no variant beats those on it in both. {BARS}",
+        f"{_lines(found)}The grey steps are the front of the means: no variant is better in both. {BARS}",
     )
 
 
 def _lines(found: Findings) -> str:
     keys = dict.fromkeys(family.key for family in found.families if family.key is not None)
-    return "".join(f"A line joins variants that differ in {key} alone. " for key in keys)
+    return "".join(f"Lines join variants that differ only in {key}. " for key in keys)
 
 
 def _quality_label(quality: Measure) -> str:

@@ -119,7 +119,7 @@ def _grid_problems(
         hint = nearest(study.baseline, labels)
         if hint.startswith("known") and len(labels) > 12:
             hint = f"there are {len(labels)}, such as {shown(min(labels))}"
-        yield f"baseline: {shown(study.baseline)} is no variant of the grid; {hint}"
+        yield f"baseline: {shown(study.baseline)} is not a variant of the grid;  {hint}"
 
 
 def grouped(runs: Iterable[tuple[str, Any]], check: Callable[[Any], object]) -> list[str]:

@@ -86,7 +86,7 @@ def study_runs(place: str | Path) -> StudyRuns:
     try:
         return _study(_read(file), file.parent)
     except (KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{file} is no study: {first_line(error)}") from error
+        raise RunError(f"{file} is not a study: {first_line(error)}") from error
 
 
 def _study(content: Mapping[str, Any], home: Path) -> StudyRuns:

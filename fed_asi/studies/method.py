@@ -12,38 +12,38 @@ def method(found: Findings) -> Iterator[str]:
     """Yield what a reader must know to check or to repeat the numbers."""
     listed = ", ".join(map(str, found.seeds))
     yield (
-        f"Seeds: {listed}. A seed decides shards, cohorts and every draw; the images that judge the model are the "
-        "same for all. Intervals are about other seeds of this data set, not about other data."
+        f"Seeds: {listed}. A seed decides shards, cohorts and every random draw; all models are evaluated on the same "
+        "images. Intervals are about other seeds with this data set, not about other data."
         if listed
         else "There is no finished run yet."
     )
     yield (
-        "Means are over seeds. Intervals: 95 %, Student's t over seeds, cut to what the measure can be; for each "
-        f"number alone. Fewer than {FEWEST_SEEDS} seeds: no interval. With three it is 4.3 standard errors to each "
-        "side and takes the seeds' values to be near normal, which three values cannot show; a bootstrap of three "
-        "values would cover far less than it says."
+        "Means are over seeds. Intervals are 95 %, by Student's t over seeds, limited to the measure's range; each "
+        f"holds for its number alone. With fewer than {FEWEST_SEEDS} seeds there is none. With three, an interval "
+        "reaches 4.3 standard errors to each side and assumes that the seeds' values are nearly normal, which three "
+        "values cannot show; a bootstrap of three values would cover far less than 95 %."
     )
     if found.study.baseline is not None:
         yield (
-            f"Differences from the baseline \u201c{found.study.baseline}\u201d are paired: seed by seed, over the "
-            "seeds that both have (their number stands with the difference where it is less), by a two-sided paired "
-            "t-test. For each measure, the p-values of all variants are corrected together by Holm's way; a variant "
-            "that equals the baseline in every seed counts too, with p = 1. \u201cHigher\u201d and \u201clower\u201d "
-            "need a corrected p below 0.05 and an interval without zero; all else is \u201cnot told apart\u201d, "
-            "which is not the same as equal. An interval is of its comparison alone: of several, one without zero may "
-            "be chance. Where every seed differs by the same amount there is no spread that a test could use, and only "
-            "the amount is said."
+            f"Differences from the baseline \u201c{found.study.baseline}\u201d are paired by seed, over the seeds that "
+            "both have (where these are fewer, the table gives their number), and tested by a two-sided paired t-test. "
+            "For each measure, the p-values of all variants are corrected together by Holm's method; a variant that "
+            "equals the baseline in every seed is counted with p = 1. \u201cHigher\u201d and \u201clower\u201d need a "
+            "corrected p below 0.05 and an interval that excludes zero. Everything else is \u201cnot told apart\u201d, "
+            "which does not mean equal. An interval holds for its comparison alone: among several, one may exclude "
+            "zero by chance. If every seed differs by the same amount there is no spread to test, and only the amount "
+            "is given."
         )
     if found.study.target is not None:
         yield (
-            "The cost to a target is counted to the end of the first round whose evaluation reached it. A run that "
-            "never did is never dropped: it counts as above all others in the median, and mean and interval are given "
-            "only where every run got there."
+            "The cost of a target is counted to the end of the first round whose evaluation reached it. Runs that "
+            "never reached it are not dropped: in the median they count as above all others, and mean and interval "
+            "are given only if every run reached it."
         )
     yield (
-        "Bytes are the largest step of any device; bytes up and down, time and energy the sum over rounds. "
-        "Every value of every run is in cells.csv, every statistic with its p-values in results.csv, every round in "
-        "rounds.csv."
+        "Saved bytes are those of the largest step of any device; bytes up and down, time and energy are sums over "
+        "rounds. cells.csv has every value of every run, results.csv every statistic with its p-values, rounds.csv "
+        "every round."
     )
     versions = {
         package: run.versions[package]

@@ -162,4 +162,4 @@ def _mistake(error: Exception, folder: Path) -> str:
     with contextlib.suppress(FedAsiError):
         write_text(kept, "".join(traceback.format_exception(error)))
     whose = own_code.owner_of(error)
-    return f"a mistake of {whose}: {type(error).__name__}: {first_line(error)}; details in {kept}"
+    return f"an error in {whose}: {type(error).__name__}: {first_line(error)}; details in {kept}"

@@ -62,6 +62,6 @@ def _pair(
         figure,
         f"pairs-{CURVES[0].name}{f'-{sheet[1]}' if sheet else ''}",
         f"{capital(CURVES[0].title)} against the baseline's, over rounds{f': {sheet[0]}' if sheet else ''}",
-        "Means of the differences, seed by seed; bands: 95 % intervals of each round's alone, not corrected for being "
-        f"several. Variants with fewer than {FEWEST_SEEDS} pairs are left out.",
+        "Means of the differences, paired by seed; bands: 95 % intervals of each round by itself, not corrected for "
+        f"multiple comparisons. Variants with fewer than {FEWEST_SEEDS} pairs are left out.",
     )

@@ -51,8 +51,8 @@ def _cost(found: Findings, measure: Measure, held: Mapping[str, Cost]) -> Pictur
         figure,
         f"cost-{measure.name}".replace("_", "-"),
         f"{capital(measure.title)} to the target",
-        "Counted to the end of the first round whose evaluation reached the target. The median counts a run that never "
-        "got there as above all others.",
+        "Counted to the end of the first round whose evaluation reached the target. In the median, a run that never "
+        "reached it counts as above all others.",
     )
 
 
@@ -120,7 +120,10 @@ def _groups(found: Findings, groups: list[str]) -> Picture:
         range(len(groups)), [tick(group) for group in groups], rotation=35, ha="right", fontsize=SMALL
     )
     axes.set_xlabel("group of devices")
-    says = "Percent of the times a group's devices were asked that they trained; all seeds of a variant together."
+    says = (
+        "How often a group's devices trained, in percent of the times they were asked; all seeds of a variant "
+        "together."
+    )
     return picture(figure, "groups", "Who took part, by group", says)
 
 

@@ -14,6 +14,13 @@ from fed_asi.texts import clipped
 MOST_NAMED = 3  # variants in a sentence; the others are counted
 NAME_CHARS = 40
 EVEN = (Verdict.OPEN, Verdict.EQUAL)
+SAID = {
+    Verdict.HIGHER: "is higher",
+    Verdict.LOWER: "is lower",
+    Verdict.OPEN: "cannot be told apart",
+    Verdict.EQUAL: "is equal in every seed",
+    Verdict.CONSTANT: "has the same difference in every seed",
+}
 
 Rows = Mapping[str, Row]
 
@@ -22,17 +29,15 @@ def answer(found: Findings) -> list[str]:
     """Return what the study says: of accuracy, of what it costs, and of what stands in the way of saying more."""
     rows = found.rows.get(ACCURACY)
     if rows is None:
-        return [
-            "No run of this study is finished, or none has judged its model: there is nothing to say yet."
-        ]
+        return ["No run of this study is finished, or none has evaluated its model: there is no result yet."]
     words = wording(ACCURACY, rows.values())
     baseline = found.study.baseline
     if baseline is None:
-        said = [_highest(rows, words), "No baseline is named, so nothing is tested."]
+        said = [_highest(rows, words), "No baseline is named, so no difference is tested."]
     elif rows[baseline].estimate is None:
         said = [
             _highest(rows, words),
-            f"The baseline {quoted(baseline)} has no finished run: nothing is tested.",
+            f"The baseline {quoted(baseline)} has no finished run, so no difference is tested.",
         ]
     else:
         said = [_compared(rows, baseline, words), *_cheaper(found, rows, baseline, words)]
@@ -67,20 +72,14 @@ def _highest(rows: Rows, words: Wording) -> str:
 
 def _compared(rows: Rows, baseline: str, words: Wording) -> str:
     parts = []
-    for said, verdicts in (
-        (Verdict.HIGHER, (Verdict.HIGHER,)),
-        (Verdict.LOWER, (Verdict.LOWER,)),
-        (Verdict.OPEN, (Verdict.OPEN,)),
-        (Verdict.EQUAL, (Verdict.EQUAL,)),
-        (Verdict.CONSTANT, (Verdict.CONSTANT,)),
-    ):
-        names = _with(rows, verdicts)
+    for verdict, said in SAID.items():
+        names = _with(rows, (verdict,))
         if names:
             parts.append(f"{said} with {_listed(names, rows, words)}")
     held = f"{quoted(baseline)} ({_level(rows[baseline], words)})"
     if not parts:
-        return f"Nothing can be concluded about what differs from {held}."
-    return f"Held against {held}, accuracy is {'; '.join(parts)}."
+        return f"There are too few seeds to compare anything with {held}."
+    return f"Compared with {held}, accuracy {'; '.join(parts)}."
 
 
 def _with(rows: Rows, verdicts: Sequence[Verdict]) -> list[str]:
@@ -121,10 +120,10 @@ def _cheaper(found: Findings, rows: Rows, baseline: str, words: Wording) -> Iter
         name = min(cheaper, key=lambda one: prices[one])
         cost = wording(measure, found.rows[measure].values())
         yield (
-            f"{quoted(name)} takes {_times(own / prices[name])} times less: "
-            f"{cost.value(prices[name])} of {measure.title} instead of {cost.value(own)}{_room(rows[name], words)}."
+            f"{quoted(name)} needs {cost.value(prices[name])} of {measure.title} instead of {cost.value(own)}, "
+            f"{_times(own / prices[name])} times less{_room(rows[name], words)}."
             if prices[name]
-            else f"{quoted(name)} takes no {measure.title} at all{_room(rows[name], words)}."
+            else f"{quoted(name)} needs no {measure.title}{_room(rows[name], words)}."
         )
         return
 
@@ -134,7 +133,7 @@ def _room(row: Row, words: Wording) -> str:
     one = row.difference
     if one is None or one.low is None or one.low >= 0 or one.verdict is not Verdict.OPEN:
         return ""
-    return f", and its accuracy may still be up to {words.value(-one.low)} points lower"
+    return f"; its accuracy may still be up to {words.value(-one.low)} points lower"
 
 
 def _means(found: Findings, measure: Measure) -> dict[str, float]:
@@ -148,7 +147,7 @@ def _on_the_front(found: Findings) -> Iterator[str]:
             names = on_front(found, measure, ACCURACY)
             if len(names) <= 2 * MOST_NAMED:
                 listed = ", ".join(quoted(name) for name in names)
-                yield f"By the means, none beats these in both accuracy and {measure.title}: {listed}."
+                yield f"Judged by the means, no variant beats these in both accuracy and {measure.title}: {listed}."
             return
 
 
@@ -192,16 +191,16 @@ def _reserves(found: Findings, rows: Rows) -> Iterator[str]:
     counts = [row.estimate.count for row in rows.values() if row.estimate is not None]
     if max(counts) < FEWEST_SEEDS:
         yield (
-            f"With {seeds(max(counts))} there is no interval, and nothing is called higher or lower: "
-            f"that takes {FEWEST_SEEDS} seeds."
+            f"With {seeds(max(counts))} there is no interval, and no difference is called higher or lower: "
+            f"that needs {FEWEST_SEEDS} seeds."
         )
     elif min(counts) < FEWEST_SEEDS:
         few = [
             quoted(name) for name, row in rows.items() if row.estimate and row.estimate.count < FEWEST_SEEDS
         ]
-        yield f"Too few seeds to conclude anything: {_some(few)}."
+        yield f"Too few seeds to conclude anything about {_some(few)}."
     if len({frozenset(runs) for runs in found.runs.values() if runs}) > 1:
-        yield "Not every variant has the same seeds: only differences from the baseline are of the same ones."
+        yield "Variants have different seeds. Only the differences from the baseline compare the same seeds."
     if found.gaps:
         total = len(found.study.cells)
         yield f"{len(found.gaps)} of {total} runs {'is' if len(found.gaps) == 1 else 'are'} missing."

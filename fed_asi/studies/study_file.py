@@ -185,7 +185,9 @@ def _variants(config: StudyConfig, axes: Mapping[str, Any], problems: list[str])
             problems.append(f"{where}.name: {shown(one.name)} is given twice")
         for axis in one.axes or ():
             if axis not in axes:
-                problems.append(f"{where}.axes: {shown(axis)} is no key of the grid; {_known(axis, axes)}")
+                problems.append(
+                    f"{where}.axes: {shown(axis)} is not a key of the grid;  {_known(axis, axes)}"
+                )
             elif axis in settings:
                 problems.append(f"{where}.axes: {shown(axis)} is what the variant itself sets")
         wanted = tuple(axes) if one.axes is None else one.axes

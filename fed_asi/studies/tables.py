@@ -62,7 +62,7 @@ def _others(found: Findings) -> Table | None:
         if not measure.headline
         for column in _columns(found, measure, rows)
     ]
-    return _table("What else was measured", found, columns) if columns else None
+    return _table("Other measures", found, columns) if columns else None
 
 
 Column = tuple[str, Mapping[str, Entry]]  # its heading, and an entry a variant
@@ -125,7 +125,7 @@ def _levels(found: Findings) -> Table | None:
         limit = Wording(measure.unit).value(level.limit)
         own, *against = _columns(found, ACCURACY, level.rows)
         columns += [(f"{ACCURACY.title} at {limit}, %", own[1]), *against]
-    title = "At equal spending: the last evaluation by when the first run of all ends"
+    title = "At equal spending: each run's last evaluation within what the cheapest run spent"
     return _table(title, found, columns) if columns else None
 
 
@@ -136,7 +136,7 @@ def _cost(words: Wording, cost: Cost) -> Entry:
         return Entry(words.value(cost.estimate.mean), "; ".join(filter(None, parts)))
     if not cost.values:
         return Entry(NONE)
-    there = f"{cost.reached} of {len(cost.values)} got there"
+    there = f"{cost.reached} of {len(cost.values)} reached it"
     if cost.median is None:
         return Entry("not reached", there if cost.reached else f"in {seeds(len(cost.values))}")
     return Entry(words.value(cost.median), f"median, {there}")
@@ -168,7 +168,7 @@ def _shared(found: Findings) -> Table | None:
                 else Entry(words.value(summed.mean), under_estimate(words, summed))
             )
         columns.append((f"{clipped(group, NAME_CHARS)}, %", entries))
-    title = "The last shared model on each group's held-out images (groups hold different images: read down)"
+    title = "The last shared model on each group's held-out images (they differ: compare within a column)"
     return _table(title, found, columns) if columns else None
 
 

@@ -1,1 +1,1 @@
-"""Training arithmetic that knows no fleet: steps, SGD, evaluation, pretraining."""
+"""Training without any notion of a fleet: steps, SGD, evaluation, pretraining."""

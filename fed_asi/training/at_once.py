@@ -1,8 +1,9 @@
-"""Weights that move inside the backward pass: a layer's gradient is applied as soon as it is there, and goes.
+"""Weights that move inside the backward pass: each layer's gradient is applied as soon as it is there, then freed.
 
-Nothing is held beyond one layer. Where dW is a product of two thin matrices, it goes into the weight without ever
-being whole. dX of a layer is computed with the weights from before its update, so every gradient of a micro-batch is
-that of the same weights. What differs from one step of all layers is the clipping: by layer, not over all of them.
+Only one layer's gradients are held at a time. Where dW is a product of two thin matrices, it is added to the weight
+without being formed. dX of a layer is computed with the weights from before its update, so every gradient of a
+micro-batch is that of the same weights. The one difference from a step of all layers is that gradients are clipped by
+layer, not over all of them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch.utils.hooks import RemovableHandle
 from fed_asi.layers.base import compressed_layers, slices_of, state_of
 from fed_asi.layers.compressed import weight_kind_of
 from fed_asi.layers.gradient import Part, WeightGradient
+from fed_asi.layers.slices import PartGradient
 from fed_asi.training.sgd import Sgd
 
 
@@ -27,7 +29,7 @@ from fed_asi.training.sgd import Sgd
 class Group:
     """Parameters that move together: those of a layer and of the batch norm that is computed with it.
 
-    thin: the weight whose gradient need not be whole, if there is one.
+    thin: the weight whose gradient is never formed whole, if there is one.
     """
 
     parameters: tuple[nn.Parameter, ...]
@@ -35,13 +37,15 @@ class Group:
 
 
 class AtOnce:
-    """Moves the trained parameters of a network, layer by layer, while its backward runs; a Sink of its layers.
+    """Moves the trained parameters of a network, layer by layer, during its backward pass; a Sink of its layers.
 
-    optimizer: gives parameters, momentum, weight decay and clipping, which is by layer here.
+    model: compressed as it stays. optimizer: gives parameters, momentum, weight decay and clipping, which is by layer
+    here. in_blocks: make what is large at one time in blocks, as a device does; a simulation is quicker without.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Sgd) -> None:
-        self._model, self._optimizer = model, optimizer
+    def __init__(self, model: nn.Module, optimizer: Sgd, *, in_blocks: bool = True) -> None:
+        self._optimizer, self._in_blocks = optimizer, in_blocks
+        self._states = [state for _, _, state in compressed_layers(model)]
         self._names = {id(p): name for name, p in optimizer.parameters}
         self._groups = list(_groups(model, self._names))
         self._group_of = {id(p): group for group in self._groups for p in group.parameters}
@@ -53,32 +57,35 @@ class AtOnce:
 
     @property
     def largest_bytes(self) -> int:
-        """Bytes of the gradients of the largest layer that are whole at one time, as the newest forward has it."""
+        """Bytes of the gradients of one layer that are whole at one time: the largest, as of the newest forward."""
         return max(map(self._gradient_bytes, self._groups), default=0)
 
     @contextmanager
     def moving(self, lr: float) -> Iterator[None]:
-        """Move weights at this rate in every backward inside the block, whose forward is inside it too."""
-        self._lr = lr
-        self._seen.clear()
-        states = [state for _, _, state in compressed_layers(self._model)]
+        """Move weights at this learning rate in every backward pass inside the block; its forward is inside, too."""
+        self.begin(lr)
         handles = [_hook(p, self._gathered) for _, p in self._optimizer.parameters]
         try:
-            for state in states:
+            for state in self._states:
                 state.sink = self
             yield
         finally:
-            for state in states:
+            for state in self._states:
                 state.sink = None
             for handle in handles:
                 handle.remove()
+
+    def begin(self, lr: float) -> None:
+        """Begin another micro-batch, at this rate, inside the block."""
+        self._lr = lr
+        self._seen.clear()
 
     def see(self, parameters: Sequence[Tensor]) -> None:
         """See Sink."""
         self._seen.update(map(id, parameters))
 
     def takes(self, parameters: Sequence[Tensor]) -> bool:
-        """Return whether these are parameters of the model, used once: any other use still needs them as they are."""
+        """Return whether these are parameters of the model that are used once; other uses still need the old values."""
         return all(id(p) in self._names for p in parameters) and self._single(parameters)
 
     def take_(self, parts: Sequence[Part]) -> None:
@@ -87,6 +94,8 @@ class AtOnce:
             self._optimizer.clip_([gradient for _, gradient in parts])
             for parameter, gradient in parts:
                 name = self._names[id(parameter)]
+                if not self._in_blocks and isinstance(gradient, PartGradient):
+                    gradient.join_()
                 self._optimizer.move_(name, parameter, gradient, self._lr)
                 self.moved.add(id(parameter))
 
@@ -99,7 +108,7 @@ class AtOnce:
         return all(self._seen[id(p)] <= 1 and id(p) not in self._shared for p in parameters)
 
     def _gathered(self, parameter: Tensor) -> None:
-        """Move a layer whose gradients autograd has gathered, once all of them are there."""
+        """Move a layer whose gradients autograd accumulates, once all of them are there."""
         parts = [(p, p.grad) for p in self._group_of[id(parameter)].parameters]
         if all(gradient is not None for _, gradient in parts):
             self.take_([(p, gradient) for p, gradient in parts if gradient is not None])
@@ -108,15 +117,15 @@ class AtOnce:
 
 
 def at_once(model: nn.Module, **settings: Any) -> AtOnce:
-    """Return what moves a network's trained parameters within its backward; settings: as of `Sgd`.
+    """Return an object that moves a network's trained parameters within its backward pass; settings as for `Sgd`.
 
-    `fed_asi.arena(..., gradients="applied", mover=at_once)` plans the memory of that.
+    `fed_asi.arena(..., gradients="applied", mover=at_once)` plans the memory of such a step.
     """
     return AtOnce(model, Sgd(model.named_parameters(), slices=slices_of(model), **settings))
 
 
 class Parts:
-    """Holds the gradients of weights of which only a part trains, in the part's size; a Sink of their layers.
+    """Holds the gradients of weights that train in part, in the size of the part; a Sink of their layers.
 
     found: ids of the parameters that have had a gradient here.
     """
@@ -129,7 +138,7 @@ class Parts:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Take these gradients in every backward inside the block, but for layers that have a sink already."""
+        """Take these gradients in every backward pass inside the block, except for layers that already have a sink."""
         free = [state for state in self._states if state.sink is None]
         try:
             for state in free:
@@ -143,11 +152,11 @@ class Parts:
         """See Sink."""
 
     def takes(self, parameters: Sequence[Tensor]) -> bool:
-        """Return whether one of them is a parameter of which a part trains; a copy of it is autograd's."""
+        """Return whether one of them trains in part; autograd takes gradients of copies itself."""
         return any(id(p) in self._names for p in parameters)
 
     def take_(self, parts: Sequence[Part]) -> None:
-        """Add the gradients to those that are there."""
+        """Add the gradients to those held."""
         with torch.no_grad():
             for parameter, gradient in parts:
                 self.found.add(id(parameter))
@@ -158,7 +167,7 @@ class Parts:
 
 
 def _groups(model: nn.Module, names: dict[int, str]) -> Iterator[Group]:
-    """Yield the trained parameters in groups; a parameter of two modules is in the first one's."""
+    """Yield the trained parameters in groups; a parameter of two modules is in the group of the first."""
     taken: set[int] = set()
     for module in model.modules():
         state = state_of(module)
@@ -171,7 +180,7 @@ def _groups(model: nn.Module, names: dict[int, str]) -> Iterator[Group]:
 
 
 def _thin_weight(module: nn.Module, trained: Sequence[nn.Parameter]) -> nn.Parameter | None:
-    """Return the layer's weight, where it is trained and its gradient comes as a product of thin matrices."""
+    """Return the layer's weight if it is trained and its gradient comes as a product of thin matrices; else None."""
     state, kind, weight = state_of(module), weight_kind_of(module), module._parameters.get("weight")
     if state is None or kind is None or weight is None or all(weight is not p for p in trained):
         return None

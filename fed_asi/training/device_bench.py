@@ -1,4 +1,4 @@
-"""Where plans of a whole device are measured on a network of the user's own."""
+"""Where plans of whole devices are measured on a user's own network."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ def device_bench(
     storage: Format = "float32",
     copies: int = 0,
 ) -> Bench:
-    """Return where steps of a network are traced for plans of RAM and flash; the network is only read.
+    """Return a bench on which a network's steps are traced for plans of RAM and flash; the network is only read.
 
-    x: (b, C, H, W), y: (b,), a batch: one of micro-batches, if a plan takes smaller ones. trained: names of all layers
-    or parameters that a plan may train; what is frozen before them is the trunk, whose batch norms are folded. update:
-    when weights move, "step", "micro-batch" or "layer". storage: of what is only read, the trunk's activations too.
-    copies: of what trains, for a strategy and a codec. Errors: as of `compression.cut.cut` and `arena`.
+    x: (b, C, H, W), y: (b,), a batch; plans may split it into micro-batches. trained: names of all layers or parameters
+    that a plan may train; the frozen layers before them are the trunk, whose batch norms are folded. update: when
+    weights move, "step", "micro-batch" or "layer". storage: format of what is only read, and of the trunk's
+    activations.
+    copies: of the trained tensors, for a strategy and a codec. Errors: as of `compression.cut.cut` and `arena`.
     """
     network = copied(model).eval()
     trunk, tail = cut.cut(network, trained, x[:1])

@@ -1,4 +1,4 @@
-"""How well weights do on images no device trained on: loss and accuracy, whole and per class."""
+"""Loss and accuracy of weights on images that no device trained on, overall and by class."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from fed_asi.gpus import CPU, device_of, sent
 
-BATCH = 64  # fixed, because the batch decides the last bits
+BATCH = 64  # fixed, as the batch size decides the last bits
 
 
 class Inputs(Protocol):
-    """What a model is fed, in slices: a tensor (N, ...), or what reads one slice after another."""
+    """What a model is fed, in slices: a tensor (N, ...), or an object that reads one slice after another."""
 
     def __getitem__(self, rows: slice, /) -> Tensor:
         """Return the inputs of these rows."""
@@ -40,9 +40,9 @@ class Evaluation:
 
 
 def load_tensors_(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy named tensors into the model's parameters and buffers; Parameter identity stays.
+    """Copy named tensors into the model's parameters and buffers, which stay the same objects.
 
-    Raises KeyError for a name the model lacks.
+    Raises KeyError for a name that the model lacks.
     """
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     with torch.no_grad():
@@ -60,11 +60,11 @@ def evaluate(model: nn.Module, x: Inputs, y: Tensor, num_classes: int, *, worker
 
 
 def judge(model: nn.Module, x: Inputs, y: Tensor, *, workers: int = 1) -> tuple[float, Tensor]:
-    """Return the mean loss of a model, in eval mode and as it is, and which images it gets right: (N,) bool on the CPU.
+    """Return the mean loss of a model in eval mode, and which images it classifies correctly: (N,) bool on the CPU.
 
-    x: (N, ...) inputs or trunk features, float32 or float16. y: (N,) classes. Needs N >= 1. Both may be anywhere: they
-    go to the model, batch after batch, and the host waits for all of them at once.
-    workers: batches computed at once, each by one thread where torch has one, with the same bits as one by one.
+    x: (N, ...) inputs or trunk features, float32 or float16. y: (N,) classes. Needs N >= 1. Both may be on any device:
+    they are sent to the model's batch by batch, and the host waits only once, for all results.
+    workers: batches computed at once, each by one thread if torch has one; the bits are the same as one by one.
     """
     model.eval()
     device, starts = device_of(model), range(0, len(y), BATCH)
@@ -79,16 +79,16 @@ def judge(model: nn.Module, x: Inputs, y: Tensor, *, workers: int = 1) -> tuple[
     with ThreadPoolExecutor(max(1, at_once), "judging", torch.set_num_threads, (1,)) as pool:
         lost, right = zip(*(pool.map(judged, starts) if at_once > 1 else map(judged, starts)), strict=True)
     loss = 0.0
-    for one in torch.stack(lost).tolist():  # in the batches' order, which decides the sums' last bits
+    for one in torch.stack(lost).tolist():  # in the order of the batches, which decides the last bits of sums
         loss += one
     return loss / len(y), torch.cat(right).cpu()
 
 
 def _judged(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a batch's summed loss, float64, and which images it gets right."""
+    """Return a batch's summed loss, float64, and which images it classifies correctly."""
     with torch.inference_mode():
         inputs = x.float()
         if inputs.dim() == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)  # half the time of channels first
+            inputs = inputs.contiguous(memory_format=torch.channels_last)  # twice as fast as channels first
         logits = model(inputs)
         return F.cross_entropy(logits, y, reduction="sum").double(), logits.argmax(1) == y

@@ -1,7 +1,7 @@
-"""Seconds of real training steps on this machine, each with its counted work: what a device's rates are fitted to.
+"""Measured seconds of real training steps on this machine, with their counted work, from which rates are fitted.
 
-A step is forward, loss, backward and the optimizer's step on the last four convolutions and the head, in the
-processor time of one thread, the least of several repeats: what else the machine does is counted as little as can be.
+A step is forward, loss, backward and optimizer step on the last four convolutions and the head. It is measured in
+processor time of one thread, as the minimum of several repeats, so that other load on the machine matters little.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fed_asi.training.sgd import Sgd
 from fed_asi.training.steps import training_mode_
 
 CLASSES, LAYERS, RESOLUTION = 10, 4, 128
-CHECKPOINTING = "checkpointing"  # a form of the whole network, not of a layer
+CHECKPOINTING = "checkpointing"  # a form of the whole network, not of one layer
 _REPEATS, _LEAST_SECONDS, _MOST_REPEATS = 3, 0.25, 40
 Progress = Callable[[str], None]
 
@@ -125,8 +125,8 @@ def _step_of(running: nn.Module, tail: nn.Module, x: Tensor, y: Tensor) -> Calla
 
 
 def least(work: Callable[[], None]) -> float:
-    """Return the least processor seconds of this thread that the work takes, of several repeats."""
-    work()  # the first finds buffers and kernels
+    """Return the processor seconds of this thread that the work takes: the minimum of several repeats."""
+    work()  # the first call allocates buffers and selects kernels
     begun, found, repeats = time.thread_time(), float("inf"), 0
     while repeats < _REPEATS or (time.thread_time() - begun < _LEAST_SECONDS and repeats < _MOST_REPEATS):
         before = time.thread_time()

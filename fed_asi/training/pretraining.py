@@ -1,4 +1,4 @@
-"""Training a whole network on the server's public split, where no pretrained weights are at hand."""
+"""Training of a whole network on the server's public split, for networks without pretrained weights."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def pretrain_(
     seed: int,
     report: Report | None = None,
 ) -> float:
-    """Return the mean loss of the last epoch after training all of `model` in place, batch norm included.
+    """Train all of `model` in place, batch norm included, and return the mean loss of the last epoch.
 
-    x: (N, 3, H, W) normalised images. y: (N,) classes. Both where the network is.
+    x: (N, 3, H, W) normalised images. y: (N,) classes. Both on the network's device.
     report: called with (epoch from 1, mean loss).
     A pure function of its arguments: batches come from `seed`, the learning rate falls by a half cosine. A last batch
-    of one image is left out of its epoch, as batch norm has no variance of one.
-    Raises ConfigError where every batch is of one image, or where the loss stops being a number.
+    of one image is skipped, as batch norm has no variance of one.
+    Raises ConfigError where every batch has one image, or where the loss becomes NaN or infinite.
     """
     if min(len(y), settings.batch_size) < 2:
         raise ConfigError(

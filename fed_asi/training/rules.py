@@ -1,4 +1,4 @@
-"""What becomes of gradients in the steps of a run: what the planner of whole devices asks of training."""
+"""The rules by which weights move in the steps of a run, as the planner of whole devices needs them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fed_asi.training.sgd import Sgd
 
 
 def rules_of(train: TrainConfig, batch_size: int, update: str | None = None) -> RuleAt:
-    """Return the rule of a run's steps by micro-batch. update: None: what the run's devices do first.
+    """Return the rule of a run's steps by micro-batch. update: None: the one that the run's devices try first.
 
     A batch of several micro-batches accumulates gradients, unless weights move after each of them; with
-    `update = "layer"` each layer's go as soon as they are there.
+    `update = "layer"` each layer's gradients are freed as soon as they have been applied.
     """
     update = update or train.updates[0]
     settings: dict[str, Any] = {

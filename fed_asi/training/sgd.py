@@ -1,7 +1,8 @@
 """Stochastic gradient descent over named tensors, in the order of arXiv 2505.05086: clip, decay, momentum, step.
 
-What a strategy adds to the objective comes before the clip, what it corrects between decay and momentum.
-torch.optim's first use imports its compiler, seconds in every worker process; these are the same operations.
+A strategy's term of the objective is added before clipping, its correction between decay and momentum.
+torch.optim's first use imports its compiler, which takes seconds in every worker process; these are the same
+operations.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ class Sgd:
     """Steps parameters in place; equal to clip_grad_norm_ and torch.optim.SGD(foreach=False) to the bit.
 
     parameters: (name, parameter); those that do not require a gradient are left out.
-    clip_norm: gradients are scaled down to this 2-norm over all parameters; None leaves them.
-    slices: of the parameters of which only a part trains, by name: gradient, momentum and decay are of that part, and
-        the rest stays to the bit.
-    local: what a strategy does otherwise in each step; None: nothing.
+    clip_norm: gradients are scaled down to this 2-norm over all parameters; None: no clipping.
+    slices: by name, for parameters that train in part: gradient, momentum and decay cover that part only, and the
+    rest
+        does not change by a bit.
+    local: what a strategy adds to each step; None: nothing.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class Sgd:
             self.drop_gradients_()
 
     def gradients(self) -> dict[str, Tensor]:
-        """Return the gradients that are there, by name: of a parameter of which a part trains, that of the part."""
+        """Return the present gradients by name; for a parameter that trains in part, that of the part."""
         found = {}
         for name, parameter in self.parameters:
             if name in self._held:
@@ -73,19 +75,19 @@ class Sgd:
         return found
 
     def drop_gradients_(self) -> None:
-        """Leave every parameter without a gradient."""
+        """Free all gradients."""
         self._held.clear()
         for _, parameter in self.parameters:
             parameter.grad = None
 
     def hold_(self, name: str, gradient: WeightGradient, parameter: Tensor) -> None:
-        """Add the gradient of a part to those held; nothing of the whole weight's size is made for it."""
+        """Add the gradient of a part to the one held, without allocating the whole weight's size."""
         if name not in self._held:
             self._held[name] = parameter.new_zeros(self.slices[name].shape_of(parameter))
         gradient.add_to_(self._held[name], 1.0)
 
     def move_(self, name: str, parameter: Tensor, gradient: Tensor | WeightGradient, lr: float) -> None:
-        """Move one parameter by its gradient, which need never be whole; decay and momentum as in `step_`."""
+        """Move one parameter by its gradient, which need not be formed whole; decay and momentum as in `step_`."""
         part = self.slices.get(name)
         if self.momentum == 0.0:
             if self.weight_decay != 0.0:
@@ -93,7 +95,7 @@ class Sgd:
             _add_(parameter, gradient, -lr)
             return
         velocity = self._velocity_of(name, parameter).mul_(self.momentum)
-        if part is not None and isinstance(gradient, Tensor):  # autograd's own, zero beside the part
+        if part is not None and isinstance(gradient, Tensor):  # from autograd: zero outside of the part
             gradient = part.of(gradient)
         _add_(velocity, gradient, 1.0)
         if self.weight_decay != 0.0:
@@ -104,7 +106,7 @@ class Sgd:
             part.add_(parameter, velocity, -lr)
 
     def clip_(self, gradients: Sequence[Tensor | WeightGradient]) -> None:
-        """Scale these gradients down to the clipping norm, of all of them together."""
+        """Scale these gradients down to the clipping norm, taken over all of them together."""
         if self.clip_norm is None or not gradients:
             return
         norm = torch.linalg.vector_norm(torch.stack([_norm(gradient) for gradient in gradients]))
@@ -121,7 +123,7 @@ class Sgd:
         return sum(velocity.nbytes for velocity in self._velocity.values())
 
     def trained_bytes(self, name: str, parameter: Tensor) -> int:
-        """Return the bytes of what trains of a parameter, which its gradient has too."""
+        """Return the bytes of the trained part of a parameter, which are those of its gradient, too."""
         return parameter.nbytes if name not in self.slices else self.slices[name].bytes_of(parameter)
 
     @property
@@ -137,7 +139,7 @@ class Sgd:
             part.add_(parameter, self._direction(name, part.of(parameter), grad), -lr)
 
     def _trained(self, name: str, parameter: Tensor) -> Tensor:
-        """Return what trains of a parameter."""
+        """Return the trained part of a parameter."""
         part = self.slices.get(name)
         return parameter.detach() if part is None else part.of(parameter.detach())
 
@@ -155,7 +157,7 @@ class Sgd:
         return self._velocity[name]
 
     def _velocity_of(self, name: str, parameter: Tensor) -> Tensor:
-        """Return a parameter's momentum, of its part where only that trains; zeros at first."""
+        """Return a parameter's momentum, for its trained part only; zeros at first."""
         if name not in self._velocity:
             part = self.slices.get(name)
             shape = parameter.shape if part is None else part.shape_of(parameter)
@@ -184,7 +186,7 @@ def _add_(target: Tensor, gradient: Tensor | WeightGradient, factor: float) -> N
 
 
 def learning_rate(lr: float, final_ratio: float, schedule: str, round: int, rounds: int) -> float:
-    """Return the rate of a round (from 1): constant, or a half cosine from lr to final_ratio * lr."""
+    """Return the learning rate of a round (from 1): constant, or a half cosine from lr to final_ratio * lr."""
     if schedule == "constant" or rounds <= 1:
         return lr
     share = 0.5 * (1.0 + math.cos(math.pi * (round - 1) / (rounds - 1)))

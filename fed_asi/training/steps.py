@@ -1,7 +1,11 @@
 """One optimizer step of a device, metered: its micro-batches side by side, or truly one after another.
 
-Side by side is the simulator's way to make micro-batch 1 cost about what a full batch costs: the layers treat
-each micro-batch by itself within one batched product, so gradients and bytes are those of the real device.
+Computing them side by side is how the simulator makes micro-batches of 1 cost about as much as a full batch: the
+layers treat each micro-batch separately within one batched product, so gradients and bytes are those of the real
+device.
+
+Where weights move after each micro-batch, that is an approximation, which has to be asked for: all gradients of a
+batch are then computed with the weights from the batch's start.
 """
 
 from __future__ import annotations
@@ -28,11 +32,12 @@ from fed_asi.units import format_bytes
 SCALARS = 16  # bytes
 
 
-GRADIENTS = 1e-2  # of their norm: float32, and bases found by iteration, which amplify it
+GRADIENTS = 1e-2  # relative to their norm: float32 rounding, amplified by bases that are found by iteration
 
 
 Covers = Literal["saved", "published", "training"]
 Update = Literal["step", "micro-batch", "layer"]  # when weights move: after each of these
+GradientsAt = Literal["micro-batch", "batch"]  # whose first weights a micro-batch's gradient is computed with
 
 
 class DeadlineError(FedAsiError):
@@ -41,7 +46,7 @@ class DeadlineError(FedAsiError):
 
 @dataclass(slots=True)
 class Largest:
-    """The largest step so far, in bytes; loss is of the newest step, a scalar where the network is."""
+    """The largest step so far, in bytes; loss: of the newest step, a scalar on the device of the network."""
 
     saved_bytes: int = 0
     published_bytes: int = 0
@@ -50,7 +55,7 @@ class Largest:
 
 
 def training_mode_(model: nn.Module) -> None:
-    """Set training mode, but batch norm, dropout and stochastic depth to eval: statistics stay, nothing is random."""
+    """Set training mode, except for batch norm, dropout and stochastic depth: statistics stay, nothing is random."""
     model.train()
     for module in model.modules():
         still = isinstance(module, (BATCH_NORM, DROPOUT))
@@ -59,11 +64,13 @@ def training_mode_(model: nn.Module) -> None:
 
 
 class Stepper:
-    """Does a device's steps on its compressed tail and holds each against the budget before anything moves.
+    """Performs a device's steps on its compressed tail, and checks each against the budget before anything moves.
 
-    budget_bytes: None is unlimited. covers: what the budget is held against. deadline: time.monotonic().
-    strategy_bytes: of the copies that the strategy and the codec have beside the step. whole: counts the whole step, of
-    a device that says what RAM or flash it has.
+    budget_bytes: None is unlimited. covers: what the budget covers. deadline: time.monotonic().
+    gradients_at: "batch" approximates weights that move within a batch, from the second step on. The first step is
+    computed as the device does it, so that its bytes are counted.
+    strategy_bytes: of the copies that strategy and codec hold besides the step. whole: counts the whole step, for a
+    device with a RAM or flash limit.
     """
 
     def __init__(
@@ -76,6 +83,7 @@ class Stepper:
         covers: Covers = "saved",
         side_by_side: bool = True,
         update: Update = "step",
+        gradients_at: GradientsAt = "micro-batch",
         deadline: float = float("inf"),
         strategy_bytes: int = 0,
         whole: WholeStep | None = None,
@@ -83,18 +91,21 @@ class Stepper:
         self.tail, self.optimizer = tail, optimizer
         self.micro_batch, self.budget_bytes, self.covers = micro_batch, budget_bytes, covers
         self.side_by_side, self.update, self.deadline = side_by_side, update, deadline
+        self.gradients_at = gradients_at
         self.strategy_bytes = strategy_bytes
         self.whole = whole
         self.largest = Largest()
-        self._at_once = AtOnce(tail, optimizer) if update == "layer" else None
+        self._at_once = AtOnce(tail, optimizer, in_blocks=False) if update == "layer" else None
         self._parts = Parts(tail, optimizer)
+        if update == "layer":
+            layers.remember_constants_(tail)
         self._meters: dict[tuple[int, int], ActivationMeter] = {}
         self._by_layer: dict[str, int] = {}
 
     def step_(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
-        """Return the mean loss of a batch after one optimizer step on it, a scalar that nobody has waited for.
+        """Return the mean loss of a batch after one optimizer step on it, a scalar that may still be being computed.
 
-        x: (N, ...) features. y: (N,). Both where the network is.
+        x: (N, ...) features. y: (N,). Both on the device of the network.
         Raises OverBudgetError before the optimizer moves anything, DeadlineError when time is over,
         UnsupportedLayerError where a trained tensor gets no gradient.
         """
@@ -102,7 +113,7 @@ class Stepper:
             raise DeadlineError(f"past its deadline after {self.largest.steps} steps")
         if self.whole is not None:
             self.whole.count(self.tail, x, y, self.micro_batch)
-        if self.update != "step":
+        if self._moves_within_the_batch:
             loss = self._moving_each_micro_batch(x, y, lr)
         else:
             loss = self.accumulate(x, y, self.side_by_side)
@@ -111,11 +122,17 @@ class Stepper:
         self.largest.loss = loss
         return loss
 
+    @property
+    def _moves_within_the_batch(self) -> bool:
+        """Whether the next step is computed as its device does it, where that moves weights more than once."""
+        together = self.gradients_at == "batch" and self.side_by_side and self.largest.steps > 0
+        return self.update != "step" and not together
+
     def accumulate(self, x: Tensor, y: Tensor, side_by_side: bool) -> Tensor:
         """Return the mean loss of a batch, a scalar, whose gradient is added to the parameters' `.grad`."""
         total = torch.zeros((), device=x.device)
         for rows, count in _parts(len(y), self.micro_batch, side_by_side):
-            # A view would pin the whole batch, and the meter would rightly say so.
+            # A view would keep the whole batch alive, and the meter would rightly count it.
             total += self._forward_backward(x[rows].clone(), y[rows].clone(), len(y), count)
         return total
 
@@ -132,7 +149,7 @@ class Stepper:
         return loss.detach()
 
     def _meter(self, samples: int, micro_batches: int) -> ActivationMeter:
-        """Return a meter for a batch of that size; from its second step on, one that only adds up."""
+        """Return a meter for a batch of that size; after the first step, one that only adds up."""
         key = (samples, micro_batches)
         known = self._meters.get(key)
         if known is not None and known.detailed:
@@ -162,14 +179,14 @@ class Stepper:
                 f"the budget is {format_bytes(self.budget_bytes)} ({detail})"
             )
             if self.covers == "training" and self.strategy_bytes:
-                text += f", {format_bytes(self.strategy_bytes)} of it what strategy and codec hold"
+                text += f", {format_bytes(self.strategy_bytes)} of it held by strategy and codec"
             raise OverBudgetError(text, held[self.covers])
 
     @property
     def accumulator_bytes(self) -> int:
-        """Bytes of the gradients held from one micro-batch to the next; none where each moves the weights.
+        """Bytes of the gradients held from one micro-batch to the next; 0 if each micro-batch moves the weights.
 
-        Where layers move as soon as they can, those of the largest layer that are whole at one time.
+        If layers move as soon as they can, those of the layer with the most whole gradients at one time.
         """
         if self._at_once is not None:
             return self._at_once.largest_bytes
@@ -180,16 +197,17 @@ class Stepper:
         return self.accumulator_bytes + momentum + self.strategy_bytes
 
     def _moving_each_micro_batch(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
-        """Step after each micro-batch, or within its backward, so that gradients are not held to the next."""
+        """Step after each micro-batch, or within its backward pass, so that no gradients are held."""
         total = torch.zeros((), dtype=torch.float64, device=x.device)
-        for rows, _ in _parts(len(y), self.micro_batch, side_by_side=False):
-            count = len(y[rows])
-            share = count / len(y)
-            moving = nullcontext() if self._at_once is None else self._at_once.moving(lr * share)
-            with moving:
-                total += share * self._forward_backward(x[rows].clone(), y[rows].clone(), count, 1).double()
-            if self._at_once is None:
-                self._move(lr * share)
+        with nullcontext() if self._at_once is None else self._at_once.moving(lr):
+            for rows, _ in _parts(len(y), self.micro_batch, side_by_side=False):
+                part, labels = x[rows].clone(), y[rows].clone()
+                share = len(labels) / len(y)
+                if self._at_once is not None:
+                    self._at_once.begin(lr * share)
+                total += share * self._forward_backward(part, labels, len(labels), 1).double()
+                if self._at_once is None:
+                    self._move(lr * share)
         return total
 
     def _move(self, lr: float) -> None:
@@ -199,7 +217,7 @@ class Stepper:
 def _parts(batch: int, micro_batch: int, side_by_side: bool) -> list[tuple[slice, int]]:
     """Return (rows, micro-batches in them): all full micro-batches together, then the smaller last one.
 
-    The last one goes by itself so that what the meter sees divides evenly.
+    The last one is separate so that the bytes the meter sees divide evenly.
     """
     size = min(micro_batch, batch)
     full = batch // size * size
@@ -212,7 +230,7 @@ def _parts(batch: int, micro_batch: int, side_by_side: bool) -> list[tuple[slice
 
 @dataclass(frozen=True, slots=True)
 class SideBySideCheck:
-    """One batch side by side against one micro-batch after another: bytes, and the gradients' difference."""
+    """A comparison of one batch side by side with its micro-batches in sequence: bytes and gradients."""
 
     side_by_side_bytes: int
     sequential_bytes: int
@@ -220,17 +238,18 @@ class SideBySideCheck:
 
     @property
     def agrees(self) -> bool:
-        """Whether the simulated step stands for the real one: equal bytes, gradients equal to rounding.
+        """Whether the simulated step equals the real one: equal bytes, and gradients equal to rounding.
 
-        The loss keeps one scalar a batch, so side by side a micro-batch has a share of it: a few bytes. Ranks
-        beyond what a micro-batch holds are noise, which rounding turns: seen up to 1e-4 in float32.
+        The loss keeps one scalar a batch, so side by side a micro-batch has a share of it: a few bytes. Basis vectors
+        beyond the rank of a micro-batch are noise, which rounding can turn: differences up to 1e-4 have been seen in
+        float32.
         """
         apart = abs(self.side_by_side_bytes - self.sequential_bytes)
         return apart <= SCALARS and self.relative_difference < GRADIENTS
 
 
 def compare(stepper: Stepper, x: Tensor, y: Tensor) -> SideBySideCheck:
-    """Return how a side-by-side step compares with a sequential one; weights and factors stay as they are."""
+    """Return how a side-by-side step compares with a sequential one; weights and factors do not change."""
     found: list[tuple[int, list[Tensor]]] = []
     for side_by_side in (True, False):
         stepper.largest = Largest()

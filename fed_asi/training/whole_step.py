@@ -1,4 +1,4 @@
-"""The whole step of a device held against its RAM and flash: counted by the arena, and no less than the meter saw."""
+"""The whole step of a device checked against its RAM and flash: counted by the arena, at least what the meter saw."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCALARS = 16  # bytes: the loss and its share of a batch, which the meter sees
 
 @dataclass(slots=True)
 class WholeStep:
-    """A device's steps, each counted before it first runs with a size of micro-batch.
+    """A device's steps, counted before the first one of each micro-batch size runs.
 
     beyond: by that size, bytes that the meter saw and the arena's trace did not.
     """
@@ -28,16 +28,16 @@ class WholeStep:
     beyond: dict[int, int] = field(default_factory=dict)
 
     def count(self, model: nn.Module, x: Tensor, y: Tensor, micro_batch: int) -> None:
-        """Hold the micro-batches of a batch against the device. Raises OverRamError before anything moves.
+        """Check the micro-batches of a batch against the device. Raises OverRamError before anything moves.
 
-        model: compressed as it trains; only read. x: (N, ...) what goes into it. y: (N,).
+        model: compressed as it trains; only read. x: (N, ...) its input. y: (N,).
         """
         for size in {min(micro_batch, len(y)), len(y) % micro_batch} - {0, *self.counted}:
             self.counted[size] = self.bench.count(model, x[:size].float(), y[:size])
             self._hold(size)
 
     def metered(self, size: int, saved_bytes: int) -> None:
-        """Hold against the device what the meter saw of a micro-batch of this size, where it is more."""
+        """Check what the meter saw of a micro-batch of this size against the device, if it is more than counted."""
         more = saved_bytes - self.counted[size].step.saved_bytes
         if more > max(SCALARS, self.beyond.get(size, 0)):
             self.beyond[size] = more

@@ -23,7 +23,7 @@ WORKPLACE_DIR = "FED_ASI_WORKPLACE_DIR"
 class RunAddress:
     """Where a worker finds a run's workplace: its folder, and what it must have been prepared for.
 
-    depot: who has it for machines that cannot see the folder, by name; empty: all see it.
+    depot: name of the source for machines that cannot see the folder; empty: all machines see it.
     """
 
     folder: str
@@ -38,18 +38,18 @@ def workplace_folder(run_folder: Path) -> Path:
 
 
 def address_of(folder: Path, config: RunConfig) -> RunAddress:
-    """Return what a worker needs to find a run's workplace, on this machine or on one that shares its folder."""
+    """Return what a worker needs to find a run's workplace, on this machine or one that shares its folder."""
     found = folder.name if os.environ.get(WORKPLACE_DIR) else str(folder.resolve())
     return RunAddress(found, run_fingerprint(config))
 
 
 def run_fingerprint(config: RunConfig) -> str:
-    """Return what tells runs apart whose weights may differ: all settings but where and how fast they run.
+    """Return a hash of all settings that can change a run's weights: all but where and how fast it runs.
 
-    What a run from before a choice could not say is left out where it says what was so then.
+    A setting that older runs did not have is left out if it has the value that they implied.
     """
     free: dict[str, Any] = {"name": True, "budgets_csv": True, "measure": True}
-    free["code"] = True  # the names that are of it have its hash
+    free["code"] = True  # the names of code contain its hash
     if config.faults == FaultsConfig():
         free["faults"] = True
     if config.upload == UploadConfig():
@@ -63,20 +63,22 @@ def run_fingerprint(config: RunConfig) -> str:
     free["compute"] = _free_of_compute(config.compute)
     content = config.model_dump(mode="json", exclude=free)
     if "device" in content["compute"]:
-        content["compute"]["device"] = content["compute"]["device"].partition(":")[0]  # whichever GPU it is
+        content["compute"]["device"] = content["compute"]["device"].partition(":")[
+            0
+        ]  # any GPU counts as the same
     for key in ("at_work", "staleness"):
         if "clock" in content and content["clock"][key] is None:
             del content["clock"][key]
     for owner in (*content["groups"], *content["devices"]):
         for key in (*DeviceKeys.model_fields, "ram", "flash", "reserve"):
             if owner[key] is None:
-                del owner[key]  # the same
+                del owner[key]  # for the same reason
     return f"{seeds.derive(0, json.dumps(content, sort_keys=True)):016x}"
 
 
 def _free_of_compute(compute: ComputeConfig) -> set[str]:
-    """Return the keys of where and how fast a run runs, and those that say what was so before they could be given."""
-    chosen = ("device", "trunk_engine")
+    """Return the keys that say where and how fast a run runs, and those that have the value older runs implied."""
+    chosen = ("device", "trunk_engine", "gradients_at")
     return {
         "backend",
         "workers",

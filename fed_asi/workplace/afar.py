@@ -1,8 +1,8 @@
-"""A workplace on a machine that cannot see its folder: the files come as they are, features as devices need them.
+"""A workplace on a machine that cannot see its folder: files are copied, features come as devices need them.
 
-What comes is kept in this machine's own folder (FED_ASI_NODE_DIR, else the user's cache), each workplace under the hash
-of its files, and may be removed at any time between runs. Features are not made again here: a row that comes is the
-same to the bit on any processor, and a device's rows lie scattered over the groups that the frozen trunk takes.
+Copies are kept in this machine's own folder (FED_ASI_NODE_DIR, or the user's cache), each workplace under the hash of
+its files; they may be removed at any time between runs. Features are not recomputed here: the rows sent are the same to
+the bit on any processor, and a device's rows are scattered over the groups in which the trunk computes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,60 +30,62 @@ from fed_asi.files import replacing
 from fed_asi.fleets.config import RunConfig
 from fed_asi.workplace.features import Features, store_path
 from fed_asi.workplace.kept_profiles import package_code
-from fed_asi.workplace.place import IMAGES, MANIFEST, Workplace, open_workplace
+from fed_asi.workplace.opening import IMAGES, MANIFEST, PROFILE, RESOLUTIONS, open_workplace, profile_at
+from fed_asi.workplace.place import Workplace
+from fed_asi.workplace.uses import TEST, TRAIN, train_at
 
 NODE_DIR = "FED_ASI_NODE_DIR"
-FILES = (MANIFEST, "config.json", "index.npz", "base.pt", "profile.json", IMAGES)
+FILES = (MANIFEST, "config.json", "index.npz", "base.pt", PROFILE, IMAGES)
 FILE_PIECE_BYTES = 8 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a workplace is made of.
+    """The contents of a workplace.
 
-    files: SHA-256 by name. features: of the training images; None: they are off. code: a hash of this package's, whose
-    devices leave profiles of their own beside the files.
+    files: SHA-256 by name. features: of the training images, by use; none where they are off. code: a hash of this
+    package's code, as its devices store profiles of their own beside the files.
     """
 
     files: Mapping[str, str]
-    features: FeatureForm | None
+    features: Mapping[str, FeatureForm]
     code: str
 
     @property
     def name(self) -> str:
-        """The folder's name where it is kept: a hash of all its files, and of the code."""
+        """The name of the folder in which it is kept: a hash of all its files, and of the code."""
         about = json.dumps([self.code, dict(self.files)], sort_keys=True)
         return hashlib.sha256(about.encode()).hexdigest()[:32]
 
 
 class Source(Protocol):
-    """Where the workplace is, as a machine asks it that cannot see it. All of it raises RunError, one line."""
+    """A workplace as seen from a machine that cannot read its folder. All methods raise RunError, one line."""
 
     def listing(self) -> Listing:
-        """Return what there is."""
+        """Return its contents."""
 
     def piece(self, name: str, start: int) -> bytes:
-        """Return the bytes of one file from `start` on, at most FILE_PIECE_BYTES; none at its end."""
+        """Return the bytes of a file from `start` on, at most FILE_PIECE_BYTES; none at its end."""
 
-    def rows(self, rows: Sequence[int]) -> Rows:
-        """Return the features of these rows, (n, ...)."""
+    def rows(self, rows: Sequence[int], use: str = TRAIN) -> Rows:
+        """Return the features of these rows, (n, ...), of one use."""
 
 
 class Lender:
-    """The source itself, on the machine that has the workplace."""
+    """The source on the machine that has the workplace."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def listing(self) -> Listing:
         """Return what there is. Raises RunError where nothing is prepared."""
-        found = self._features
-        form = None
-        if found is not None:
-            key, features = found
-            form = FeatureForm(key, tuple(features.shape), str(features.numpy().dtype))
-        there = [name for name in FILES if (self._folder / name).exists()]
-        return Listing({name: _hash_of(self._folder / name) for name in there}, form, package_code())
+        forms = {
+            use: FeatureForm(key, tuple(features.shape), str(features.numpy().dtype))
+            for use, (key, features) in self._features.items()
+        }
+        names = (*FILES, *map(profile_at, self._keys))
+        there = [name for name in names if (self._folder / name).exists()]
+        return Listing({name: _hash_of(self._folder / name) for name in there}, forms, package_code())
 
     def piece(self, name: str, start: int) -> bytes:
         """Return the bytes of one file from `start` on. Raises RunError where it is not there."""
@@ -94,31 +96,39 @@ class Lender:
         except OSError as error:
             raise RunError(f"{self._folder / name} cannot be read: {error.strerror or error}") from error
 
-    def rows(self, rows: Sequence[int]) -> Rows:
-        """Return the features of these rows."""
-        if self._features is None:
+    def rows(self, rows: Sequence[int], use: str = TRAIN) -> Rows:
+        """Return the features of these rows of one use."""
+        if use not in self._features:
             raise RunError(f"{self._folder} has no features")
-        found: Rows = np.ascontiguousarray(self._features[1].numpy()[np.asarray(rows)])
+        found: Rows = np.ascontiguousarray(self._features[use][1].numpy()[np.asarray(rows)])
         return found
 
     @cached_property
-    def _features(self) -> tuple[str, Tensor] | None:
+    def _manifest(self) -> dict[str, Any]:
         try:
-            manifest = json.loads((self._folder / MANIFEST).read_text())
-            config = RunConfig.from_json((self._folder / "config.json").read_text())
+            return dict(json.loads((self._folder / MANIFEST).read_text()))
         except (OSError, ValueError) as error:
             raise RunError(f"no prepared workplace in {self._folder}") from error
-        if config.compute.features == "off":
-            return None
-        store = FeatureStore(self._folder / manifest["store"])
-        found = store.find(manifest["features"])
-        if found is None:
+
+    @property
+    def _keys(self) -> dict[int, str | None]:
+        """The features' keys at each resolution beside the model's; None where they are off."""
+        return {int(pixels): said["features"] for pixels, said in self._manifest.get(RESOLUTIONS, {}).items()}
+
+    @cached_property
+    def _features(self) -> dict[str, tuple[str, Tensor]]:
+        """Key and numbers of the training images' features, by use; none where they are off."""
+        keys = {TRAIN: self._manifest["features"]}
+        keys |= {train_at(pixels): key for pixels, key in self._keys.items()}
+        store = FeatureStore(self._folder / self._manifest["store"])
+        found = {use: (key, store.find(key)) for use, key in keys.items() if key is not None}
+        if any(features is None for _, features in found.values()):
             raise RunError(f"the features of this run are gone from {store.folder}; go on with --resume")
-        return manifest["features"], found
+        return {use: (key, features) for use, (key, features) in found.items() if features is not None}
 
 
 def node_folder() -> Path:
-    """Return where this machine keeps what comes from afar."""
+    """Return the folder in which this machine keeps copies of workplaces."""
     own = os.environ.get(NODE_DIR)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(own) if own else cache / "fed_asi" / "from_afar"
@@ -127,34 +137,31 @@ def node_folder() -> Path:
 def open_afar(source: Source, seen: Path) -> Workplace:
     """Return a workplace whose folder this machine may not see, for devices to work in.
 
-    seen: where the folder would be; it is taken as it is where every file in it is the source's. The images that the
-    server judges by are left where they are: its test features are empty.
-    Raises RunError where something does not come, or cannot be kept here.
+    seen: where the folder would be; it is used if all of its files are the source's. The server's test images are not
+    copied, and its test features are empty.
+    Raises RunError where something cannot be fetched, or cannot be stored here.
     """
     listing = source.listing()
     near = _holds(seen, listing)
     folder = seen if near else _fetched(source, listing)
-    features = Features({}, {"test": torch.empty(0)})
-    if listing.features is not None:
-        features = _features(folder, listing.features, source, near)
-    return open_workplace(folder, features=features, fetch=None if near else partial(_fetch, source, folder))
-
-
-def _features(folder: Path, form: FeatureForm, source: Source, near: bool) -> Features:
-    """Return the features of the training images, whole from a store of this machine or row by row from the source."""
-    none, stores = torch.empty(0), [folder / store_path()]
+    features = Features({TEST: torch.empty(0)})
+    stores = [folder / store_path()]
     if near:
         stores.insert(0, folder / json.loads((folder / MANIFEST).read_text())["store"])
-    whole = next((one for store in stores if (one := _found(store, form.key)) is not None), None)
-    if whole is not None:
-        return Features({}, {"test": none, "train": whole})
-    limit = RunConfig.from_json((folder / "config.json").read_text()).compute.features_limit
-    rows = FeatureRows(FeatureStore(stores[-1], limit), form, source.rows)
-    return Features({}, {"test": none, "train": rows.features}, rows.bring)
+    for use, form in listing.features.items():
+        whole = next((one for store in stores if (one := _found(store, form.key)) is not None), None)
+        if whole is None:
+            limit = RunConfig.from_json((folder / "config.json").read_text()).compute.features_limit
+            rows = FeatureRows(FeatureStore(stores[-1], limit), form, partial(source.rows, use=use))
+            features |= Features({use: rows.features}, bring={use: rows.bring})
+        else:
+            features |= Features({use: whole})
+    fetch = None if near else partial(_fetch, source, folder)
+    return open_workplace(folder, features=features, fetch=fetch)
 
 
 def _found(store: Path, key: str) -> Tensor | None:
-    """Return a whole entry of a store that this machine may not see."""
+    """Return a complete entry of a store that this machine may not see."""
     with suppress(RunError):
         return FeatureStore(store).find(key)
     return None
@@ -182,12 +189,12 @@ def _fetched(source: Source, listing: Listing) -> Path:
             for name, content in listing.files.items():
                 _fetch(source, folder, name)
                 if _hash_of(folder / name) != content:
-                    raise RunError(f"{name} came to {folder} otherwise than it was sent; start again")
+                    raise RunError(f"{name} came to {folder} other than it was sent; start again")
     return folder
 
 
 def _fetch(source: Source, folder: Path, name: str) -> None:
-    """Bring one file, whole."""
+    """Copy one file, whole."""
     with replacing(folder / name) as file:
         at = 0
         while piece := source.piece(name, at):

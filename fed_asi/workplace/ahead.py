@@ -1,4 +1,4 @@
-"""What each kind of device of a fleet would train with, before anything of a run is started or written."""
+"""What each kind of device would train with, found before anything of a run is started or written."""
 
 from __future__ import annotations
 
@@ -13,32 +13,38 @@ from fed_asi.fleets import fleet
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.resources import Resources
 from fed_asi.machine import threads
-from fed_asi.planning.device_plans import Attempt, DevicePlans, plans_of
+from fed_asi.memory.device import DeviceMemory
+from fed_asi.planning.device_plans import Attempt
 from fed_asi.workplace.choosing import with_storage
 from fed_asi.workplace.prepare import build_model
-from fed_asi.workplace.profiled import profiled
+from fed_asi.workplace.profiled import Profiled, profiled
 from fed_asi.workplace.splits import split_images
 from fed_asi.workplace.start import check_start
 
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """Devices of a group that have the same from a round on, and their first plan or why there is none."""
+    """Devices of a group that have the same resources from a round on, and their first plan or why there is none.
+
+    resolution: at which they train, pixels. memory: what the plan's step needs, for devices that name RAM or flash.
+    """
 
     group: str
     devices: int
     round: int
     resources: Resources
+    resolution: int
     attempt: Attempt | None
+    memory: DeviceMemory | None = None
     cause: str = ""
 
 
 def look_ahead(
     config: RunConfig, *, data_dir: Path | None = None, weights_dir: Path | None = None
 ) -> list[Ahead]:
-    """Return what each group's devices would train with, once data, shards, network and settings suit each other.
+    """Return what each group's devices would train with, once data, shards, network and settings are checked.
 
-    Made from the weights that the network begins with: where the server trains it first, ranks may come out otherwise.
+    Computed with the initial weights of the network: if the server trains it first, ranks may differ.
     Raises what `prepare` raises before its long part.
     """
     with threads(config.compute.threads):
@@ -48,17 +54,22 @@ def look_ahead(
         check_start(config, splits, model, source.num_classes)
         config = with_storage(config, model.eval(), splits.public)
         found = profiled(config, model, splits.public)
-        return list(_plans(config, plans_of(config, found.profile, found.benches)))
+        return list(_plans(config, found))
 
 
-def _plans(config: RunConfig, plans: DevicePlans) -> Iterator[Ahead]:
-    kinds = Counter(
-        (device.group, start, resources)
-        for device in fleet.build(config)
-        for start, resources in device.phases
-    )
-    for (group, start, resources), devices in kinds.items():
+def _plans(config: RunConfig, found: Profiled) -> Iterator[Ahead]:
+    kinds, first = Counter[tuple[str, int, Resources, int]](), dict[int, int]()
+    for device in fleet.build(config):
+        pixels = found.taken[device.partition_id]
+        first.setdefault(pixels, device.partition_id)
+        kinds.update((device.group, start, resources, pixels) for start, resources in device.phases)
+    for kind, devices in kinds.items():
+        group, start, resources, pixels = kind
+        plans = found.plans_of(first[pixels])
         try:
-            yield Ahead(group, devices, start, resources, next(plans.attempts(resources)))
+            attempt = next(plans.attempts(resources))
         except BudgetError as error:
-            yield Ahead(group, devices, start, resources, None, str(error))
+            yield Ahead(group, devices, start, resources, pixels, None, cause=str(error))
+        else:
+            memory = plans.memory(attempt.plan, resources)
+            yield Ahead(group, devices, start, resources, pixels, attempt, memory)

@@ -1,4 +1,4 @@
-"""One call beside the main thread, which is stopped when the rest fails."""
+"""One call in a second thread, which is stopped if the main one fails."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import torch
 Found = TypeVar("Found")
 
 
-Check = Callable[[], None]  # raises where what calls it is to stop
+Check = Callable[[], None]  # raises when its caller must stop
 
 
-STOP_SECONDS = 5.0  # a group of images is done in less; only another process's store is waited for longer
+STOP_SECONDS = 5.0  # a group of images takes less; only waiting for another process's store takes longer
 
 
 @contextmanager
 def aside(call: Callable[[Check], Found]) -> Iterator[Future[Found]]:
-    """Do a call in a thread of its own, which is stopped where the block fails.
+    """Run a call in a thread of its own, which is stopped if the block fails.
 
-    call: gets what it must call often; that raises once it is to stop.
+    call: is given a function that it must call often, and that raises once it must stop.
     """
     future: Future[Found] = Future()
     stop = threading.Event()
@@ -36,7 +36,7 @@ def aside(call: Callable[[Check], Found]) -> Iterator[Future[Found]]:
         torch.set_num_threads(1)
         try:
             future.set_result(call(check))
-        except BaseException as error:  # whoever waits for the result raises it
+        except BaseException as error:  # raised again by whoever waits for the result
             future.set_exception(error)
 
     thread = threading.Thread(target=work, name="aside", daemon=True)

@@ -1,4 +1,4 @@
-"""Where a run's plans for RAM and flash are measured: its own trunk and tail, by its own rule of updates."""
+"""Where a run's plans for RAM and flash are measured: on its own trunk and tail, by its own rule of updates."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from fed_asi.planning.plan import Update
 from fed_asi.training.rules import rules_of
 from fed_asi.training.steps import training_mode_
 
-Benches = Callable[[int, Update], Bench]  # by the images of a batch, and when weights move
+Benches = Callable[[int, Update], Bench]  # (images in a batch, when weights move) -> bench
 
 
 def benches_of(config: RunConfig, trunk: fx.GraphModule, tail: fx.GraphModule) -> Benches:
-    """Return what makes the bench of devices with a batch size and an update; nothing is traced before it is asked for.
+    """Return a function that makes the bench for a batch size and an update; nothing is traced until then.
 
-    trunk, tail: the frozen and the trained part as they were cut, in float32, which are only read; what a device does
-    not train is counted as the run stores it.
+    trunk, tail: the frozen and the trained part as they were cut, in float32; they are only read. What a device does
+    not train is counted in the format in which the run stores it.
     """
     return partial(_bench, config, trunk, tail)
 
@@ -34,10 +34,10 @@ def _bench(
     config: RunConfig, trunk: fx.GraphModule, tail: fx.GraphModule, batch_size: int, update: Update
 ) -> Bench:
     model = copied(tail).cpu()
-    uncompress_(model)  # it may be at work
+    uncompress_(model)  # it may be compressed for a job
     training_mode_(model)
     resolution = config.model.resolution
-    # No byte depends on the images; noise, so that no decomposition meets a matrix of rank 0.
+    # No byte count depends on the images. They are noise, so that no decomposition meets a matrix of rank 0.
     x = torch.randn(batch_size, 3, resolution, resolution, generator=torch.Generator().manual_seed(0))
     y = torch.zeros(batch_size, dtype=torch.long)
     return Bench(
@@ -45,7 +45,7 @@ def _bench(
         x,
         y,
         rules_of(config.train, batch_size, update),
-        trunk=cut.folded(trunk),  # as it runs; of one that is folded the same
+        trunk=cut.folded(trunk),  # as it runs; folding again changes nothing
         copies=held_copies(config.aggregate, config.upload),
         storage=config.storage.form,
         update=update,

@@ -1,9 +1,11 @@
-"""In which format a run stores what is frozen where its file leaves the choice: `[storage] frozen = "any"`.
+"""The choice of a storage format for frozen weights where the file leaves it open: `[storage] frozen = "any"`.
 
-One format for the whole fleet, as features are those of one trunk: of the formats in which most devices have a plan,
-the finest whose plans capture what those of any other do, but for one part in a hundred. What a plan captures is told
-by a profile of the network in float32, so formats are compared by the bytes that they leave alone; what a coarser one
-costs in accuracy is not in it, which is why it has to capture more.
+The whole fleet uses one format, as features come from one trunk. Of the formats in which most devices have a plan, it
+is the finest whose plans capture as much as those of any other, to one part in a hundred. What a plan captures comes
+from a profile of the float32 network, so formats are compared only by the bytes that they leave for training. Their
+cost in accuracy is not part of it, which is why a coarser format has to capture more. Where devices may train at
+several resolutions, only the formats in which most of them see the most pixels are compared, as fewer pixels cost more
+than eight bits do.
 """
 
 from __future__ import annotations
@@ -17,10 +19,10 @@ from fed_asi.data.images import Images
 from fed_asi.errors import BudgetError, ConfigError
 from fed_asi.fleets import fleet
 from fed_asi.fleets.config import RunConfig
-from fed_asi.fleets.resources import Resources
+from fed_asi.fleets.fleet import Fleet
 from fed_asi.memory.stored import FORMATS, Format
-from fed_asi.planning.device_plans import DevicePlans, plans_of
-from fed_asi.planning.profile import Profile
+from fed_asi.planning.device_plans import plans_of
+from fed_asi.planning.resolutions import PlansAt, resolutions_of, taken_by
 from fed_asi.planning.whole_device import finest
 from fed_asi.workplace.benches import benches_of
 from fed_asi.workplace.profiling import cut_network, layers_of_plans, trained_names, unchecked_profile
@@ -28,44 +30,55 @@ from fed_asi.workplace.storing import check_storage
 
 
 def with_storage(config: RunConfig, model: nn.Module, public: tuple[Images, Tensor]) -> RunConfig:
-    """Return a run's settings with a format; those that name one as they are. model, public: only read.
+    """Return a run's settings with a format chosen; settings that name one are returned as they are.
 
-    Where no device says its RAM or flash nothing is gained by fewer bytes, and the format is float32.
+    model, public: only read. If no device has a RAM or flash limit, fewer bytes gain nothing, and the format is
+    float32.
     """
     if config.storage.frozen != "any":
         return config
-    devices = Counter(device.resources for device in fleet.build(config))
-    if not any(resources.whole_device for resources in devices):
+    devices = fleet.build(config)
+    if not any(device.resources.whole_device for device in devices):
         return config.stored_as("float32")
     trained = trained_names(model, config)
     trunk, tail = cut_network(config, model, trained)
-    made = unchecked_profile(config.stored_as("float32"), tail, trunk, public, trained)
+    exact = config.stored_as("float32")
+    made = {
+        pixels: unchecked_profile(exact.seen_at(pixels), tail, trunk, public, trained)
+        for pixels in resolutions_of(devices, config.model.resolution)
+    }
     found = []
     for form in FORMATS:
         one = config.stored_as(form)
         if not _has_form(one, trunk):
             continue
-        plans = plans_of(one, made, benches_of(one, trunk, tail))
-        if form == "float32" or _has_form(one, _later_trunk(one, model, made, plans)):
-            found.append(_served(plans, devices, form))
-    most = max(one.devices for one in found)
-    if most == 0:
+        plans = {
+            pixels: plans_of(at := one.seen_at(pixels), profile, benches_of(at, trunk, tail))
+            for pixels, profile in made.items()
+        }
+        if form == "float32" or _has_form(one, _later_trunk(one, model, plans)):
+            found.append(_served(one, plans, devices))
+    most = max(one.served for one in found)
+    if not any(most):
         return config.stored_as(found[-1].form)  # its refusal is the last word
-    able = [one for one in found if one.devices == most]
+    able = [one for one in found if one.served == most]
     return config.stored_as(able[finest([one.worth for one in able])].form)
 
 
 @dataclass(frozen=True, slots=True)
 class _Served:
-    """A format, how many devices have a plan in it, and what their plans are worth together."""
+    """A format, how many devices have a plan in it, and the summed worth of their plans.
+
+    served: devices in all, then those at each resolution, the largest first.
+    """
 
     form: Format
-    devices: int
+    served: tuple[int, ...]
     worth: float
 
 
 def _has_form(config: RunConfig, trunk: fx.GraphModule) -> bool:
-    """Return whether a trunk has a form in the run's format."""
+    """Return whether a trunk can be stored in the run's format."""
     try:
         check_storage(config, trunk)
     except ConfigError:
@@ -73,17 +86,20 @@ def _has_form(config: RunConfig, trunk: fx.GraphModule) -> bool:
     return True
 
 
-def _later_trunk(config: RunConfig, model: nn.Module, profile: Profile, plans: DevicePlans) -> fx.GraphModule:
-    """Return the trunk with what no plan trains of the layers behind it, which it takes in."""
-    return cut_network(config, model, sorted(layers_of_plans(config, profile, plans)))[0]
+def _later_trunk(config: RunConfig, model: nn.Module, plans: PlansAt) -> fx.GraphModule:
+    """Return the trunk extended by those layers behind it that no plan trains."""
+    return cut_network(config, model, sorted(layers_of_plans(config, plans)))[0]
 
 
-def _served(plans: DevicePlans, devices: Counter[Resources], form: Format) -> _Served:
-    count, worth = 0, 0.0
-    for resources, many in devices.items():
+def _served(config: RunConfig, plans: PlansAt, devices: Fleet) -> _Served:
+    taken = taken_by(devices, config.model.resolution, plans)
+    kinds = Counter((one.resources, pixels) for one, pixels in zip(devices, taken, strict=True))
+    at, worth = Counter[int](), 0.0
+    for (resources, pixels), many in kinds.items():
         try:
-            worth += many * next(plans.attempts(resources)).plan.value
-            count += many
+            worth += many * next(plans[pixels].attempts(resources)).plan.value
+            at[pixels] += many
         except BudgetError:
             continue
-    return _Served(form, count, worth)
+    counts = (at[pixels] for pixels in sorted(plans, reverse=True))
+    return _Served(config.storage.form, (at.total(), *counts), worth)

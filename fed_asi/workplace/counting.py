@@ -1,4 +1,4 @@
-"""What a run's network takes of a device's time: its frozen trunk and its trained tail, by their sizes."""
+"""The sizes of a run's frozen trunk and trained tail, from which the time of a device is counted."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from fed_asi.compression.graph import analyse
 from fed_asi.files import read_tensors
 from fed_asi.fleets.config import RunConfig
 from fed_asi.memory.work import Network, network_of
-from fed_asi.workplace.place import MANIFEST, rebuild
+from fed_asi.workplace.opening import MANIFEST, rebuild
 
 
 def networks_of(folder: Path, config: RunConfig) -> tuple[Network, Network]:
-    """Return the sizes of the trunk, its batch norms folded as on a device, and of the tail.
+    """Return the sizes of the trunk, with batch norms folded as on a device, and of the tail.
 
-    folder: a workplace that `prepare` wrote. The network is built anew, so nothing that trains is touched.
+    folder: a workplace that `prepare` wrote. The network is built again, so that nothing in training is touched.
     """
     manifest = json.loads((folder / MANIFEST).read_text())
     trunk, tail = rebuild(config, manifest, read_tensors(folder / "base.pt"))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -27,6 +27,7 @@ from fed_asi.workplace.needs import Needs
 from fed_asi.workplace.placing import trunk_device
 from fed_asi.workplace.profiling import batch_of
 from fed_asi.workplace.splits import Splits
+from fed_asi.workplace.uses import TEST, TRAIN, images_of, split_of
 
 
 def store_path() -> str:
@@ -70,21 +71,21 @@ def engine_of(config: RunConfig, trunk: fx.GraphModule, public: Images) -> Engin
 
 
 def source_of(config: RunConfig, trunk: fx.GraphModule, images: Images, engine: Engine) -> FeatureSource:
-    """Return what features of these images are made of."""
+    """Return what the features of these images are computed from."""
     mean, std = models.normalisation(config.model.name)
     content = images_fingerprint(images)
     kept = config.compute.features if config.compute.features != "off" else "float32"
     device = CPU if engine.computes is not None else trunk_device(config)
-    trunk = trunk if device == CPU else copied(trunk).to(device)  # the run's own is at work elsewhere
+    trunk = trunk if device == CPU else copied(trunk).to(device)  # a copy, as the run's own is in use
     return FeatureSource(
         trunk, images, content, config.model.resolution, mean, std, kept, engine=engine.computes
     )
 
 
 def made(source: FeatureSource, store: FeatureStore, use: str, watcher: Watcher, check: Check) -> Tensor:
-    """Return the features of these images, which are in the store from now on."""
+    """Return the features of these images, computing them into the store if need be."""
     images = source.images
-    watcher.stage(f"features of {len(images):,} {use} images", len(images))
+    watcher.stage(f"features of {len(images):,} {images_of(use)}", len(images))
     shown = 0
 
     def progress(done: int, _total: int) -> None:
@@ -93,18 +94,31 @@ def made(source: FeatureSource, store: FeatureStore, use: str, watcher: Watcher,
         watcher.advance(done - shown)
         shown = done
 
-    with exact(source.device):  # by whoever makes them, a worker that finds them gone among them
+    with exact(source.device):  # also in a worker that finds them gone
         return store.features(source, progress=progress)
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """A run's features, by use: keys in the store and, where they are open, tensors. bring, ahead: as a Workplace's."""
+    """A run's features by use: open tensors, their keys in the store, and what brings rows of those not complete."""
 
-    keys: Mapping[str, str]
-    tensors: Mapping[str, Tensor] | None = None
-    bring: Callable[[Tensor], None] | None = None
-    ahead: RowsAhead | None = None
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
+    bring: Mapping[str, Callable[[Tensor], None]] = field(default_factory=dict)
+
+    def __or__(self, others: Features) -> Features:
+        """Return these and others."""
+        return Features(
+            {**self.tensors, **others.tensors}, {**self.keys, **others.keys}, {**self.bring, **others.bring}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ByNeed:
+    """That features are computed as rounds need them. needs: returns what a run needs at its config's resolution."""
+
+    ahead: RowsAhead
+    needs: Callable[[RunConfig], Needs]
 
 
 def all_features(
@@ -114,57 +128,68 @@ def all_features(
     splits: Splits,
     store: FeatureStore,
     watcher: Watcher,
-    needs: Needs | None = None,
+    by_need: ByNeed | None = None,
     check: Check = lambda: None,
+    uses: Collection[str] = (TEST, TRAIN),
 ) -> Features:
     """Return the features that the run needs. engine: of `engine_of` for this trunk.
 
-    needs: rows of the training images; the first of them are there when this returns, the others are computed from now
-    on. None: all are there, as they are where the trunk takes images in their own order alone.
+    by_need: those of the training images that are needed first are there when this returns, and the others are computed
+    from now on; None: all are there, as they are if the trunk does not take images in any order.
     """
-    needed = {"train": splits.train[0], "test": splits.test[0]}
-    if config.compute.features == "off":
-        del needed["train"]
-    sources = {use: source_of(config, trunk, images, engine) for use, images in needed.items()}
-    keys = {use: key_of(source) for use, source in sources.items()}
-    train = sources.get("train")
-    if needs is None or train is None:
-        for use, source in sources.items():
-            made(source, store, use, watcher, check)
-        return Features(keys)
-    test, whole = made(sources["test"], store, "test", watcher, check), store.find(keys["train"])
-    if whole is None and not takes_any_order(train):
-        whole = made(train, store, "train", watcher, check)
-    show(needs, len(train.images), watcher)
+    found = Features()
+    for use in uses:
+        if (split_of(use), config.compute.features) == (TRAIN, "off"):
+            continue
+        source = source_of(config, trunk, getattr(splits, split_of(use))[0], engine)
+        if by_need is None or split_of(use) != TRAIN:
+            found |= Features({use: made(source, store, use, watcher, check)}, {use: key_of(source)})
+        else:
+            found |= _by_need(source, by_need.needs(config), by_need.ahead, store, use, watcher, check)
+    return found
+
+
+def _by_need(
+    source: FeatureSource,
+    needs: Needs,
+    ahead: RowsAhead,
+    store: FeatureStore,
+    use: str,
+    watcher: Watcher,
+    check: Check,
+) -> Features:
+    """Return the features of training images, of which those needed first are there."""
+    key = key_of(source)
+    whole = store.find(key)
+    if whole is None and not takes_any_order(source):
+        whole = made(source, store, use, watcher, check)
+    show(needs, len(source.images), use, watcher)
     if whole is not None:
         watcher.advance(len(needs.first))
-        return Features(keys, {"test": test, "train": whole})
-    ahead = begun(store, form_of(train), lambda: train, needs, watcher, check)
-    return Features(keys, {"test": test, "train": ahead.features}, ahead.bring, ahead)
+        return Features({use: whole}, {use: key})
+    return begun(ahead, store, form_of(source), lambda: source, needs, use, watcher, check)
 
 
-def show(needs: Needs, images: int, watcher: Watcher) -> None:
-    """Say that the first of the features are being computed; the same words whatever is there already."""
+def show(needs: Needs, images: int, use: str, watcher: Watcher) -> None:
+    """Show the progress of the features needed first; the text does not depend on how many are stored already."""
     if first := len(needs.first):
-        watcher.stage(f"features of the first {first:,} of {images:,} train images", first)
+        watcher.stage(f"features of the first {first:,} of {images:,} {images_of(use)}", first)
 
 
 def begun(
+    ahead: RowsAhead,
     store: FeatureStore,
     form: FeatureForm,
     source: Callable[[], FeatureSource],
     needs: Needs,
+    use: str,
     watcher: Watcher,
     check: Check,
-) -> RowsAhead:
-    """Return what computes features by need once the first of them are there."""
-    ahead = RowsAhead(store, form, Computing(source), needs.rows)
-    try:
-        for some in torch.split(torch.from_numpy(needs.first), ahead.at_once):
-            check()
-            ahead.bring(some)
-            watcher.advance(len(some))
-    except BaseException:
-        ahead.close()
-        raise
-    return ahead
+) -> Features:
+    """Return features that `ahead` computes by need, once those needed first are there. source: as in Computing."""
+    rows = ahead.add(store, form, Computing(source), needs.rows)
+    for some in torch.split(torch.from_numpy(needs.first), rows.at_once):
+        check()
+        rows.bring(some)
+        watcher.advance(len(some))
+    return Features({use: rows.features}, {use: form.key}, {use: rows.bring})

@@ -1,10 +1,10 @@
-"""Profiles that runs share: each is calibrated once, under an address made of all that decides its numbers.
+"""Profiles shared between runs: each is calibrated once, under an address made of all that decides its numbers.
 
-    KEY.lock   held by the one process that calibrates; the others wait, and a killed process lets go of it
+    KEY.lock   held by the process that calibrates; others wait, and it is released if that process is killed
     KEY.json   a finished profile
 
-Off where FED_ASI_PROFILES_DIR is not set. The address has this package's own code in it: another version's profile is
-never taken for this one's.
+Off unless FED_ASI_PROFILES_DIR is set. The address includes this package's own code, so a profile of another version
+is never used.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ PROFILES_DIR = "FED_ASI_PROFILES_DIR"
 
 
 def kept_profile(about: Mapping[str, Any], make: Callable[[], Profile]) -> Profile:
-    """Return the profile of this address, made now where no run before has made it.
+    """Return the profile with this address, calibrated now if no earlier run has done so.
 
-    about: JSON values of everything its numbers depend on, but for torch and this package.
-    Raises RunError where the folder refuses it, and what `make` raises.
+    about: JSON values of everything that its numbers depend on, except torch and this package.
+    Raises RunError where the folder cannot be used, and whatever `make` raises.
     """
     folder = os.environ.get(PROFILES_DIR)
     if not folder:

@@ -1,4 +1,4 @@
-"""What of a run lies on the device that it computes on: all of it, or what that has room and exact numbers for."""
+"""What of a run is on the device that it computes on: everything, or what fits there and stays exact."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.gpu_share import gpu_share
 from fed_asi.gpus import CPU, GPU, device_named, gpus_here
 
-FEATURES = 0.5  # of a worker's part of a GPU's memory; the rest is for its steps
+FEATURES = 0.5  # of a worker's share of GPU memory; the rest is for its steps
 
 
 def trunk_device(config: RunConfig) -> torch.device:
-    """Return where a run's frozen trunk computes: on its device, but for one in eight bits.
+    """Return where a run's frozen trunk computes: on the run's device, except for a trunk in eight bits.
 
-    That one's numbers are whole, and the same on every machine, as long as nothing rounds a sum of them: a GPU's
-    convolutions may.
+    Its numbers are integers, and the same on every machine as long as no sum of them is rounded, as a GPU's
+    convolutions may do.
     """
     return CPU if config.storage.form == "int8" else device_named(config.compute.device)
 
 
 def room_bytes(config: RunConfig, device: torch.device) -> float:
-    """Return how many bytes of features one process may keep on a device."""
+    """Return how many bytes of features a process may keep on a device."""
     if device.type != GPU:
         return math.inf
     share = gpu_share(config) if config.compute.backend == "flower" else 1.0

@@ -1,13 +1,12 @@
-"""Before the first round: data, shards, weights, the cut, features and the profile, once per run."""
+"""What is done once per run, before the first round: data, shards, weights, the cut, features and the profile."""
 
 from __future__ import annotations
 
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,23 +17,36 @@ from torch import Tensor, fx, nn
 from fed_asi import data, models, own_code, seeds
 from fed_asi.data.features import FeatureStore
 from fed_asi.data.images import Images
+from fed_asi.data.rows_ahead import RowsAhead
 from fed_asi.data.shards import Shards
 from fed_asi.files import write_file, write_tensors
+from fed_asi.fleets import fleet
 from fed_asi.fleets.config import RunConfig
 from fed_asi.gpus import CPU, device_named, device_of, exact, sent
 from fed_asi.machine import threads
 from fed_asi.planning.profile import Profile
+from fed_asi.planning.resolutions import resolution_note, resolutions_of
 from fed_asi.results.progress import Unwatched, Watcher
 from fed_asi.training.pretraining import pretrain_
 from fed_asi.workplace.address import run_fingerprint
 from fed_asi.workplace.aside import aside
 from fed_asi.workplace.benches import benches_of
 from fed_asi.workplace.choosing import with_storage
-from fed_asi.workplace.features import Engine, Features, all_features, engine_of, store_path
+from fed_asi.workplace.features import ByNeed, Engine, Features, all_features, engine_of, store_path
 from fed_asi.workplace.features_again import Sources
-from fed_asi.workplace.needs import Needs, needs_of
-from fed_asi.workplace.place import IMAGES, MANIFEST, VERSION, Workplace, is_prepared, open_workplace
-from fed_asi.workplace.profiled import profiled
+from fed_asi.workplace.needs import needs_of
+from fed_asi.workplace.opening import (
+    IMAGES,
+    MANIFEST,
+    PROFILE,
+    RESOLUTIONS,
+    VERSION,
+    is_prepared,
+    open_workplace,
+    profile_at,
+)
+from fed_asi.workplace.place import Workplace
+from fed_asi.workplace.profiled import AtResolution, profiled
 from fed_asi.workplace.profiling import (
     batch_of,
     calibrating,
@@ -46,7 +58,8 @@ from fed_asi.workplace.profiling import (
 )
 from fed_asi.workplace.splits import Splits, split_images
 from fed_asi.workplace.start import check_start
-from fed_asi.workplace.storing import storage_notes, stored
+from fed_asi.workplace.storing import moving_notes, storage_notes, stored
+from fed_asi.workplace.uses import TEST, TRAIN, train_at
 
 
 def prepare(
@@ -59,38 +72,40 @@ def prepare(
     found: Callable[[int], None] | None = None,
     early: bool = False,
 ) -> Workplace:
-    """Return the run's workplace, made under `folder` unless it is there from before a kill.
+    """Return the run's workplace, made under `folder` unless a killed run has left it there, complete.
 
-    folder: runs/NAME/workplace. data_dir, weights_dir: where the data set and weights are; None looks at the
-    environment, then at the publishers. found: called once data and weights are there, before the long part, with the
-    bytes of what the devices may train. early: return once the features are there that the run needs first; the others
-    are computed from then on, in the order of its needs, until the place's `going_on` ends.
+    folder: runs/NAME/workplace. data_dir, weights_dir: where the data set and weights are; None tries the
+    environment, then the publishers. found: called once data and weights are there, before the long part, with the
+    bytes of what the devices may train. early: return once the features that the run needs first are there; the others
+    are computed from then on, as rounds will need them, until the block of the place's `going_on` ends.
     Raises MissingDataError, WeightsError and ConfigError (all that `check_start` finds) before `found`, and RunError.
     """
     device, watcher = device_named(config.compute.device), watcher or Unwatched()
-    by_need = early and may_begin_early(config)
-    open_it = partial(open_workplace, folder, config, data_dir=data_dir, watcher=watcher)
-    with threads(config.compute.threads), exact(device):
-        if is_prepared(folder, config):
-            return open_it(opened=Sources.open_ahead if by_need else Sources.open)
-        watcher.stage(f"data: {own_code.shown_name(config.data.source)}")
-        source = data.load(config.data.source, data_dir)
-        splits = split_images(config, source)
-        model = build_model(config, source.num_classes, weights_dir)
-        shards = check_start(config, splits, model, source.num_classes)
-        if found is not None:
-            found(trained_bytes(model, config))
-        needs = needs_of(config, shards) if by_need else None
-        with ExitStack() as undo:
-            given = _Given(splits, shards, source.num_classes, data_dir, needs, watcher, undo)
+    with threads(config.compute.threads), exact(device), ExitStack() as undo:
+        ahead, features = None, None
+        if early and may_begin_early(config):
+            ahead = RowsAhead()
+            undo.callback(ahead.close)
+        if not is_prepared(folder, config):
+            watcher.stage(f"data: {own_code.shown_name(config.data.source)}")
+            source = data.load(config.data.source, data_dir)
+            splits = split_images(config, source)
+            model = build_model(config, source.num_classes, weights_dir)
+            shards = check_start(config, splits, model, source.num_classes)
+            if found is not None:
+                found(trained_bytes(model, config))
+            given = _Given(splits, shards, source.num_classes, data_dir, watcher, ahead)
             features = _make(config, folder, given, model)
-            place = open_it(features=features if features.tensors is not None else None)
-            undo.pop_all()
-            return place
+        opened = Sources.open if ahead is None else partial(Sources.open_ahead, ahead=ahead)
+        place = open_workplace(
+            folder, config, data_dir=data_dir, watcher=watcher, features=features, opened=opened
+        )
+        undo.pop_all()
+        return replace(place, ahead=ahead)
 
 
 def may_begin_early(config: RunConfig) -> bool:
-    """Return whether rounds may begin before all features are there: where workers see this machine's store.
+    """Return whether rounds may begin before all features are there: only if all workers see this machine's store.
 
     A GPU has all features in its memory from the beginning.
     """
@@ -100,22 +115,24 @@ def may_begin_early(config: RunConfig) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """What a workplace is made of. needs: of which rows features are to be there first; None: of all.
-
-    undo: is done where no workplace comes of it.
-    """
+    """What a workplace is made from. ahead: computes features by need; None: all are computed first."""
 
     splits: Splits
     shards: Shards
     num_classes: int
     data_dir: Path | None
-    needs: Needs | None
     watcher: Watcher
-    undo: ExitStack
+    ahead: RowsAhead | None
+
+    def by_need(self, taken: Sequence[int] | None = None) -> ByNeed | None:
+        """Return how features are computed by need. taken: as in `needs_of`."""
+        if self.ahead is None:
+            return None
+        return ByNeed(self.ahead, partial(needs_of, shards=self.shards, taken=taken))
 
 
 def _make(config: RunConfig, folder: Path, given: _Given, model: nn.Module) -> Features:
-    """Write the workplace, and return the features it is fed."""
+    """Write the workplace and return its features."""
     splits, shards = given.splits, given.shards
     notes = []
     if config.model.weights == "public":
@@ -124,16 +141,19 @@ def _make(config: RunConfig, folder: Path, given: _Given, model: nn.Module) -> F
         )
         model.cpu()
     own = with_storage(config, model.eval(), splits.public)
-    notes += storage_notes(own, len(splits.public[1]), chosen=own is not config)
+    notes += storage_notes(own, len(splits.public[1]), chosen=own is not config) + moving_notes(own)
     made = _profile_and_features(own, folder, given, model)
-    notes += [made.note] if made.note else []
+    notes += [text for text in (made.resolution, made.note) if text]
     if config.compute.features == "off":
         write_file(folder / IMAGES, _npy(splits.train[0][:]))
     index = {"labels": splits.train[1].numpy(), "test_labels": splits.test[1].numpy()}
     index |= {"indices": shards.indices, "offsets": shards.offsets}
+    index |= {"resolutions": np.array(made.taken, np.int16)} if made.others else {}
     write_file(folder / "index.npz", _npz(**index))
     write_tensors(folder / "base.pt", model.state_dict())
-    write_file(folder / "profile.json", made.profile.to_json().encode())
+    write_file(folder / PROFILE, made.profile.to_json().encode())
+    for pixels, other in made.others.items():
+        write_file(folder / profile_at(pixels), other.profile.to_json().encode())
     write_file(folder / "config.json", config.to_json().encode())
     manifest = {
         "version": VERSION,
@@ -142,21 +162,33 @@ def _make(config: RunConfig, folder: Path, given: _Given, model: nn.Module) -> F
         "trained": list(made.trained),
         "store": store_path(),
         "data_dir": None if given.data_dir is None else str(given.data_dir.resolve()),
-        "features": made.features.keys.get("train"),
-        "test_features": made.features.keys["test"],
+        "features": made.features.keys.get(TRAIN),
+        "test_features": made.features.keys[TEST],
         "ranges": made.ranges,
         "storage": own.storage.form,
         "notes": notes,
     }
-    write_file(folder / MANIFEST, json.dumps(manifest, indent=1).encode())  # last: it says the rest is whole
+    if made.others:
+        manifest["resolution"] = config.model.resolution  # of the network that is cut
+        manifest[RESOLUTIONS] = {
+            str(pixels): {
+                "features": made.features.keys.get(train_at(pixels)),
+                "ranges": other.ranges,
+            }
+            for pixels, other in made.others.items()
+        }
+    write_file(
+        folder / MANIFEST, json.dumps(manifest, indent=1).encode()
+    )  # last: it marks the rest as complete
     return made.features
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """trained: the layers that some device may train. ranges: of an int8 trunk.
+    """trained: layers that some device may train. ranges: of an int8 trunk.
 
-    note: what the run's readers should know of what computed the features.
+    note, resolution: for the run's readers, on what computed the features and on who trains at which. others, taken: of
+    `Profiled`.
     """
 
     trained: Sequence[str]
@@ -164,38 +196,39 @@ class _Made:
     features: Features
     ranges: Mapping[str, tuple[float, float]] | None
     note: str
+    others: Mapping[int, AtResolution] = field(default_factory=dict)
+    taken: Sequence[int] = ()
+    resolution: str = ""
 
 
 def _profile_and_features(config: RunConfig, folder: Path, given: _Given, model: nn.Module) -> _Made:
-    """Return the profile and the features, made beside each other where the cut needs no profile."""
+    """Return the profile and the features, made concurrently where the cut does not need the profile."""
     splits, watcher = given.splits, given.watcher
     images = min(config.method.calibration_images, len(splits.public[1]))
     watcher.stage(calibrating(images))
     store = FeatureStore(folder / store_path(), config.compute.features_limit)
-    # With more threads the number a thread gets is torch's to say, and it decides the last bits.
-    if is_cut(config) and config.compute.threads == 1:
+    # With more threads, torch decides how many each call gets, which decides the last bits.
+    one = resolutions_of(fleet.build(config), config.model.resolution) == (config.model.resolution,)
+    if is_cut(config) and config.compute.threads == 1 and one:
         trained = trained_names(model, config)
         cut = cut_network(config, model, trained)
         parts = stored(config, cut, splits.public[0])
         benches = benches_of(config, *cut)
         engine = _engine(config, parts.trunk, splits, watcher)
-        make = partial(all_features, config, parts.trunk, engine, splits, store, watcher, given.needs)
+        make = partial(all_features, config, parts.trunk, engine, splits, store, watcher, given.by_need())
         with aside(make) as kept:
-            given.undo.callback(_close, kept)
             profile = profile_of(config, parts.tail, parts.trunk, splits.public, trained, benches)
             return _Made(trained, profile, kept.result(), parts.ranges, engine.note)
     made = profiled(config, model, splits.public)
-    engine = _engine(config, made.trunk, splits, watcher)
-    features = all_features(config, made.trunk, engine, splits, store, watcher, given.needs)
-    if features.ahead is not None:
-        given.undo.callback(features.ahead.close)
-    return _Made(made.trained, made.profile, features, made.ranges, engine.note)
-
-
-def _close(kept: Future[Features]) -> None:
-    """Compute no more features, where that has begun."""
-    if kept.done() and kept.exception() is None and (ahead := kept.result().ahead) is not None:
-        ahead.close()
+    own, by_need = made.own, given.by_need(made.taken if made.others else None)
+    engine = _engine(config, own.trunk, splits, watcher)
+    features = all_features(config, own.trunk, engine, splits, store, watcher, by_need)
+    for pixels, other in made.others.items():
+        at = engine_of(other.config, other.trunk, splits.public[0])
+        use = train_at(pixels)
+        features |= all_features(other.config, other.trunk, at, splits, store, watcher, by_need, uses=(use,))
+    note = resolution_note(fleet.build(config), config.model.resolution, made.taken)
+    return _Made(made.trained, own.profile, features, own.ranges, engine.note, made.others, made.taken, note)
 
 
 def _engine(config: RunConfig, trunk: fx.GraphModule, splits: Splits, watcher: Watcher) -> Engine:
@@ -206,7 +239,7 @@ def _engine(config: RunConfig, trunk: fx.GraphModule, splits: Splits, watcher: W
 
 
 def build_model(config: RunConfig, num_classes: int, weights_dir: Path | None) -> nn.Module:
-    """Return the run's network with the weights it begins with, before any pretraining."""
+    """Return the run's network with its initial weights, before any pretraining."""
     settings = config.model
     weights = None if settings.weights in {"public", "none"} else settings.weights
     return models.build(

@@ -15,7 +15,7 @@ from fed_asi.compression import cut
 from fed_asi.compression.tune import layers_named, tune_last_
 from fed_asi.data.features import trunk_fingerprint
 from fed_asi.data.images import Images, to_batch
-from fed_asi.errors import BudgetError, ConfigError
+from fed_asi.errors import ConfigError
 from fed_asi.fleets import fleet, over_budget
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.pace_checks import asks_time
@@ -25,54 +25,61 @@ from fed_asi.methods import Family, Vanilla
 from fed_asi.planning import calibration
 from fed_asi.planning.device_plans import DevicePlans, choose_layers, micro_batches_needed, plans_of
 from fed_asi.planning.profile import Profile
+from fed_asi.planning.resolutions import PlansAt, taken_by, used_at, why_none
 from fed_asi.waiting import tell
 from fed_asi.workplace.benches import Benches
 from fed_asi.workplace.kept_profiles import kept_profile, tensor_fingerprint
 
 
 def is_cut(config: RunConfig) -> bool:
-    """Return whether no profile can take layers from the trained ones, and so move the cut."""
+    """Return whether the cut is final: no profile can remove layers from the trained ones."""
     return config.method.calibration != "server" or not choose_layers(config.method)
 
 
 def cut_network(
     config: RunConfig, model: nn.Module, trained: Sequence[str]
 ) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """Return (trunk, tail): what is frozen before the first trained layer, in its quick form, and the rest."""
+    """Return (trunk, tail): the frozen part before the first trained layer, in its quick form, and the rest."""
     resolution = config.model.resolution
     trunk, tail = cut.cut(model, trained, torch.zeros(1, 3, resolution, resolution))
     return cut.folded(trunk), tail
 
 
-def layers_of_plans(config: RunConfig, profile: Profile, plans: DevicePlans) -> set[str]:
-    """Return the layers that some device of the fleet will train in some round, all where that is not known.
+def layers_of_plans(config: RunConfig, plans: PlansAt) -> set[str]:
+    """Return the layers that some device of the fleet will train in some round; all of them if that is unknown.
 
-    Known before the first round is what plans choose for the fleet's own budgets from the server's profile; not where
+    plans: by resolution.
+
+    Before the first round, plans from the server's profile for the fleet's own budgets are known; but not if
     they depend on a device's time, which depends on the cut.
     """
-    used = set() if is_cut(config) or asks_time(config) else plans.layers_of(_every_resources(config))
-    return used or {layer.name for layer in profile.layers}
+    own, used = config.model.resolution, set[str]()
+    if not is_cut(config) and not asks_time(config):
+        devices = fleet.build(config)
+        for pixels, every in used_at(devices, taken_by(devices, own, plans)).items():
+            used |= plans[pixels].layers_of(every)
+    return used or {layer.name for layer in plans[own].profile.layers}
 
 
-def _every_resources(config: RunConfig) -> set[Resources]:
-    """Return what the devices have, in any round, each once."""
-    return {resources for device in fleet.build(config) for _, resources in device.phases}
+def plans_at(config: RunConfig, profile: Profile, benches: Benches, several: bool) -> DevicePlans:
+    """Return the plans of a run's resolution. several: whether there are others, so that errors name this one."""
+    pixels = config.model.resolution
+    return plans_of(config, profile, benches, f"at {pixels} x {pixels} pixels" if several else "")
 
 
-def check_plans(config: RunConfig, profile: Profile, benches: Benches) -> None:
-    """Do nothing where plans can be made from a profile; raise what every device would fail with in every round.
+def check_plans(config: RunConfig, plans: PlansAt) -> None:
+    """Raise the error that every device would meet in every round, unless plans can be made.
 
-    A budget below the smallest plan is no mistake: that device is left out, with its cause. So is a device whose RAM
-    or flash is too small, as long as another one of the fleet has a plan.
+    A budget below the smallest plan is not an error: that device is left out, with its cause. So is a device whose RAM
+    or flash is too small, as long as another device has a plan. plans: by resolution.
     """
-    plans = plans_of(config, profile, benches)
-    too_small, fits = list[str](), False
-    for resources in sorted(_every_resources(config), key=_ram_and_flash):
-        try:
-            next(plans.attempts(resources))  # its own plan, or what its fleet's policy tries next
-            fits = True
-        except BudgetError as error:
-            too_small += [str(error)] if resources.whole_device else []
+    devices, too_small, fits = fleet.build(config), list[str](), False
+    at = used_at(devices, taken_by(devices, config.model.resolution, plans))
+    every = [(resources, plans[pixels]) for pixels, found in at.items() for resources in found]
+    for resources, here in sorted(every, key=lambda one: _ram_and_flash(one[0])):
+        error = why_none(here, resources)
+        fits = fits or error is None
+        too_small += [str(error)] if error is not None and resources.whole_device else []
     if too_small and not fits:
         raise ConfigError([f"no device can do a step: {one}" for one in dict.fromkeys(too_small)])
 
@@ -83,9 +90,9 @@ def _ram_and_flash(resources: Resources) -> tuple[float, float]:
 
 
 def trained_names(model: nn.Module, config: RunConfig) -> Sequence[str]:
-    """Return the names of all layers or parameters that any device may train; the model stays as it is.
+    """Return the names of all layers or parameters that any device may train; the model is not changed.
 
-    Raises ConfigError where method.layers asks for more layers than there are, or by a name that is none's.
+    Raises ConfigError where method.layers asks for more layers than there are, or names one that does not exist.
     """
     wanted = config.method.layers
     try:
@@ -102,8 +109,8 @@ def trained_names(model: nn.Module, config: RunConfig) -> Sequence[str]:
 
 
 def trained_bytes(model: nn.Module, config: RunConfig) -> int:
-    """Return the bytes of all that any device may train, which a round sends at most of the network."""
-    layers = tuple(f"{name}." for name in trained_names(model, config))  # a parameter's own name among them
+    """Return the bytes of all that any device may train: the most that a round sends of the network."""
+    layers = tuple(f"{name}." for name in trained_names(model, config))  # matches a parameter's own name, too
     return sum(p.nbytes for name, p in model.named_parameters() if f"{name}.".startswith(layers))
 
 
@@ -114,7 +121,7 @@ def batch_of(config: RunConfig, images: Images) -> Tensor:
 
 
 def calibrating(images: int) -> str:
-    """Return how the calibration of a profile is called while it lasts."""
+    """Return the text that progress shows during calibration."""
     return f"calibration on {images} public images"
 
 
@@ -126,12 +133,12 @@ def profile_of(
     trained: Sequence[str],
     benches: Benches,
 ) -> Profile:
-    """Return the profile of the tail on the server's public images, for every micro-batch a plan may take.
+    """Return the profile of the tail on the server's public images, for every micro-batch that a plan may use.
 
     Raises ConfigError where no plan could be made from it, whatever the budget.
     """
     made = unchecked_profile(config, tail, trunk, public, trained)
-    check_plans(config, made, benches)
+    check_plans(config, {config.model.resolution: plans_at(config, made, benches, several=False)})
     return made
 
 

@@ -1,4 +1,4 @@
-"""A data set's images by use: the server's public ones, those of the devices, and those that judge."""
+"""A data set's images by use: the server's public ones, those of the devices, and those for evaluation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fed_asi.fleets.config import RunConfig
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """Images and labels by use; no image has two. columns: what else is said of those to train on, (N,) by name."""
+    """Images and labels by use; no image has two uses. columns: other values of training images, (N,) by name."""
 
     public: tuple[Images, Tensor]
     train: tuple[Images, Tensor]
@@ -27,7 +27,7 @@ class Splits:
 
 
 def split_images(config: RunConfig, source: data.Dataset) -> Splits:
-    """Return the images by use. Raises ConfigError, with all problems, where they do not go round."""
+    """Return the images by use. Raises ConfigError, with all problems, where there are too few."""
     settings = config.data
     problems = list(_problems(config, source))
     if problems:
@@ -61,4 +61,4 @@ def _problems(config: RunConfig, source: data.Dataset) -> Iterator[str]:
     elif settings.limit is not None and settings.limit < devices:
         yield f"data.limit: {settings.limit} training images for {devices} devices, each of which needs one"
     if not settings.validation and not len(source.y_test):
-        yield f"data: {source.name} has no test images to judge by; set data.validation to judge on training images"
+        yield f"data: {source.name} has no test images; set data.validation to evaluate on training images"

@@ -1,4 +1,4 @@
-"""What can be known before the long part of a run (pretraining, features, rounds), and is said before it."""
+"""Checks before the long part of a run (pretraining, features, rounds): all that can be known by then."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.sharding import scheme_of
 from fed_asi.layers.compressed import weight_kind_of
 from fed_asi.methods import Vanilla
+from fed_asi.planning.resolutions import resolutions_of
 from fed_asi.workplace.profiling import trained_names
 from fed_asi.workplace.splits import Splits
 from fed_asi.workplace.storing import check_storage
 
 
 def check_start(config: RunConfig, splits: Splits, model: nn.Module, num_classes: int) -> Shards:
-    """Return the devices' shards once the settings, the images and the network are known to suit each other.
+    """Return the devices' shards, having checked settings, images and network against each other.
 
     model: as built, before any training; it is run on one image. Raises ConfigError with all problems at once.
     """
@@ -39,7 +40,7 @@ def check_start(config: RunConfig, splits: Splits, model: nn.Module, num_classes
 
 
 def check_images(config: RunConfig, splits: Splits) -> Shards:
-    """Return the devices' shards once images and settings are known to suit each other.
+    """Return the devices' shards, having checked images and settings against each other.
 
     Raises ConfigError with all problems at once.
     """
@@ -58,7 +59,7 @@ def check_images(config: RunConfig, splits: Splits) -> Shards:
 
 
 def _all_of(*checks: Callable[[], object]) -> None:
-    """Do every check. Raises ConfigError with the problems of all."""
+    """Run every check. Raises ConfigError with the problems of all."""
     problems: list[str] = []
     for check in checks:
         try:
@@ -70,7 +71,7 @@ def _all_of(*checks: Callable[[], object]) -> None:
 
 
 def shards_of(config: RunConfig, splits: Splits) -> Shards:
-    """Return which training image is on which device. Raises ConfigError where they cannot be spread so."""
+    """Return which training image is on which device. Raises ConfigError where they cannot be divided so."""
     try:
         scheme = scheme_of(config.sharding)
         return sharding.make(splits.train[1].numpy(), config.num_devices, scheme, config.seed, splits.columns)
@@ -86,12 +87,15 @@ def _check_files(images: Images) -> None:
 
 
 def check_network(config: RunConfig, model: nn.Module, num_classes: int) -> None:
-    """Raise an error where the network cannot be run, cut or trained as it is asked for; seeds decide nothing of it."""
+    """Raise an error where the network cannot be run, cut or trained as asked; no seed matters here."""
     resolution = config.model.resolution
-    models.check_takes(model, config.model.name, num_classes, resolution)
+    for pixels in resolutions_of(fleet.build(config), resolution):
+        models.check_takes(model, config.model.name, num_classes, pixels)
     trained = trained_names(model, config)
     _check_layers(model, trained)
-    if config.model.weights == "public" or config.storage.frozen != "float32":  # else the cut itself is next
+    if (
+        config.model.weights == "public" or config.storage.frozen != "float32"
+    ):  # otherwise the cut itself comes next
         trunk, _ = cut.cut(model, trained, torch.zeros(1, 3, resolution, resolution))
         check_storage(config, trunk)
 

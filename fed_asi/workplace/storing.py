@@ -26,8 +26,8 @@ class Stored:
     """
 
     trunk: fx.GraphModule
-    tail: fx.GraphModule
     ranges: Mapping[str, tuple[float, float]] | None
+    tail: fx.GraphModule
 
 
 def stored(config: RunConfig, parts: tuple[fx.GraphModule, fx.GraphModule], public: Images) -> Stored:
@@ -37,13 +37,35 @@ def stored(config: RunConfig, parts: tuple[fx.GraphModule, fx.GraphModule], publ
     Raises ConfigError for what the format cannot hold.
     """
     trunk, tail = parts
+    found = Stored(*trunk_in_format(config, trunk, public), tail)
+    tail_in_format_(config, tail)
+    return found
+
+
+def tail_in_format_(config: RunConfig, tail: fx.GraphModule) -> None:
+    """Make the weights of a tail numbers that the run's format holds, as they are handed out.
+
+    Raises ConfigError for what the format cannot hold.
+    """
+    try:
+        store_all_(tail, config.storage.form)
+    except UnsupportedLayerError as error:
+        raise ConfigError(f"storage.frozen: {error}") from error
+
+
+def trunk_in_format(
+    config: RunConfig, trunk: fx.GraphModule, public: Images
+) -> tuple[fx.GraphModule, Mapping[str, tuple[float, float]] | None]:
+    """Return a trunk in the run's format, and its ranges on images of the run's resolution where it is in eight bits.
+
+    trunk: in its quick form, only read. Raises ConfigError for what the format cannot hold.
+    """
     form, ranges = config.storage.form, None
     try:
         if form == "int8":
             images = public[: config.storage.calibration_images]
             ranges = calibrated(trunk, batch_of(config, images))
-        store_all_(tail, form)
-        return Stored(stored_trunk(trunk, form, ranges), tail, ranges)
+        return stored_trunk(trunk, form, ranges), ranges
     except UnsupportedLayerError as error:
         raise ConfigError(f"storage.frozen: {error}") from error
 
@@ -61,6 +83,16 @@ def storage_notes(config: RunConfig, public: int, *, chosen: bool = False) -> li
         if form == "float32" and not chosen
         else [f"storage: frozen weights are stored as {form}{seen}{why}"]
     )
+
+
+def moving_notes(config: RunConfig) -> list[str]:
+    """Return a line for a run's readers where weights that move within a batch are simulated by an approximation."""
+    if config.compute.gradients_at == "micro-batch":
+        return []
+    return [
+        "gradients: but for each device's first step, those of a batch are computed with the weights from its start; a "
+        'device moves them within it (compute.gradients_at = "batch")'
+    ]
 
 
 def _why(config: RunConfig) -> str:

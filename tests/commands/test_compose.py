@@ -84,7 +84,9 @@ def test_files_of_code_are_seen_by_the_runner_and_packages_of_ones_own_refused(t
     for name in own_project.files():
         assert f"./project/{name}:/fleet/{name}:ro" in mounted
     fleet.write_text(fleet.read_text().replace("./net.py:build", "yaml.nodes:Node"))
-    with pytest.raises(ConfigError, match=r"model\.name: the containers hold no package yaml; name a file"):
+    with pytest.raises(
+        ConfigError, match=r"model\.name: the containers do not have the package yaml; name a file"
+    ):
         compose_file.compose_text(load_config(FLEET), fleet, tmp_path)
     fleet.write_text(fleet.read_text().replace("yaml.nodes:Node", "../net.py:build"))
     with pytest.raises(ConfigError, match="no more than the fleet file's folder"):
@@ -96,7 +98,7 @@ def test_what_the_image_has_not_is_refused():
     asked = config.model_copy(
         update={"compute": config.compute.model_copy(update={"trunk_engine": "onnxruntime"})}
     )
-    with pytest.raises(ConfigError, match=r"compute\.trunk_engine: the containers hold no onnxruntime"):
+    with pytest.raises(ConfigError, match=r"compute\.trunk_engine: the containers do not have onnxruntime"):
         compose_file.compose_text(asked, FLEET, ROOT)
 
 
@@ -274,5 +276,5 @@ def test_what_is_no_port_is_one_line(monkeypatch):
     monkeypatch.setattr(compose, "check_engine", lambda: None)
     for port in ("eighty", "0", "65536", "-1", ""):
         monkeypatch.setenv("FED_ASI_PORT", port)
-        with pytest.raises(ConfigError, match="which is no port"):
+        with pytest.raises(ConfigError, match="which is not a port number"):
             compose.up(Path("docker-compose.yml"))

@@ -107,7 +107,9 @@ def _stand_in(patch: pytest.MonkeyPatch) -> None:
         "fed_asi.results.figures.draw", lambda _summaries: {"Accuracy over rounds": Picture(b"png")}
     )
     patch.setattr("fed_asi.studies.report.draw", lambda _found: Pictures((), (), (), (), ()))
-    nobody = Ahead("a", 3, 1, Resources(2048, 8), None, "budget 2.0 KiB is below the smallest plan (4 KiB)")
+    nobody = Ahead(
+        "a", 3, 1, Resources(2048, 8), 8, None, cause="budget 2.0 KiB is below the smallest plan (4 KiB)"
+    )
     patch.setattr(check, "look_ahead", lambda *_args, **_dirs: [nobody])
     patch.setattr(calibrate_device, "measure", steps)
     patch.setattr("fed_asi.commands.plan.EXAMPLES", 4)

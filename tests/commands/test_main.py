@@ -40,7 +40,7 @@ def test_our_own_mistakes_are_one_line_with_the_details_in_a_file(fleet_file, ba
     backend(mistake)
     assert main.main(["run", fleet_file]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("fed-asi: a mistake of this program: ZeroDivisionError: seven; details in ")
+    assert said.startswith("fed-asi: an error in this program: ZeroDivisionError: seven; details in ")
     details = Path(said.rpartition(" ")[2])
     assert "Traceback" in details.read_text()
     details.unlink()
@@ -91,6 +91,8 @@ def test_the_version_is_the_packages(capsys):
     assert capsys.readouterr().out == f"fed-asi {fed_asi.__version__}\n"
 
 
+@pytest.mark.slow  # a process of its own, as the buffer is flushed after the last line of ours
+@pytest.mark.computes
 def test_a_reader_that_has_gone_is_no_mistake(tmp_path):
     """As in `fed-asi compare A B | true`: little enough is printed that it waits in a buffer until the end."""
     make(tmp_path / "a")

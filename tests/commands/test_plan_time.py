@@ -71,13 +71,13 @@ def test_what_cannot_be_told_is_refused_at_once(
         (["--device", str(tmp_path / "none.toml")], "lacks depthwise_per_second"),
         (["--device", str(slow), "--max-joules", "3"], "lacks compute_watts"),
         (["--device", str(slow), "--objective", "captured-per-joule"], "lacks compute_watts"),
-        (["--device", "stm32f746", "--max-seconds", "-1"], "--max-seconds -1: of a step, above 0"),
-        (["--device", "stm32f746", "--max-joules", "nan"], "--max-joules nan: of a step"),
-        (["--device", "stm32f746", "--schedule", "5=1 KiB"], "--schedule: is not planned with time yet"),
-        (["--device", "stm32f746", "--ram", "320 KiB"], "--ram: is not planned with time yet"),
+        (["--device", "stm32f746", "--max-seconds", "-1"], "--max-seconds -1: must be above 0, for one step"),
+        (["--device", "stm32f746", "--max-joules", "nan"], "--max-joules nan: must be above 0, for one step"),
+        (["--device", "stm32f746", "--schedule", "5=1 KiB"], "--schedule: cannot be planned with time yet"),
+        (["--device", "stm32f746", "--ram", "320 KiB"], "--ram: cannot be planned with time yet"),
         (
             ["--device", "stm32f746", "--published", "--objective", "captured-per-joule"],
-            "leave --published out",
+            "does not go with --published",
         ),
     ):
         assert main([*TINY, *words]) == 2

@@ -156,5 +156,5 @@ def test_a_run_in_which_no_device_ever_trained_exits_1_and_says_so_first(fleet_f
     backend(none)
     assert main(["run", fleet_file]) == 1
     said = capsys.readouterr().out
-    assert "no device ever trained, of the 1 times one was asked: the model is as it was" in said
+    assert "no device ever trained, of the 1 times one was asked: the model is unchanged" in said
     assert said.index("no device ever trained") < said.index("server's test images")

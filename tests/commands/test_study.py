@@ -51,7 +51,7 @@ def test_it_does_all_runs_and_writes_the_report(
     monkeypatch.setenv("COLUMNS", "132")
     assert main(["study", "study.toml", "--jobs", "2"]) == 0
     said = capsys.readouterr()
-    assert said.err.startswith("study: runs/tiny, 4 runs: 0 done, 4 to do by 2 at once, how long is unknown")
+    assert said.err.startswith("study: runs/tiny, 4 runs: 0 done, 4 to do by 2 at once, the time is unknown")
     assert said.out.endswith("report: runs/tiny/index.html\n")
     assert "against baseline, points" in said.out
     assert "fed-asi study study.toml\n" in Path("runs/tiny/results.md").read_text()
@@ -67,7 +67,7 @@ def test_gaps_exit_1_with_a_line_each_and_are_done_again_where_asked(
     workers(lambda name: Ended("no [b]memory[/b]") if name == "unlimited-seed-0" else Ended())
     assert main(["study", "study.toml"]) == 1
     assert capsys.readouterr().err.endswith(
-        "1 gap; --retry does them again\n  unlimited, seed 0: no [b]memory[/b]\n"
+        "1 gap; --retry repeats them\n  unlimited, seed 0: no [b]memory[/b]\n"
     )
     made = workers()
     assert main(["study", "study.toml"]) == 1
@@ -165,7 +165,7 @@ def test_a_mistake_is_said_before_anything_is_made(workers: Put, capsys: pytest.
     assert main(["study", "study.toml"]) == 2
     assert capsys.readouterr().err.splitlines() == [
         "fed-asi: 2 problems",
-        "  baseline: 'x' is no variant of the grid; known: 96 KiB, unlimited",
+        "  baseline: 'x' is not a variant of the grid;  known: 96 KiB, unlimited",
         "  trian: unknown key; did you mean train or pretrain?",
     ]
     assert main(["study", "study.toml", "--jobs", "0"]) == 2

@@ -60,8 +60,30 @@ def test_whoever_reads_a_pipe_knows_where_while_it_serves(tmp_path, capsys, monk
 
 def test_without_a_run_it_watches_the_folder_of_runs(tmp_path, stopped, capsys, monkeypatch):
     monkeypatch.setenv("FED_ASI_RUNS_DIR", str(tmp_path / "mine"))
-    assert main(["watch", "--port", "0"]) == 0
+    assert main(["watch", "--port", "0", "--wait"]) == 0
     assert str(tmp_path / "mine") in capsys.readouterr().out
+
+
+def test_a_folder_without_a_run_is_said_at_once(tmp_path, stopped, capsys):
+    make(tmp_path / "demo")
+    assert main(["watch", str(tmp_path / "demmo"), "--port", "0"]) == 2
+    said = capsys.readouterr().err
+    assert f"no run in {tmp_path / 'demmo'}: name one that is there ({tmp_path / 'demo'})" in said
+    assert "--wait" in said
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").touch()
+    assert main(["watch", str(tmp_path / "other"), "--port", "0"]) == 2
+    assert main(["watch", str(tmp_path / "none" / "demo"), "--port", "0"]) == 2
+    assert "start one with fed-asi run FLEET.toml" in capsys.readouterr().err
+
+
+def test_a_run_that_is_being_prepared_is_waited_for(tmp_path, stopped):
+    begun = tmp_path / "begun"
+    begun.mkdir()  # as a run makes it
+    assert main(["watch", str(begun), "--port", "0"]) == 0
+    (begun / "now.json").touch()
+    (begun / "profile.json").touch()
+    assert main(["watch", str(begun), "--port", "0"]) == 0
 
 
 def test_a_port_that_cannot_be_had_is_one_line(tmp_path, capsys):
@@ -71,7 +93,7 @@ def test_a_port_that_cannot_be_had_is_one_line(tmp_path, capsys):
         port = other.getsockname()[1]
         assert main(["watch", str(tmp_path), "--port", str(port)]) == 2
     said = capsys.readouterr().err
-    assert f"port {port} cannot be had" in said
+    assert f"port {port} is not available" in said
     assert "--port 0" in said
     assert main(["watch", str(tmp_path), "--port", "70000"]) == 2
-    assert "--port 70000 is no port" in capsys.readouterr().err
+    assert "--port 70000: must be a number" in capsys.readouterr().err

@@ -197,7 +197,7 @@ def test_runner_killed_goes_on_to_the_same_weights(image, simulated, tmp_path):
         assert stack.wait_for_runner() == 137
         stack.compose("start", "runner")
         assert stack.wait_for_runner() == 0, stack.log("runner")[-3000:]
-        assert "going on with the unfinished run" in stack.log("runner")
+        assert "continuing the unfinished run" in stack.log("runner")
         with stack.records(tmp_path / "run") as store:
             assert store.exit_code() == 0
             assert [record.round for record in store.rounds()] == list(range(rounds + 1))

@@ -253,7 +253,7 @@ WRONG: list[tuple[object, type[Exception], str]] = [
     ({"nothing": Vanilla()}, ConfigError, "no layer 'nothing'"),
     ({"relu": Vanilla()}, ConfigError, "relu: ReLU has no weight"),
     ({"head": Frozen()}, ConfigError, "trains no layer"),
-    (ASI((2, 2)), UnsupportedLayerError, "fits none of the trained layers; stem.0: 2 ranks"),
+    (ASI((2, 2)), UnsupportedLayerError, "names none of the trained layers;  stem.0: 2 ranks"),
 ]
 
 

@@ -66,5 +66,5 @@ def test_a_cut_off_file_is_said_to_be_damaged(tmp_path: Path) -> None:
     path = tmp_path / "x.npy"
     np.save(path, FEATURES)
     path.write_bytes(path.read_bytes()[:-1])
-    with path.open("rb") as file, pytest.raises(ValueError, match="size is not its header's"):
+    with path.open("rb") as file, pytest.raises(ValueError, match="size does not match its header"):
         read_header(file)

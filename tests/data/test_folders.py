@@ -49,7 +49,9 @@ def test_data_that_is_never_downloaded_says_so() -> None:
 
 def test_a_test_class_without_training_images_is_named(tmp_path: Path) -> None:
     image(imagenet(tmp_path) / "imagenet" / "val" / "odd" / "0.png")
-    with pytest.raises(MissingDataError, match="has classes that train has not, such as odd"):
+    with pytest.raises(
+        MissingDataError, match="has classes that the training images do not have, such as odd"
+    ):
         data.load("imagenet", tmp_path)
 
 
@@ -65,5 +67,7 @@ def test_hidden_files_are_no_images_and_hidden_folders_no_classes(tmp_path: Path
 
 def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
     (imagenet(tmp_path) / "imagenet" / "train" / "b" / "9.png").symlink_to(tmp_path / "gone.png")
-    with pytest.raises(MissingDataError, match=r"9\.png is no file, or a link to none; remove or replace it"):
+    with pytest.raises(
+        MissingDataError, match=r"9\.png is not a file, or a broken link; remove or replace it"
+    ):
         data.load("imagenet", tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from fed_asi.compression.tune import tune_last_
 from fed_asi.data.feature_rows import form_of_rows, name_of_rows, rows_are_there
 from fed_asi.data.features import GROUP, FeatureSource, FeatureStore, key_of
 from fed_asi.data.images import Rows, UInt8Images
-from fed_asi.data.rows_ahead import Computing, Numbers, RowsAhead, form_of, takes_any_order
+from fed_asi.data.rows_ahead import Computing, Numbers, RowsAhead, RowsByNeed, form_of, takes_any_order
 from fed_asi.errors import ConfigError, MissingDataError, RunError
 
 HALF = (0.5, 0.5, 0.5)
@@ -69,18 +70,24 @@ def source_of(trunk: fx.GraphModule, images: Watched, resolution: int = 32) -> F
     return FeatureSource(trunk, images, "a", resolution, HALF, HALF)
 
 
-Open = Callable[..., RowsAhead]
+Open = Callable[..., RowsByNeed]
 
 
 @pytest.fixture
 def begun(tmp_path: Path) -> Iterator[Open]:
-    """Begins to compute rows in this order, and ends it at last."""
+    """Begins to compute rows in this order, and ends it at last. beside: rows that are computed in the same thread."""
     every: list[RowsAhead] = []
 
-    def one(source: FeatureSource, *order: int, workers: int = 1, limit: int | None = None) -> RowsAhead:
+    def one(
+        source: FeatureSource,
+        *order: int,
+        workers: int = 1,
+        limit: int | None = None,
+        beside: RowsByNeed | None = None,
+    ) -> RowsByNeed:
         store, computing = FeatureStore(tmp_path, limit), Computing(lambda: source, workers)
-        every.append(RowsAhead(store, form_of(source), computing, np.array(order, dtype=np.int64)))
-        return every[-1]
+        every.append(RowsAhead() if beside is None else beside.ahead)
+        return every[-1].add(store, form_of(source), computing, np.array(order, dtype=np.int64))
 
     yield one
     for ahead in every:
@@ -148,7 +155,7 @@ def test_what_is_asked_for_comes_before_the_rest(begun: Open, trunk: fx.GraphMod
     begins.wait()
     asking = threading.Thread(target=ahead.bring, args=(torch.tensor([450]),))
     asking.start()
-    while not ahead.asked:
+    while not ahead.ahead.asked:
         time.sleep(0.001)
     goes_on.set()
     asking.join()
@@ -178,12 +185,84 @@ def test_all_rows_become_the_entry(
     assert images.read == []
 
 
+def test_rows_of_another_run_in_their_place_do_not_become_an_entry(
+    begun: Open, trunk: fx.GraphModule, whole: torch.Tensor, tmp_path: Path
+) -> None:
+    """The store was emptied while they were computed, and another run began there: it has two rows, not all."""
+    begins, goes_on = threading.Event(), threading.Event()
+
+    def hold(rows: Numbers) -> None:
+        if 60 in rows and len(rows) == GROUP:
+            begins.set()
+            goes_on.wait()
+
+    source = source_of(trunk, Watched(before=hold))
+    ahead = begun(source, *range(COUNT))
+    begins.wait()
+    shutil.rmtree(tmp_path)
+    other = begun(source)
+    other.bring(torch.tensor([3, 4]))
+    goes_on.set()
+    ahead.bring(torch.arange(COUNT))
+    assert torch.equal(ahead.features, whole)
+    ahead.bring(torch.arange(COUNT))
+    ahead.ahead.close()
+    store, form = FeatureStore(tmp_path), form_of(source)
+    assert not ahead.rows.finish(source.about())
+    assert store.find(form.key) is None
+    assert rows_are_there(store, form, np.array([3, 4]))
+    assert not rows_are_there(store, form, np.array([5]))
+
+
+def test_several_entries_are_computed_in_turn(begun: Open, trunk: fx.GraphModule) -> None:
+    """Held in the first rows of one entry until rows of the other are asked for, which come next."""
+    begins, goes_on, groups = threading.Event(), threading.Event(), list[str]()
+
+    def one(rows: Numbers) -> None:
+        if len(rows) == GROUP:
+            groups.append("a")
+            begins.set()
+            goes_on.wait()
+
+    def other(rows: Numbers) -> None:
+        groups.extend("B" if 450 in rows else "b" for _ in range(len(rows) == GROUP))
+
+    first = begun(source_of(trunk, Watched(500, one)), *range(400))
+    begins.wait()
+    source = replace(source_of(trunk, Watched(500, other)), fingerprint="b")
+    second = begun(source, *range(400), beside=first)
+    asking = threading.Thread(target=second.bring, args=(torch.tensor([450]),))
+    asking.start()
+    while not first.ahead.asked:
+        time.sleep(0.001)
+    goes_on.set()
+    asking.join()
+    while not (first.rows.seen(np.arange(400)) and second.rows.seen(np.arange(400))):
+        time.sleep(0.001)
+    assert "".join(groups) == "aaaa" "B" "bbbb" "aaaa" "bbbb" "aaaa" "bbbb" "a" "b"  # fmt: skip
+    assert torch.equal(first.features[:400], second.features[:400])
+
+
+def test_what_failed_of_one_entry_ends_all(begun: Open, trunk: fx.GraphModule) -> None:
+    def spoiled(rows: Numbers) -> None:
+        if 9 in rows:
+            raise MissingDataError("9.png is not a readable image")
+
+    good = begun(source_of(trunk, Watched()))
+    begun(replace(source_of(trunk, Watched(before=spoiled)), fingerprint="b"), 9, beside=good)
+    good.ahead.ended.wait()
+    with pytest.raises(MissingDataError, match=r"9\.png"):
+        good.bring(torch.tensor([1]))
+    with pytest.raises(MissingDataError, match=r"9\.png"):
+        begun(source_of(trunk, Watched()), beside=good)
+
+
 def test_rows_from_before_a_kill_are_not_computed_again(
     begun: Open, trunk: fx.GraphModule, whole: torch.Tensor, tmp_path: Path
 ) -> None:
     first = begun(source_of(trunk, Watched()))
     first.bring(torch.tensor([3, 4, 50]))
-    first.close()
+    first.ahead.close()
     images = Watched()
     source = source_of(trunk, images)
     store, form = FeatureStore(tmp_path), form_of(source)
@@ -218,7 +297,7 @@ def test_whoever_comes_after_what_failed_ahead_is_told_why(begun: Open, trunk: f
             raise MissingDataError("9.png is not a readable image")
 
     ahead = begun(source_of(trunk, Watched(before=spoiled)), 9)
-    ahead.ended.wait()
+    ahead.ahead.ended.wait()
     with pytest.raises(MissingDataError, match=r"9\.png"):
         ahead.bring(torch.tensor([1]))
 
@@ -242,15 +321,15 @@ def test_when_it_ends_nobody_waits_for_ever(begun: Open, trunk: fx.GraphModule) 
 
     asking = threading.Thread(target=ask)
     asking.start()
-    while not ahead.asked:
+    while not ahead.ahead.asked:
         time.sleep(0.001)
-    closing = threading.Thread(target=ahead.close)
+    closing = threading.Thread(target=ahead.ahead.close)
     closing.start()
     goes_on.set()
     closing.join()
     asking.join()
-    assert said == ["features are computed no more, as the run has ended"]
-    with pytest.raises(RunError, match="no more"):
+    assert said == ["no more features are computed, as the run has ended"]
+    with pytest.raises(RunError, match="no more features are computed"):
         ahead.bring(torch.tensor([2]))
 
 

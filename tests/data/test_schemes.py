@@ -138,7 +138,7 @@ def test_more_values_are_dealt_whole() -> None:
         (lambda: by_writer(4, minimum=2), "minimum: 2 samples a device, but by 'writer' device"),
         (
             lambda: shards.make(np.zeros(8, dtype=int), 2, shards.ByColumn("writer"), 0),
-            "no column 'writer'; they have labels alone",
+            "no column 'writer'; they have only labels",
         ),
     ],
 )

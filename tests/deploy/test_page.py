@@ -45,8 +45,8 @@ def test_before_the_first_run_it_says_what_happens(pages, tmp_path):
     code, text = pages[0].answer("/")
     assert code == 200
     assert "The fleet is starting" in text
-    write_now(tmp_path, Now("devices that are there", 2, 4))
-    assert "Now: devices that are there: 2 of 4." in pages[0].answer("/")[1]
+    write_now(tmp_path, Now("devices that have come", 2, 4))
+    assert "Now: devices that have come: 2 of 4." in pages[0].answer("/")[1]
     assert "http-equiv" in text
 
 

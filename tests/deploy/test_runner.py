@@ -35,7 +35,7 @@ def test_records_that_are_there_decide_what_is_left_to_do(tmp_path, capsys):
     with RunStore.create(folder, config):
         pass
     assert runner.recorded(folder, config) is None
-    assert "going on with the unfinished run" in capsys.readouterr().out
+    assert "continuing the unfinished run" in capsys.readouterr().out
     other = load_config(FLEET, ["seed=1"])
     with pytest.raises(RunError, match=r"other settings.*docker compose down --volumes"):
         runner.recorded(folder, other)
@@ -87,7 +87,7 @@ def test_it_waits_for_the_devices_and_stops_what_an_earlier_runner_left(client, 
     assert client.online == 4
     out = capsys.readouterr().out
     assert "stopping what an earlier runner left behind (run 2)" in out
-    assert "[runner] devices that are there: 3 of 4\n[runner] devices that are there: 4 of 4\n" in out
+    assert "[runner] devices that have come: 3 of 4\n[runner] devices that have come: 4 of 4\n" in out
 
 
 def test_it_starts_with_the_devices_that_came(client, capsys):
@@ -121,7 +121,7 @@ def test_flower_is_told_what_to_run_and_its_word_comes_back(client, monkeypatch,
 
 
 @pytest.fixture
-def whole(tmp_path, monkeypatch) -> Path:
+def whole(tmp_path, monkeypatch, no_pictures) -> Path:
     """A runner whose Flower does the whole run; the folder of runs."""
 
     def follow(_client, fleet: str) -> str:

@@ -188,7 +188,7 @@ def test_a_device_that_shows_another_key_later_is_refused(volumes, capsys):
     superlink.enrol(1)
     assert registered == ["device-0"]
     assert not (folder / "TRUST" / "0.enrolled").exists()
-    assert "device 0 shows another key than at its first start: refused" in capsys.readouterr().out
+    assert "device 0 shows a different key from its first start: refused" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("profile", ["", "insecure"])

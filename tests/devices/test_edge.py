@@ -55,8 +55,14 @@ def test_parts_are_read_as_they_were_said() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        (with_part(index=[2, 0]), "slices.a: Value error, its places are not ascending, each once"),
-        (with_part(index=[1, 1]), "slices.a: Value error, its places are not ascending, each once"),
+        (
+            with_part(index=[2, 0]),
+            "slices.a: Value error, its positions are not in ascending order, each once",
+        ),
+        (
+            with_part(index=[1, 1]),
+            "slices.a: Value error, its positions are not in ascending order, each once",
+        ),
         (with_part(index=[]), "slices.a.index: Tuple should have at least 1 item"),
         (with_part(index=[-1]), "slices.a.index.0: Input should be greater than or equal to 0"),
         (with_part(index=[1 << 20]), "slices.a.index.0: Input should be less than"),

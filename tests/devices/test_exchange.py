@@ -212,5 +212,5 @@ def test_a_job_carries_weights_and_what_the_strategy_sends() -> None:
 def test_what_follows_a_loss_is_said() -> None:
     assert Exchange(FedAvg(), Plain()).when_lost == ""
     assert "server's control variate" in Exchange(Scaffold(), Plain()).when_lost
-    assert Exchange(Scaffold(), TopK()).when_lost.endswith("; what it had yet to send is lost")
-    assert replace(Exchange(FedAvg(), TopK())).when_lost == "what it had yet to send is lost"
+    assert Exchange(Scaffold(), TopK()).when_lost.endswith("; what it still had to send is lost")
+    assert replace(Exchange(FedAvg(), TopK())).when_lost == "what it still had to send is lost"

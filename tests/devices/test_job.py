@@ -34,7 +34,7 @@ def test_ram_and_flash_are_said_where_there_are_any() -> None:
     "text", ["", "[]", "7", '"job"', "{", "[" * 10**5, json.dumps({"version": JOB_VERSION, "colour": "red"})]
 )
 def test_what_is_no_job_is_one_line(text: str) -> None:
-    with pytest.raises(FedAsiError, match=r"^what the server sent is no job: .+$"):
+    with pytest.raises(FedAsiError, match=r"^what the server sent is not a job: .+$"):
         Job.from_json(text)
 
 

@@ -157,7 +157,7 @@ def test_a_twin_that_raises_is_a_note_and_the_device_keeps_its_update(
     assert beside.stats == alone.stats
     assert all(torch.equal(alone.tensors[n], beside.tensors[n]) for n in alone.tensors)
     (note,) = beside.notes
-    assert note.startswith(f"the twin of device 2 came to nothing ({said}")
+    assert note.startswith(f"the twin of device 2 failed ({said}")
     assert note.isprintable()
 
 
@@ -169,7 +169,7 @@ def test_a_twin_past_its_deadline_is_a_note(place: Workplace, monkeypatch: pytes
     reply = reply_to(place, job(TIGHT, twin="unlimited"))
     assert reply.outcome == "trained"
     assert columns(reply) == {}
-    assert "came to nothing (timeout: past its deadline" in reply.notes[0]
+    assert "failed (timeout: past its deadline" in reply.notes[0]
 
 
 def test_a_step_that_was_not_ended_leaves_no_gradient_for_the_next_device(place: Workplace) -> None:

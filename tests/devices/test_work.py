@@ -114,6 +114,27 @@ def test_micro_batches_side_by_side_equal_one_after_another(place: Workplace) ->
         torch.testing.assert_close(together.tensors[name], apart.tensors[name], rtol=1e-4, atol=1e-6)
 
 
+def with_settings(place: Workplace, **sections: dict[str, object]) -> Workplace:
+    parts = {key: getattr(place.config, key).model_copy(update=values) for key, values in sections.items()}
+    return replace(place, config=place.config.model_copy(update=parts))
+
+
+def test_gradients_at_the_batch_s_start_cost_no_byte_more_and_change_little(place: Workplace) -> None:
+    train = {"update": "layer", "clip_norm": None}
+    small_steps = job(Resources(None, 16, 2))
+    exact, together = (
+        train_locally(
+            with_settings(place, train=train, compute={"gradients_at": where}), small_steps, place.reference
+        )
+        for where in ("micro-batch", "batch")
+    )
+    counted = ("measured_bytes", "accumulator_bytes", "published_bytes", "steps", "num_examples")
+    assert [exact.stats[key] for key in counted] == [together.stats[key] for key in counted]
+    moved = {name: tensor - place.reference[name] for name, tensor in exact.tensors.items()}
+    apart = sum(float((together.tensors[name] - exact.tensors[name]).square().sum()) for name in moved) ** 0.5
+    assert 0.0 < apart < 0.2 * sum(float(one.square().sum()) for one in moved.values()) ** 0.5
+
+
 def test_a_device_that_raises_is_failed_by_its_own_words(place: Workplace) -> None:
     broken = replace(place, labels=place.labels[:3])
     reply, kept = answer(broken, job(), place.reference, None)

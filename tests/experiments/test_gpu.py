@@ -53,4 +53,6 @@ def test_a_device_that_is_not_here_is_one_line(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(SystemExit) as ended:
         main(monkeypatch)
     assert ended.value.code == 2
-    assert '--device "cuda", but there is no GPU here: ' in capsys.readouterr().err.splitlines()[-1]
+    assert (
+        '--device "cuda", but there is no GPU on this machine: ' in capsys.readouterr().err.splitlines()[-1]
+    )

@@ -79,7 +79,7 @@ def test_a_strategy_that_fails_in_a_round_is_one_line_with_its_own(
     said = capsys.readouterr().err.splitlines()[-1]
     line = [one.count("1 / 0") for one in file.read_text().splitlines()].index(1) + 1
     assert said.startswith(
-        f"fed-asi: a mistake of own.py, line {line}: ZeroDivisionError: division by zero; details in "
+        f"fed-asi: an error in own.py, line {line}: ZeroDivisionError: division by zero; details in "
     )
     Path(said.rpartition(" ")[2]).unlink()
 

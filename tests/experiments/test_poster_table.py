@@ -34,7 +34,15 @@ def counted(table: ModuleType) -> Callable[[str], list[Any]]:
     return cache(lambda network: list(table.counted_rows(network, models.build(network, 1000))))
 
 
-@pytest.mark.parametrize("network", ["mobilenet_v2", "resnet18", "mcunet", "resnet34"])
+@pytest.mark.parametrize(
+    "network",
+    [
+        "mobilenet_v2",
+        "resnet18",
+        "mcunet",
+        pytest.param("resnet34", marks=(pytest.mark.slow, pytest.mark.computes)),
+    ],
+)
 def test_counted_figures_agree_with_the_poster(
     network: str, table: ModuleType, counted: Callable[[str], list[Any]]
 ) -> None:

@@ -39,7 +39,10 @@ def test_keys_are_the_settings(write: Callable) -> None:
         ),
         ("[aggregate]\nstrategy = 3", ["aggregate.strategy: must be text, not 3"]),
         ('[upload]\ncodec = "top"', ["upload.codec: unknown 'top'; did you mean top-k?"]),
-        ("[aggregate]\nbeta2 = 0.9", ['aggregate.beta2: of "fedadam" and "fedyogi"; strategy is "fedavg"']),
+        (
+            "[aggregate]\nbeta2 = 0.9",
+            ['aggregate.beta2: only for "fedadam" and "fedyogi"; strategy is "fedavg"'],
+        ),
         (
             '[aggregate]\nstrategy = "fedadam"\nbeta3 = 1',
             ["aggregate.beta3: unknown key; did you mean beta2 or beta1?"],
@@ -56,7 +59,7 @@ def test_keys_are_the_settings(write: Callable) -> None:
         (
             '[aggregate]\nstrategy = "scaffold"\nweights = "captured"\n[train]\nmomentum = 0.5',
             [
-                'aggregate.strategy: "scaffold" takes every update for as much as any other; leave out '
+                'aggregate.strategy: "scaffold" gives every update the same weight; leave out '
                 'weights = "captured" and min_fidelity',
                 'train.momentum: 0.5, but "scaffold" finds a device\'s gradient from how far plain SGD moved it; use 0',
             ],
@@ -64,7 +67,7 @@ def test_keys_are_the_settings(write: Callable) -> None:
         (
             '[aggregate]\nstrategy = "median"\nmin_fidelity = 0.1',
             [
-                'aggregate.strategy: "median" takes every update for as much as any other; leave out '
+                'aggregate.strategy: "median" gives every update the same weight; leave out '
                 'weights = "captured" and min_fidelity'
             ],
         ),

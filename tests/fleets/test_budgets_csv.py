@@ -61,7 +61,7 @@ def test_a_first_line_of_words_is_a_header(write, header):
         ("9" * 30 + ",1", "partition_id '" + "9" * 30 + "' is not"),
         ("0," + "x" * 200_000, "'0,xxx"),
         ("9" * 5000 + ",1", "'9999"),
-        ('0,"8 KiB', "'0,\"8 KiB' is no line of partition_id,budget"),
+        ('0,"8 KiB', "'0,\"8 KiB' is not a line of partition_id,budget"),
     ],
 )
 def test_a_first_line_that_is_no_header_is_a_line(write, line, words):

@@ -28,8 +28,23 @@ def test_an_engine_of_the_trunk_must_be_there_and_have_something_to_do(write, mo
     monkeypatch.setattr(engines, "PACKAGES", ("numpy",))
     assert load_config(write(GOOD), asked)
     assert problems_of(write(GOOD), *asked, "compute.features=off") == [
-        'compute.trunk_engine: "onnxruntime" makes the features that are kept, and features = "off" keeps none'
+        'compute.trunk_engine: "onnxruntime" computes features to store, but features = "off" stores none'
     ]
+
+
+def test_gradients_at_the_batch_s_start_need_weights_that_move_within_it_and_nothing_else(write):
+    asked = ["compute.gradients_at=batch", "train.update=layer", "train.momentum=0", "train.clip_norm=off"]
+    assert load_config(write(GOOD), asked)
+    start = (
+        'compute.gradients_at: "batch" computes the gradients of a batch with the weights from its start, '
+    )
+    for changed, said in {
+        "train.update=step": 'which train.update = "step" does anyway. Leave it out',
+        "train.momentum=0.9": "and momentum builds up from micro-batch to micro-batch. Set train.momentum = 0",
+        "train.clip_norm=2": 'and clips none of them by itself. Set train.clip_norm = "off"',
+        "compute.side_by_side=false": "to have them side by side, and compute.side_by_side is false. Leave one out",
+    }.items():
+        assert problems_of(write(GOOD), *asked, changed) == [start + said]
 
 
 def test_devices_twice_or_outside_are_named(write):

@@ -19,7 +19,7 @@ def test_keys_that_contradict_the_fleet_or_each_other(tmp_path: Path) -> None:
     said = problems_of(path, "clock.fit=true", 'clock.among="all"', "clock.ask=2")
     assert [one.partition(":")[0] for one in said] == ["clock.fit", "clock.among", "clock.ask"]
     (more,) = problems_of(path, "clock.ask=9")
-    assert more == "clock.ask: 9 devices a round, but the groups hold only 5"
+    assert more == "clock.ask: 9 devices a round, but the groups have only 5"
     assert (
         load_config(path, ["clock.ask=5", "clock.deadline_seconds=3.5", "clock.fit=true"], cpus=4).clock.ask
         == 5
@@ -47,9 +47,9 @@ def test_what_does_not_go_with_updates_of_replies(tmp_path: Path) -> None:
         "clock.ask",
         "clock.among",
     ]
-    assert said[1] == "clock.at_work: 9 devices at a time, but the groups hold only 5"
+    assert said[1] == "clock.at_work: 9 devices at a time, but the groups have only 5"
     (alone,) = problems_of(path, "clock.staleness=0.5")
-    assert alone.startswith("clock.staleness: without clock.at_work every reply is to the weights of now")
+    assert alone.startswith("clock.staleness: without clock.at_work no reply is ever stale")
     assert load_config(path, ["clock.at_work=3", "clock.staleness=0.0"], cpus=4).clock.power == 0.0
     assert load_config(path, ["clock.at_work=3"], cpus=4).clock.power == 0.5
     path.write_text(GOOD)

@@ -80,10 +80,10 @@ PI = 'device = "raspberry-pi-5"\n'
     [
         ('{kind = "trace"}', "groups[1].presence.trace: missing"),
         ('{kind = "trace", trace = "none.csv"}', "groups[1].presence.trace: "),
-        ('{kind = "trace", trace = "unsorted.csv"}', "intervals must be sorted and apart"),
+        ('{kind = "trace", trace = "unsorted.csv"}', "intervals must be sorted and must not overlap"),
         ('{kind = "trace", trace = "nobody.csv"}', "no device is ever present"),
-        ('{kind = "daily", trace = "unsorted.csv"}', 'of kind = "trace"; it is "daily"'),
-        ('{kind = "daily", from_hour = 3.0, until_hour = 3.0}', "it is never there"),
+        ('{kind = "daily", trace = "unsorted.csv"}', 'only for kind = "trace"; it is "daily"'),
+        ('{kind = "daily", from_hour = 3.0, until_hour = 3.0}', "the device is never present"),
         ('{kind = "random", share = 0.0}', "groups[1].presence.share: must be"),
     ],
 )
@@ -99,7 +99,7 @@ def test_presence_without_any_clock_stands_still(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
     path.write_text(GOOD + 'presence = "daily"\n')
     (problem,) = problems_of(path)
-    assert problem.startswith("presence: the run's clock stands still")
+    assert problem.startswith("presence: no device has a clock")
 
 
 def test_a_fleet_in_which_nobody_is_ever_there(tmp_path: Path) -> None:
@@ -112,4 +112,4 @@ def test_a_fleet_in_which_nobody_is_ever_there(tmp_path: Path) -> None:
     one += 'presence = {kind = "trace", trace = "trace"}\n'
     path.write_text('name = "small"\nrounds = 4\ncohort = 1\n' + one)
     (problem,) = problems_of(path)
-    assert problem.startswith("presence: no device is ever present: by this seed none drew a time")
+    assert problem.startswith("presence: with this seed no device is ever present")

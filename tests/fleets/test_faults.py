@@ -34,5 +34,6 @@ def test_what_is_no_share_or_more_than_all_is_one_line_each(fleet: Path) -> None
     ]
     (said,) = problems_of(fleet, "faults.lost=0.7", "faults.late=0.5")
     assert (
-        said == "faults: lost, late and over_budget are 1.2 together; a device fails in one way, so at most 1"
+        said
+        == "faults: lost, late and over_budget are 1.2 in all; a device fails in only one way, so at most 1"
     )

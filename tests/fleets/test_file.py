@@ -22,7 +22,7 @@ def test_five_mistakes_are_five_lines(write):
         "colour: unknown key",
         "train.lr_shedule: unknown key; did you mean lr_schedule?",
         "groups[0].budget: size '64 KB': KB means 1000 to some and 1024 to others; write KiB",
-        "cohort: 30 devices a round, but the groups hold only 5",
+        "cohort: 30 devices a round, but the groups have only 5",
         "groups[0].micro_batch: 40 is more than its batch_size 16",
         "compute.cpus_per_client: 64, but this machine has 4 CPUs",
     ):

@@ -85,7 +85,7 @@ def test_a_cluster_and_the_plain_loop_are_not_held_to_this_machines_room(monkeyp
 def test_a_fleet_file_on_a_machine_without_a_gpu_is_refused_before_anything_starts(write, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     (said,) = problems_of(write(GOOD + '[compute]\ndevice = "cuda"\n'))
-    assert said.startswith('compute.device: "cuda", but there is no GPU here: ')
+    assert said.startswith('compute.device: "cuda", but there is no GPU on this machine: ')
 
 
 @pytest.mark.parametrize("name", ["auto", "gpu", "cuda:", "cuda:x", "CUDA", "mps", "cuda:0\\n"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from fed_asi.errors import ConfigError
-from fed_asi.fleets import hardware
+from fed_asi.fleets import fleet, hardware
+from fed_asi.fleets.file import load_config
 from fed_asi.fleets.hardware import CLOCK, NUMBERS, Hardware, Preset, to_toml
 
 
@@ -58,6 +60,25 @@ def test_ones_own_by_name_and_by_file(tmp_path: Path, own_names: None) -> None:
     assert found.sources["ram"].is_estimate
 
 
+def test_those_of_the_reference_are_devices(tmp_path: Path, own_names: None) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "fleet_file.md").read_text()
+    section = page.partition("### A device of your own")[2].partition("\n## ")[0]
+    board, groups = re.findall(r"```toml\n(.*?)```", section, re.DOTALL)
+    (program,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    (tmp_path / "board.toml").write_text(board)
+    (tmp_path / "fleet.toml").write_text('name = "own"\nrounds = 1\ncohort = 2\n' + groups)
+    exec(program, {})
+    devices = fleet.build(load_config(tmp_path / "fleet.toml", cpus=4)).groups()
+    found = {name: (one.resources.ram_bytes, one.resources.flash_bytes) for name, (one, _) in devices.items()}
+    assert found == {
+        "of a file": (768 * 1024, 2 * 1024**2),
+        "a preset with more RAM": (384 * 1024, None),
+        "memory alone": (256 * 1024, 1024**2),
+        "registered": (512 * 1024, None),
+    }
+    assert hardware.load(tmp_path / "board.toml").sources["compute_watts"].is_estimate
+
+
 WRONG = """
 version = 2
 dense_per_second = { value = 0.0, source = "estimate", how = "x" }
@@ -78,7 +99,7 @@ def test_all_that_is_wrong_with_a_file_is_said(tmp_path: Path) -> None:
         "dense_per_second: must be above 0",
         "no url under [sources]",
         "KB means",
-        "says how",
+        "must say how",
         "speed: must be {",
     ):
         assert part in said

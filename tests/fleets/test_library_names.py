@@ -67,15 +67,15 @@ def test_containers_need_the_packages(fleet):
             "model.name=timm@1.0.2:resnet18",
             "model.name: timm:resnet18 was asked of timm 1.0.2, here is 1.0.31",
         ),
-        ("model.name=hf:me/cats", "model.name: hf:me/cats: hf names a data set, no network"),
-        ("data.source=timm:x", "data.source: timm:x: timm names a network, no data set"),
+        ("model.name=hf:me/cats", "model.name: hf:me/cats: hf names a data set, not a network"),
+        ("data.source=timm:x", "data.source: timm:x: timm names a network, not a data set"),
         (
             "data.source=hf:me/cats?lable=x",
             "data.source: unknown 'lable' in hf:me/cats?lable=x; did you mean label?",
         ),
         (
             "sharding.scheme=hf:me/cats",
-            "sharding.scheme: hf:me/cats: hf names a data set, no sharding scheme",
+            "sharding.scheme: hf:me/cats: hf names a data set, not a sharding scheme",
         ),
         ("method.name=timm:x", "method.name: unknown 'timm:x'"),
     ],

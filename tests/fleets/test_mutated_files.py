@@ -1,6 +1,6 @@
 """Fleet files, CSVs and data sets with mistakes in them, run by the real command: one line a problem, or a real run.
 
-Never a traceback, never "a mistake of this program", never exit 0 where no device trained.
+Never a traceback, never "an error in this program", never exit 0 where no device trained.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def check_case(folder: Path) -> int:
         code = main(["run", str(folder / "fleet.toml"), "--backend", "loop", "--out", str(out)])
     text = said.getvalue()
     assert "Traceback" not in text
-    assert "a mistake of this program" not in text, text
+    assert "an error in this program" not in text, text
     assert code in {0, 1, 2}, text
     if code == 2:
         check_lines(text)

@@ -20,7 +20,7 @@ from fed_asi.results.store import RunStore
 from fed_asi.rounds.run import run_loop
 from fed_asi.workplace.address import run_fingerprint, workplace_folder
 from fed_asi.workplace.ahead import look_ahead
-from fed_asi.workplace.place import open_workplace
+from fed_asi.workplace.opening import open_workplace
 
 STEMS = ["board", "half", "net", "one_size", "part", "signs", "stripes", "turns"]
 
@@ -151,11 +151,11 @@ def test_files_of_code_are_known_without_running_them(project):
         ),
         (
             "sharding.scheme=./net.py:build",
-            "sharding.scheme: net.py:build is a function, no class; write it as a frozen",
+            "sharding.scheme: net.py:build is a function, not a class; write it as a frozen",
         ),
         (
             "sharding.scheme=./part.py:Strategy",
-            "is no such dataclass; write it as a frozen dataclass with a field minimum",
+            "is not such a dataclass; write it as a frozen dataclass with a field minimum",
         ),
         (
             "method.name=./part.py:Strategy",
@@ -165,7 +165,7 @@ def test_files_of_code_are_known_without_running_them(project):
         ('method.methods=["./none.py:X"]', "method.methods[0]: no file none.py"),
         (
             "method.over_budget=./stripes.py:np.pi",
-            "method.over_budget: stripes.py:np.pi is a float, no function",
+            "method.over_budget: stripes.py:np.pi is a float, not a function",
         ),
         (
             "aggregate.strategy=./part.py:Strategy",
@@ -175,7 +175,7 @@ def test_files_of_code_are_known_without_running_them(project):
         ("upload.codec=./one_size.py:Codec", "upload.codec: one_size.py:Codec lacks its name; write it as"),
         (
             'groups.roomy.device="./net.py:build"',
-            "groups[1].device.preset: net.py:build is no device; write it as Hardware.of(",
+            "groups[1].device.preset: net.py:build is not a device; write it as Hardware.of(",
         ),
         ("model.name=no_such_package.nets:build", "a file is named ./no_such_package.py:build"),
         ("code.x=1", "code: unknown key; code is named where it is used"),

@@ -77,7 +77,7 @@ def test_a_run_that_asks_for_no_time_is_the_one_it_was() -> None:
                 "groups": groups(device="stm32f746"),
                 "method": {"name": "asi-published", "objective": "captured-per-joule"},
             },
-            'method.objective: "captured-per-joule" goes with selection = "exact"',
+            'method.objective: "captured-per-joule" needs selection = "exact"',
         ),
         ({"groups": groups(quicker=True)}, ""),
     ],
@@ -112,5 +112,5 @@ def test_times_are_numbers_above_0(key: str, value: Any) -> None:
 def test_devices_of_ram_and_flash_are_not_planned_with_time_yet() -> None:
     for key in ("ram", "flash"):
         (said,) = check(small(groups=groups(quicker=True, **{key: "320 KiB"})))
-        assert said.startswith("quicker: 'a' names ram or flash")
+        assert said.startswith("quicker: 'a' has ram or flash")
     assert check(small(groups=groups(ram="320 KiB", device="stm32f746"))) == []

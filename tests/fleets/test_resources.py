@@ -55,9 +55,9 @@ def test_every_field_has_its_column(one: Any) -> None:
     ("text", "why"),
     [
         ('{"version": 3}', "another version"),
-        ('{"version": 4}', "no job"),
-        ("[]", "no job"),
-        ("no JSON", "no job"),
+        ('{"version": 4}', "not a job"),
+        ("[]", "not a job"),
+        ("no JSON", "not a job"),
     ],
 )
 def test_a_job_of_another_shape_is_refused_by_name(text: str, why: str) -> None:
@@ -67,7 +67,7 @@ def test_a_job_of_another_shape_is_refused_by_name(text: str, why: str) -> None:
 
 def test_a_resource_that_this_side_does_not_know_is_refused() -> None:
     text = Job(1, 0, Resources(5, 4), 0.1).to_json().replace('"batch_size"', '"unheard_of":9,"batch_size"')
-    with pytest.raises(FedAsiError, match=r"what the server sent is no job: .*unheard_of"):
+    with pytest.raises(FedAsiError, match=r"what the server sent is not a job: .*unheard_of"):
         Job.from_json(text)
 
 

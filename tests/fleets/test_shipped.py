@@ -91,6 +91,7 @@ OTHER = {
     "features": "float16",
     "features_limit": 1000,
     "side_by_side": False,
+    "gradients_at": "batch",
     "trunk_engine": "onnxruntime",
     "device": "cuda",
     "gpus_per_client": 0.5,

@@ -74,12 +74,16 @@ def test_one_that_is_always_there_never_leaves(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.csv", "x,0,10\nx,5,20\n", "5 to 20 s begins before 10: intervals must be sorted and apart"),
+        (
+            "a.csv",
+            "x,0,10\nx,5,20\n",
+            "5 to 20 s begins before 10: intervals must be sorted and must not overlap",
+        ),
         ("a.csv", "x,50,60\nx,5,20\n", "begins before 60"),
-        ("a.csv", "x,10,10\n", "10 to 10 s is no interval"),
+        ("a.csv", "x,10,10\n", "10 to 10 s is not an interval"),
         ("a.csv", "x,-5,10\n", "begins before 0"),
-        ("a.csv", "x,nan,10\n", "is no interval"),
-        ("a.csv", "x,one,10\n", "line 1: 'x,one,10' is no device,start,end"),
+        ("a.csv", "x,nan,10\n", "is not an interval"),
+        ("a.csv", "x,one,10\n", "line 1: 'x,one,10' is not device,start,end"),
         ("a.csv", "", "no device is ever present"),
         ("a.csv", b"\xff", "is no CSV"),
         (

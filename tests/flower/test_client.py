@@ -34,14 +34,17 @@ def test_the_app_answers_a_query_with_who_it_is() -> None:
     ("config", "why"),
     [
         ({}, "this node has no partition-id: start it with --node-config 'partition-id=0 ...'"),
-        ({"partition_id": "two"}, "this node's partition-id is 'two', which is no number of a device: start"),
-        ({"partition_id": -1}, "this node's partition-id is -1, which is no number"),
-        ({"partition_id": 1.5}, "this node's partition-id is 1.5, which is no number"),
-        ({"partition_id": True}, "this node's partition-id is True, which is no number"),
+        (
+            {"partition_id": "two"},
+            "this node's partition-id is 'two', which is not a number of a device: start",
+        ),
+        ({"partition_id": -1}, "this node's partition-id is -1, which is not a number"),
+        ({"partition_id": 1.5}, "this node's partition-id is 1.5, which is not a number"),
+        ({"partition_id": True}, "this node's partition-id is True, which is not a number"),
         ({"partition_id": "9" * 30}, "this node's partition-id is '999"),
         (
             {"partition_id": 0, "budget": "64 KiB"},
-            "this node's budget is '64 KiB', which is no number of bytes",
+            "this node's budget is '64 KiB', which is not a number of bytes",
         ),
     ],
 )
@@ -63,5 +66,5 @@ def test_a_job_for_another_device_is_refused() -> None:
 
 
 def test_what_is_no_job_is_named() -> None:
-    with pytest.raises(FedAsiError, match="what the server sent is no job: it lacks 'job'"):
+    with pytest.raises(FedAsiError, match="what the server sent is not a job: it lacks 'job'"):
         train(message(RecordDict({"x": ConfigRecord({})})), node(partition_id=2))

@@ -89,7 +89,7 @@ def test_tensors_are_those_that_are_held_until_they_are_not(desk: Desk) -> None:
     found["w"] += 1  # a copy
     assert torch.equal(depot.tensors("parcel-1")["w"], tensors["w"])
     desk.drop("parcel-1")
-    with pytest.raises(RunError, match="the tensors parcel-1 of this run are not held any more"):
+    with pytest.raises(RunError, match="the tensors parcel-1 of this run are gone"):
         depot.tensors("parcel-1")
 
 

@@ -126,14 +126,14 @@ def raw(header: str, data: bytes = b"\0" * 8, stype: str = "numpy.ndarray") -> A
 LIES = {
     "{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }": "says it has shape (3,) of <f4, and has 8 B",
     "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000000,), }": "and has 8 B",
-    "{'descr': '<f8', 'fortran_order': False, 'shape': (), }x": "is no array as numpy writes it",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (), }x": "is not an array as numpy writes it",
     "{'descr': '|O', 'fortran_order': False, 'shape': (1,), }": "is of type |O, which no tensor has",
     "{'descr': '<u2', 'fortran_order': False, 'shape': (4,), }": "is of type <u2, which no tensor has",
     "{'descr': '>f8', 'fortran_order': False, 'shape': (1,), }": "is of type >f8, which no tensor has",
     "{'descr': '<U2', 'fortran_order': False, 'shape': (1,), }": "is of type <U2, which no tensor has",
-    "{'descr': [('a', '<f8')], 'fortran_order': False, 'shape': (1,), }": "is no array as numpy writes it",
-    "{'descr': '<f8', 'fortran_order': False, 'shape': (-1,), }": "is no array as numpy writes it",
-    "__import__('os').system('true')": "is no array as numpy writes it",
+    "{'descr': [('a', '<f8')], 'fortran_order': False, 'shape': (1,), }": "is not an array as numpy writes it",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (-1,), }": "is not an array as numpy writes it",
+    "__import__('os').system('true')": "is not an array as numpy writes it",
 }
 
 
@@ -152,7 +152,7 @@ def test_empty_arrays_of_absurd_shape_are_named() -> None:
                 {"conv": raw(f"{{'descr': '<f4', 'fortran_order': False, 'shape': (0, {'9' * 18}), }}", b"")}
             )
         )
-    with pytest.raises(UpdateError, match="no array as numpy writes it"):
+    with pytest.raises(UpdateError, match="not an array as numpy writes it"):
         unpack(
             ArrayRecord(
                 {"conv": raw("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", stype="pickle")}
@@ -181,7 +181,7 @@ def test_a_message_too_large_is_refused_before_it_is_unpacked(monkeypatch: pytes
 def test_seconds_are_a_number_that_can_be(seconds: Any) -> None:
     content = write_reply(Reply(2, {"outcome": "trained"}))
     content["times"] = MetricRecord({"host_seconds": seconds})
-    with pytest.raises(UpdateError, match="host_seconds is no number of seconds"):
+    with pytest.raises(UpdateError, match="host_seconds is not a number of seconds"):
         read_reply(job(), content, ROOM)
 
 
@@ -208,7 +208,7 @@ def test_what_is_no_job_is_one_line() -> None:
         RecordDict({"job": ConfigRecord({"job": "{}"}), "tensors": tensors}),
         RecordDict({"job": ConfigRecord({"job": "{", "folder": "", "fingerprint": ""}), "tensors": tensors}),
     ):
-        with pytest.raises(FedAsiError, match=r"^(what the server sent is no job: |the server speaks)"):
+        with pytest.raises(FedAsiError, match=r"^(what the server sent is not a job: |the server speaks)"):
             read_job(content)
 
 
@@ -249,7 +249,7 @@ def test_any_answer_is_somebody_or_a_reason(known: dict[str, Any]) -> None:
     except UpdateError as error:
         why = str(error)
     assert why.isprintable()
-    with pytest.raises(UpdateError, match="it does not say who it is"):
+    with pytest.raises(UpdateError, match="it does not say which device it is"):
         read_who(RecordDict())
 
 

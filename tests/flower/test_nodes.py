@@ -60,7 +60,7 @@ def test_what_a_simulation_does_not_know_is_asked(known: Mapping[int, int]) -> N
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (RecordDict(), "it does not say who it is"),
+        (RecordDict(), "it does not say which device it is"),
         (RecordDict({"who": ConfigRecord({"partition-id": "1"})}), "it is of another version than 1"),
         (
             RecordDict({"who": ConfigRecord({"version": 1, "partition-id": 7, "host": "h"})}),

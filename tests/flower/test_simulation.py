@@ -64,6 +64,29 @@ def test_twins_are_the_same_on_every_back_end_and_change_no_weight(tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_devices_at_several_resolutions_get_the_same_bits(tmp_path: Path) -> None:
+    each = {"count": 2, "budget": "unlimited", "batch_size": 16, "micro_batch": 1}
+    said = {
+        "storage": {"frozen": "int8", "calibration_images": 8},
+        "train": {"update": "any"},
+        "cohort": 6,
+        "groups": [
+            {**each, "name": "board", "ram": "34 KiB", "resolution": [32, 16]},
+            {**each, "name": "roomy", "resolution": [32, 16]},
+            {**each, "name": "plain"},
+        ],
+    }
+    run_loop(small(**said), tmp_path / "loop")
+    expected = records(tmp_path / "loop")
+    for name, count in (("on-1", 1), ("on-2", 2)):
+        flower(tmp_path / name, **said, compute={"backend": "flower", "workers": count})
+        assert records(tmp_path / name) == expected
+    with RunStore.read(tmp_path / "on-2") as store:
+        assert [one.resolution for one in store.devices()] == [16, 16, 32, 32, 32, 32]
+        assert {row.outcome for row in store.device_rounds()} == {"trained"}
+
+
+@pytest.mark.slow
 def test_devices_lost_on_purpose_are_the_same_ones(tmp_path: Path) -> None:
     faults = {"lost": 0.3, "late": 0.1, "over_budget": 0.1}
     run_loop(small(faults=faults, rounds=3), tmp_path / "loop")

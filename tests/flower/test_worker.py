@@ -28,6 +28,8 @@ def test_a_device_at_work_leaves_word_until_it_is_done(tmp_path: Path) -> None:
     assert word_left(states, job()) is None
 
 
+@pytest.mark.slow  # it ends its process
+@pytest.mark.computes
 def test_a_device_that_hangs_is_ended_with_its_worker(tmp_path: Path) -> None:
     code = (
         "import sys, time; from fed_asi.flower import worker\n"
@@ -86,12 +88,12 @@ def test_a_devices_own_ram_and_flash_count_too() -> None:
     found = worker.within_own_limits(job(ram_bytes=900, budget_bytes=90), {"ram": 700, "flash": "5000"})
     assert found == job(ram_bytes=700, flash_bytes=5000, budget_bytes=90)
     assert found.resources.whole_device
-    with pytest.raises(RunError, match="this node's ram is 'device', which is no number of bytes"):
+    with pytest.raises(RunError, match="this node's ram is 'device', which is not a number of bytes"):
         worker.within_own_limits(job(), {"ram": "device"})
 
 
 def test_a_budget_that_is_none_is_named() -> None:
-    with pytest.raises(RunError, match="budget is 'much', which is no number of bytes"):
+    with pytest.raises(RunError, match="budget is 'much', which is not a number of bytes"):
         worker.within_own_limits(job(), {"budget": "much"})
 
 

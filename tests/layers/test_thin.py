@@ -15,6 +15,7 @@ from fed_asi.layers.base import LayerState, attach_
 from fed_asi.layers.compressed import weight_kind_of
 from fed_asi.layers.gradient import Part, WeightGradient
 from fed_asi.layers.linear import features_second
+from fed_asi.layers.operation import row_dots
 from fed_asi.layers.thin import GRAM, ThinGradient, of_pixels
 from fed_asi.methods import ASI, GradientFilter, Method, Quantized, Vanilla
 from strategies import Case, case_of, convolutions, fill_, linears, methods, modes_of, seeded
@@ -169,3 +170,10 @@ def test_a_filtered_gradient_is_no_product_of_thin_matrices() -> None:
     sink.wants = False
     (alone(case.x) * case.g).sum().backward()
     close(_weight(layer._asi.sink).whole(), alone.weight.grad)
+
+
+def test_products_of_rows_have_the_bits_of_one_product_however_many_are_taken_at_once() -> None:
+    generator = torch.Generator().manual_seed(2)
+    for shape in ((64, 8, 3, 3), (3, 40_000), (600, 1000)):
+        left, right = (torch.randn(shape, generator=generator) for _ in range(2))
+        assert torch.equal(row_dots(left, right), (left * right).flatten(1).sum(1))

@@ -218,6 +218,6 @@ def test_a_pruned_layer_is_left_out_of_a_profile_or_refused_by_name(batch: tuple
     made = profile(net, x, y, micro_batches=[4], methods=("vanilla",))
     assert [layer.name for layer in made.layers] == ["up", "head"]
     with pytest.raises(
-        UnsupportedLayerError, match=r"down: its weight is no plain parameter .*make it plain"
+        UnsupportedLayerError, match=r"down: its weight is not a plain parameter .*make it plain"
     ):
         profile(net, x, y, trained=["down.weight_orig", "head"], micro_batches=[4])

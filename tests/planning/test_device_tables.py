@@ -11,8 +11,9 @@ from torch import nn
 
 from fed_asi.planning.bench import Bench, Rule
 from fed_asi.planning.calibration import profile
+from fed_asi.planning.device_search import DevicePlan
 from fed_asi.planning.device_tables import MORE, device_text, more_of_each, simpler_ways
-from fed_asi.planning.whole_device import DevicePlan, DevicePlanner, plan_device
+from fed_asi.planning.whole_device import DevicePlanner, plan_device
 from fed_asi.planning.within import Within
 from fed_asi.training.at_once import at_once
 from fed_asi.units import format_bytes
@@ -89,4 +90,4 @@ def test_the_text_names_what_binds(planner: DevicePlanner, within: Within, found
     narrow = device_text([planner], within, found, width=80).partition("\n\n")[2]
     assert max(map(len, narrow.splitlines())) <= 80 < max(map(len, text.splitlines()[2:]))
     free = planner.best(Within(2**20, 2**20))
-    assert device_text([planner], Within(2**20, 2**20), free).startswith("Nothing binds within 16 KiB")
+    assert device_text([planner], Within(2**20, 2**20), free).startswith("With 16 KiB more of RAM or flash")

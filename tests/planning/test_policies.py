@@ -19,6 +19,7 @@ from fed_asi.results.schema import DeviceRoundRecord
 from fed_asi.results.store import RunStore
 from fed_asi.rounds.executor import LoopExecutor
 from fed_asi.rounds.run import conduct, recording, run_loop
+from fed_asi.units import format_bytes
 from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.prepare import prepare
 from runs import records, small
@@ -153,6 +154,8 @@ CHANGING = [
 WARM = {"name": "asi-published", "layers": 2, "calibration_images": 8}
 
 
+@pytest.mark.slow  # three whole runs
+@pytest.mark.computes
 def test_a_schedule_is_planned_ahead_and_followed_also_through_a_resume(tmp_path: Path) -> None:
     config = small(method=WARM, groups=CHANGING, cohort=4, rounds=4)
     run_loop(config, tmp_path / "run")
@@ -197,6 +200,16 @@ def test_a_budget_without_a_plan_is_named_before_the_first_round(tmp_path: Path)
         outcomes = {(row.round, row.outcome) for row in store.device_rounds()}
     assert "no plan from round 2 (budget 100 B is below the smallest plan" in note
     assert outcomes == {(1, "trained"), (2, "excluded")}
+
+
+def test_what_a_policy_comes_to_is_planned_ahead_too(tmp_path: Path) -> None:
+    groups = [{**GROUPS[1], "name": "all", "count": 6, "schedule": [{"round": 2, "budget": "64 KiB"}]}]
+    run_loop(small(groups=groups, method={"over_budget": "smaller-micro-batch"}), tmp_path / "run")
+    with RunStore.read(tmp_path / "run") as store:
+        (note,) = [text for text in store.notes() if "planned ahead" in text]
+        rows = list(store.device_rounds(2))
+    assert {(row.outcome, row.policy) for row in rows} == {("trained", "smaller-micro-batch")}
+    assert note.endswith(f", {format_bytes(rows[0].planned_bytes)} by smaller-micro-batch from round 2")
 
 
 def test_warm_factors_are_cut_to_a_smaller_plan_and_used(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_the_next_better_budget_is_the_smallest_one(saved: Path) -> None:
     assert plan(profile, better.planned_bytes - 1, micro_batch=1).value < wanted
     whole = plan(profile, None, micro_batch=1)
     assert next_better(profile, whole, micro_batch=1) is None
-    assert "No budget captures more" in breakdown(profile, whole, micro_batch=1)
+    assert "No larger budget captures" in breakdown(profile, whole, micro_batch=1)
 
 
 def test_two_plans_side_by_side(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +132,37 @@ def test_a_whole_device_is_planned_by_ram_and_flash(
     assert main([*device, "--ram", "2 KiB"]) == 2
     assert "ram 2.0 KiB is below the smallest step" in capsys.readouterr().err
     assert main([*TINY, "--reserve", "1 KiB"]) == 2
-    assert "--reserve 1 KiB: goes with --ram or --flash" in capsys.readouterr().err
+    assert "--reserve 1 KiB: needs --ram or --flash" in capsys.readouterr().err
+
+
+def test_of_several_resolutions_the_largest_with_a_plan_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*TINY, "--resolution", "16,32", "--methods", "bias,vanilla", "--update", "layer", "--wide"]
+    assert main([*words, "--ram", "20 KiB"]) == 0
+    text = capsys.readouterr().out
+    table = {line.split("  ")[0]: line for line in text.splitlines() if " x " in line.split("  ")[0]}
+    assert "does not fit: ram 20.0 KiB is below the smallest step" in table["32 x 32"]
+    assert "%" in table["16 x 16"]
+    assert text.index("32 x 32") < text.index("16 x 16") < text.index("classifier")
+    assert main([*words, "--ram", "20 KiB", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["resolution"] == 16
+    assert told["ram_bytes"] <= 20 * 1024
+    assert main([*words, "--ram", "2 KiB"]) == 2
+    assert "at 16 x 16 pixels: ram 2.0 KiB is below the smallest step" in capsys.readouterr().err
+
+
+def test_several_resolutions_need_what_chooses_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, why in (
+        (["--resolution", "16,32"], "--resolution 16,32: of several a plan chooses with --ram or --flash"),
+        (["--resolution", "16,16", "--ram", "1 MiB"], "names a resolution twice: [16, 16]"),
+        (["--resolution", "16,", "--ram", "1 MiB"], "--resolution 16,: pixels of a square input"),
+        (
+            ["--resolution", "16,32", "--ram", "1 MiB", "--profile", "p.json"],
+            "--profile: keeps the calibration",
+        ),
+    ):
+        assert main([*TINY, *words]) == 2
+        assert why in capsys.readouterr().err
 
 
 def test_tables_print_as_profiles_and_plans_do(saved: Path) -> None:
@@ -187,7 +217,7 @@ NEW = ["--model", "tiny", "--weights", "none"]
         (["--last", "999"], "--last 999: the network has 9 convolutions"),
         (["--last", "-2"], "--last -2: a count of last convolutions"),
         (["--resolution", "0"], "--resolution 0: pixels of a square input, from 8 to 1024"),
-        (["--micro-batch", "0"], "--micro-batch 0: examples held at once, from 1 to 1024"),
+        (["--micro-batch", "0"], "--micro-batch 0: examples in memory at one time, from 1 to 1024"),
         (["--layers", ","], "--layers ',': names with commas"),
         (["--methods", " "], "--methods ' ': names with commas"),
         (["--layers", "nope"], "no layer or block 'nope'"),

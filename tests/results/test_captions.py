@@ -23,7 +23,7 @@ def test_rounds_say_from_where_to_where(made):
     text = captions.of_rounds([made])
     assert text.startswith("The shared model goes from 12.0 % to 72.5 % on the server's test images")
     assert "ends at 36.3 %" in text
-    assert captions.of_rounds([made, made]).startswith("One line a run")
+    assert captions.of_rounds([made, made]).startswith("One line per run")
     assert captions.of_rounds([replace(made, rounds=())]) == "Nothing was evaluated yet."
 
 
@@ -40,5 +40,5 @@ def test_the_clock_says_how_long_the_run_took_and_a_round_who_was_longest(made):
     assert made.timeline is not None
     text = captions.of_round(replace(made.timeline, left_out=3))
     assert "device 7 worked longest, most of it computing" in text
-    assert text.endswith("The 3 devices that were done first are left out.")
-    assert captions.of_round(replace(made.timeline, bars=())) == "One bar a device."
+    assert text.endswith("The 3 devices that finished first are left out.")
+    assert captions.of_round(replace(made.timeline, bars=())) == "One bar per device."

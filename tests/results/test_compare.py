@@ -48,7 +48,7 @@ def test_the_first_difference_is_named(run, tmp_path):
 def test_other_settings_and_unknown_weights_are_said(run, tmp_path):
     lines = compare(run, make(tmp_path / "other", seed=3, finish=False)).lines
     assert "setting seed: 0 and 3" in lines
-    assert "weights: not recorded by both, so nothing is known" in lines
+    assert "weights: not recorded in both runs, so they cannot be compared" in lines
 
 
 def test_results_of_both_are_shown_side_by_side(run, tmp_path):

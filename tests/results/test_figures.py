@@ -60,7 +60,7 @@ def test_pictures_are_png_and_the_same_run_gives_the_same_bytes(summary):
 def test_one_run_has_its_main_figure_and_two_more_that_say_what_they_show(summary, axes):
     assert list(axes) == [MAIN, ROUNDS, BUDGETS]
     drawn = draw([summary], bitmaps=False)
-    assert drawn[MAIN].says.endswith("measure.twins = true shows that.")
+    assert drawn[MAIN].says.endswith("measure.twins = true does.")
     assert [picture.png for picture in drawn.values()] == [b""] * 3
     assert [picture.upright is not None for picture in drawn.values()] == [True, False, False]
     assert all(b"prefers-color-scheme: dark" in picture.svg for picture in drawn.values())

@@ -92,7 +92,7 @@ def test_small_differences_are_not_made_large(beside):
 def test_without_twins_it_says_what_it_cannot_say(alone, beside):
     assert main_figure(beside).title == "What the budget costs"
     assert "measure.twins" not in main_figure(beside).says
-    assert "a difference between groups is not what their budgets cost" in main_figure(alone).says
+    assert "a difference between groups does not show what their budgets cost" in main_figure(alone).says
     left, right = panels_of(alone)
     assert [text.get_text() for text in left.texts] == [
         "not in this run's records"

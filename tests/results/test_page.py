@@ -98,7 +98,9 @@ def test_what_is_missing_and_who_was_left_out_have_sections_only_where_there_are
 
 def test_the_table_is_followed_by_how_to_read_it(summary):
     html = render([summary], [FIGURES])
-    assert re.search(r"</table></div><p class=\"says\">groups hold different images: .*</p></section>", html)
+    assert re.search(
+        r"</table></div><p class=\"says\">groups have different images, so .*</p></section>", html
+    )
 
 
 def test_several_runs_are_shown_together_and_each(summary):

@@ -87,7 +87,7 @@ def test_a_sink_that_fails_is_left_out_and_the_others_are_not(run: Path) -> None
 
     watch(run, watcher, {"bad": bad, "good": good})
 
-    assert watcher.notes == ["sink bad is left out from here on: OSError: no"]
+    assert watcher.notes == ["sink bad gets nothing from here on: OSError: no"]
     assert len(good.got) == 2 + 5
     assert bad.got == [("begin", "made", True, False)], "it is not even told of the end"
 

@@ -92,5 +92,5 @@ def test_a_file_that_is_only_read_stays_as_it_is(older):
 @pytest.mark.parametrize("complete", [sql_tables.add_columns, sql_tables.stand_in])
 def test_a_column_without_a_default_cannot_be_lacking(connection, complete):
     connection.execute("CREATE TABLE rounds (round INTEGER)")
-    with pytest.raises(RunError, match=r"run\.sqlite is no whole run: it lacks the column asked"):
+    with pytest.raises(RunError, match=r"run\.sqlite is not a complete run: it lacks the column asked"):
         complete(connection, "rounds", FILE)

@@ -268,7 +268,7 @@ def test_a_column_of_a_newer_program_is_left_alone(store):
 def test_a_file_without_a_column_that_every_run_has_is_named(older):
     without(older, "rounds", "asked")
     for opened in (RunStore.read, RunStore.open):
-        with pytest.raises(RunError, match=r"run.sqlite is no whole run: it lacks the column asked"):
+        with pytest.raises(RunError, match=r"run.sqlite is not a complete run: it lacks the column asked"):
             opened(older)
     assert not is_locked(older)
 
@@ -295,7 +295,7 @@ def test_a_run_in_which_no_device_ever_trained_is_no_success(store):
     for round in (1, 2):
         store.add_round(RoundRecord(round, 2, 0, 0.5, 0.9), [r for r in left_out if r.round == round])
     store.set_status("finished")
-    assert store.missing() == ["no device ever trained, of the 4 times one was asked: the model is as it was"]
+    assert store.missing() == ["no device ever trained, of the 4 times one was asked: the model is unchanged"]
     assert store.exit_code() == 1
     assert table.lines(summarise(store))[0] == store.missing()[0]  # the report's first line
     store.add_round(asked(2, 2), devices(2, 2))

@@ -126,7 +126,7 @@ def test_twins_and_judged_groups_have_columns_where_there_are_any(summary, tmp_p
 
 def test_how_to_read_the_table_is_said_below_it(summary, tmp_path):
     assert table.reading(summary) == [
-        "groups hold different images: what a budget costs is not in this table, measure.twins = true puts it in"
+        "groups have different images, so the table does not show what a budget costs; measure.twins = true does"
     ]
     assert table.reading(summary_of(with_twins(make(tmp_path / "made"))))[0].startswith(
         "against its twin: accuracy of a device minus that of the same without its budget, in points"

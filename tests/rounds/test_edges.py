@@ -86,7 +86,7 @@ def run_with(place: Workplace, fleet: Fleet, folder: Path) -> dict[int, Any]:
         conduct(place, store, fleet, Unwatched())
         assert store.exit_code() == 0
         rows = {row.partition_id: row for row in store.device_rounds(1)}
-        notes = [note for note in store.notes() if "left aside" in note]
+        notes = [note for note in store.notes() if "is ignored" in note]
     assert {i: rows[i].outcome for i in (0, 2)} == {0: "trained", 2: "trained"}
     assert set(rows) == {0, 1, 2}
     assert len(notes) == len(fleet.strays)

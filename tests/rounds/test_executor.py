@@ -63,6 +63,6 @@ def test_there_is_one_reply_a_job_whatever_an_executor_gives() -> None:
     assert found[0] is good
     assert {(reply.outcome, reply.cause) for reply in found[1:]} == {("failed", "no reply came back")}
     assert told == [
-        "a reply of device 9 is left aside: it was not asked",
-        "a reply of device 1 is left aside: it has answered already",
+        "a reply of device 9 is ignored: it was not asked",
+        "a reply of device 1 is ignored: it has answered already",
     ]

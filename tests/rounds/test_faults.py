@@ -112,6 +112,8 @@ class Stops(Unwatched):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow  # whole runs, and faults are a pure function of seed and round
+@pytest.mark.computes
 def test_a_resumed_run_loses_the_same_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path / "features"))
     config = small(faults={"lost": 0.4}, rounds=3)

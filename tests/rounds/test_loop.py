@@ -21,7 +21,7 @@ from fed_asi.rounds.executor import LoopExecutor
 from fed_asi.rounds.run import conduct, recording, run_loop
 from fed_asi.workplace.address import run_fingerprint, workplace_folder
 from fed_asi.workplace.prepare import prepare
-from runs import records, small
+from runs import LATER, records, small
 
 WARM = {"name": "asi-published", "layers": 1, "calibration_images": 8}  # whose factors outlive a round
 
@@ -63,8 +63,11 @@ DRAWN = {"name": "channels", "pick": "round", "layers": 3, "centered": None}
 
 @pytest.mark.parametrize(
     "changes",
-    [{"method": WARM}, {**TWINS, "measure": {"twins": True, "groups": "every-round"}}, {"method": DRAWN}],
-    ids=["warm factors", "twins", "channels drawn each round"],
+    [
+        pytest.param({"method": WARM}, id="warm factors"),
+        pytest.param({**TWINS, "measure": {"twins": True, "groups": "every-round"}}, id="twins", marks=LATER),
+        pytest.param({"method": DRAWN}, id="channels drawn each round", marks=LATER),
+    ],
 )
 def test_a_resumed_run_ends_with_the_same_bits(changes: dict[str, Any], tmp_path: Path) -> None:
     config = small(rounds=3, **changes)
@@ -136,10 +139,10 @@ def test_every_device_asked_is_accounted_for(tmp_path: Path) -> None:
         assert store.rounds()[2].weights_sha256 != store.rounds()[0].weights_sha256
         assert store.exit_code() == 0  # every device asked is accounted for, however it ended
         once_more = next(row.partition_id for row in rows[2] if row.outcome == "trained")
-        assert [note for note in store.notes() if "left aside" in note] == [
-            "round 1: a reply of device 99 is left aside: it was not asked",
-            "round 2: a reply of device 99 is left aside: it was not asked",
-            f"round 2: a reply of device {once_more} is left aside: it has answered already",
+        assert [note for note in store.notes() if "is ignored" in note] == [
+            "round 1: a reply of device 99 is ignored: it was not asked",
+            "round 2: a reply of device 99 is ignored: it was not asked",
+            f"round 2: a reply of device {once_more} is ignored: it has answered already",
         ]
 
 

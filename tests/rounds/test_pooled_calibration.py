@@ -111,7 +111,9 @@ def test_two_devices_are_weighted_by_their_images(place: Workplace) -> None:
     assert found.num_examples == sum(counts)
 
 
-@pytest.mark.parametrize("whose", ["device", "federated"])
+@pytest.mark.parametrize(
+    "whose", [pytest.param("device", marks=(pytest.mark.slow, pytest.mark.computes)), "federated"]
+)
 def test_a_run_plans_from_it_and_can_be_repeated_and_resumed(whose: str, tmp_path: Path) -> None:
     method = PLANNER | {"calibration": whose, "calibration_devices": 2, "calibration_images": 8}
     config = small(method=method, groups=FEW, cohort=2)

@@ -109,7 +109,7 @@ def test_a_lost_checkpoint_is_made_again_from_the_one_before(stopped: Stopped, h
     stopped.resume()
     assert records(stopped.folder) == stopped.whole
     (note,) = stopped.notes()
-    assert note.startswith(f"resumed after round {LAST - 1}, as what followed is not whole: ")
+    assert note.startswith(f"resumed after round {LAST - 1}, because what followed is incomplete: ")
     assert f"round-{LAST:06d}.pt" in note
 
 

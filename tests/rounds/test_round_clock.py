@@ -97,6 +97,8 @@ def test_without_presence_whom_a_round_asks_is_what_it_was(place: Workplace) -> 
         assert found.cohort(round) == sample_cohort(1, round, range(6), 3)
 
 
+@pytest.mark.slow
+@pytest.mark.computes
 def test_a_run_by_night_goes_on_after_a_kill_with_the_same_bits(tmp_path: Path) -> None:
     config = small(groups=groups(NIGHT, {**ALWAYS, "presence": {"kind": "random", "share": 0.5}}), rounds=3)
     run_loop(config, tmp_path / "whole")
@@ -300,6 +302,8 @@ DECIDED: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
+@pytest.mark.computes
 def test_what_the_clock_decides_goes_on_after_a_kill_with_the_same_bits(tmp_path: Path) -> None:
     run_loop(small(**DECIDED), tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")

@@ -190,14 +190,14 @@ def test_same_device_twice_is_an_error() -> None:
         (Update(0, 1, {"a": torch.zeros(2)}, factors={"a": float("nan")}), "weight nan"),
         (Update(0, 1, {"a": torch.zeros(2)}, factors={"a": float("inf")}), "weight inf"),
         (Update(0, 1, {"a": torch.zeros(2)}, factors={"a": -0.5}), "weight -0.5"),
-        (Update(0, 1, {"a": torch.zeros(2)}, factors={"a": 1e7}), "no number from 0 to 1e"),
+        (Update(0, 1, {"a": torch.zeros(2)}, factors={"a": 1e7}), "not a number from 0 to 1e"),
         (Update(0, 1, {"a": torch.zeros(2, dtype=torch.complex64)}), "a is torch.complex64"),
         (Update(0, 1, {"a": torch.zeros(2, dtype=torch.bool)}), "a is torch.bool"),
         (Update(0, 1, {"a": torch.zeros(2, dtype=torch.uint16)}), "a is torch.uint16"),
         (Update(0, 1, {"a": torch.tensor(1.0)}), r"a has shape \(\), not"),
         (Update(0, 1, {"a": torch.zeros(0, 2**40)}), "a has shape"),
-        (Update(0, 1, {"a": torch.zeros(2).to_sparse()}), "a is no plain tensor on cpu"),
-        (Update(0, 1, {"a": torch.zeros(2, device="meta")}), "a is no plain tensor on cpu"),
+        (Update(0, 1, {"a": torch.zeros(2).to_sparse()}), "a is not a plain tensor on cpu"),
+        (Update(0, 1, {"a": torch.zeros(2, device="meta")}), "a is not a plain tensor on cpu"),
     ],
 )
 def test_bad_updates_are_named(update: Update, cause: str) -> None:

@@ -158,4 +158,4 @@ def test_a_fleet_too_small_is_refused_before_the_start() -> None:
     weighted = replace(Conditions(5), weighted=True)
     for strategy in (Median(), TrimmedMean(0.2)):
         (problem,) = strategy.problems(weighted)
-        assert "takes every update for as much as any other" in problem
+        assert "gives every update the same weight" in problem

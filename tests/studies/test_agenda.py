@@ -44,7 +44,7 @@ def test_at_first_everything_is_left_and_nobody_knows_how_long(tmp_path: Path) -
     found = plan(tmp_path)
     assert len(names(found)) == 4
     assert list(found.lines()) == [
-        f"study: {tmp_path / 'study'}, 4 runs: 0 done, 4 to do by 2 at once, how long is unknown until one has ended, "
+        f"study: {tmp_path / 'study'}, 4 runs: 0 done, 4 to do by 2 at once, the time is unknown until one has ended, "
         "about 11.7 KiB of disk"
     ]
     assert not (tmp_path / "study").exists()
@@ -58,7 +58,7 @@ def test_what_is_done_stays_done_and_what_stopped_goes_on_and_is_said(tmp_path: 
     assert names(found) == ["unlimited-seed-0", "96-kib-seed-1", "unlimited-seed-1"]
     said = list(found.lines())
     assert "1 done, 3 to do by 2 at once, about 8 s" in said[0]  # 6 s a run, one of three half done
-    assert said[1] == "goes on with 1 run that stopped half-way: unlimited, seed 0"
+    assert said[1] == "resumes 1 run that stopped half-way: unlimited, seed 0"
     assert [line.split()[0] for line in found.listed()] == ["finished", "unfinished", "new", "new"]
 
 
@@ -71,10 +71,10 @@ def test_a_run_that_failed_is_done_again_only_where_the_user_asks(tmp_path: Path
     found = plan(tmp_path)
     assert names(found) == [died, "96-kib-seed-1", "unlimited-seed-1"]
     assert list(found.ledger.gaps) == [failed]
-    assert "a gap from before, not done again without --retry: 96 KiB, seed 0: no memory" in list(
+    assert "failed before, and is not repeated without --retry: 96 KiB, seed 0: no memory" in list(
         found.lines()
     )
-    assert found.gap_lines() == ["1 gap; --retry does them again", "  96 KiB, seed 0: no memory"]
+    assert found.gap_lines() == ["1 gap; --retry repeats them", "  96 KiB, seed 0: no memory"]
     again = plan(tmp_path, retry=True)
     assert len(names(again)) == 4
     assert again.gap_lines() == []
@@ -91,15 +91,15 @@ def test_only_some_of_them(tmp_path: Path) -> None:
     assert names(plan(tmp_path, only="96*")) == ["96-kib-seed-0", "96-kib-seed-1"]
     assert names(plan(tmp_path, only="*SEED-1")) == ["96-kib-seed-1", "unlimited-seed-1"]
     (said,) = problems_of(tmp_path, only="asi")
-    assert said.startswith("--only: no run is like 'asi'; there are 96 KiB, seed 0; unlimited, seed 0; ")
+    assert said.startswith("--only: no run matches 'asi'; there are 96 KiB, seed 0; unlimited, seed 0; ")
 
 
 def test_a_grid_of_very_many_runs_by_mistake_asks_and_says_hours_and_disk(tmp_path: Path) -> None:
-    text = STUDY.replace("seed = [0, 1]", f"seed = {list(range(5000))}")
+    text = STUDY.replace("seed = [0, 1]", f"seed = {list(range(600))}")
     (said,) = problems_of(tmp_path, text)
     assert said == (
-        "the grid has 10,000 runs: 83 h 20 min by 2 at once if a run takes 60 s, and 9.8 GiB at 1 MiB a run of disk; "
-        "say --yes to do them, or take values out of the grid"
+        "the grid has 1,200 runs: 10 h 0 min by 2 at once if a run takes 60 s, and 1.2 GiB at 1 MiB a run of disk; "
+        "add --yes to start them, or remove values from the grid"
     )
     assert not (tmp_path / "study").exists()
 
@@ -107,7 +107,7 @@ def test_a_grid_of_very_many_runs_by_mistake_asks_and_says_hours_and_disk(tmp_pa
 def test_hours_that_are_known_are_asked_for_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_up(task_of(runs(tmp_path)[0]))
     monkeypatch.setattr(module, "MANY_HOURS", 8 / 3600)
-    assert problems_of(tmp_path) == ["3 runs take about 9 s; say --yes to do them"]
+    assert problems_of(tmp_path) == ["3 runs take about 9 s; add --yes to start them"]
     assert len(names(plan(tmp_path, yes=True))) == 3
 
 
@@ -131,5 +131,5 @@ def test_folders_that_are_no_runs_of_it_are_left_alone_and_named(tmp_path: Path)
     one = task_of(runs(tmp_path)[0])
     make_up(type(one)(one.config, str(tmp_path / "study" / RUNS / "old"), {}))
     assert list(plan(tmp_path).lines())[-1] == (
-        f"left alone, as no runs of this study, in {tmp_path / 'study' / RUNS}: old"
+        f"not of this study and left alone, in {tmp_path / 'study' / RUNS}: old"
     )

@@ -125,8 +125,8 @@ def test_pairs_that_share_the_seed_alone_and_mixed_versions_are_said(tmp_path):
     change(made.cells[3].folder, "DELETE FROM device_rounds WHERE partition_id = 0 AND round = 1")
     change(made.cells[3].folder, """UPDATE run SET versions = '{"torch": "2.14.0"}'""")
     assert find(made).notes == (
-        "b has shards of other sizes than a (seeds 0): its pairs share the seed alone",
-        "b has other cohorts than a (seeds 1): its pairs share the seed alone",
+        "b has shards of other sizes than a (seeds 0): the pairs have only the seed in common",
+        "b has other cohorts than a (seeds 1): the pairs have only the seed in common",
         "versions of python differ: 3.11 in 3 runs, none in 1 runs",
         "versions of torch differ: 2.13.0 in 3 runs, 2.14.0 in 1 runs",
         "b, seed 1: round 1: 1 of 3 devices are unaccounted for",

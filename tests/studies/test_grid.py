@@ -109,11 +109,11 @@ def test_exclusions_leave_runs_out(tmp_path: Path) -> None:
 
 def test_a_baseline_must_be_in_the_grid(tmp_path: Path) -> None:
     assert problems_of(tmp_path, STUDY.replace('baseline = "unlimited"', 'baseline = "unlimted"')) == [
-        "baseline: 'unlimted' is no variant of the grid; did you mean unlimited?"
+        "baseline: 'unlimted' is not a variant of the grid;  did you mean unlimited?"
     ]
     many = f'baseline = "x"\n{HEAD}[grid]\ntrain.epochs = {list(range(1, 15))}'
     assert problems_of(tmp_path, many) == [
-        "baseline: 'x' is no variant of the grid; there are 14, such as 'epochs 1'"
+        "baseline: 'x' is not a variant of the grid;  there are 14, such as 'epochs 1'"
     ]
 
 

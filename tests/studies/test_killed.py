@@ -167,7 +167,7 @@ def check(way: str, code: int, said: str, home: Path) -> None:
     elif way == "a worker":
         assert code == 1
         assert "gap: its worker process was ended by SIGKILL" in said
-        assert "1 gap; the same line again goes on with them" in said
+        assert "1 gap; the same command continues with them" in said
         assert sum(cell.gap is not None for cell in study_runs(home).cells) == 1
     else:
         assert code == 130, said

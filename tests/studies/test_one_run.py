@@ -80,7 +80,7 @@ def test_a_mistake_of_this_program_is_a_cause_too_and_its_traceback_is_kept(
     monkeypatch.setattr(one_run, "run_loop", lambda *_args, **_settings: {}["x"])
     ended = do_run(task(tmp_path / "study"), lambda _said: None)
     assert ended.cause == (
-        f"a mistake of this program: KeyError: 'x'; details in {tmp_path / 'study' / 'mistake.txt'}"
+        f"an error in this program: KeyError: 'x'; details in {tmp_path / 'study' / 'mistake.txt'}"
     )
     assert "Traceback" in (tmp_path / "study" / "mistake.txt").read_text()
 

@@ -43,13 +43,14 @@ def page(made):
 
 def test_the_answer_comes_first_then_figure_table_and_the_rest(page):
     order = [
-        "A made-up study", "made · 5 variants · 3 seeds · 10 of 11 runs", "Held against “plain”", "caption of answer",
+        "A made-up study", "made · 5 variants · 3 seeds · 10 of 11 runs", "Compared with “plain”", "caption of answer",
         "Every variant", "Cost to 75 % accuracy", "caption of front", "caption of curve", "caption of cost",
         "Every device that was asked trained", "no run of gone, seed 0: killed", "How this was computed",
         "paired t-test", "torch 2.13.0", "fed-asi study made.toml",
     ]  # fmt: skip
     at = [
-        page.text.index(one, page.text.index("Held against") - 200 if i else 0) for i, one in enumerate(order)
+        page.text.index(one, page.text.index("Compared with") - 200 if i else 0)
+        for i, one in enumerate(order)
     ]
     assert at == sorted(at)
 

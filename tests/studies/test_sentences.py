@@ -14,13 +14,13 @@ from made_study import study
 
 def test_the_answer_names_what_is_higher_what_is_open_and_what_is_missing(made):
     assert answer(find(made)) == [
-        "Held against “plain” (73.0 %, 64.0 to 82.0, 3 seeds), accuracy is higher with “better” (+10.0 points, +7.5 to "
-        "+12.5); not told apart with “alike” (−0.3 points, −5.5 to +4.8).",
-        "By the means, none beats these in both accuracy and saved bytes: “plain”, “better”.",
+        "Compared with “plain” (73.0 %, 64.0 to 82.0, 3 seeds), accuracy is higher with “better” (+10.0 points, +7.5 "
+        "to +12.5); cannot be told apart with “alike” (−0.3 points, −5.5 to +4.8).",
+        "Judged by the means, no variant beats these in both accuracy and saved bytes: “plain”, “better”.",
         "75 % took the fewest rounds with “better”: 3 in the median.",
         "Of 4 variants, 2 reached 75 % with only some of their seeds.",
-        "Too few seeds to conclude anything: “lone”.",
-        "Not every variant has the same seeds: only differences from the baseline are of the same ones.",
+        "Too few seeds to conclude anything about “lone”.",
+        "Variants have different seeds. Only the differences from the baseline compare the same seeds.",
         "1 of 11 runs is missing.",
     ]
 
@@ -33,25 +33,25 @@ def test_a_study_of_costs_answers_them_first(made):
 def test_without_a_baseline_nothing_is_tested(made):
     said = answer(find(replace(made, baseline=None)))
     assert said[0] == "The highest mean accuracy is that of “lone” (90.0 %, 1 seed)."
-    assert said[1] == "No baseline is named, so nothing is tested."
+    assert said[1] == "No baseline is named, so no difference is tested."
     said = answer(find(replace(made, baseline="gone")))
-    assert "The baseline “gone” has no finished run: nothing is tested." in said
+    assert "The baseline “gone” has no finished run, so no difference is tested." in said
 
 
 def test_what_is_cheaper_and_not_told_apart_may_still_be_worse(tmp_path):
     finals = {"plain": {0: 0.70, 1: 0.72, 2: 0.77}, "small": {0: 0.72, 1: 0.70, 2: 0.76}}
     made = study(tmp_path, finals, baseline="plain", budgets={"plain": 2**20, "small": 2**14})
     assert (
-        "“small” takes 68.1 times less: 15.0 KiB of saved bytes instead of 1023.0 KiB, and its accuracy may still be "
+        "“small” needs 15.0 KiB of saved bytes instead of 1023.0 KiB, 68.1 times less; its accuracy may still be "
         "up to 5.5 points lower." in answer(find(made))
     )
 
 
 def test_few_seeds_conclude_nothing(tmp_path):
     said = answer(find(study(tmp_path, {"a": {0: 0.2, 1: 0.2}, "b": {0: 0.8, 1: 0.9}}, baseline="a")))
-    assert said[0] == "Nothing can be concluded about what differs from “a” (20.0 %, 2 seeds)."
+    assert said[0] == "There are too few seeds to compare anything with “a” (20.0 %, 2 seeds)."
     assert (
-        "With 2 seeds there is no interval, and nothing is called higher or lower: that takes 3 seeds."
+        "With 2 seeds there is no interval, and no difference is called higher or lower: that needs 3 seeds."
         in said
     )
 

@@ -121,7 +121,7 @@ budgt = "8 KiB"
     assert "set.compute.backend: a study's runs are plain loops, side by side" in said
     assert "grid.train.lr: set for every run under [set] too" in said
     assert any(one.startswith("variants[0].set.budget: size '8 KB': KB means") for one in said)
-    assert any(one.startswith("variants[0].axes: 'budgt' is no key of the grid") for one in said)
+    assert any(one.startswith("variants[0].axes: 'budgt' is not a key of the grid") for one in said)
     assert "variants[1].name: 'one' is given twice" in said
     assert 'target: missing; kind = "cost" asks what an accuracy costs, such as target = 0.8' in said
     assert any(one.startswith("exclude[0].budgt: no key of the grid; ") for one in said)

@@ -48,12 +48,12 @@ def test_costs_say_who_never_got_there(found):
     (costs,) = [one for one in tables(found) if one.title == "Cost to 75 % accuracy"]
     rounds = column(costs, "rounds")
     assert rounds["better"] == Entry("3")
-    assert rounds["plain"] == Entry("not reached", "1 of 3 got there")
+    assert rounds["plain"] == Entry("not reached", "1 of 3 reached it")
     assert rounds["gone"] == Entry("-")
     costs = next(one for one in tables(find(replace(found.study, target=0.99))) if "99 %" in one.title)
     assert column(costs, "bytes up")["plain"] == Entry("not reached", "in 3 seeds")
     costs = next(one for one in tables(find(replace(found.study, target=0.71))) if "71 %" in one.title)
-    assert column(costs, "rounds")["alike"] == Entry("3", "median, 2 of 3 got there")
+    assert column(costs, "rounds")["alike"] == Entry("3", "median, 2 of 3 reached it")
 
 
 def test_costs_are_held_against_the_baseline_where_every_run_of_both_got_there(found):
@@ -75,7 +75,7 @@ def test_gaps_are_a_line_a_variant_and_cause(made):
 
 def test_there_are_tables_for_what_there_is(found, tmp_path):
     titles = [one.title for one in tables(found)]
-    assert titles == ["Every variant", "Cost to 75 % accuracy", "What else was measured"]
+    assert titles == ["Every variant", "Cost to 75 % accuracy", "Other measures"]
     made = study(tmp_path, {"a": {0: 0.5}})
     assert "against baseline, points" not in headline(find(made)).headings
     folder = made.cells[0].folder
@@ -93,5 +93,5 @@ def test_a_terminal_gets_what_matters_most_and_the_answer(found):
     text = shown.file.getvalue()
     assert "73.0 (64.0 to 82.0)" in text
     assert "+10.0 (+7.5 to +12.5, higher)" in text
-    assert "Held against “plain”" in text
+    assert "Compared with “plain”" in text
     assert "took part" not in text

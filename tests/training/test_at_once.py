@@ -13,7 +13,9 @@ from torch.utils._pytree import tree_leaves
 
 from fed_asi.compression.compress import compress_
 from fed_asi.errors import OverBudgetError
-from fed_asi.methods import ASI, BiasOnly, Method, Quantized, Vanilla
+from fed_asi.layers.base import slices_of
+from fed_asi.methods import ASI, BiasOnly, Channels, Method, Quantized, Vanilla
+from fed_asi.training.at_once import AtOnce
 from fed_asi.training.sgd import Sgd
 from fed_asi.training.steps import Stepper, training_mode_
 
@@ -104,6 +106,28 @@ def test_each_micro_batch_moves_the_weights() -> None:
     same(at_once.tail, after.tail)
 
 
+@pytest.mark.parametrize("update", ["layer", "micro-batch"])
+def test_gradients_at_the_batch_s_start_are_the_step_s(update: str) -> None:
+    """The first step is the device's own, and counts its bytes; the others equal one step of the whole batch."""
+    net = network(InFloat64(Net()))
+    ours, exact, step = (
+        stepper(net, Vanilla(), 2, side_by_side=True, **options)
+        for options in ({"update": update, "gradients_at": "batch"}, {"update": update}, {"update": "step"})
+    )
+    for one in (ours, exact):
+        one.step_(*batch(), 0.1)
+    same(ours.tail, exact.tail)
+    bytes_of_a_device = (ours.largest.saved_bytes, ours.accumulator_bytes)
+    assert bytes_of_a_device == (exact.largest.saved_bytes, exact.accumulator_bytes)
+    step.tail.load_state_dict(ours.tail.state_dict())
+    for one in (ours, step, exact):
+        one.step_(*batch(), 0.1)
+    same(ours.tail, step.tail)
+    with pytest.raises(AssertionError):
+        same(ours.tail, exact.tail)
+    assert (ours.largest.saved_bytes, ours.accumulator_bytes) == bytes_of_a_device
+
+
 def by_layer(net: nn.Module, groups: list[list[nn.Parameter]], limit: float, lr: float) -> None:
     for group in groups:
         norm = torch.stack([p.grad.square().sum() for p in group]).sum().sqrt()
@@ -133,6 +157,19 @@ def test_the_last_biases_and_nothing_of_the_weights() -> None:
     for one in (at_once, step):
         one.step_(*batch(), 0.1)
     same(at_once.tail, step.tail)
+
+
+def test_a_simulation_makes_parts_at_once_and_moves_weights_as_a_device_does_in_blocks() -> None:
+    before, moved = network(Wide(1)), []
+    for in_blocks in (True, False):
+        net = copy.deepcopy(before)
+        compress_(net, {"conv": Channels(8), "head": Vanilla()}, energies={"conv": torch.arange(128.0)})
+        mover = AtOnce(net, Sgd(net.named_parameters(), slices=slices_of(net)), in_blocks=in_blocks)
+        with mover.moving(0.1):
+            F.cross_entropy(net(torch.ones(1, 128, 2, 2).double()), torch.tensor([1])).backward()
+        moved.append(net)
+    same(*moved)
+    assert not torch.equal(moved[0].conv.weight, before.conv.weight)
 
 
 class Twice(nn.Module):

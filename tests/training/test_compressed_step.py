@@ -77,6 +77,8 @@ def test_ranks_that_depend_on_the_data_do_wait() -> None:
         step(blocks(HOSVD(0.8)), seeded(2, 3, 8, 8).float())
 
 
+@pytest.mark.slow  # torch's compiler takes seconds to import
+@pytest.mark.computes
 @pytest.mark.filterwarnings("ignore")
 def test_a_compiled_model_trains_as_the_model_itself() -> None:
     """torch.compile goes round the compressed layers; gradients and warm factors are the same bits."""
@@ -98,7 +100,9 @@ def test_a_compiled_model_trains_as_the_model_itself() -> None:
     assert all(torch.equal(a, b) for name in found for a, b in zip(found[name], again[name], strict=True))
 
 
-@pytest.mark.parametrize("network", ["mcunet", "resnet18"])
+@pytest.mark.parametrize(
+    "network", ["mcunet", pytest.param("resnet18", marks=(pytest.mark.slow, pytest.mark.computes))]
+)
 @pytest.mark.parametrize("ranks", [(8, 8, 3, 3), (32, 32, 4, 4)])
 def test_a_step_holds_at_most_one_activation_more_than_plain_at_any_time(
     network: str, ranks: tuple[int, ...]

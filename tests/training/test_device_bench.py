@@ -85,7 +85,9 @@ def test_of_equal_plans_the_first_is_taken_and_a_better_one_before_it() -> None:
 def test_what_cannot_be_counted_is_refused(made: Profile, benches: list[Bench]) -> None:
     with pytest.raises(ConfigError, match=r"has to be traced: give bench=fed_asi\.device_bench"):
         fed_asi.plan(made, ram="1 MiB")
-    with pytest.raises(ConfigError, match="count 'training': ram and flash count the whole step"):
+    with pytest.raises(
+        ConfigError, match="count 'training': needs a budget alone, as ram and flash count the whole step"
+    ):
         fed_asi.plan(made, ram="1 MiB", bench=benches, count="training")
 
 

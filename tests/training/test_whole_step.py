@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from fed_asi.devices.reply import answer
 from fed_asi.devices.work import train_locally
 from fed_asi.errors import BudgetError, ConfigError
 from fed_asi.fleets.config import TrainConfig
@@ -25,14 +26,14 @@ RAM = 64 * 1024
 SMALL = Resources(None, 8, ram_bytes=RAM, flash_bytes=1024 * 1024, reserve_bytes=1024)
 
 
-def fleet(ram: str, **changes: Any) -> Any:
+def fleet(ram: str, flash: str = "1 MiB", **changes: Any) -> Any:
     group = {
         "name": "small",
         "count": 6,
         "budget": "unlimited",
         "batch_size": 8,
         "ram": ram,
-        "flash": "1 MiB",
+        "flash": flash,
     }
     return small(train={"update": "layer"}, groups=[{**group, "reserve": "1 KiB"}], **changes)
 
@@ -97,7 +98,17 @@ def test_a_profile_alone_cannot_tell(place: Workplace) -> None:
 @pytest.mark.parametrize(
     ("ram", "changes", "expected"),
     [
-        ("8 KiB", {}, r"no device can do a step: ram 8\.0 KiB is below the smallest step"),
+        (
+            "8 KiB",
+            {},
+            r"no device can do a step: ram 8\.0 KiB is below the smallest step, [\d.]+ KiB: [\d.]+ KiB stay, the step "
+            r"needs [\d.]+ KiB, 1\.0 KiB are reserved\. Largest in the step: .* These have to shrink: train fewer",
+        ),
+        (
+            "64 KiB",
+            {"flash": "1 KiB"},
+            r"no device can do a step: flash 1\.0 KiB is below what is only read, [\d.]+ KiB: frozen weights",
+        ),
         ("64 KiB", {"method": {"name": "hosvd"}}, "ram: the bytes of hosvd depend on the data"),
     ],
 )
@@ -131,6 +142,11 @@ def test_a_device_moves_weights_as_its_plan_has_it(
     one, two = (train_locally(where, job(tight), where.reference) for where in (free, place))
     assert one.stats["ram_bytes"] == two.stats["ram_bytes"]
     assert all(torch.equal(tensor, two.tensors[name]) for name, tensor in one.tensors.items())
+    twin, _ = answer(free, replace(job(tight), twin="unlimited"), free.reference, None)
+    assert (twin.stats["twin_cosine"], twin.stats["twin_norm_ratio"]) == (
+        1.0,
+        1.0,
+    )  # it moves weights so, too
     without = train_locally(free, job(Resources(None, 8)), free.reference)
     assert without.stats["accumulator_bytes"] == sum(t.nbytes for t in without.tensors.values())
 

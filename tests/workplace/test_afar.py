@@ -37,9 +37,9 @@ class Counted(Lender):
             self.pieces.append(name)
         return super().piece(name, start)
 
-    def rows(self, rows: Sequence[int]) -> Any:
+    def rows(self, rows: Sequence[int], use: str = "train") -> Any:
         self.lent |= set(rows)
-        return super().rows(rows)
+        return super().rows(rows, use)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_what_came_otherwise_is_one_line(server: Workplace, node: Path, tmp_path
         def piece(self, name: str, start: int) -> bytes:
             return super().piece(name, start)[:-1] if name == "index.npz" else super().piece(name, start)
 
-    with pytest.raises(RunError, match=r"^index\.npz came to .* otherwise than it was sent; start again$"):
+    with pytest.raises(RunError, match=r"^index\.npz came to .* other than it was sent; start again$"):
         open_afar(Lies(server.folder), tmp_path / "nowhere")
 
 
@@ -167,8 +167,8 @@ def test_a_source_without_its_workplace_or_features_says_so(
 
 def test_a_listing_names_a_folder_by_all_its_files() -> None:
     several: list[dict[str, str]] = [{"a": "1"}, {"a": "2"}, {"b": "1"}, {"a": "1", "b": "1"}]
-    assert len({Listing(files, None, code).name for files in several for code in ("x", "y")}) == 8
-    assert Listing({"b": "1", "a": "2"}, None, "x").name == Listing({"a": "2", "b": "1"}, None, "x").name
+    assert len({Listing(files, {}, code).name for files in several for code in ("x", "y")}) == 8
+    assert Listing({"b": "1", "a": "2"}, {}, "x").name == Listing({"a": "2", "b": "1"}, {}, "x").name
 
 
 def test_only_files_of_the_workplace_are_lent(server: Workplace) -> None:

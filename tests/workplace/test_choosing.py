@@ -17,7 +17,7 @@ from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.resources import Resources
 from fed_asi.workplace.ahead import look_ahead
 from fed_asi.workplace.choosing import with_storage
-from fed_asi.workplace.place import open_workplace
+from fed_asi.workplace.opening import open_workplace
 from fed_asi.workplace.prepare import prepare
 from fed_asi.workplace.splits import split_images
 from fed_asi.workplace.storing import storage_notes
@@ -35,6 +35,8 @@ def fleet(**limits: Any) -> RunConfig:
     )
 
 
+@pytest.mark.slow  # three formats are planned, twice
+@pytest.mark.computes
 def test_it_is_the_finest_in_which_the_devices_have_a_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,7 +70,7 @@ def test_without_ram_or_flash_it_is_float32() -> None:
     assert storage_notes(own, 64, chosen=True) == said
     named = small(storage={"frozen": "int8"})
     assert with_storage(named, model, nothing) is named  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="chosen when a run is prepared"):
+    with pytest.raises(ConfigError, match="is resolved when a run is prepared"):
         _ = config.storage.form
 
 

@@ -19,7 +19,8 @@ from fed_asi.errors import RunError
 from fed_asi.fleets.config import RunConfig
 from fed_asi.results.progress import Unwatched
 from fed_asi.workplace import features
-from fed_asi.workplace.place import Workplace, open_workplace
+from fed_asi.workplace.opening import open_workplace
+from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.prepare import prepare
 from runs import small
 

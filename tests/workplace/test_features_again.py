@@ -12,11 +12,13 @@ import torch
 
 from fed_asi import data
 from fed_asi.data.features import FeatureSource
+from fed_asi.data.rows_ahead import RowsAhead
 from fed_asi.errors import MissingDataError
 from fed_asi.fleets.cohort import cohort_of
 from fed_asi.workplace import features
 from fed_asi.workplace.features_again import Sources
-from fed_asi.workplace.place import Workplace, open_workplace
+from fed_asi.workplace.opening import open_workplace
+from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.prepare import prepare
 from runs import small
 
@@ -169,7 +171,7 @@ def test_a_trunk_that_takes_images_in_their_order_alone_has_all_made_first(
 ) -> None:
     monkeypatch.setattr(features, "takes_any_order", lambda _source: False)
     place = prepare(CONFIG, tmp_path / "workplace", data_dir=images, early=True)
-    assert (place.bring, place.ahead) == (None, None)
+    assert place.bring is None
     assert place.features is not None
     assert torch.equal(place.features, whole[0])
 
@@ -188,12 +190,12 @@ def test_half_a_preparation_leaves_nothing_at_work(
     images: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk fails once features are being computed: they are computed no more."""
-    begun: list[features.RowsAhead] = []
+    begun: list[RowsAhead] = []
     real = features.begun
 
-    def noted(*given: object) -> features.RowsAhead:
-        begun.append(real(*given))  # type: ignore[arg-type]
-        return begun[-1]
+    def noted(ahead: RowsAhead, *given: object) -> features.Features:
+        begun.append(ahead)
+        return real(ahead, *given)  # type: ignore[arg-type]
 
     def full(*_given: object) -> None:
         raise OSError("no space left")

@@ -19,6 +19,7 @@ BASE: dict[str, object] = {"method": {"calibration_images": 8, "layers": 1}}
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """What has been calibrated so far."""
     monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path / "features"))
+    monkeypatch.delenv(PROFILES_DIR, raising=False)  # other tests keep theirs, and may have made this one
     calls: list[object] = []
     profile = calibration.profile
     monkeypatch.setattr(

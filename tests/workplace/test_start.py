@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 from fed_asi import data, models
 from fed_asi.errors import ConfigError, FedAsiError
 from fed_asi.fleets.config import RunConfig
 from fed_asi.workplace import prepare as preparing
 from fed_asi.workplace.splits import split_images
-from fed_asi.workplace.start import check_start
+from fed_asi.workplace.start import check_network, check_start
 from pictures import imagenet, pixels
 from runs import small
 
@@ -97,12 +98,25 @@ def test_all_is_said_at_once() -> None:
     assert [problem.partition(":")[0] for problem in said] == ["sharding", "micro_batch", "method.layers"]
 
 
+def test_a_network_is_tried_at_every_resolution_that_a_device_may_take() -> None:
+    group = {"name": "all", "count": 2, "budget": "unlimited", "resolution": [64, 16]}
+    config = small(groups=[group], cohort=2, method={"layers": 1})
+    flat = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten(), nn.Linear(2 * 32**2, 10))
+    with pytest.raises(ConfigError, match="network 'tiny' at 64 x 64 pixels: it cannot take"):
+        check_network(config, flat.eval(), 10)
+    large = nn.Sequential(nn.Conv2d(3, 1, 17), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 10))
+    with pytest.raises(ConfigError, match="network 'tiny' at 16 x 16 pixels: it cannot take"):
+        check_network(config, large.eval(), 10)
+    pooled = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 10))
+    check_network(config, pooled.eval(), 10)
+
+
 def test_where_no_test_image_is_validation_has_to_judge() -> None:
     digits = data.load("digits")
     empty = data.from_arrays(
         "own", (digits.x_train[:], digits.y_train), (pixels(0), np.zeros(0, int)), "0123456789"
     )
-    with pytest.raises(ConfigError, match="own has no test images to judge by"):
+    with pytest.raises(ConfigError, match="own has no test images"):
         start(small(), empty)
     start(small(data={"validation": 10}), empty)
 

@@ -1,4 +1,4 @@
-"""Partitioners of flwr-datasets as sharding schemes: "flwr-datasets:DirichletPartitioner", its arguments being keys."""
+"""Partitioners of flwr-datasets as sharding schemes: "flwr-datasets:DirichletPartitioner"; arguments are keys."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from fed_asi.texts import visible
 
 LABEL = "label"  # the column of classes, as `partition_by` names it
 _ROW = "_row"
-_OURS = {"num_partitions", "seed"}  # of the fleet and its seed
+_OURS = {"num_partitions", "seed"}  # set from the fleet and its seed
 _PLAIN = {int, float, str, bool, NoneType}
 
 
 @libraries.register("flwr-datasets", KIND, package="flwr-datasets")
 def find(name: str) -> type[Any]:
-    """Return a scheme, a frozen dataclass whose fields are the partitioner's arguments but the devices and the seed.
+    """Return a scheme: a frozen dataclass with the partitioner's arguments, except the devices and the seed, as fields.
 
-    Raises ConfigError, with the nearest names, for what is no partitioner.
+    Raises ConfigError, naming the nearest ones, for what is not a partitioner.
     """
     from flwr_datasets import partitioner
 
@@ -43,13 +43,13 @@ def find(name: str) -> type[Any]:
 
 @dataclass(frozen=True)
 class _Partitioned:
-    """What the schemes have in common: shards are a partitioner's, of the labels and the data set's other columns."""
+    """Base of the schemes: shards are a partitioner's, from the labels and the data set's other columns."""
 
     partitioner: ClassVar[type[Any]]
     minimum: int = field(default=1, kw_only=True)
 
     def owners(self, labels: Labels, num_devices: int, rng: np.random.Generator) -> Indices:
-        """Return the device of each sample, (N,), by the labels alone."""
+        """Return the device of each sample, (N,), from the labels alone."""
         return self.owners_by(labels, {}, num_devices, rng)
 
     def owners_by(
@@ -65,7 +65,7 @@ class _Partitioned:
             made.dataset = _rows(labels, columns)
             shards = made.num_partitions
             parts = [made.load_partition(place)[_ROW][:] for place in range(shards)]
-        except Exception as error:  # flwr-datasets says in many ways what does not suit
+        except Exception as error:  # flwr-datasets raises many kinds of errors for unsuitable arguments
             raise ConfigError(f"{name} over {num_devices} devices: {visible(said(error))}") from error
         if shards != num_devices:
             raise ConfigError(
@@ -75,7 +75,7 @@ class _Partitioned:
 
 
 def _rows(labels: Labels, columns: Columns) -> Any:
-    """Return the samples as flwr-datasets takes them: their labels, what else is known of them, and their places."""
+    """Return the samples in the form of flwr-datasets: their labels, other columns, and indices."""
     from datasets import Dataset
 
     others = {key: values.tolist() for key, values in columns.items()}
@@ -83,7 +83,7 @@ def _rows(labels: Labels, columns: Columns) -> Any:
 
 
 def _owner_of_each(parts: list[Indices], samples: int, name: str) -> Indices:
-    """Return the part of each sample, (N,). Raises ConfigError where one is in none or in several."""
+    """Return the part of each sample, (N,). Raises ConfigError where a sample is in no part or in several."""
     times = np.bincount(np.concatenate(parts), minlength=samples)
     if (times != 1).any():
         raise ConfigError(
@@ -111,7 +111,7 @@ def _scheme(cls: type[Any]) -> type[Any]:
 
 
 def _plain(hint: Any) -> Any:
-    """Return what of an annotation a fleet file can say; Any where that is nothing."""
+    """Return the part of an annotation that a fleet file can express; Any if there is none."""
     if get_origin(hint) in {Union, UnionType}:
         kept = [one for one in get_args(hint) if _is_plain(one)]
         return Union[tuple(kept)] if kept else Any  # noqa: UP007  made while it runs

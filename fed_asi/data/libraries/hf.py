@@ -1,6 +1,6 @@
 """Data sets of Hugging Face's datasets: "hf:uoft-cs/cifar10", "hf:flwrlabs/femnist?label=character&test=0.1".
 
-What follows the ? says what cannot be found: image, label, train and test (columns and splits), config and revision.
+After the ? comes what cannot be guessed: image, label, train and test (columns and splits), config and revision.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from fed_asi.errors import ConfigError, MissingDataError, nearest
 from fed_asi.models.download import hub_or_cache
 from fed_asi.texts import visible
 
-_TESTS = ("test", "validation", "valid", "val")  # names of the part that judges, the first that is there
-_SEED = 0  # of the part held back where there is none
+_TESTS = ("test", "validation", "valid", "val")  # names of the test split, in order of preference
+_SEED = 0  # of the part held back where there is no test split
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A data set's name and what is said of it; None: to be found.
+    """A data set's name with its options; None for those to be guessed.
 
-    train, test: names of splits; test may be a share of the training split, between 0 and 1, which is held back.
+    train, test: names of splits. test may also be a number between 0 and 1: the share of the training split held
+    back.
     """
 
     name: str
@@ -46,20 +47,20 @@ class Asked:
 
     @classmethod
     def of(cls, text: str) -> Asked:
-        """Return what follows "hf:". Raises ConfigError for what is said of nothing."""
+        """Return the parsed text after "hf:". Raises ConfigError for unknown or wrong options."""
         if visible(text) != text:
-            raise ConfigError(f"hf:{visible(text)} has characters that no name has")
+            raise ConfigError(f"hf:{visible(text)} has characters that are not allowed in a name")
         name, _, rest = text.partition("?")
         given = dict(parse_qsl(rest, keep_blank_values=True))
         known = {one.name for one in fields(cls)} - {"name"}
         wrong = [f"unknown {key!r} in hf:{text}; {nearest(key, known)}" for key in given if key not in known]
         if not name or wrong:
-            raise ConfigError(visible((wrong or ["hf: names no data set"])[0]))
+            raise ConfigError(visible((wrong or ["hf: needs the name of a data set"])[0]))
         return cls(name, **given)
 
     @property
     def share(self) -> float | None:
-        """The share of the training split that is held back to judge; None where `test` is no such number."""
+        """The share of the training split that is held back for testing; None if `test` is not a number."""
         try:
             share = float(self.test or "")
         except ValueError:
@@ -69,14 +70,14 @@ class Asked:
 
 @libraries.register("hf", KIND, package="datasets")
 def find(text: str) -> Load:
-    """Return what reads that data set."""
+    """Return a function that reads that data set."""
     return partial(_load, Asked.of(text))
 
 
 def _load(asked: Asked, folder: Path | None, size: int) -> Dataset:
     """Return the data set, all of it in memory; images of several sizes become squares of `size` pixels.
 
-    folder: one in it of the data set's name is read, else it is where downloads are kept.
+    folder: a data set of that name inside it is read; otherwise downloads are kept in it.
     """
     train, test = _train_and_test(asked, _parts(asked, folder))
     image = _column(asked, train, "image", "Image")
@@ -88,7 +89,7 @@ def _load(asked: Asked, folder: Path | None, size: int) -> Dataset:
 
 
 def _parts(asked: Asked, folder: Path | None) -> Mapping[str, Any]:
-    """Return the splits by name: of a folder in `folder`, as save_to_disk or a hub has it, else from the hub."""
+    """Return the splits by name, from a copy in `folder` (as save_to_disk or a hub lays it out) or from the hub."""
     import datasets
 
     here = None if folder is None else folder / asked.name
@@ -103,16 +104,16 @@ def _parts(asked: Asked, folder: Path | None) -> Mapping[str, Any]:
             found = datasets.load_from_disk(str(here))
         else:
             found = datasets.load_dataset(str(here), asked.config)
-    except Exception as error:  # datasets, its hub and what carries them say it in many ways
+    except Exception as error:  # datasets, its hub and their transports raise many kinds of errors
         raise MissingDataError(
-            f"hf:{visible(asked.name)} is not here and cannot be downloaded, or not be read ({visible(said(error))}): "
+            f"hf:{visible(asked.name)} is not here and cannot be downloaded, or not read ({visible(said(error))}): "
             "connect to a network, or put its files into a folder of its name in the data folder (--data-dir)"
         ) from error
     return found if isinstance(found, Mapping) else {asked.train: found}
 
 
 def _train_and_test(asked: Asked, parts: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Return the split to train on and the one that judges, which may be a share of the first."""
+    """Return the split to train on and the one to test on, which may be a share of the first."""
     if asked.train not in parts:
         raise MissingDataError(f"hf:{asked.name} has no split {asked.train!r}; {nearest(asked.train, parts)}")
     train = parts[asked.train]
@@ -130,7 +131,7 @@ def _train_and_test(asked: Asked, parts: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def _column(asked: Asked, part: Any, use: str, kind: str) -> str:
-    """Return the column of images or labels: the one that was named, the only one of its kind, or that of its name."""
+    """Return the column of images or labels: the one asked for, the only one of its kind, or that of the usual name."""
     named: str | None = getattr(asked, use)
     found: list[str] = [name for name, feature in part.features.items() if type(feature).__name__ == kind]
     if named is None and len(found) == 1:
@@ -148,7 +149,7 @@ def _column(asked: Asked, part: Any, use: str, kind: str) -> str:
 
 
 def _labels(feature: Any, parts: Sequence[list[Any]]) -> tuple[list[NDArray[np.int64]], list[str]]:
-    """Return the labels of each part, counted from 0, and the classes' names, of other values sorted."""
+    """Return the labels of each part, counted from 0, and the class names; values without names are sorted."""
     names = getattr(feature, "names", None)
     if names is not None:
         return [np.array(part, dtype=np.int64) for part in parts], list(names)
@@ -159,7 +160,7 @@ def _labels(feature: Any, parts: Sequence[list[Any]]) -> tuple[list[NDArray[np.i
 
 
 def _pixels(parts: Sequence[Iterable[Any]], size: int) -> list[UInt8Images]:
-    """Return the images of each part, (N, H, W, 3); squares of `size` pixels where they are of several sizes."""
+    """Return the images of each part, (N, H, W, 3); squares of `size` pixels if they differ in size."""
     made: list[list[UInt8Images]] = []
     shape: tuple[int, ...] | None = None
     squares = False
@@ -176,13 +177,13 @@ def _pixels(parts: Sequence[Iterable[Any]], size: int) -> list[UInt8Images]:
 
 
 def _rgb(image: Any) -> UInt8Images:
-    """Return an image of Pillow, or what numpy makes an array of, as (H, W, 3)."""
+    """Return an image of Pillow, or an array of numpy, as (H, W, 3)."""
     pixels = np.asarray(image.convert("RGB") if hasattr(image, "convert") else image)
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
 
 
 def _square(pixels: UInt8Images, size: int) -> UInt8Images:
-    """Return the middle square of an image, resized as those of files are."""
+    """Return the middle square of an image, resized in the same way as image files."""
     from PIL import Image, ImageOps
 
     fitted = ImageOps.fit(Image.fromarray(pixels), (size, size), Image.Resampling.BILINEAR)
@@ -190,7 +191,7 @@ def _square(pixels: UInt8Images, size: int) -> UInt8Images:
 
 
 def _others(part: Any, taken: set[str]) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Yield the other columns of text and whole numbers, (N,) each, by name."""
+    """Yield the other columns that hold text or whole numbers, (N,) each, by name."""
     for name, feature in part.features.items():
         if name not in taken and re.match("string|large_string|u?int", str(getattr(feature, "dtype", ""))):
             values = list(part[name])

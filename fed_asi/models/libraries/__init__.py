@@ -1,4 +1,4 @@
-"""Networks of other libraries; a prefix is one file here, registered in `fed_asi.libraries`."""
+"""Networks of other libraries, one file a prefix, registered in `fed_asi.libraries`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks of timm: "timm:mobilenetv4_conv_small", with a tag of its weights too, "timm:resnet18.a1_in1k"."""
+"""Networks of timm: "timm:mobilenetv4_conv_small", or with a tag of its weights, "timm:resnet18.a1_in1k"."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from fed_asi.texts import clipped
 
 @libraries.register("timm", KIND, package="timm")
 def find(name: str) -> Network:
-    """Return timm's network of that name, with the pixels that its weights are made for.
+    """Return timm's network of that name, with the resolution of its weights.
 
-    Raises ConfigError, with the nearest names, for one that timm has not.
+    Raises ConfigError, naming the nearest ones, for a name that timm does not have.
     """
     timm = _timm()
     if not timm.is_model(name):
@@ -26,7 +26,7 @@ def find(name: str) -> Network:
         raise ConfigError(f"timm has no network {name!r}; {hint}")
     try:
         made_for = timm.get_pretrained_cfg(name)
-    except RuntimeError as error:  # of a tag
+    except RuntimeError as error:  # for an unknown tag
         raise ConfigError(f"timm:{clipped(name, 100)}: {clipped(first_line(error), 200)}") from error
     sizes = {"img_size"} if getattr(made_for, "fixed_input_size", False) else set[str]()
     resolution = int(made_for.input_size[-1]) if made_for else RESOLUTION
@@ -40,7 +40,7 @@ def find(name: str) -> Network:
 
 
 def _statistics(made_for: Any) -> Statistics:
-    """Return (mean, std) a channel that the weights are made for."""
+    """Return (mean, std) of each channel for which the weights are made."""
     if made_for is None or len(made_for.mean) != 3:
         return IMAGENET
     return tuple(made_for.mean), tuple(made_for.std)
@@ -53,9 +53,9 @@ def _build(name: str, sizes: set[str], num_classes: int, resolution: int | None)
 
 
 def _pretrained(name: str, sizes: set[str], resolution: int | None) -> dict[str, Any]:
-    """Return the weights that timm downloads, or has in its cache, of the network with the classes they are made for.
+    """Return the weights, from timm's cache or downloaded, of the network with its original classes.
 
-    Raises WeightsError where there are none or they cannot be had.
+    Raises WeightsError where there are none or they cannot be downloaded.
     """
     timm = _timm()
     if not timm.get_pretrained_cfg(name) or not timm.get_pretrained_cfg(name).has_weights:
@@ -64,7 +64,7 @@ def _pretrained(name: str, sizes: set[str], resolution: int | None) -> dict[str,
     try:
         with hub_or_cache():
             model: nn.Module = timm.create_model(name, pretrained=True, **own)
-    except Exception as error:  # timm, its hub and what carries them say it in many ways
+    except Exception as error:  # timm, its hub and their transports raise many kinds of errors
         raise WeightsError(
             f"no weights of timm:{name} here, and they cannot be downloaded ({clipped(first_line(error), 200)}): "
             "connect to a network, name a path as weights, or train without weights"
@@ -73,7 +73,7 @@ def _pretrained(name: str, sizes: set[str], resolution: int | None) -> dict[str,
 
 
 def _timm() -> Any:
-    # First, as timm imports torchvision, which stops beside some builds of torch.
+    # First, as timm imports torchvision, whose import fails beside some builds of torch.
     import fed_asi.models.torchvision_shim  # noqa: F401, I001
     import timm
 

@@ -168,7 +168,7 @@ def test_a_folder_of_its_name_is_read_before_the_hub(hub, tmp_path):
     [
         (
             "hf:me/gone",
-            "hf:me/gone is not here and cannot be downloaded, or not be read (KeyError: 'me/gone'): connect",
+            "hf:me/gone is not here and cannot be downloaded, or not read (KeyError: 'me/gone'): connect",
         ),
         (
             "hf:me/one",
@@ -206,9 +206,9 @@ def test_what_cannot_be_found_is_one_line_that_says_what_to_write(hub, name, sai
 def test_what_is_said_of_nothing_is_refused(hub):
     with pytest.raises(ConfigError, match=r"unknown 'lable' in hf:me/cats\?lable=x; did you mean label\?"):
         data.sources.find("hf:me/cats?lable=x")
-    with pytest.raises(ConfigError, match="has characters that no name has"):
+    with pytest.raises(ConfigError, match="has characters that are not allowed in a name"):
         data.sources.find("hf:me/c\nats")
-    with pytest.raises(ConfigError, match="hf: names no data set"):
+    with pytest.raises(ConfigError, match="hf: needs the name of a data set"):
         data.sources.find("hf:")
     assert [Asked("a", test=test).share for test in (None, "test", "0.1", "1", "0", "nan")] == [
         None, None, 0.1, None, None, None,
