@@ -1,4 +1,4 @@
-"""One entry of the feature store: an .npy filled group by group, which survives a kill at any moment."""
+"""One entry of the feature store: an .npy file filled group by group, which survives a kill at any moment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MARK: Final = np.dtype(np.uint64)
 
 
 def read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """Return (shape, dtype, offset of the data) of an .npy file; raises ValueError for a damaged one."""
+    """Return (shape, dtype, offset of the data) of an .npy file. Raises ValueError for a damaged one."""
     np.lib.format.read_magic(file)
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     offset = file.tell()
@@ -31,9 +31,9 @@ def read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], int]:
 
 
 class PartFile:
-    """An unfinished entry in a folder of its own, for one process at a time; its threads may write at once.
+    """An unfinished entry in its own folder, for one process at a time; threads of that process may write in parallel.
 
-    shape: (N, ...) of all features. groups: how many pieces of `group_size` rows they come in.
+    shape: (N, ...) of all features. groups: the number of groups, each of `group_size` rows or, the last one, fewer.
     """
 
     def __init__(self, folder: Path, shape: tuple[int, ...], dtype: np.dtype[Any], group_size: int) -> None:
@@ -76,12 +76,12 @@ class PartFile:
         (self.folder / MARKS).write_bytes(bytes(self.groups * _MARK.itemsize))
 
     def missing(self) -> list[int]:
-        """Return the groups still to be written; one whose bytes don't match its mark counts as missing."""
+        """Return the groups still to be written; a group whose bytes do not match its mark counts as missing."""
         marks = np.frombuffer((self.folder / MARKS).read_bytes(), dtype=_MARK)
         return [group for group in range(self.groups) if marks[group] != self._mark(self._read(group))]
 
     def has(self, group: int) -> bool:
-        """Return whether a group is there, its bytes as they were written."""
+        """Return whether a group is there, with its bytes as they were written."""
         mark = np.frombuffer(
             os.pread(self._marks.fileno(), _MARK.itemsize, group * _MARK.itemsize), dtype=_MARK
         )
@@ -102,15 +102,15 @@ class PartFile:
         return os.path.samestat(there, os.fstat(self._features.fileno()))
 
     def mapped(self) -> NDArray[Any]:
-        """Return all features, mapped into shared memory, so that later writes are seen."""
+        """Return all features of the file as a shared memory map, in which later writes show too."""
         return np.memmap(self._features, dtype=self.dtype, mode="r+", offset=self._offset, shape=self.shape)
 
     def hold(self) -> None:
-        """Keep the file from eviction for as long as it is open or mapped."""
+        """Protect the file from eviction for as long as it is open or mapped."""
         fcntl.flock(self._features, fcntl.LOCK_SH)
 
     def rows(self, group: int) -> int:
-        """Return how many samples the group has."""
+        """Return the number of rows in a group."""
         return min(self.group_size, self.shape[0] - group * self.group_size)
 
     def _place(self, group: int) -> tuple[int, int]:
@@ -126,7 +126,7 @@ class PartFile:
         return _DONE | zlib.crc32(data)
 
     def write(self, group: int, features: NDArray[np.floating[Any]]) -> None:
-        """Write one group's features, then its mark; raises ValueError where the size is another."""
+        """Write the features of one group, then its mark. Raises ValueError if their size is wrong."""
         data = features.tobytes()
         start, size = self._place(group)
         if len(data) != size:
@@ -136,7 +136,7 @@ class PartFile:
         _write_all(self._marks.fileno(), mark, group * _MARK.itemsize)
 
     def finish(self, about: dict[str, Any], final: Path) -> None:
-        """Make the entry whole under its final name, all at once; `about` goes beside it as about.json."""
+        """Rename the whole entry to its final name, in one step; `about` is stored with it as about.json."""
         with (self.folder / "features.npy").open("rb") as file:
             os.fsync(file.fileno())
         (self.folder / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
@@ -145,7 +145,7 @@ class PartFile:
 
 
 def _reserve(file: BinaryIO, size: int) -> None:
-    """Take the disk space now, so that a full disk is an error here and not a signal later."""
+    """Reserve the disk space now, so that a full disk raises an error here and not a signal later."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, size)
     else:

@@ -1,9 +1,9 @@
-"""Features that are stored row by row as they are needed, from another machine or from the trunk.
+"""Features stored row by row as they are needed, fetched from another machine or computed by the trunk.
 
-In the store's folder:
+Files in the folder of the store:
 
-KEY.rows.lock   held by the process that fetches rows, a few at a time; others wait
-KEY.rows/       features.npy, in which some rows are filled in, and the checksum of each of these
+KEY.rows.lock   held by the process that fetches rows, a few at a time; the others wait
+KEY.rows/       features.npy, with some of its rows, and a checksum for each row that is there
 KEY/            the finished entry, once all rows are there and a process knows what they depend on
 """
 
@@ -23,7 +23,7 @@ from fed_asi.data.feature_file import MARKS, PartFile, read_header
 from fed_asi.data.features import FeatureStore
 from fed_asi.errors import RunError
 
-PIECE_BYTES = 8 * 1024**2  # of features that come at one time
+PIECE_BYTES = 8 * 1024**2  # of features fetched at one time
 
 Rows = NDArray[np.floating]
 Fetch = Callable[[Sequence[int]], Rows]
@@ -31,7 +31,7 @@ Fetch = Callable[[Sequence[int]], Rows]
 
 @dataclass(frozen=True, slots=True)
 class FeatureForm:
-    """What is known of features without having them. key: their address. shape: (N, ...) of all. dtype: numpy's."""
+    """The form of features that are not here. key: their address. shape: (N, ...) of all. dtype: its numpy name."""
 
     key: str
     shape: tuple[int, ...]
@@ -39,7 +39,7 @@ class FeatureForm:
 
     @property
     def row_bytes(self) -> int:
-        """The bytes of one row."""
+        """Bytes of one row."""
         return int(np.prod(self.shape[1:], dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
 
@@ -68,11 +68,11 @@ def rows_are_there(store: FeatureStore, form: FeatureForm, rows: NDArray[np.inte
 
 
 class FeatureRows:
-    """The features of which this machine's store holds the rows that were needed so far.
+    """Features of which this machine's store holds the rows needed so far.
 
     fetch: returns the rows asked for, (n, ...). at_once: rows fetched together; None: 8 MiB of them. trusting: rows
     that are marked are not checked again, and nobody is waited for; for workers, whose server has checked them.
-    Raises RunError where the disk has no room for all rows, ConfigError where the store has none.
+    Raises RunError if the disk has no room for all rows, ConfigError if the limit of the store leaves none.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class FeatureRows:
         self._store, self._fetch, self._trusting = store, fetch, trusting
         self._name = name_of_rows(form.key)
         self._at_once = at_once or max(1, PIECE_BYTES // max(1, form.row_bytes))
-        self._seen = np.zeros(form.shape[0], dtype=bool)  # by this process
+        self._seen = np.zeros(form.shape[0], dtype=bool)  # by this process: rows known to be in the store
         with store.named():
             store.folder.mkdir(parents=True, exist_ok=True)
             with store.building(self._name):
@@ -105,7 +105,7 @@ class FeatureRows:
         return bool(self._seen[rows].all())
 
     def bring(self, rows: Tensor) -> None:
-        """Return once these rows are stored. Raises what `fetch` raised, or RunError where the disk fails."""
+        """Store those of the rows that are missing. Raises what `fetch` raised, or RunError if the disk fails."""
         wanted = np.unique(rows.numpy())
         wanted = wanted[~self._seen[wanted]]
         if self._trusting and len(wanted):
@@ -146,7 +146,7 @@ class FeatureRows:
         self._store.evict(self._name)
 
     def close(self) -> None:
-        """Close the file; it may be evicted as soon as no process has it mapped."""
+        """Close the file; once no process has it mapped, it may be evicted."""
         self._close()
 
     def _checked(self, rows: Sequence[int]) -> Rows:

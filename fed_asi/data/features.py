@@ -1,13 +1,13 @@
-"""The features of a frozen trunk, computed once and shared by every process: a store of memory-mapped arrays.
+"""The features of a frozen trunk, computed once and shared by all processes: a store of memory-mapped arrays.
 
-An entry's address is the hash of all that decides its numbers: the trunk's code, layers and weights, the
-images, their resolution and normalisation, the number format, torch's version, and what computes in torch's
-place. Images go through the trunk in fixed groups, one thread a group, so the bits depend neither on the
+The address of an entry is a hash of everything that determines its numbers: the trunk's code, layers and weights, the
+images, their resolution and normalisation, the number format, torch's version, and the engine or device if it is not
+torch on the CPU. Images go through the trunk in fixed groups, one thread per group, so the bits depend neither on the
 number of workers nor on where a build was resumed.
 
-    KEY.lock   held by the one process that builds; the others wait, and a killed process lets go of it
-    KEY.part/  an unfinished entry: features.npy, and the checksum of every group that is done
-    KEY/       a finished entry: features.npy and about.json, whose time says when it was last used
+    KEY.lock   held by the one process that builds; the others wait, and a killed process releases it
+    KEY.part/  an unfinished entry: features.npy, and the checksum of every finished group
+    KEY/       a finished entry: features.npy and about.json, whose modification time is the time of its last use
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ from fed_asi.gpus import CPU, device_of, sent
 from fed_asi.units import format_bytes
 
 VERSION: Final = 2
-GROUP: Final = 32  # images; 16 to 32 is fastest where every core works on a group of its own
+GROUP: Final = 32  # images; 16 to 32 is fastest when each core works on its own group
 DTYPES: Final = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16)}
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureSource:
-    """What features are made of.
+    """What features are computed from.
 
-    trunk: what `models.split.cut` gave, where it computes. images: (N, H, W, 3) uint8. fingerprint: of the images.
-    resolution, mean, std: how `data.images.to_batch` prepares them. dtype: "float32" or "float16".
-    engine: computes the trunk in torch's place.
+    trunk: as `models.split.cut` returns it, on the device that computes. images: (N, H, W, 3) uint8. fingerprint: of
+    the images. resolution, mean, std: how `data.images.to_batch` prepares them. dtype: "float32" or "float16".
+    engine: computes the trunk in place of torch.
     """
 
     trunk: fx.GraphModule
@@ -62,7 +62,10 @@ class FeatureSource:
     engine: OnnxRuntime | None = None
 
     def about(self) -> dict[str, Any]:
-        """Return everything the features' numbers depend on, as JSON values."""
+        """Return everything that the features' numbers depend on, as JSON values.
+
+        Raises ConfigError for an unknown dtype.
+        """
         if self.dtype not in DTYPES:
             raise ConfigError(f"features are kept as {' or '.join(DTYPES)}, not {self.dtype!r}")
         return {
@@ -79,18 +82,18 @@ class FeatureSource:
 
     @property
     def _where(self) -> dict[str, str]:
-        """What computes the trunk, where it is not torch on the CPU."""
+        """What computes the trunk, if it is not torch on the CPU; empty otherwise."""
         if self.engine is not None:
             return {"engine": self.engine.about}
         return {} if self.device == CPU else {"device": self.device.type}
 
     @property
     def device(self) -> torch.device:
-        """Where the trunk computes, which decides the last bits."""
+        """The device that computes the trunk; it affects the last bits."""
         return device_of(self.trunk)
 
     def compute(self, group: int) -> NDArray[np.floating]:
-        """Return the features of the images of one group, (GROUP or fewer, ...)."""
+        """Return the features of one group of images, (GROUP or fewer, ...)."""
         return self.computed(slice(group * GROUP, (group + 1) * GROUP))
 
     def computed(self, rows: Rows) -> NDArray[np.floating]:
@@ -104,7 +107,7 @@ class FeatureSource:
 
 
 def trunk_fingerprint(trunk: fx.GraphModule) -> str:
-    """Return a hash of the trunk's code, its layers' settings, and its weights."""
+    """Return a hash of the trunk's code, its layers' settings and its weights."""
     digest = hashlib.sha256(f"{trunk.code}\n{trunk}".encode())
     for name, value in trunk.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -113,15 +116,15 @@ def trunk_fingerprint(trunk: fx.GraphModule) -> str:
 
 
 def key_of(source: FeatureSource) -> str:
-    """Return the address of a source's features in any store."""
+    """Return the address of the features of a source, the same in every store."""
     return hashlib.sha256(json.dumps(source.about(), sort_keys=True).encode()).hexdigest()[:32]
 
 
 class FeatureStore:
     """Features kept in a folder that any number of processes share.
 
-    limit_bytes: of all entries together, None for no limit; the entries used longest ago make room, never one
-    that a process has open.
+    limit_bytes: for all entries together; None: no limit. The least recently used entries are evicted first, but never
+    one that a process has open.
     """
 
     def __init__(self, folder: Path, limit_bytes: int | None = None) -> None:
@@ -131,10 +134,10 @@ class FeatureStore:
     def features(
         self, source: FeatureSource, *, workers: int | None = None, progress: Progress | None = None
     ) -> torch.Tensor:
-        """Return the features of all images, (N, ...), memory-mapped; computed now if they are not kept yet.
+        """Return the features of all images, (N, ...), memory-mapped; they are computed now if the store has none.
 
-        workers: threads that compute, all cores by default. progress: called with (images done, images).
-        Raises ConfigError where the entry is above the limit, RunError where the folder or disk refuses it.
+        workers: number of threads, by default one per core. progress: called with (images done, images).
+        Raises ConfigError if the entry exceeds the limit, RunError if the folder or the disk refuses it.
         """
         about = source.about()
         key = key_of(source)
@@ -147,23 +150,23 @@ class FeatureStore:
         return found
 
     def find(self, key: str) -> torch.Tensor | None:
-        """Return the finished entry of a key that `key_of` gave, memory-mapped; None where it is gone.
+        """Return the finished entry of a key from `key_of`, memory-mapped; None if there is none.
 
-        Raises RunError where the folder refuses it.
+        Raises RunError if the folder cannot be read.
         """
         with self.named():
             return self._open(key)
 
     @contextmanager
     def named(self) -> Iterator[None]:
-        """Turn what the file system says into one line that names the store."""
+        """Turn an error of the file system into a RunError of one line that names the store."""
         try:
             yield
         except OSError as error:
             raise RunError(f"the feature store in {self.folder} failed: {error.strerror or error}") from error
 
     def entries(self) -> dict[str, int]:
-        """Return the bytes of each entry, finished or not, the one used longest ago first."""
+        """Return the bytes of each entry, finished or not, the least recently used first."""
         found = {}
         for path in self.folder.glob("*/features.npy"):
             about = path.parent / "about.json"
@@ -173,30 +176,29 @@ class FeatureStore:
         return {name: found[name][1] for name in sorted(found, key=lambda name: found[name])}
 
     def _open(self, key: str) -> torch.Tensor | None:
-        """Return a finished entry, kept from eviction while the tensor lives; None where there is none."""
+        """Return a finished entry, protected from eviction while the tensor lives; None if there is none."""
         path = self.folder / key / "features.npy"
         try:
             with path.open("rb") as file:
-                fcntl.flock(
-                    file, fcntl.LOCK_SH
-                )  # the mapping duplicates the descriptor, and so holds the lock
+                # The mapping duplicates the descriptor, and so keeps holding the lock.
+                fcntl.flock(file, fcntl.LOCK_SH)
                 if os.fstat(file.fileno()).st_nlink == 0:
                     return None  # evicted between open and lock
                 shape, dtype, offset = read_header(file)
-                # Copy-on-write: torch wants memory it could write to, and the file must never change.
+                # Copy-on-write: torch expects writable memory, but the file must never change.
                 array = np.memmap(file, dtype=dtype, mode="c", offset=offset, shape=shape)
-            with contextlib.suppress(OSError):  # a reader may not be allowed to write
+            with contextlib.suppress(OSError):  # a process may have read access only
                 os.utime(path.parent / "about.json")
         except FileNotFoundError:
             return None
-        except ValueError:  # a damaged file is no entry
+        except ValueError:  # a damaged file: remove the entry
             shutil.rmtree(path.parent)
             return None
         return torch.from_numpy(array)
 
     @contextmanager
     def building(self, key: str) -> Iterator[None]:
-        """Be the one process that builds an entry; others wait."""
+        """Hold the lock for building an entry inside the block; other processes wait for it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / f"{key}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -223,9 +225,9 @@ class FeatureStore:
         part.finish(about, self.folder / key)
 
     def make_room(self, key: str, needed: int) -> None:
-        """Remove what was used longest ago until an entry has room. needed: its bytes.
+        """Evict the least recently used entries until an entry of `needed` bytes fits.
 
-        Raises ConfigError where it never has.
+        Raises ConfigError if it cannot fit.
         """
         if self.limit_bytes is None:
             return
@@ -252,7 +254,7 @@ class FeatureStore:
                 shutil.rmtree(path)
         except BlockingIOError:
             return False
-        except FileNotFoundError:  # another process was quicker
+        except FileNotFoundError:  # another process removed it first
             return True
         return True
 

@@ -1,4 +1,4 @@
-"""Layers that keep only what their backward pass needs: one file a kind, found by itself."""
+"""Layers that keep only what their backward pass needs: one file per kind, imported automatically."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ __all__ = [
     "state_of",
 ]
 
-_LATE = {"stochastic_depth"}  # files that import a library which may never be needed
-for _module in iter_modules(__path__):  # a new kind is a new file, and nothing else
+_LATE = {"stochastic_depth"}  # files that import a library which may not be needed
+for _module in iter_modules(__path__):  # to add a kind, add a file
     if _module.name not in _LATE:
         import_module(f"{__name__}.{_module.name}")
 register_late("torchvision.ops.stochastic_depth", partial(import_module, "fed_asi.layers.stochastic_depth"))

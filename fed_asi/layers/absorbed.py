@@ -1,6 +1,7 @@
-"""Batch norms and activations that the layer before them computes: in place they pass their input through.
+"""Batch norms and activations that the layer before them computes; called in place, they pass their input through.
 
-Where somebody looks in between, as a hook does, the layer before leaves them alone and they compute for themselves.
+Where a hook observes a tensor between them, the layer before does not compute them in that forward pass: they
+compute their outputs themselves.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from fed_asi.methods import Frozen
 
 @dataclass(slots=True)
 class AbsorbedState(LayerState):
-    """The state of an absorbed module. owner: of the layer that computes it."""
+    """The state of an absorbed module. owner: the state of the layer that computes it."""
 
     owner: LayerState | None = None
 
 
 class _PassThrough:
-    """Mixed in before the original class."""
+    """Mixin, placed before the original class: returns its input, or calls the original forward."""
 
     def forward(self, input: Tensor) -> Tensor:
         module = cast(nn.Module, self)
@@ -72,12 +73,12 @@ _ABSORBED: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def can_absorb(module: nn.Module) -> bool:
-    """Return whether the layer before may compute this module."""
+    """Return whether the layer before can compute this module."""
     return original_class(module) in _ABSORBED
 
 
 def absorb_(module: nn.Module, name: str, owner: LayerState) -> None:
-    """Let the module, called `name`, be computed by the layer of `owner`; `layers.detach_` takes it back."""
+    """Let the layer of `owner` compute the module called `name`; `layers.detach_` undoes it."""
     original = original_class(module)
     module.__dict__["_asi"] = AbsorbedState(name, Frozen(), original, owner=owner)
     module.__class__ = _ABSORBED[original]

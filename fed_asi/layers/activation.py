@@ -1,9 +1,9 @@
-"""Activations: one exact bit an element for two slopes, a few approximate bits where the slope is smooth.
+"""Activations: one exact bit per element for two slopes, a few approximate bits per element for smooth slopes.
 
-Two slopes (ReLU, ReLU6, Hardtanh, LeakyReLU, Hardsigmoid): exact, 1 bit an element.
+Two slopes (ReLU, ReLU6, Hardtanh, LeakyReLU, Hardsigmoid): exact, 1 bit per element.
 Smooth (Hardswish, SiLU, GELU, Mish, Sigmoid, Tanh, Softplus): under `Quantized(bits)` the *slope* is kept in
-8 or 4 bits, off by at most half a step, (high - low) / 2 / (2**bits - 1): at 8 bits 0.004 for Hardswish
-and below 0.0025 for the others. Exact, these keep their input as plain PyTorch does.
+8 or 4 bits, with an error of at most half a step, (high - low) / 2 / (2**bits - 1). At 8 bits that is 0.004 for
+Hardswish and less than 0.0025 for the others. Under exact methods they keep their input, as in plain PyTorch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SLOPES: dict[type[nn.Module], tuple[float, float]] = {
 
 
 def _slope(module: Any, z: Tensor, y: Tensor) -> Tensor:
-    """Return the slope of a smooth activation at z by torch's own backward."""
+    """Return the slope of a smooth activation at z, computed by torch's own backward kernel."""
     aten, ones, kind = torch.ops.aten, torch.ones_like(z), original_class(module)
     if kind in (nn.Sigmoid, nn.Tanh):
         back = aten.sigmoid_backward if kind is nn.Sigmoid else aten.tanh_backward
@@ -48,23 +48,23 @@ def _slope(module: Any, z: Tensor, y: Tensor) -> Tensor:
     return cast(Tensor, plain[kind](ones, z))
 
 
-# torch's own slope of Hardsigmoid is this in every dtype.
+# The slope that torch uses for Hardsigmoid, in every dtype.
 _SIXTH = torch.tensor(1 / 6, dtype=torch.float32).item()
 
 
 def slope_error(module: nn.Module, bits: int) -> float:
-    """Return the most by which a smooth activation's slope, kept in `bits`, is off."""
+    """Return the largest error of a smooth activation's slope when it is kept in `bits` bits."""
     low, high = SLOPES[original_class(module)]
     return float((high - low) / (2**bits - 1) / 2)
 
 
 class _TwoSlopes(torch.autograd.Function):
-    """dX exactly, from one bit an element."""
+    """An activation with two slopes; dX is exact, from one bit per element."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, module: nn.Module) -> Tensor:
         y = cast(Tensor, original_class(module).forward(module, z))
-        if y is z:  # in place: whoever holds the input reads what was written
+        if y is z:  # in place: the input now holds the output
             ctx.mark_dirty(z)
         ordered = y if dense(y) else y.contiguous()
         ctx.clamp, ctx.slope = _slopes(module)
@@ -80,14 +80,14 @@ class _TwoSlopes(torch.autograd.Function):
 
 
 def _slopes(module: nn.Module) -> tuple[Clamp, float]:
-    """Return the clamp whose inside has the larger slope, and that slope."""
+    """Return the clamp whose interior has the larger slope, and that slope."""
     if isinstance(module, nn.Hardsigmoid):
         return Clamp(0.0, 1.0), _SIXTH
     return cast(Clamp, clamp_of((module,))), 1.0
 
 
 class _RoundedSlope(torch.autograd.Function):
-    """dX from the slope rounded to 2**bits levels of its range."""
+    """A smooth activation; dX is computed from the slope, rounded to 2**bits levels of its range."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, module: nn.Module, bits: int) -> Tensor:
@@ -113,7 +113,7 @@ class _RoundedSlope(torch.autograd.Function):
 
 
 class _Compressed:
-    """Mixed in before the original class: its own forward when nothing has to be kept."""
+    """Mixin, placed before the original class; calls the original forward when no gradient is needed."""
 
     def forward(self, input: Tensor) -> Tensor:
         module = cast(nn.Module, self)
@@ -126,58 +126,58 @@ class _Compressed:
 
 
 class CompressedReLU(_Compressed, nn.ReLU):
-    """ReLU that keeps one bit an element."""
+    """ReLU that keeps one bit per element."""
 
 
 class CompressedReLU6(_Compressed, nn.ReLU6):
-    """ReLU6 that keeps one bit an element."""
+    """ReLU6 that keeps one bit per element."""
 
 
 class CompressedHardtanh(_Compressed, nn.Hardtanh):
-    """Hardtanh that keeps one bit an element."""
+    """Hardtanh that keeps one bit per element."""
 
 
 class CompressedLeakyReLU(_Compressed, nn.LeakyReLU):
-    """LeakyReLU that keeps one bit an element."""
+    """LeakyReLU that keeps one bit per element."""
 
 
 class CompressedHardsigmoid(_Compressed, nn.Hardsigmoid):
-    """Hardsigmoid that keeps one bit an element."""
+    """Hardsigmoid that keeps one bit per element."""
 
 
 class CompressedHardswish(_Compressed, nn.Hardswish):
-    """Hardswish that keeps its slope in few bits."""
+    """Hardswish that keeps its slope in 8 or 4 bits."""
 
 
 class CompressedSiLU(_Compressed, nn.SiLU):
-    """SiLU that keeps its slope in few bits."""
+    """SiLU that keeps its slope in 8 or 4 bits."""
 
 
 class CompressedGELU(_Compressed, nn.GELU):
-    """GELU that keeps its slope in few bits."""
+    """GELU that keeps its slope in 8 or 4 bits."""
 
 
 class CompressedMish(_Compressed, nn.Mish):
-    """Mish that keeps its slope in few bits."""
+    """Mish that keeps its slope in 8 or 4 bits."""
 
 
 class CompressedSigmoid(_Compressed, nn.Sigmoid):
-    """Sigmoid that keeps its slope in few bits."""
+    """Sigmoid that keeps its slope in 8 or 4 bits."""
 
 
 class CompressedTanh(_Compressed, nn.Tanh):
-    """Tanh that keeps its slope in few bits."""
+    """Tanh that keeps its slope in 8 or 4 bits."""
 
 
 class CompressedSoftplus(_Compressed, nn.Softplus):
-    """Softplus that keeps its slope in few bits."""
+    """Softplus that keeps its slope in 8 or 4 bits."""
 
 
 class TwoSlopeKind(WeightlessKind):
-    """Exact: one bit an element."""
+    """Activations with two slopes: exact, one bit per element."""
 
     def reason(self, module: nn.Module) -> str | None:
-        """Return why a leaky ReLU that falls below zero is left as it is."""
+        """Return why a leaky ReLU with a negative slope is left uncompressed; None for the others."""
         if isinstance(module, nn.LeakyReLU) and module.negative_slope < 0:
             return "a negative slope makes the output's sign say nothing; it keeps its input"
         return None
@@ -188,16 +188,16 @@ class TwoSlopeKind(WeightlessKind):
 
 
 class SmoothKind(WeightlessKind):
-    """Approximate, under methods that say in how many bits."""
+    """Smooth activations: approximate, under methods that give a number of bits for the slope."""
 
     def unsupported(self, module: nn.Module, method: Method) -> str | None:
-        """Return why a method that has no bits for a slope is refused."""
+        """Return why a method without `slope_bits` is refused; None for the others."""
         if method.slope_bits is not None:
             return None
         return "exact, a smooth activation keeps its input; quantized(bits=8) keeps its slope in 8 bits"
 
     def remark(self, module: nn.Module, method: Method) -> str:
-        """Return by how much the slope is off."""
+        """Return the remark that states the largest error of the slope."""
         bits = cast(int, method.slope_bits)
         return f"approximate: slope off by at most {slope_error(module, bits):.4f}"
 

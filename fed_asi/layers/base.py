@@ -1,8 +1,8 @@
-"""What every compressed layer shares: its state, the registry of kinds, and the warm factors.
+"""What all compressed layers share: their state, the registry of kinds, and the warm factors.
 
-A layer is compressed by swapping `module.__class__` for a module-level class that derives from the
-original and hanging a `LayerState` on it as `module._asi`. Parameters keep their identity, and
-state_dict keys, deepcopy and pickle work as before.
+A layer is compressed by swapping `module.__class__` for a module-level class derived from the original, and
+attaching a `LayerState` as `module._asi`. Parameters keep their identity, and state_dict keys, deepcopy and pickle
+work as before.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from fed_asi.tucker import Factors
 
 @dataclass(slots=True)
 class LayerState:
-    """What a compressed layer remembers; never a Parameter or a buffer.
+    """What a compressed layer remembers; none of it is a Parameter or a buffer.
 
     name: qualified name in the model, for messages.
     method: how the input is kept.
-    original: the class the module had before.
+    original: the class of the module before it was compressed.
     seed: the run's seed for this layer; the only source of its random starts.
     micro_batch: a batch of N > micro_batch samples is treated as ceil(N / micro_batch) independent
         micro-batches side by side, each with its own core and factors. None: one.
-    fused: the modules this layer computes too, in order: (), (bn,), (bn, act) or (act,). Their
+    fused: the modules that this layer also computes, in order: (), (bn,), (bn, act) or (act,). Their
         own classes are swapped for pass-through ones.
-    pooled: the output only feeds a global average pool, so the layer may run on its input's mean.
-    watched: the modules between which nobody may look while they are computed as one: the fused ones and, of a
+    pooled: the output only feeds a global average pool, so the layer may run on the spatial mean of its input.
+    watched: the modules that must have no hooks for the group to be computed as one: the fused modules and, for a
         pooled layer, those up to its pool.
-    apart: in the newest forward somebody looked, so that the fused modules computed for themselves.
+    apart: whether the last forward pass found such a hook, so that the fused modules ran on their own.
     mean: (C,) fixed channel mean of the input, for centred methods.
-    factors: committed warm factors, one a mode of the input, None where a mode has none.
-    pending: the factors of the newest micro-batch; the committed ones once an optimizer has moved the weights.
-    moves: how often the layer's trained parameters had been written to when `pending` was found.
-    found, used: the number of the forward that found `pending`, and whether its backward has run.
-    published_bytes: of the kept forms alone, without masks: what the papers count, over all calls in a meter's block.
-    channels, slice: the input channels kept, (k,), and where in the weight they are; None: all of them.
-    sink: who takes the layer's gradients in place of autograd, while a step runs that moves weights at once.
-    constants: what the layer's frozen numbers come to, where steps are simulated; None: made anew in each of them.
+    factors: committed warm factors, one per mode of the input; None for a mode without one.
+    pending: the factors of the last micro-batch; they are committed once an optimizer has moved the weights.
+    moves: how many times the layer's trained parameters had been written to when `pending` was found.
+    found, used: the number of the forward pass that found `pending`, and whether its backward pass has run.
+    published_bytes: bytes of the kept forms, without masks, over all calls in a meter's block: the papers' count.
+    channels, slice: the input channels kept, (k,), and their places in the weight; None: all channels.
+    sink: takes the layer's gradients in place of autograd, in steps that apply each gradient at once.
+    constants: a cache of values derived from the layer's frozen tensors, for simulated steps; None: no cache.
     """
 
     name: str
@@ -75,9 +75,9 @@ class LayerState:
 
 
 class LayerKind(ABC):
-    """One kind of layer: what it is swapped for, what it cannot do, what it keeps.
+    """One kind of layer: its compressed class, what it does not support, and what it keeps.
 
-    A kind sets `original` (matched exactly, as a subclass may have another forward) and
+    A kind sets `original` (matched exactly, because a subclass may have another forward) and
     `compressed`, and overrides `unsupported` and `saved_bytes`.
     """
 
@@ -87,7 +87,7 @@ class LayerKind(ABC):
 
     @abstractmethod
     def unsupported(self, module: nn.Module, method: Method) -> str | None:
-        """Return why `module` cannot be kept by `method`, and what to do; None when it can."""
+        """Return why `method` cannot keep the input of `module`, and what to do; None when it can."""
 
     @abstractmethod
     def saved_bytes(
@@ -98,23 +98,23 @@ class LayerKind(ABC):
         dtype: torch.dtype = torch.float32,
         fused: Sequence[nn.Module] = (),
     ) -> int:
-        """Return the bytes the layer keeps from forward to backward for one micro-batch.
+        """Return the bytes that the layer keeps from forward to backward for one micro-batch.
 
-        input_shape: of the layer's input, batch first.
+        input_shape: shape of the layer's input, batch first.
         fused: the modules computed with it, as in `LayerState.fused`.
         Exact for methods with fixed sizes; an upper bound for HOSVD.
         """
 
     def canonical_order(self, ranks: tuple[int, ...]) -> tuple[int, ...]:
-        """Return one rank a mode, given in the layer's own order, as (B, C, *S)."""
+        """Return ranks, one per mode, in (B, C, *S) order; `ranks` is in the layer's own order."""
         return ranks
 
     def own_order(self, ranks: tuple[int, ...]) -> tuple[int, ...]:
-        """Return one rank a mode, given as (B, C, *S), in the layer's own order."""
+        """Return ranks, one per mode, in the layer's own order; `ranks` is in (B, C, *S) order."""
         return ranks
 
     def remark(self, module: nn.Module, method: Method) -> str:
-        """Return what a reader of the report should know about this layer under `method`, or an empty text."""
+        """Return what a reader of the report should know about this layer under `method`, or an empty string."""
         return ""
 
 
@@ -124,15 +124,15 @@ _LATE: dict[str, Callable[[], object]] = {}
 
 
 def register(kind: LayerKind) -> LayerKind:
-    """Return `kind`, from now on used for modules of its original class."""
+    """Register `kind` for modules of its original class, and return it."""
     _KINDS[kind.original] = kind
     return kind
 
 
 def register_late(module: str, load: Callable[[], object]) -> None:
-    """Let `load` register the kinds for classes that `module` defines, when a network first holds one.
+    """Call `load`, which registers kinds, once a network contains a class that `module` defines.
 
-    So that a library such as torchvision is never imported for its own sake.
+    A library such as torchvision is thus imported only where a network needs it.
     """
     _LATE[module] = load
 
@@ -158,9 +158,9 @@ def state_of(module: nn.Module) -> LayerState | None:
 
 
 def attach_(module: nn.Module, state: LayerState) -> None:
-    """Swap the module's class for its compressed one and hang the state on it.
+    """Swap the module's class for its compressed class and attach the state.
 
-    Raises UnsupportedLayerError, naming the layer, when the kind or method cannot do it.
+    Raises UnsupportedLayerError, naming the layer, when the kind or the method does not support it.
     """
     kind = kind_of(module)
     if kind is None:
@@ -176,7 +176,7 @@ def attach_(module: nn.Module, state: LayerState) -> None:
 
 
 def detach_(module: nn.Module) -> None:
-    """Give a compressed module its original class back; others are left alone."""
+    """Restore the original class of a compressed module; do nothing to any other module."""
     state = state_of(module)
     if state is not None:
         module.__class__ = state.original
@@ -192,19 +192,19 @@ def compressed_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module, LayerS
 
 
 def slices_of(model: nn.Module) -> dict[str, Slice]:
-    """Return what trains of the weights of which only a part does, by the weights' names."""
+    """Return the trained slice of each weight that is trained only in part, by the name of the weight."""
     found = {name: state.slice for name, _, state in compressed_layers(model) if state.slice is not None}
     return {f"{name}.weight" if name else "weight": part for name, part in found.items()}
 
 
 def only_looks(hook: _Hook) -> _Hook:
-    """Return the hook, marked as one that changes nothing and does not mind what is computed as one."""
+    """Return the hook, marked as one that only observes: it does not prevent fusing."""
     hook.__dict__["only_looks"] = True
     return hook
 
 
 def is_hooked(module: nn.Module, inputs_too: bool = True) -> bool:
-    """Return whether a hook of somebody else's sees or changes what the module gives, or also what it gets."""
+    """Return whether a hook of the user's sees or changes the module's output or, with inputs_too, its input."""
     return has_hooks(module) and any(
         not _looks_only(hook) for hook in hooks_of(module, inputs_too=inputs_too)
     )
@@ -215,13 +215,13 @@ def _looks_only(hook: object) -> bool:
 
 
 def follow_(module: nn.Module, state: LayerState) -> None:
-    """Commit the newest factors if an optimizer has moved the layer since they were found; called by every forward.
+    """Commit the pending factors if an optimizer has moved the layer since they were found; every forward calls this.
 
-    All micro-batches of one optimizer step start from the same factors, those of the step before. A forward
-    without its backward moves nothing.
+    All micro-batches of one optimizer step start from the same factors, those of the step before. A forward pass
+    without a backward pass changes nothing.
     """
     if state.pending is None and not state.method.warm_start:
-        return  # nothing is ever found
+        return  # this method finds no factors
     moves = _moves(module, state)
     if state.used and moves != state.moves:
         if state.pending is not None:
@@ -231,7 +231,7 @@ def follow_(module: nn.Module, state: LayerState) -> None:
 
 
 def go_along_(state: LayerState, device: torch.device) -> None:
-    """Bring what a layer remembers to where it computes, after its network was moved; called by every forward."""
+    """Move a layer's state to the device it computes on, after its network was moved; every forward calls this."""
     if state.mean is not None:
         state.mean = _there(state.mean, device)
     if state.channels is not None:
@@ -251,22 +251,22 @@ def _there(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def _moves(module: nn.Module, state: LayerState) -> int:
-    """Return how often the layer's trained parameters, and those of modules fused into it, were written to."""
+    """Return how many times the layer's trained parameters, fused modules' included, have been written to."""
     owners = (module, *state.fused)
     found = (p for owner in owners for p in owner._parameters.values() if p is not None and p.requires_grad)
     return sum(changes_of(p) for p in found)
 
 
 def remember_constants_(model: nn.Module) -> None:
-    """Let layers remember what their frozen numbers come to, until `detach_`: for steps that are simulated."""
+    """Let layers cache values derived from frozen tensors, until `detach_`: for simulated steps."""
     for _, _, state in compressed_layers(model):
         state.constants = Constants()
 
 
 def commit_factors_(model: nn.Module) -> None:
-    """Make the newest factors the ones that the next forward starts from, as an optimizer step does by itself.
+    """Commit the pending factors, so that the next forward pass starts from them; optimizers do this implicitly.
 
-    Needed only with an optimizer that writes to parameters behind autograd's back (through `.data`).
+    Needed only with an optimizer that writes to parameters without autograd's knowledge (through `.data`).
     """
     for module in model.modules():
         state = state_of(module)
@@ -275,9 +275,9 @@ def commit_factors_(model: nn.Module) -> None:
 
 
 def factors(model: nn.Module) -> dict[str, list[Tensor]]:
-    """Return copies of the warm factors by layer name, one (d_m, r_m) tensor a mode: what the next step starts from.
+    """Return copies of the warm factors, by layer name: one (d_m, r_m) tensor per mode. The next step starts from them.
 
-    A mode without a warm factor gives an empty (0, 0) tensor. Layers without any are left out.
+    A mode without a warm factor gives an empty (0, 0) tensor. Layers without warm factors are left out.
     """
     for _, module, state in compressed_layers(model):
         follow_(module, state)
@@ -289,11 +289,11 @@ def factors(model: nn.Module) -> dict[str, list[Tensor]]:
 
 
 def load_factors_(model: nn.Module, saved: Mapping[str, Sequence[Tensor]]) -> None:
-    """Take over warm factors that `factors` gave, perhaps from before a change of ranks.
+    """Load warm factors that `factors` returned, possibly from before a change of ranks.
 
-    Ranks that shrank keep the leading columns, now, so that no step holds more than its plan; ranks that grew
-    are filled up with a seeded random start in the layer's next forward pass. Raises ConfigError for a layer
-    that is not compressed.
+    Where a rank is smaller now, only the leading columns are loaded, so that no step holds more than its plan.
+    Where it is larger, the layer's next forward pass fills it up with a seeded random start. Raises ConfigError for a
+    layer that is not compressed.
     """
     every = {name: (module, state) for name, module, state in compressed_layers(model)}
     unknown = [name for name in saved if name not in every]
@@ -313,6 +313,6 @@ def load_factors_(model: nn.Module, saved: Mapping[str, Sequence[Tensor]]) -> No
 
 
 def _canonical_ranks(state: LayerState) -> tuple[int, ...]:
-    """Return the ranks of a layer's method in (B, C, *S) order; none where it has no ranks."""
+    """Return the ranks of a layer's method in (B, C, *S) order; empty for a method without ranks."""
     kind, ranks = _KINDS.get(state.original), state.method.mode_ranks
     return ranks if kind is None or not ranks else kind.canonical_order(ranks)

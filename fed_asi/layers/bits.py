@@ -1,4 +1,4 @@
-"""Small unsigned numbers packed into bytes."""
+"""Small unsigned integers packed into bytes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ WIDTHS = (1, 2, 4, 8)
 
 
 def width_for(levels: int) -> int:
-    """Return the fewest bits, of 1, 2, 4, 8 or 16, that tell `levels` values apart (at most 32768)."""
+    """Return the smallest width, of 1, 2, 4, 8 and 16 bits, that can encode `levels` values (at most 32768)."""
     return next((width for width in WIDTHS if 2**width >= levels), 16)
 
 
 def packed_bytes(numel: int, width: int) -> int:
-    """Return the bytes of `numel` packed numbers of `width` bits."""
+    """Return the bytes of `numel` packed integers of `width` bits."""
     return -(-numel * width // 8)
 
 
 def pack_levels(levels: Tensor, width: int) -> Tensor:
-    """Return levels: (n,), integers below 2**width, as uint8: (packed_bytes(n, width),); int16 at 16 bits."""
+    """Pack levels: (n,), integers below 2**width. Returns uint8: (packed_bytes(n, width),); int16 at 16 bits."""
     if width == 16:
         return levels.to(torch.int16)
     levels = levels.to(torch.uint8)
@@ -35,7 +35,7 @@ def pack_levels(levels: Tensor, width: int) -> Tensor:
 
 
 def unpack_levels(packed: Tensor, numel: int, width: int) -> Tensor:
-    """Return the `numel` numbers that `pack_levels` packed: uint8, or int16 at 16 bits."""
+    """Return the `numel` integers that `pack_levels` packed: uint8, or int16 at 16 bits."""
     if width >= 8:
         return packed
     shifts = torch.arange(0, 8, width, dtype=torch.uint8, device=packed.device)

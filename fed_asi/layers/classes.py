@@ -1,4 +1,4 @@
-"""torch's classes of layers that several files ask for by name."""
+"""Layer classes of torch that several files refer to by name."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
 
 
 BATCH_NORMS: Final = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-BATCH_NORM: Final = torch_private.BATCH_NORM  # the base of them all, and of people's own
+BATCH_NORM: Final = torch_private.BATCH_NORM  # the base class of all batch norms, users' own included

@@ -1,4 +1,4 @@
-"""What the compressed classes of layers with a weight share: their forward, and what they refuse."""
+"""What the compressed classes of layers with a weight share: their forward, and the checks of their input."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Given = tuple[Tensor | None, ...]  # input, weight and bias, gamma and beta of a
 
 
 def run(module: nn.Module, x: Tensor, operation: Operation, batched_dim: int) -> Tensor:
-    """Return the layer's output, that of its fused modules unless somebody looks in between.
+    """Return the layer's output, or that of its last fused module unless a hook observes a tensor in between.
 
-    Whenever autograd records, in training and in eval mode, only what the method says is kept. Otherwise this is
-    the plain layer: nothing is changed, and nothing of ours is kept.
-    batched_dim: dimensions of an input that has a batch; one less is a single sample.
+    Whenever autograd records, in training and in eval mode, only what the method asks for is kept. Otherwise the layer
+    is the plain one: it changes and keeps nothing.
+    batched_dim: dimensions of a batched input; an input with one dimension less is a single sample.
     """
     if torch.compiler.is_compiling():
         return _run_eagerly(module, x, operation, batched_dim)
@@ -49,7 +49,7 @@ def _run(module: nn.Module, x: Tensor, operation: Operation, batched_dim: int) -
     go_along_(state, x.device)
     follow_(module, state)
     precision = _autocast_dtype(x)
-    if precision is not None:  # as torch does for this layer; inside there is one precision alone
+    if precision is not None:  # as torch casts for this layer; all that follows uses one precision
         given = tuple(t if t is None else t.to(precision) for t in given)
         with torch.autocast(x.device.type, enabled=False):
             return _batched(given, operation, state, fused, batched_dim)
@@ -57,22 +57,22 @@ def _run(module: nn.Module, x: Tensor, operation: Operation, batched_dim: int) -
 
 
 def _autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """Return the precision that autocast asks for; None outside it, and for float64, which it leaves alone."""
+    """Return the dtype that autocast asks for; None outside autocast, and for float64, which it leaves unchanged."""
     kind = x.device.type
     if x.dtype is torch.float64 or not torch.amp.is_autocast_available(kind):
         return None
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
 
-# torch.compile goes round a compressed layer: what it keeps between steps is not for a graph.
+# torch.compile leaves compressed layers out: a graph cannot hold what they keep between steps.
 _run_eagerly = outside_graphs(_run)
 
 
 def _affine(module: nn.Module | None) -> tuple[Tensor | None, Tensor | None]:
-    """Return (weight, bias) of a layer or norm, None where there is none."""
+    """Return (weight, bias) of a layer or norm; None for each that it lacks."""
     if module is None:
         return None, None
-    own = module._parameters  # what nn.Module looks up attributes in, and slowly
+    own = module._parameters  # quicker than attribute access through nn.Module
     if "weight" in own and "bias" in own:
         return own["weight"], own["bias"]
     return cast("Tensor | None", module.weight), cast("Tensor | None", module.bias)
@@ -98,7 +98,7 @@ def _apply(
 
 
 def check_input(x: Tensor, state: LayerState) -> None:
-    """Refuse integers and complex numbers, and micro-batches of no sample."""
+    """Raise UnsupportedLayerError for an input that is not floating-point."""
     if not x.is_floating_point():
         raise UnsupportedLayerError(
             f"{state.name}: an input of {x.dtype} cannot be trained on; convert it to a floating dtype"
@@ -106,12 +106,12 @@ def check_input(x: Tensor, state: LayerState) -> None:
 
 
 def applied(function: type[torch.autograd.Function], *arguments: object) -> Tensor:
-    """Return function.apply(*arguments), typed."""
+    """Return function.apply(*arguments), typed as a tensor."""
     return cast(Tensor, function.apply(*arguments))  # type: ignore[no-untyped-call]
 
 
 class SpatialMeanFunction(torch.autograd.Function):
-    """The mean over space, (N, C, *S) to (N, C, 1, ...), whose gradient is an expanded view."""
+    """The spatial mean, (N, C, *S) to (N, C, 1, ...); its gradient is an expanded view."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -121,23 +121,24 @@ class SpatialMeanFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
-        """Return g / (pixels), without a copy for each pixel."""
+        """Return g / (number of pixels), expanded over the pixels without a copy."""
         pixels = ctx.shape[2:].numel()
         spread: Tensor = (g / pixels).expand(ctx.shape)
         return spread
 
 
 class WeightKind(LayerKind):
-    """A kind of layer with a weight: everything but its geometry.
+    """A kind of layer with a weight: all that does not depend on its geometry.
 
-    channel_dim: of its input and output in its own order. published: whether the papers count its input.
+    channel_dim: the channel dimension of its input and output, in its own order. published: whether the papers count
+    its input.
     """
 
     channel_dim: ClassVar[int] = 1
     published: ClassVar[bool] = True
 
     def unsupported(self, module: nn.Module, method: Method) -> str | None:
-        """Return why, or None; ranks that no input of this layer allows are found here."""
+        """Return why `method` cannot keep the input, or None; ranks that no input of this layer allows are refused."""
         weight = module._parameters.get("weight")
         if weight is None:
             return (
@@ -149,9 +150,9 @@ class WeightKind(LayerKind):
         return method.unsupported(self.traits(module))
 
     def slice_of(self, module: nn.Module, channels: Tensor) -> Slice:
-        """Return where the weight of these input channels is; of a depthwise convolution, the filters they go into.
+        """Return the slice of the weight that these input channels use; for a depthwise convolution, their filters.
 
-        For layers under a method that chooses channels, which others do not support.
+        For layers under a method that chooses channels; such methods support no other layers.
         """
         traits, weight = self.traits(module), cast(Tensor, module.weight)
         if traits.groups == 1:
@@ -160,7 +161,7 @@ class WeightKind(LayerKind):
         return Slice(0, (channels.unsqueeze(1) * each + torch.arange(each, device=channels.device)).flatten())
 
     def channel_energies(self, module: nn.Module, gradient: Tensor) -> Tensor:
-        """Return ||dW||^2 of each input channel: (C,), float64; zeros where no part of the weight is one channel's."""
+        """Return ||dW||^2 per input channel: (C,), float64; zeros where dW cannot be divided by channel."""
         traits, squares = self.traits(module), gradient.double().square()
         if traits.transposed or traits.groups not in (1, traits.channels):
             return squares.new_zeros(traits.channels)
@@ -169,12 +170,12 @@ class WeightKind(LayerKind):
         return squares.view(traits.channels, -1).sum(1)
 
     def thin_gradient(self, module: nn.Module, method: Method) -> bool:
-        """Return whether dW of one micro-batch is sure to come as a product of two thin matrices."""
+        """Return whether dW of one micro-batch is always a product of two thin matrices."""
         return method.trains_weight and method.thin_gradient(self.traits(module))
 
     @abstractmethod
     def traits(self, module: nn.Module) -> Traits:
-        """Return what decides which methods can keep the layer's input."""
+        """Return the traits that decide which methods can keep the layer's input."""
 
     @abstractmethod
     def size(self, module: nn.Module, shape: Sequence[int]) -> LayerSize:
@@ -185,16 +186,16 @@ class WeightKind(LayerKind):
         """Return dW of the plain layer for an input x: (N, C, *S) and g in the layer's own order."""
 
     def gradient_from_factors(self, module: nn.Module, kept: Kept, g: Tensor) -> Tensor | None:
-        """Return dW of what a Tucker form stands for, straight from core and factors.
+        """Return dW of the input that a Tucker form stands for, straight from core and factors.
 
-        None where multiplying the form out is no more work. g: in the layer's own order.
+        None where it takes no less work than restoring the input. g: in the layer's own order.
         """
         return None
 
     def canonical(
         self, module: nn.Module, method: Method, shape: Sequence[int]
     ) -> tuple[Method, tuple[int, ...], tuple[int, ...]]:
-        """Return the method with ranks in (B, C, *S) order, the dimensions of what it keeps, and the output's."""
+        """Return the method with ranks in (B, C, *S) order, the dims of what it keeps, and the output dims."""
         size = self.size(module, shape)
         return method.reordered(self.canonical_order), method.kept_dims(size.dims, size.out), size.out
 
@@ -207,7 +208,7 @@ class WeightKind(LayerKind):
         fused: Sequence[nn.Module] = (),
         pooled: bool = False,
     ) -> int:
-        """Return the bytes of kept input and packed mask, for one micro-batch of `input_shape`."""
+        """Return the bytes of the kept input and the packed mask, for one micro-batch of `input_shape`."""
         if pooled or method.needs_pool:
             input_shape = (*input_shape[:2], *[1] * (len(input_shape) - 2))
         method, dims, out = self.canonical(module, method, input_shape)

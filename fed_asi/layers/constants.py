@@ -1,8 +1,9 @@
-"""What a layer's frozen numbers come to, remembered from one step to the next where steps are only simulated.
+"""A cache of values derived from a layer's frozen tensors, from step to step, for simulated steps.
 
-A device has them in its flash, a batch norm folded into its weight. Without a memory of them every step of one image
-makes them anew, in as many calls of torch as its arithmetic takes. They are no activations: no meter counts them, and
-a step that is traced for the memory of a device remembers nothing, as copies of a network do not.
+A real device has such values, for example a weight with its batch norm folded in, in flash. Without the cache every
+simulated step would compute them again, which for one image takes as many torch calls as its own arithmetic. They are
+not activations, so no meter counts them. A step traced for a device's memory does not use the cache, and copies of a
+network start without it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Parts = tuple[Tensor | None, ...]
 
 
 class Constants:
-    """What was made of tensors, by name, as long as these are the same and nobody has written into them."""
+    """Cached values by name, each valid while the tensors it was made from are the same and unmodified."""
 
     __slots__ = ("_known",)
 
@@ -27,7 +28,7 @@ class Constants:
         self._known: dict[str, tuple[Parts, list[int], Any]] = {}
 
     def of(self, name: str, parts: Parts, make: Callable[[], _Made]) -> _Made:
-        """Return what `make` makes of the parts, or has made of them before."""
+        """Return make(), or its cached result if `parts` have not changed since."""
         versions = [0 if part is None else changes_of(part) for part in parts]
         known = self._known.get(name)
         if known is not None and known[1] == versions and all(map(_same, known[0], parts)):
@@ -37,19 +38,19 @@ class Constants:
         return made
 
     def newest(self, name: str) -> Any:
-        """Return what was made last by that name, None where nothing was."""
+        """Return the last value cached under that name; None if there is none."""
         known = self._known.get(name)
         return None if known is None else known[2]
 
     def forget(self, name: str) -> None:
-        """Remember nothing by that name."""
+        """Drop the value cached under that name."""
         self._known.pop(name, None)
 
     def __deepcopy__(self, _memo: Any) -> None:
-        """Return nothing: a copy of a network remembers nothing."""
+        """Return None: a copy of a network starts without a cache."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Leave nothing to what is written of a network."""
+        """Pickle as None: the cache is not stored with a network."""
         return type(None), ()
 
 

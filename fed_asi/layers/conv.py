@@ -1,4 +1,4 @@
-"""Convolutions of one to three dimensions, and 2-d transposed ones, in every geometry torch has."""
+"""Convolutions of one to three dimensions, and 2-d transposed ones, in every geometry that torch supports."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from fed_asi.torch_private import ConvNd
 
 
 def operation_of(module: nn.Module, x: Tensor) -> Operation:
-    """Return the convolution of a module, with the gradients of its method where that has its own."""
+    """Return the convolution of a module, with the gradients of its method if the method defines its own."""
     state = state_of(module)
     return convolution_for(geometry_of(module), None if state is None else state.method, x.shape)
 
 
 class CompressedConv1d(nn.Conv1d):
-    """A Conv1d that keeps what its method says."""
+    """A Conv1d that keeps its input as its method says."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the layer's output, fused modules included."""
@@ -34,7 +34,7 @@ class CompressedConv1d(nn.Conv1d):
 
 
 class CompressedConv2d(nn.Conv2d):
-    """A Conv2d that keeps what its method says."""
+    """A Conv2d that keeps its input as its method says."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the layer's output, fused modules included."""
@@ -42,7 +42,7 @@ class CompressedConv2d(nn.Conv2d):
 
 
 class CompressedConv3d(nn.Conv3d):
-    """A Conv3d that keeps what its method says."""
+    """A Conv3d that keeps its input as its method says."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the layer's output, fused modules included."""
@@ -50,7 +50,7 @@ class CompressedConv3d(nn.Conv3d):
 
 
 class CompressedConvTranspose2d(nn.ConvTranspose2d):
-    """A ConvTranspose2d that keeps what its method says."""
+    """A ConvTranspose2d that keeps its input as its method says."""
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Return the layer's output, fused modules included."""
@@ -60,10 +60,10 @@ class CompressedConvTranspose2d(nn.ConvTranspose2d):
 
 
 class ConvKind(WeightKind):
-    """A kind of convolution."""
+    """Base of the kinds of convolution."""
 
     def traits(self, module: nn.Module) -> Traits:
-        """Return its traits; only pointwise convolutions that use every pixel commute with a global mean."""
+        """Return the traits of a convolution; only pointwise ones that use every pixel commute with a global mean."""
         q = geometry_of(module)
         return Traits(
             modes=len(q.kernel) + 2,
@@ -75,7 +75,7 @@ class ConvKind(WeightKind):
         )
 
     def size(self, module: nn.Module, shape: Sequence[int]) -> LayerSize:
-        """Return the sizes of a call on (B, C, *S)."""
+        """Return the sizes of a call on an input of shape (B, C, *S)."""
         q = geometry_of(module)
         out = (shape[0], cast(ConvNd, module).out_channels, *output_size(shape, q))
         return LayerSize(tuple(shape), out, q.kernel, q.groups, q.transposed)
@@ -91,7 +91,7 @@ class ConvKind(WeightKind):
         return Convolution(geometry).gradient_of(x, g, weight.detach())
 
     def gradient_from_factors(self, module: nn.Module, kept: Kept, g: Tensor) -> Tensor | None:
-        """Return dW of a Tucker form whose dW is a product of two thin matrices."""
+        """Return dW of a Tucker form, where dW is a product of two thin matrices; None elsewhere."""
         geometry = geometry_of(module)
         if not (isinstance(kept, TuckerInput) and tucker_gradient.thin_fits(kept, geometry)):
             return None

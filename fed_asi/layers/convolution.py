@@ -1,4 +1,4 @@
-"""The linear map of a convolution, and its gradients, in every geometry torch has."""
+"""The linear map of a convolution, and its gradients, in every geometry that torch supports."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 BACKWARD = torch.ops.aten.convolution_backward.default
 
 
-FEW_ROWS = 1024  # of more, oneDNN's convolution is as quick as BLAS
+FEW_ROWS = 1024  # with more rows, oneDNN's convolution is as quick as BLAS
 
 
-THIN = 32  # a product of more columns costs more than the passes over dW and W that it spares
+THIN = 32  # with more columns, the product costs more than the passes over dW and W that it saves
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Convolution(Operation):
         )
 
     def input_gradient(self, g: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
-        """Return dX: `shape`, exact."""
+        """Return dX, exact, of shape `shape`."""
         rows = self._few_rows(g)
         if rows is not None:
             return (rows @ weight.flatten(1)).movedim(-1, 1)
@@ -65,14 +65,14 @@ class Convolution(Operation):
         for i, amount in enumerate(self.geometry.pad):
             outer[-1 - i // 2] += amount
         x = g.new_empty(1).expand(outer)
-        if not g.is_contiguous() and dense(g):  # the kernel goes by x's layout, never reading it
+        if not g.is_contiguous() and dense(g):  # the kernel chooses by x's layout, and never reads x
             x = torch.empty(outer, dtype=g.dtype, device=g.device, memory_format=LAST[g.dim()])
         return unpadded_gradient(self._backward(g, x, weight, 0), shape, self.geometry)
 
     def _few_rows(self, x: Tensor) -> Tensor | None:
-        """Return x with its channels last where a plain product is the quicker kernel: few pixels, a full matrix.
+        """Return x with its channels last where a matrix product is quicker (few pixels, one full matrix); else None.
 
-        On CPU alone, where both kernels compute in the same precision.
+        On CPU only: there both kernels compute in the same precision.
         """
         q = self.geometry
         if not (q.pointwise and q.dense_stride) or x.numel() > FEW_ROWS * x.shape[1] or not x.is_cpu:
@@ -81,7 +81,7 @@ class Convolution(Operation):
         return last if last.is_contiguous() else None
 
     def _flippable(self, g: Tensor, channels: int) -> bool:
-        """Whether dX is better asked of the forward kernel: depthwise, where the backward one is slow."""
+        """Return whether the forward kernel should compute dX: for depthwise convolutions the backward one is slow."""
         q = self.geometry
         depthwise = q.groups > 1 and q.groups == g.shape[1] == channels and not (q.transposed or q.pad)
         reach = [d * (k - 1) for d, k in zip(q.dilation, q.kernel, strict=True)]
@@ -97,13 +97,13 @@ class Convolution(Operation):
         )
 
     def weight_gradient(self, kept: Kept, g: Tensor, weight: Tensor) -> Tensor:
-        """Return dW of the restored input; from the factors where the input was kept in them."""
+        """Return dW of the kept input; computed from core and factors where the input is in Tucker form."""
         if isinstance(kept, TuckerInput):
             return tucker_gradient.weight_gradient(kept, g, weight, self.geometry)
         return self.gradient_of(kept.restore(), g, weight)
 
     def gradient(self, kept: Kept, g: Tensor, weight: Tensor, *, thin: bool, own: bool) -> WeightGradient:
-        """See Operation; a product of thin matrices spares the passes over all of dW and W."""
+        """See Operation; a product of thin matrices saves the passes over all of dW and W."""
         if isinstance(kept, TuckerInput) and tucker_gradient.thin_fits(kept, self.geometry):
             left, right = tucker_gradient.thin(kept, g, weight.shape, self.geometry)
             if right is not None and (thin or right.shape[0] <= THIN):
@@ -120,7 +120,7 @@ class Convolution(Operation):
         return replace(self, geometry=replace(self.geometry, groups=len(channels)))
 
     def gradient_of(self, x: Tensor, g: Tensor, weight: Tensor) -> Tensor:
-        """Return dW of the input x."""
+        """Return dW for the input x."""
         return self._backward(g, padded(x.to(g.dtype), self.geometry), weight, 1)
 
     def _backward(self, g: Tensor, x: Tensor, weight: Tensor, which: int) -> Tensor:
@@ -144,7 +144,7 @@ class Convolution(Operation):
         return self._sum_inputs(self._by_output(gradient) * self._by_output(weight))
 
     def respond(self, weight: Tensor, mean: Tensor) -> Tensor:
-        """Return what the weight gives for a constant input, away from zero padding."""
+        """Return the layer's response to an input that is `mean` everywhere: (C',), without bias and zero padding."""
         q = self.geometry
         if q.transposed:
             by_group = self._by_output(weight)  # (groups, C / groups, C' / groups, *K)
@@ -168,9 +168,9 @@ class Convolution(Operation):
 
 
 def _product(rows: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
-    """Return rows: (N, *S, C) times matrix^T plus bias as (N, C', *S), channels last and no view.
+    """Return rows: (N, *S, C) times matrix^T plus bias as (N, C', *S), channels last, not a view.
 
-    Autograd lets nobody write into a view that a function of ours returns, as an activation in place would.
+    Autograd forbids writing into a view that a custom function returns, as an in-place activation would.
     """
     shape, outputs = rows.shape[:-1], matrix.shape[0]
     steps = [outputs * shape[i + 1 :].numel() for i in range(len(shape))]
@@ -185,7 +185,7 @@ def _product(rows: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def output_size(shape: Sequence[int], q: Geometry) -> tuple[int, ...]:
-    """Return the spatial size of z for an input of `shape`."""
+    """Return the spatial size of z for an input of shape `shape`."""
     size = []
     for i, n in enumerate(shape[2:] if len(shape) == len(q.kernel) + 2 else shape[1:]):
         extra = sum(q.pad[2 * (len(q.kernel) - 1 - i) :][:2]) + 2 * q.padding[i]
@@ -202,12 +202,12 @@ _VARIANTS: dict[type[Method], Variant] = {}
 
 
 def register_gradients(method: type[Method], make: Variant) -> None:
-    """Let convolutions under `method` be what `make` returns: a forward that is exact, gradients of its own."""
+    """Use the convolution that `make` returns for layers under `method`: exact forward, gradients of its own."""
     _VARIANTS[method] = make
 
 
 def convolution_for(geometry: Geometry, method: Method | None, shape: Sequence[int]) -> Convolution:
-    """Return the linear map of a convolution called on an input of `shape` under `method`."""
+    """Return the linear map of a convolution for an input of shape `shape` under `method`."""
     make = None if method is None else _VARIANTS.get(type(method))
     if make is None or method is None:
         return Convolution(geometry)

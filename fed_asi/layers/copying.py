@@ -1,4 +1,4 @@
-"""A copy of a network, also of one whose weights are computed by hooks, which torch refuses to copy."""
+"""Deep copies of networks, including those whose weights are computed by hooks, which torch refuses to copy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def copied(model: _Module) -> _Module:
-    """Return a deep copy. A computed weight (pruning, old weight_norm) is copied as it stands."""
+    """Return a deep copy of the model. A computed weight (pruning, old weight_norm) is copied by its current value."""
     memo: dict[int, Any] = {}
     for module in model.modules():
         for value in module.__dict__.values():

@@ -1,6 +1,6 @@
-"""The weight gradient of a depthwise convolution on a small map, as two matrix products.
+"""The weight gradient of a depthwise convolution on a small feature map, as two matrix products.
 
-torch's own kernel takes a large one tap by tap: of 5x5 on 4x4 pixels and 384 channels it needs 15 times as long.
+torch's own kernel goes tap by tap through large kernels: 5x5 on 4x4 pixels and 384 channels takes 15 times as long.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch import Tensor
 from fed_asi.gpus import sent
 from fed_asi.layers.geometry import Geometry, padded
 
-MOST_PAIRS = 1024  # of an input pixel and an output pixel: with more, the products cost what they spare
+MOST_PAIRS = 1024  # pairs of input and output pixels; with more, the products take as long as they save
 
 
 def fits(x: Tensor, g: Tensor, geometry: Geometry) -> bool:
-    """Return whether this is the quick way for x: (N, C, *S) and g: (N, C, *S')."""
+    """Return whether the matrix products are quicker for x: (N, C, *S) and g: (N, C, *S')."""
     depthwise = geometry.groups == x.shape[1] == g.shape[1] and not geometry.transposed
     return depthwise and x.shape[2:].numel() * g.shape[2:].numel() <= MOST_PAIRS
 
@@ -30,8 +30,8 @@ def fits(x: Tensor, g: Tensor, geometry: Geometry) -> bool:
 def weight_gradient(x: Tensor, g: Tensor, geometry: Geometry) -> Tensor:
     """Return dW: (C, 1, *K) for an input x: (N, C, *S) and g: (N, C, *S').
 
-    For every channel the products of all input pixels with all output pixels, summed over samples, and then over
-    the pairs of pixels that a tap joins.
+    For each channel, all input pixels are multiplied with all output pixels and summed over samples. The result for a
+    tap is the sum over the pairs of pixels that this tap connects.
     """
     x = padded(x.to(g.dtype), geometry)
     images = x.contiguous().flatten(2), g.contiguous().flatten(2)
@@ -46,9 +46,9 @@ def weight_gradient(x: Tensor, g: Tensor, geometry: Geometry) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _joined(geometry: Geometry, size: tuple[int, ...], out: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return (pixels of the input * pixels of the output, taps), 1 where a tap joins the two, 0 elsewhere.
+    """Return (input pixels * output pixels, taps), 1 where a tap connects the two pixels, 0 elsewhere.
 
-    No tensor: one that is remembered would belong to the mode that it was made in, such as inference.
+    A numpy array, because a cached tensor would belong to the mode it was made in, such as inference mode.
     """
     found = np.zeros((*size, *out, *geometry.kernel), np.float32)
     for position in product(*(range(n) for n in (*out, *geometry.kernel))):
@@ -62,8 +62,8 @@ def _joined(geometry: Geometry, size: tuple[int, ...], out: tuple[int, ...]) -> 
 def _joined_there(
     geometry: Geometry, size: tuple[int, ...], out: tuple[int, ...], device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """Return what `_joined` found, on a device and kept there for the steps to come."""
-    with torch.inference_mode(False):  # for steps, whoever asks first
+    """Return the array of `_joined` as a tensor on a device, cached there for later steps."""
+    with torch.inference_mode(False):  # usable in training steps even if first needed in inference
         return sent(torch.from_numpy(_joined(geometry, size, out)).to(dtype), device)
 
 

@@ -1,7 +1,8 @@
-"""Random draws of a layer from a stream of its own, the same when a forward is done a second time.
+"""Random draws from a layer's own stream; a forward pass that is recomputed draws the same numbers again.
 
-Draws are numbered by a layer's forwards. A forward inside a backward, as gradient checkpointing does, is a second
-one: it takes the number of the forward whose input it has, told by a sum over the input's bits.
+Draws are numbered by the forward passes of a layer. A forward inside a backward, as in gradient checkpointing, is a
+recomputation: it reuses the number of the earlier forward with the same input, which is recognised by a sum over the
+bits of the input.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from fed_asi import seeds
 from fed_asi.layers.base import LayerState
 from fed_asi.torch_private import backward_is_running
 
-REMEMBERED = 4096  # forwards whose backward is still to come; older ones are forgotten
+REMEMBERED = 4096  # forward passes whose backward is still to come; older ones are forgotten
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 Mark = tuple[tuple[int, ...], tuple[int, ...] | Tensor]
@@ -26,7 +27,8 @@ Mark = tuple[tuple[int, ...], tuple[int, ...] | Tensor]
 class DrawState(LayerState):
     """The state of a random layer.
 
-    calls: first forwards so far, which number the draws. waiting: (number, mark of the input) of the newest ones.
+    calls: number of first forward passes so far, which numbers the draws. waiting: (number, mark of the input) of the
+    newest of them.
     """
 
     calls: int = 0
@@ -34,7 +36,7 @@ class DrawState(LayerState):
 
 
 def draws_for(state: DrawState, purpose: str, x: Tensor) -> torch.Generator:
-    """Return the stream for a forward on x, on CPU; a second forward on the same input gets the same stream."""
+    """Return the random stream for a forward on x, on CPU; recomputing a forward gives the same stream again."""
     mark = _mark(x)
     if is_second_forward():
         number = _number_of(state, mark)
@@ -46,12 +48,12 @@ def draws_for(state: DrawState, purpose: str, x: Tensor) -> torch.Generator:
 
 
 def is_second_forward() -> bool:
-    """Return whether a backward is running in this thread, so that a forward now repeats an earlier one."""
+    """Return whether a backward is running in this thread, so that a forward now is a recomputation."""
     return backward_is_running()
 
 
 def _number_of(state: DrawState, mark: Mark) -> int:
-    """The newest first forward on this input; backwards run from the last forward to the first."""
+    """Return the number of the newest forward on this input; backward passes run in reverse order."""
     for place, (number, seen) in reversed(list(enumerate(state.waiting))):
         if _equal(seen, mark):
             del state.waiting[place]
@@ -60,9 +62,9 @@ def _number_of(state: DrawState, mark: Mark) -> int:
 
 
 def _mark(x: Tensor) -> Mark:
-    """What tells inputs apart: shape, and sums over bits of all elements and of every second one.
+    """Return what identifies an input: its shape, and sums over the bits of all elements and of every second one.
 
-    The sums stay where the input is, so that a forward never waits for a device.
+    The sums stay on the input's device, so that a forward pass never waits for a GPU.
     """
     bits = x.detach().contiguous().view(_BITS[x.element_size()]).flatten()
     sums = torch.stack([bits.sum(dtype=torch.int64), bits[::2].sum(dtype=torch.int64)])

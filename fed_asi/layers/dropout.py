@@ -1,4 +1,4 @@
-"""Dropout that keeps one bit an element and draws it from the layer's own stream.
+"""Dropout that keeps one bit per element and draws its mask from the layer's own stream.
 
 torch's dropout draws from the global random state, so its masks would depend on the process that trains.
 """
@@ -34,10 +34,10 @@ class _Dropout(torch.autograd.Function):
 
 
 class CompressedDropout(nn.Dropout):
-    """Dropout by a seeded stream of its own, one bit an element."""
+    """Dropout with its own seeded stream; it keeps one bit per element."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the input with a share p of its elements set to zero, the others scaled."""
+        """Return the input with a fraction p of its elements, drawn at random, set to zero and the others scaled."""
         state = state_of(self)
         if not self.training or self.p == 0 or not isinstance(state, DrawState):
             return input

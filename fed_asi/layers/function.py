@@ -1,4 +1,4 @@
-"""The one autograd function of every layer with a weight: what is kept, and every gradient."""
+"""The autograd function shared by all layers with a weight: what it keeps, and all gradients."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from fed_asi.methods.forms import Kept, SomeChannels
 
 @dataclass(slots=True)
 class Call:
-    """What one forward pass needs besides tensors, and what it leaves for the backward."""
+    """What a forward pass needs besides tensors, and what it stores for the backward pass."""
 
     operation: Operation
     state: LayerState
@@ -50,24 +50,22 @@ class Call:
     masked: bool = False
     stride: tuple[int, ...] = ()
     found: int = 0
-    given: tuple[
-        Tensor | None, ...
-    ] = ()  # weight, bias, gamma and beta, where somebody takes their gradients
+    given: tuple[Tensor | None, ...] = ()  # weight, bias, gamma and beta, where a sink takes their gradients
 
     @classmethod
     def of(cls, operation: Operation, state: LayerState, x: Tensor, fused: Sequence[nn.Module]) -> Call:
-        """Return the call of a layer on input x. fused: the modules it computes too."""
+        """Return the call of a layer on input x. fused: the modules that it also computes."""
         mean = state.mean.to(x) if state.method.centers and state.mean is not None else None
         return cls(operation, state, norm_of(fused), clamp_of(fused), Kept(), x.shape, x.dtype, mean)
 
     def trained(self, need: Sequence[bool]) -> list[tuple[Tensor, int]]:
-        """Return the trained ones of (weight, bias, gamma, beta), each with its place. need: of x and of these."""
+        """Return the trained ones of (weight, bias, gamma, beta), each with its index. need: for x and these four."""
         every = zip(self.given, need[1:5], range(4), strict=True)
         return [(given, place) for given, needed, place in every if given is not None and needed]
 
 
 class LayerFunction(torch.autograd.Function):
-    """y = act(norm(op(x, W) + bias)) that keeps the method's form of x and one bit an element of y."""
+    """y = act(norm(op(x, W) + bias)); it keeps the method's form of x, and one bit per element of y."""
 
     @staticmethod
     def forward(
@@ -107,7 +105,7 @@ class LayerFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Return the gradients of forward's arguments; None for those that a sink has taken."""
+        """Return the gradients of the arguments of forward; None for those that a sink has taken."""
         if g is None:
             return (None,) * 6
         job: Call = ctx.job
@@ -116,9 +114,8 @@ class LayerFunction(torch.autograd.Function):
             g = job.clamp.mask_gradient(g, rest.pop(0), job.stride)
         g = g.to(weight.dtype)
         job.kept.tensors, need = tuple(rest), ctx.needs_input_grad
-        job.state.used = (
-            job.state.used or job.found == job.state.found
-        )  # its factors are those of a training step
+        # Now the pending factors come from a training step.
+        job.state.used = job.state.used or job.found == job.state.found
         sink = job.state.sink if job.given else None
         trained = [] if sink is None else job.trained(need)
         taken = sink is not None and sink.takes([given for given, _ in trained])
@@ -138,29 +135,29 @@ Gradients = tuple[Tensor | None, WeightGradient | None, Tensor | None, Tensor | 
 def _gradients(
     job: Call, need: Sequence[bool], g: Tensor, parameters: Parameters, *, thin: bool
 ) -> Gradients:
-    """Return the gradients for (x, W, bias, gamma, beta) at g = dy, already masked; None if not needed."""
+    """Return the gradients of (x, W, bias, gamma, beta) for g = dy, already masked; None where not needed."""
     operation, weight = job.operation, parameters[0]
     scale = (
         None if job.norm is None else scales_again(job.norm, job.state.constants, parameters[2], need[3])[0]
     )
     dx = dw = products = None
     total = channel_sums(g, operation.channel_dim, job.state.constants) if any(need[2:]) else None
-    if job.keeps:  # before dX, so that an input restored for it has gone when that comes
+    if job.keeps:  # before dX, so that the restored input is freed before dX is allocated
         dw = _weight_gradient(job, g, weight, thin)
         products = dw.products(weight) if need[3] else None
     if need[0]:
         dx = _input_gradient(job, g, weight, scale).to(job.dtype)
     if dw is not None and scale is not None:
-        dw.scale_(scale)  # after dX: a thin one may be made of g itself
+        dw.scale_(scale)  # after dX: a thin gradient may share memory with g
     if dw is not None and not thin and job.state.slice is None:
-        dw = WholeGradient(operation, dw.whole())  # autograd will ask for it all
+        dw = WholeGradient(operation, dw.whole())  # autograd needs all of it
     # What a centred weight leaves to the bias: W mu is folded into it.
     left = None if dw is None or total is None or job.mean is None else dw.respond(job.mean)
     dgamma = _gamma_gradient(job, parameters, products, total) if need[3] else None
     if total is None or scale is None:
         db = total if total is None or left is None else total - left
         return dx, dw if need[1] else None, db if need[2] else None, dgamma, None
-    # beta takes it where beta is trained: y = s W (x - mu) + beta', beta = beta' - s W mu
+    # Where beta is trained it takes this term: y = s W (x - mu) + beta', beta = beta' - s W mu.
     db = total * scale if need[2] else None
     db = db if db is None or left is None or need[4] else db - left
     dbeta = (total if left is None else total - left * scale) if need[4] else None
@@ -177,7 +174,7 @@ def _weight_gradient(job: Call, g: Tensor, weight: Tensor, thin: bool) -> Weight
 def _gamma_gradient(
     job: Call, parameters: Parameters, products: Tensor | None, total: Tensor | None
 ) -> Tensor | None:
-    """Return gamma's gradient from <dW, W> of each output and the sums of g: no output of the layer is kept."""
+    """Return the gradient of gamma, from <dW, W> per output channel and the sums of g; the output is not kept."""
     weight, bias, gamma = parameters
     if job.norm is None or products is None or total is None:
         return None
@@ -190,7 +187,7 @@ def _gamma_gradient(
 
 
 def _input_gradient(job: Call, g: Tensor, weight: Tensor, scale: Tensor | None) -> Tensor:
-    """Return dX; the scale goes onto the smaller of g and the weight."""
+    """Return dX; the scale is applied to the smaller one of g and the weight."""
     operation = job.operation
     if scale is None:
         return operation.input_gradient(g, weight, job.shape)
@@ -204,12 +201,12 @@ def _input_gradient(job: Call, g: Tensor, weight: Tensor, scale: Tensor | None) 
 
 
 def _by_channel(values: Tensor, y: Tensor, operation: Operation) -> Tensor:
-    """Return values: (C',) shaped to be multiplied with y."""
+    """Return values: (C',) reshaped to broadcast over y."""
     return values.view(-1, *[1] * (y.dim() - 2)) if operation.channel_dim == 1 else values
 
 
 def channel_sums(g: Tensor, channel_dim: int, constants: Constants | None = None) -> Tensor:
-    """Return the sum of g over all but its channels: (C',), as one product where memory allows it."""
+    """Return the sum of g over all dimensions but its channels: (C',); a matrix product where the layout allows."""
     last = g.movedim(channel_dim, -1)
     if last.is_contiguous():
         rows = last.reshape(-1, last.shape[-1])
@@ -221,7 +218,7 @@ def channel_sums(g: Tensor, channel_dim: int, constants: Constants | None = None
 
 
 def _ones(rows: Tensor, constants: Constants | None) -> Tensor:
-    """Return ones: (1, rows)."""
+    """Return a tensor of ones: (1, len(rows))."""
     if constants is None:
         return rows.new_ones(1, rows.shape[0])
     return constants.of(f"{len(rows)} {rows.dtype} ones", (), partial(rows.new_ones, (1, len(rows))))
@@ -236,13 +233,13 @@ def _output(
     beta: Tensor | None,
     need: Sequence[bool],
 ) -> Tensor:
-    """Return z with the frozen norm folded in: into the output where that is smaller, else into the weight."""
+    """Return z with the frozen norm folded in: applied to the output where that is smaller, else to the weight."""
     operation, constants = job.operation, job.state.constants
     if job.norm is None:
         return operation.forward(x, weight, bias)
     if x.numel() // x.shape[operation.channel_dim] * weight.shape[0] < weight.numel():
         if constants is not None:
-            scales(job.norm, constants, gamma, need[3])  # for the backward
+            scales(job.norm, constants, gamma, need[3])  # cached for the backward
             constants.forget(FOLDED)
         return plain((job.norm,), operation.forward(x, weight, bias))
     scale, _ = scales(job.norm, constants, gamma, need[3])
@@ -254,14 +251,14 @@ def _output(
 
 
 def _masked(y: Tensor, clamp: Clamp) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return y, dense, and its packed mask in the order of y's memory."""
+    """Return y, made dense, and its packed mask in the memory order of y."""
     if not dense(y):
         y = y.contiguous()
     return y, (masks.pack_open(physical(y), clamp.open),)
 
 
 def _check_trained(need: Sequence[bool], state: LayerState) -> None:
-    """Refuse to leave a parameter without its gradient in silence."""
+    """Raise UnsupportedLayerError for a trained parameter that the method would leave without a gradient."""
     if need[1] and not state.method.trains_weight:
         what = "weight"
     elif need[3] and not (state.method.trains_weight and state.method.trains_scale):

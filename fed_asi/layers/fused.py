@@ -1,14 +1,14 @@
 """Frozen batch norm and a piecewise linear activation, computed within the layer before them.
 
-y = act(s * conv(x, W) + t) with s = gamma / sigma and t = beta + (bias - mu) * s, for frozen mu and
-sigma. Backward needs the kept input and one bit an element: with D = dW of conv at the masked
-gradient g, dW = s * D, dbeta = sum g, and sum(g * z) = <D, W> + bias * sum g gives gamma's gradient
-so that no output of conv is stored.
+y = act(s * conv(x, W) + t) with s = gamma / sigma and t = beta + (bias - mu) * s, for frozen mu and sigma. The
+backward pass needs the kept input and one bit per element. With D = dW of conv at the masked gradient g: dW = s * D,
+dbeta = sum g, and the gradient of gamma follows from sum(g * z) = <D, W> + bias * sum g, so that no output of conv
+is stored.
 
-What compress_ must do for a fused group: give the convolution's state `fused = (bn,)`, `(bn, act)` or `(act,)` in
-forward order, where each has no other input and conv's output no other user, in every mode; and swap those modules
-to classes that pass their input through (absorbed.py). Where a hook looks in between, the group falls apart for
-that forward: each module computes for itself.
+What compress_ must do for a fused group: set `fused = (bn,)`, `(bn, act)` or `(act,)`, in forward order, in the
+state of the convolution. Each module must have no other input, and the output of conv no other user, in every mode.
+Those modules' classes are swapped for ones that pass their input through (absorbed.py). Where a hook observes a
+tensor in between, the group is not fused in that forward pass: each module computes its own output.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fed_asi.layers.constants import Constants
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 THRESHOLD_BACKWARD = torch.ops.aten.threshold_backward
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.LeakyReLU)
-SCALES, INVERSE, SHIFT, FOLDED = "scales", "1 / sigma", "shift", "folded weight"  # constants, by name
+SCALES, INVERSE, SHIFT, FOLDED = "scales", "1 / sigma", "shift", "folded weight"  # names of cached constants
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Clamp:
     slope: float = 0.0
 
     def forward_(self, y: Tensor) -> Tensor:
-        """Return the activation of y, written into y."""
+        """Apply the activation to y in place, and return y."""
         if self.slope:
             return torch.nn.functional.leaky_relu_(y, self.slope)
         if self.high == float("inf") and self.low == 0:
@@ -48,17 +48,17 @@ class Clamp:
         return y.clamp_(self.low, None if self.high == float("inf") else self.high)
 
     def open(self, y: Tensor) -> Tensor:
-        """Return 1 where the slope is 1 and 0 elsewhere, from the output y, in its dtype."""
-        # torch's own backward of 1: a single pass, where comparisons make slow boolean tensors.
+        """Return 1 where the slope is 1 and 0 elsewhere, in the dtype of the output y from which it is derived."""
+        # torch's own backward for a gradient of 1: one pass; comparisons would make boolean tensors, which are slow.
         ones = _one(y.dtype, y.device).expand_as(y)
         if self.high == float("inf"):
             return cast(Tensor, THRESHOLD_BACKWARD.default(ones, y, self.low))
         return cast(Tensor, torch.ops.aten.hardtanh_backward.default(ones, y, self.low, self.high))
 
     def mask_gradient(self, g: Tensor, packed: Tensor, stride: Sequence[int]) -> Tensor:
-        """Return g times the slope of each of its elements, packed in the order of `stride`.
+        """Return g times the slope at each element, from a mask packed in the order of `stride`.
 
-        A g that is one number spread over space, as behind a global mean, is read as it is.
+        A g that is expanded over space, as after a global mean, is read without a copy.
         """
         if g.stride() != stride and 0 not in g.stride():
             g = torch.empty_strided(g.size(), stride, dtype=g.dtype, device=g.device).copy_(g)
@@ -66,7 +66,7 @@ class Clamp:
             bits = masks.unpack(packed, g.numel(), g.dtype).as_strided(g.size(), stride)
             return bits.mul_(1 - self.slope).add_(self.slope).mul_(g)
         is_open = masks.positive(packed, g.size(), stride, g.dtype)
-        if torch.is_grad_enabled():  # a gradient of the gradient: autograd allows no writing into `is_open`
+        if torch.is_grad_enabled():  # double backward: autograd forbids writing into `is_open`
             return cast(Tensor, THRESHOLD_BACKWARD.default(g, is_open, 0))
         return cast(Tensor, THRESHOLD_BACKWARD.grad_input(g, is_open, 0, grad_input=is_open))
 
@@ -77,7 +77,7 @@ def _one(dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def dense(x: Tensor) -> bool:
-    """Return whether x fills its memory in one of torch's usual orders."""
+    """Return whether x fills its memory without gaps, in one of torch's usual memory formats."""
     if x.is_contiguous():
         return True
     last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
@@ -85,12 +85,12 @@ def dense(x: Tensor) -> bool:
 
 
 def physical(x: Tensor) -> Tensor:
-    """Return a dense x flat in the order of its memory, as a view; a strided one is an error of torch."""
+    """Return a flat view of x in the order of its memory; x must be dense."""
     return x.as_strided((x.numel(),), (1,))
 
 
 def own(y: Tensor) -> Tensor:
-    """Return y as no view of another tensor: autograd lets nobody write into a view that a function returns."""
+    """Return y as a tensor that is not a view: autograd forbids writing into a view that a function returns."""
     if not y._is_view():
         return y
     return y.new_empty(0).set_(y.untyped_storage(), y.storage_offset(), y.size(), y.stride())
@@ -109,14 +109,14 @@ def reason_not_fusable(fused: Sequence[nn.Module]) -> str | None:
 
 
 def norm_of(fused: Sequence[nn.Module]) -> nn.Module | None:
-    """Return the batch norm among the fused modules, if any."""
+    """Return the batch norm among the fused modules; None if there is none."""
     return fused[0] if fused and original_class(fused[0]) in NORMS else None
 
 
 def clamp_of(fused: Sequence[nn.Module]) -> Clamp | None:
-    """Return the activation among the fused modules, if any."""
+    """Return the activation among the fused modules; None if there is none."""
     module = fused[-1] if fused else None
-    if isinstance(module, nn.Hardtanh):  # ReLU6 is one
+    if isinstance(module, nn.Hardtanh):  # and ReLU6, its subclass
         return Clamp(module.min_val, module.max_val)
     if isinstance(module, nn.LeakyReLU):
         return Clamp(0.0, float("inf"), module.negative_slope)
@@ -124,7 +124,7 @@ def clamp_of(fused: Sequence[nn.Module]) -> Clamp | None:
 
 
 def plain(fused: Sequence[nn.Module], y: Tensor) -> Tensor:
-    """Return what the fused modules compute by themselves, batch norm frozen."""
+    """Return what the fused modules compute from y by themselves, with the batch norm frozen."""
     for module in fused:
         if isinstance(module, NORMS):
             mean, variance = module.running_mean, module.running_var
@@ -145,7 +145,7 @@ Scales = tuple[Tensor, Tensor]
 
 
 def scales(norm: nn.Module, constants: Constants | None, gamma: Tensor | None, trained: bool) -> Scales:
-    """Return what `norm_scale` does, remembered where there is a memory. trained: whether gamma moves."""
+    """Return the result of `norm_scale`, cached if there is a cache. trained: whether gamma is trained."""
     if constants is None:
         return norm_scale(norm, gamma)
     variance = cast(Tensor, norm.running_var)
@@ -157,7 +157,7 @@ def scales(norm: nn.Module, constants: Constants | None, gamma: Tensor | None, t
 
 
 def scales_again(norm: nn.Module, constants: Constants | None, gamma: Tensor | None, trained: bool) -> Scales:
-    """Return in the backward what `scales` gave in the forward; autograd hands gamma out as another tensor."""
+    """Return, in the backward, what `scales` gave in the forward: autograd passes gamma as another tensor."""
     known: Scales | None = None if constants is None else constants.newest(SCALES)
     return scales(norm, constants, gamma, trained) if known is None else known
 
@@ -170,7 +170,7 @@ def shift_of(
     scale: Tensor,
     trained: bool,
 ) -> Tensor:
-    """Return what the norm adds beside beta: (C',). bias: the layer's. trained: whether bias or gamma moves."""
+    """Return the constant that the norm adds, without beta: (C',). bias: the layer's. trained: bias or gamma is."""
     mean = cast(Tensor, norm.running_mean)
 
     def made() -> Tensor:
@@ -189,7 +189,7 @@ def folded_weight(
     make: Callable[[], Tensor],
     trained: bool,
 ) -> Tensor:
-    """Return the weight with its outputs scaled, which `make` makes. trained: whether weight or gamma moves."""
+    """Return the weight with its outputs scaled, from `make` or the cache. trained: weight or gamma is."""
     if constants is None:
         return make()
     if trained:

@@ -1,4 +1,4 @@
-"""Where a convolution's kernel goes: stride, padding of every kind, dilation, groups."""
+"""The geometry of a convolution: stride, padding of every kind, dilation, groups."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from fed_asi.torch_private import ConvNd, padding_amounts
 class Geometry:
     """A convolution's geometry, in torch's own terms.
 
-    pad: amounts for torch's pad, last dimension first, applied before; empty when `padding` says it all.
+    pad: amounts for torch's pad, last dimension first, applied beforehand; empty where `padding` is enough.
     mode: how `pad` fills: "constant" (zeros), "reflect", "replicate" or "circular".
-    pointwise: whether every output pixel sees one input pixel through a full matrix.
+    pointwise: whether every output pixel reads one input pixel, through a full matrix.
     dense_stride: whether no input pixel is skipped.
     """
 
@@ -42,7 +42,7 @@ class Geometry:
 
 
 def geometry_of(conv: nn.Module) -> Geometry:
-    """Return the geometry of a convolution of any dimension, transposed or not."""
+    """Return the geometry of a convolution of any dimension, transposed ones included."""
     known = cast(ConvNd, conv)
     pad = padding_amounts(conv)
     rest = (known.dilation, known.transposed, known.output_padding, known.groups)
@@ -74,14 +74,14 @@ def _geometry(
 
 
 def padded(x: Tensor, geometry: Geometry) -> Tensor:
-    """Return x with what `padding` cannot say padded onto its spatial dimensions."""
+    """Return x with the padding that `padding` cannot express applied to its spatial dimensions."""
     if not geometry.pad:
         return x
     return nn.functional.pad(x, geometry.pad, mode=geometry.mode)
 
 
 def unpadded_gradient(g: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
-    """Return the gradient at the unpadded input, for g at the padded one: padding is linear."""
+    """Return the gradient of the unpadded input from g, the gradient of the padded one: padding is linear."""
     if not geometry.pad:
         return g
     if geometry.mode == "constant":

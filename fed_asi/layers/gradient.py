@@ -1,7 +1,7 @@
-"""A weight gradient in the shape in which it is found, and who may take it there.
+"""A weight gradient in the form in which it is computed, and the sink that can take it in that form.
 
-It is whole (operation.py), or the product of two thin matrices (thin.py) that need not be multiplied out: what
-training asks of one is the same for both.
+It is either whole (operation.py) or a product of two thin matrices (thin.py), which need not be multiplied out.
+Training uses both through the same methods.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class WeightGradient(ABC):
-    """dW of one layer; it is nobody else's, so it may be scaled in place."""
+    """dW of one layer; nothing else refers to it, so it may be scaled in place."""
 
     @abstractmethod
     def products(self, weight: Tensor) -> Tensor:
@@ -26,11 +26,11 @@ class WeightGradient(ABC):
 
     @abstractmethod
     def multiply_(self, factor: Tensor) -> None:
-        """Multiply all of it by a scalar."""
+        """Multiply dW by a scalar."""
 
     @abstractmethod
     def respond(self, mean: Tensor) -> Tensor:
-        """Return what dW gives for an input that is mean: (C,) everywhere: (C',)."""
+        """Return the response of dW to an input that is mean: (C,) everywhere: (C',)."""
 
     @abstractmethod
     def squared_norm(self) -> Tensor:
@@ -38,11 +38,11 @@ class WeightGradient(ABC):
 
     @abstractmethod
     def add_to_(self, target: Tensor, factor: float) -> None:
-        """Add factor * dW to target, which has dW's shape."""
+        """Add factor * dW to target, which has the shape of the weight."""
 
     @abstractmethod
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Yield dW in parts: the output channels, and dW of these."""
+        """Yield dW in parts: a slice of output channels, and dW of those channels."""
 
     @abstractmethod
     def whole(self) -> Tensor:
@@ -53,13 +53,13 @@ Part = tuple[Tensor, Tensor | WeightGradient]  # a parameter and its gradient
 
 
 class Sink(Protocol):
-    """Who takes gradients where a layer finds them, in place of autograd: nothing of them need be whole then."""
+    """Takes gradients as soon as a layer computes them, in place of autograd, so that no dW needs to be whole."""
 
     def see(self, parameters: Sequence[Tensor]) -> None:
-        """Learn that a forward used these trained parameters."""
+        """Register that a forward pass used these trained parameters."""
 
     def takes(self, parameters: Sequence[Tensor]) -> bool:
-        """Return whether the gradients of these parameters are wanted here, and not by autograd."""
+        """Return whether this sink, and not autograd, takes the gradients of these parameters."""
 
     def take_(self, parts: Sequence[Part]) -> None:
-        """Take the gradients of one layer, which needs its parameters no more."""
+        """Take the gradients of one layer; the layer no longer needs these parameters in this backward pass."""

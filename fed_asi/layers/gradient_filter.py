@@ -1,7 +1,7 @@
-"""The gradient filter: x and dY seen only as averages over patches of the output grid.
+"""The gradient filter: gradients computed from averages of x and dY over patches of the output grid.
 
-dW = sum over patches of (sum of dY) x (mean of x), the same for every tap of the kernel; dX = W summed
-over its taps, times the mean of dY, spread evenly over the patch's input pixels. Both are approximate.
+dW = sum over patches of (sum of dY) x (mean of x), the same for every tap of the kernel. dX = W summed over its
+taps, times the mean of dY, spread evenly over the input pixels of the patch. Both are approximate.
 Source: Yang et al., arXiv 2301.00330, section 3; strides count every output once, borders are not padded.
 """
 
@@ -38,7 +38,7 @@ def patches(size: tuple[int, ...], patch: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class FilteredConvolution(Convolution):
-    """A convolution whose forward is exact and whose gradients see patches."""
+    """A convolution with an exact forward; its gradients are computed from patch averages."""
 
     patch: int = 2
     grid: tuple[int, ...] = ()
@@ -48,13 +48,13 @@ class FilteredConvolution(Convolution):
         return Whole((_POOL[x.dim() - 2](x, patches(self.grid, self.patch)),))
 
     def weight_gradient(self, kept: Kept, g: Tensor, weight: Tensor) -> Tensor:
-        """Return dW, equal over the taps."""
+        """Return the approximate dW, the same for all taps."""
         summed = self._patch_means(g) * float(self.patch ** (g.dim() - 2))
         found = self._pointwise(summed, kept.restore().to(g.dtype), self._taps(weight), 1)
         return found.expand_as(weight).contiguous()
 
     def gradient(self, kept: Kept, g: Tensor, weight: Tensor, *, thin: bool, own: bool) -> WeightGradient:
-        """Return dW, whole: no product of x and g gives it."""
+        """Return dW, always whole: it is no product of x and g."""
         return Operation.gradient(self, kept, g, weight, thin=thin, own=own)
 
     def input_gradient(self, g: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
@@ -65,7 +65,7 @@ class FilteredConvolution(Convolution):
         return F.interpolate(found, size=shape[2:], mode="nearest") / prod(self.geometry.stride)
 
     def _patch_means(self, g: Tensor, filled: Tensor | None = None) -> Tensor:
-        """Return sums over patches by their full size or, given `filled`, by their filled share of it."""
+        """Return sums over patches divided by the full patch size or, given `filled`, by the filled part of it."""
         missing = [-n % self.patch for n in g.shape[2:]]
         g = F.pad(g, [amount for n in reversed(missing) for amount in (0, n)])
         pool = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}[g.dim() - 2]

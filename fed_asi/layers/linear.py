@@ -21,12 +21,12 @@ from fed_asi.methods.forms import Kept, TuckerInput
 
 
 def features_second(ranks: tuple[int, ...]) -> tuple[int, ...]:
-    """Return ranks given as (B, ..., F) as (B, F, ...)."""
+    """Return ranks in (B, F, ...) order, given in (B, ..., F) order."""
     return (ranks[0], ranks[-1], *ranks[1:-1])
 
 
 def _pointwise(tokens: int) -> Geometry:
-    """Return the geometry of one matrix for every one of so many dimensions of tokens."""
+    """Return the geometry of one matrix applied to every token, for this many token dimensions."""
     ones, none = (1,) * tokens, (0,) * tokens
     return Geometry(ones, ones, none, ones, False, none, 1)
 
@@ -42,15 +42,15 @@ class LinearMap(Operation):
         return nn.functional.linear(x, weight, bias)
 
     def input_gradient(self, g: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
-        """Return dX: `shape`, exact."""
+        """Return dX, exact, of shape `shape`."""
         return (g @ weight).view(shape)
 
     def keep(self, x: Tensor, method: Method, state: LayerState) -> Kept:
-        """Return x in the form `method` keeps, features as its second mode."""
+        """Return x in the form that `method` keeps, with the features as its second mode."""
         return method.reordered(features_second).keep(x.movedim(-1, 1), state)
 
     def weight_gradient(self, kept: Kept, g: Tensor, weight: Tensor) -> Tensor:
-        """Return dW of the restored input."""
+        """Return dW of the kept input."""
         if isinstance(kept, TuckerInput):
             return tucker_gradient.weight_gradient(kept, g.movedim(-1, 1), weight, _pointwise(g.dim() - 2))
         x = kept.restore().movedim(1, -1)
@@ -81,12 +81,12 @@ class LinearMap(Operation):
         return row_dots(gradient, weight)
 
     def respond(self, weight: Tensor, mean: Tensor) -> Tensor:
-        """Return the weight applied to the mean."""
+        """Return the weight times the mean."""
         return weight @ mean
 
 
 class CompressedLinear(nn.Linear):
-    """A Linear that keeps what its method says."""
+    """A Linear that keeps its input as its method says."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the layer's output, fused modules included."""
@@ -102,20 +102,20 @@ class LinearKind(WeightKind):
     published = False
 
     def canonical_order(self, ranks: tuple[int, ...]) -> tuple[int, ...]:
-        """Return ranks given as (B, ..., F) as (B, F, ...)."""
+        """Return ranks in (B, F, ...) order, given in (B, ..., F) order."""
         return features_second(ranks)
 
     def own_order(self, ranks: tuple[int, ...]) -> tuple[int, ...]:
-        """Return ranks given as (B, F, ...) as (B, ..., F)."""
+        """Return ranks in (B, ..., F) order, given in (B, F, ...) order."""
         return (ranks[0], *ranks[2:], ranks[1])
 
     def traits(self, module: nn.Module) -> Traits:
-        """Return its traits: any number of modes, the features last."""
+        """Return the traits of a linear layer: any number of modes, the features last."""
         features = cast(nn.Linear, module).in_features
         return Traits(None, features, channel_mode=-1, spatial=False, pointwise=True)
 
     def size(self, module: nn.Module, shape: Sequence[int]) -> LayerSize:
-        """Return the sizes of a call on (B, ..., F), features second."""
+        """Return the sizes of a call on (B, ..., F), with the features second."""
         batch, *tokens, features = shape
         out = (batch, cast(nn.Linear, module).out_features, *tokens)
         return LayerSize((batch, features, *tokens), out, ())

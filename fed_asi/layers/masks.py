@@ -1,9 +1,8 @@
-"""One bit an element: where a piecewise linear activation lets the gradient through.
+"""Masks of one bit per element: where a piecewise linear activation lets the gradient through.
 
-Bit p of byte j stands for element p * (bytes) + j, so that packing is one product with a row of
-powers of two and unpacking works on long rows; boolean tensors cost 2 to 5 times more on CPU.
-In float32 a bit is unpacked as the exponent of a small positive number, which torch's backward of a
-threshold reads as it is: two passes instead of four.
+Bit p of byte j stands for element p * (bytes) + j, so that packing is one product with a row of powers of two, and
+unpacking works on long rows. Boolean tensors would take 2 to 5 times as long on CPU. In float32, a bit is unpacked as
+the exponent of a small positive number, which torch's threshold backward reads directly: two passes instead of four.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from torch import Tensor
 from fed_asi.gpus import sent
 
 PLANES = (1, 2, 4, 8, 16, 32, 64, 128)
-AT_ONCE = 1 << 16  # elements; packing fewer plane by plane costs calls that take longer than the passes
-SMALLEST_NORMAL = 1 << 23  # as float32, of its lowest exponent bit; denormals might be flushed to zero
+AT_ONCE = 1 << 16  # elements; with fewer, packing plane by plane takes longer than all at once
+SMALLEST_NORMAL = 1 << 23  # the lowest exponent bit of a float32; denormals might be flushed to zero
 
 
 @lru_cache(maxsize=16)
@@ -37,12 +36,12 @@ def _shifts(device: torch.device) -> Tensor:
 
 
 def packed_bytes(numel: int) -> int:
-    """Return the bytes of the packed mask of `numel` elements."""
+    """Return the bytes of a packed mask for `numel` elements."""
     return -(-numel // 8)
 
 
 def pack(open_: Tensor) -> Tensor:
-    """Return the bits of open_: (n,), zeros and ones in a float dtype, as uint8: (ceil(n / 8),)."""
+    """Pack open_: (n,), zeros and ones in a float dtype. Returns uint8: (ceil(n / 8),)."""
     if open_.dtype not in (torch.float32, torch.float64):
         open_ = open_.float()
     rest = -open_.numel() % 8
@@ -52,7 +51,7 @@ def pack(open_: Tensor) -> Tensor:
 
 
 def pack_open(y: Tensor, is_open: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return `pack(is_open(y))` of y: (n,), of a large one plane after plane, with no second tensor of its size."""
+    """Return `pack(is_open(y))` for y: (n,); a large y is packed plane by plane, without a temporary of its size."""
     if y.numel() <= AT_ONCE or y.dtype not in (torch.float32, torch.float64):
         return pack(is_open(y))
     total = y.new_zeros(packed_bytes(y.numel()))
@@ -68,7 +67,7 @@ def unpack(packed: Tensor, numel: int, dtype: torch.dtype) -> Tensor:
 
 
 def positive(packed: Tensor, size: torch.Size, stride: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Return numbers of that size, in the order of `stride`: above 0 where the packed bit is 1, and 0 elsewhere."""
+    """Return a tensor of that size and stride that is positive where the packed bit is 1, and 0 elsewhere."""
     if dtype != torch.float32:
         return unpack(packed, size.numel(), dtype).as_strided(size, stride)
     planes = packed.to(torch.int32).mul_(SMALLEST_NORMAL) & _exponents(packed.device)

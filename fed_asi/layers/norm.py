@@ -1,8 +1,8 @@
-"""Batch norm with its running statistics fixed: an affine map that keeps nothing.
+"""Batch norm with fixed running statistics: an affine map that keeps nothing.
 
-Compressed, a batch norm uses its running statistics in training mode too, and never changes them.
-beta's gradient needs nothing; gamma's needs the input, unless the layer is fused behind a convolution,
-where <dW, W> gives it. So a batch norm that stands alone keeps its input only while gamma is trained.
+A compressed batch norm uses its running statistics in training mode too, and never updates them. The gradient of
+beta needs nothing; that of gamma needs the input, unless the batch norm is fused into a convolution, where <dW, W>
+gives it. So a batch norm that is not fused keeps its input only while gamma is trained.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _FixedNorm(torch.autograd.Function):
         x: Tensor,
         module: BatchNorm,
         gamma: Tensor | None,
-        _beta: Tensor | None,  # given so that autograd asks for its gradient
+        _beta: Tensor | None,  # an argument so that autograd asks for its gradient
     ) -> Tensor:
         ctx.eps, ctx.dims = module.eps, x.dim()
         trained = gamma is not None and ctx.needs_input_grad[2]
@@ -58,7 +58,7 @@ class _FixedNorm(torch.autograd.Function):
 
 
 class _FixedBatchNorm:
-    """Mixed in before the original class."""
+    """Mixin, placed before the original class: normalises by the running statistics in every mode."""
 
     def forward(self, input: Tensor) -> Tensor:
         module = cast(BatchNorm, self)
@@ -69,7 +69,7 @@ class _FixedBatchNorm:
 
 
 def fixed_norm(x: Tensor, module: BatchNorm) -> Tensor:
-    """Return the batch norm of x by the running statistics."""
+    """Return x normalised by the running statistics of the module."""
     mean, var = module.running_mean, module.running_var
     return F.batch_norm(x, mean, var, module.weight, module.bias, training=False, eps=module.eps)
 
@@ -90,13 +90,13 @@ class BatchNormKind(WeightlessKind):
     """Exact under every method; keeps its input only while gamma is trained."""
 
     def reason(self, module: nn.Module) -> str | None:
-        """Return why a batch norm without running statistics is left as it is."""
+        """Return why a batch norm without running statistics is left uncompressed; None for the others."""
         if cast(BatchNorm, module).running_mean is None:
             return "it has no running statistics to fix, so it stays as it is and keeps its input"
         return None
 
     def floor_bytes(self, module: nn.Module, shape: Sequence[int], dtype: torch.dtype) -> int:
-        """Return the input's bytes while gamma is trained, else 0."""
+        """Return the bytes of the input while gamma is trained, else 0."""
         gamma = cast(BatchNorm, module).weight
         return dtype.itemsize * prod(shape) if gamma is not None and gamma.requires_grad else 0
 
@@ -121,7 +121,7 @@ for _kind in (_BatchNorm1dKind, _BatchNorm2dKind, _BatchNorm3dKind):
 
 
 class _InEvalMode:
-    """Mixed in before a batch norm class of somebody's own, whose forward runs as in eval mode."""
+    """Mixin, placed before a user's own batch norm class: its forward runs as in eval mode."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         module = cast(nn.Module, self)
@@ -146,15 +146,15 @@ def _fixed_class(original: type[nn.Module]) -> type[nn.Module]:
 
 
 def _blank(original: type[nn.Module]) -> nn.Module:
-    """Return an empty module for a copy or a pickle to fill."""
+    """Return an empty module, which copy or pickle then fills."""
     made = _fixed_class(original)
     return made.__new__(made)
 
 
 def fix_(module: nn.Module, name: str) -> bool:
-    """Fix the statistics of a batch norm of a class of somebody's own; return whether it is one.
+    """Fix the statistics of a batch norm of a user's own class; return whether the module had any to fix.
 
-    It keeps what it keeps in plain PyTorch. `layers.detach_` takes it back.
+    It keeps the same as in plain PyTorch. `layers.detach_` undoes it.
     """
     if not isinstance(module, BATCH_NORM) or getattr(module, "running_mean", None) is None:
         return False

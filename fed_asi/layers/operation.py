@@ -1,4 +1,4 @@
-"""A layer's linear map and its gradients; every kind of layer with a weight has one."""
+"""The linear map of a layer and its gradients; every kind of layer with a weight has one."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from fed_asi.layers.slices import PartGradient, Slice
 from fed_asi.methods import Method
 from fed_asi.methods.forms import Kept, SomeChannels
 
-AT_ONCE = 1 << 14  # elements of a product of two weights
-SHARE = 16  # a part of a large weight that is taken at once: a sixteenth, beside the weight and its gradient
+AT_ONCE = 1 << 14  # elements of a product of two weights computed at one time
+SHARE = 16  # of a large weight, a sixteenth at one time: little memory besides the weight and its gradient
 
 
 class Operation(ABC):
@@ -31,29 +31,29 @@ class Operation(ABC):
 
     @abstractmethod
     def input_gradient(self, g: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
-        """Return dX: `shape` for g = dz."""
+        """Return dX, of shape `shape`, for g = dz."""
 
     @abstractmethod
     def weight_gradient(self, kept: Kept, g: Tensor, weight: Tensor) -> Tensor:
-        """Return dW of the input that `kept` stands for, in weight's shape."""
+        """Return dW of the input that `kept` stands for, in the shape of the weight."""
 
     def gradient(self, kept: Kept, g: Tensor, weight: Tensor, *, thin: bool, own: bool) -> WeightGradient:
-        """Return the same dW. thin: as a product of two matrices wherever it is one; else where that is quicker.
+        """Return dW as a WeightGradient. thin: as a thin product wherever it is one; else only where that is quicker.
 
-        own: nobody else reads g.
+        own: nothing else reads g.
         """
-        del thin, own  # of a map that knows no such product
+        del thin, own  # unused: this map has no thin products
         return WholeGradient(self, self.weight_gradient(kept, g, weight))
 
     def of_channels(self, channels: Tensor) -> Operation:
-        """Return the map of these input channels alone; of a depthwise one, to the outputs that they lead to."""
-        del channels  # of a map that is the same for any number of them
+        """Return the map of these input channels alone; for a depthwise map, with only the outputs they lead to."""
+        del channels  # unused: the map is the same for any number of channels
         return self
 
     def part_gradient(
         self, kept: SomeChannels, g: Tensor, weight: Tensor, part: Slice, *, thin: bool, own: bool
     ) -> PartGradient:
-        """Return dW of the channels kept. part: where in the weight they are; thin, own: as for `gradient`."""
+        """Return dW of the kept channels. part: their places in the weight; thin, own: as for `gradient`."""
         inner = self.of_channels(kept.channels)
         if part.dim == 0:
             g, own = g.index_select(self.channel_dim, part.index), True
@@ -63,22 +63,22 @@ class Operation(ABC):
 
     @abstractmethod
     def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
-        """Return the weight with every output channel multiplied by scale: (C',)."""
+        """Return the weight with each output channel multiplied by its scale: (C',)."""
 
     @abstractmethod
     def scale_outputs_(self, weight: Tensor, scale: Tensor) -> None:
-        """Multiply every output channel of the weight by scale: (C',), in place."""
+        """Multiply each output channel of the weight by its scale: (C',), in place."""
 
     @abstractmethod
     def row_products(self, gradient: Tensor, weight: Tensor) -> Tensor:
-        """Return <gradient, weight> for each output channel: (C',), without a product as large as they are."""
+        """Return <gradient, weight> for each output channel: (C',), without a temporary of their size."""
 
     @abstractmethod
     def respond(self, weight: Tensor, mean: Tensor) -> Tensor:
-        """Return what the weight gives for an input that is mean: (C,) everywhere: (C',)."""
+        """Return the output, without bias, for an input that is mean: (C,) everywhere: (C',)."""
 
     def keep(self, x: Tensor, method: Method, state: LayerState) -> Kept:
-        """Return x in the form `method` keeps."""
+        """Return x in the form that `method` keeps."""
         return method.keep(x, state)
 
 
@@ -123,9 +123,9 @@ class WholeGradient(WeightGradient):
 
 
 def row_dots(left: Tensor, right: Tensor) -> Tensor:
-    """Return <left[i], right[i]> for each i: (rows,), of tensors of one shape, some rows at a time.
+    """Return <left[i], right[i]> for each row i: (rows,). left and right have the same shape.
 
-    So the product takes little memory beside them, and has the bits of one of all rows.
+    Computed some rows at a time: this takes little extra memory, and the result is the same to the bit.
     """
     rows = max(1, max(AT_ONCE, right.numel() // SHARE) // max(1, right[:1].numel()))
     every = zip(torch.split(left, rows), torch.split(right, rows), strict=True)

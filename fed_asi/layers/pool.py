@@ -1,4 +1,4 @@
-"""Pooling: maxima remember their place in the window in 1 to 8 bits, means remember nothing. All exact."""
+"""Pooling, always exact: maxima keep their place in the window in 1 to 8 bits, means keep nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _pair(value: Any) -> Pair:
 
 
 class _Windows:
-    """Where a pooling's windows lie: flat input index <-> place in the window, for x: (..., H, W)."""
+    """The windows of a max pool: flat input index <-> place in the window, for x: (..., H, W)."""
 
     def __init__(self, module: nn.MaxPool2d, width: int) -> None:
         self.kernel = _pair(module.kernel_size)
@@ -36,14 +36,14 @@ class _Windows:
         return torch.arange(steps, device=device) * self.stride[axis] - self.padding[axis]
 
     def place(self, index: Tensor) -> Tensor:
-        """Return the place in its window of each maximum; index: (..., H', W') into the flat input."""
+        """Return the place in its window of each maximum. index: (..., H', W'), indices into the flat input."""
         top = self._corner(0, index.shape[-2], index.device)[:, None]
         left = self._corner(1, index.shape[-1], index.device)
         row = (index // self.width - top) // self.dilation[0]
         return row * self.kernel[1] + (index % self.width - left) // self.dilation[1]
 
     def index(self, place: Tensor) -> Tensor:
-        """Return the flat input index of each maximum; place: (..., H', W') in its window."""
+        """Return the flat input index of each maximum. place: (..., H', W'), places in the windows."""
         place = place.long()
         top = self._corner(0, place.shape[-2], place.device)[:, None]
         left = self._corner(1, place.shape[-1], place.device)
@@ -72,7 +72,7 @@ class _MaxPool(torch.autograd.Function):
 
 
 class _GlobalMean(torch.autograd.Function):
-    """The mean over H and W; its gradient is a view with strides of 0."""
+    """The mean over H and W; its gradient is an expanded view."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class _GlobalMean(torch.autograd.Function):
 
 
 class _Mean(torch.autograd.Function):
-    """Any pooling by means; torch gives its gradient for a stand-in that has only the input's shape."""
+    """Average pooling of any kind; torch computes the gradient from a stand-in with the shape of the input."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, module: nn.AvgPool2d | nn.AdaptiveAvgPool2d) -> Tensor:

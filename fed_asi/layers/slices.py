@@ -1,4 +1,4 @@
-"""A part of a weight, that of some input channels, and the gradient of it."""
+"""A slice of a weight that belongs to some input channels, and its gradient."""
 
 from __future__ import annotations
 
@@ -13,58 +13,58 @@ from fed_asi.layers.gradient import WeightGradient
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Some places along one dimension of a tensor. index: (k,), int64, ascending."""
+    """Some indices along one dimension of a tensor. index: (k,), int64, ascending."""
 
     dim: int
     index: Tensor
 
     def on(self, device: torch.device) -> Slice:
-        """Return the same places for tensors on a device."""
+        """Return the same slice with its index on a device."""
         return self if self.index.device == device else Slice(self.dim, self.index.to(device))
 
     def of(self, whole: Tensor) -> Tensor:
-        """Return the part of a tensor, as a copy."""
+        """Return the slice of a tensor, as a copy."""
         return whole.index_select(self.dim, self.index)
 
     def rest(self, whole: Tensor) -> Slice:
-        """Return the places of a tensor that are not of the part."""
+        """Return the slice of all other indices."""
         outside = torch.ones(whole.shape[self.dim], dtype=torch.bool, device=self.index.device)
         outside[self.index] = False
         return Slice(self.dim, outside.nonzero().flatten())
 
     def shape_of(self, whole: Tensor) -> torch.Size:
-        """Return the shape of the part."""
+        """Return the shape of the slice of a tensor."""
         shape = list(whole.shape)
         shape[self.dim] = self.index.shape[0]
         return torch.Size(shape)
 
     def bytes_of(self, whole: Tensor) -> int:
-        """Return the bytes of the part."""
+        """Return the bytes of the slice of a tensor."""
         return whole.element_size() * self.shape_of(whole).numel()
 
     def add_(self, whole: Tensor, part: Tensor, factor: float) -> None:
-        """Add factor * part to its place in a tensor."""
+        """Add factor * part to the slice of a tensor, in place."""
         whole.index_add_(self.dim, self.index, part, alpha=factor)
 
     def multiply_(self, whole: Tensor, factor: float) -> None:
-        """Multiply the part of a tensor by factor, in its place."""
+        """Multiply the slice of a tensor by factor, in place."""
         whole.index_copy_(self.dim, self.index, self.of(whole).mul_(factor))
 
     def load_(self, whole: Tensor, part: Tensor) -> None:
-        """Write a part into its place."""
+        """Write `part` into the slice of a tensor."""
         whole.index_copy_(self.dim, self.index, part)
 
     def same(self, other: Slice) -> bool:
-        """Return whether the other is of the same places."""
+        """Return whether both slices have the same indices."""
         return self.dim == other.dim and torch.equal(self.index, other.index)
 
 
 @dataclass(slots=True)
 class PartGradient(WeightGradient):
-    """dW of the channels kept; of the other channels there is none.
+    """dW of the kept channels; the other channels have no gradient.
 
-    inner: the gradient of the part; part: where in the weight that is. channels: (k,) of the input. weight: the whole
-    one, for its shape.
+    inner: the gradient of the slice. part: the slice of the weight. channels: (k,), the kept input channels.
+    weight: the whole weight, for its shape.
     """
 
     inner: WeightGradient
@@ -86,7 +86,7 @@ class PartGradient(WeightGradient):
         self.inner.multiply_(factor)
 
     def respond(self, mean: Tensor) -> Tensor:
-        """See WeightGradient. mean: of all channels, or of those kept."""
+        """See WeightGradient. mean: of all channels, or of the kept ones."""
         part = mean if mean.shape == self.channels.shape else mean.index_select(0, self.channels)
         return self._outputs(self.inner.respond(part))
 
@@ -95,7 +95,7 @@ class PartGradient(WeightGradient):
         return self.inner.squared_norm()
 
     def add_to_(self, target: Tensor, factor: float) -> None:
-        """Add factor * dW to the whole weight, or to a tensor of the part's shape."""
+        """Add factor * dW to a tensor in the shape of the weight, or in the shape of the slice."""
         if target.shape == self.part.shape_of(self.weight):
             self.inner.add_to_(target, factor)
             return
@@ -109,7 +109,7 @@ class PartGradient(WeightGradient):
                 target.index_add_(0, self.part.index[rows], dw, alpha=factor)
 
     def join_(self) -> None:
-        """Let the gradient of the part be whole when it is added, not in blocks: fewer calls and more memory."""
+        """Compute the gradient of the slice whole when it is added, not in blocks: fewer calls, more memory."""
         self.joined = True
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
@@ -117,13 +117,13 @@ class PartGradient(WeightGradient):
         yield slice(0, len(self.weight)), self.whole()
 
     def whole(self) -> Tensor:
-        """Return dW in the weight's shape, zero for the channels that are not kept."""
+        """Return dW in the shape of the weight, zero for channels that are not kept."""
         found = torch.zeros_like(self.weight)
         self.part.add_(found, self.inner.whole(), 1.0)
         return found
 
     def _outputs(self, values: Tensor) -> Tensor:
-        """Return values by output: (C',), zero where no output belongs to a channel kept."""
+        """Return values per output channel: (C',), zero where an output belongs to no kept channel."""
         if self.part.dim:
             return values
         return values.new_zeros(len(self.weight)).index_copy_(0, self.part.index, values)

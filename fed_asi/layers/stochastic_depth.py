@@ -1,6 +1,6 @@
 """torchvision's StochasticDepth, drawn from the layer's own stream instead of the global random state.
 
-Imported when a network holds one (`register_late`), so that torchvision is never imported for its own sake.
+Imported only when a network contains one (`register_late`), so that torchvision is not imported without need.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from fed_asi.layers.weightless import WeightlessKind
 
 
 class CompressedStochasticDepth(StochasticDepth):  # type: ignore[misc]
-    """Drops whole samples (mode "row") or whole micro-batches (mode "batch"); keeps one factor a sample."""
+    """Drops whole samples (mode "row") or whole micro-batches (mode "batch"); keeps one factor per sample."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the input with a share p of its samples set to zero, the others scaled."""
+        """Return the input with a fraction p of its samples, drawn at random, set to zero and the others scaled."""
         state = state_of(self)
         if not self.training or self.p == 0 or not isinstance(state, DrawState):
             return input

@@ -1,4 +1,4 @@
-"""A weight gradient as the product of two thin matrices, which goes into a weight without ever being whole."""
+"""A weight gradient as a product of two thin matrices, applied to a weight without ever being multiplied out whole."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 from fed_asi.layers import tucker_gradient
 from fed_asi.layers.gradient import WeightGradient
 
-GRAM = 32  # up to this inner size ||dW|| comes from two small Gram matrices, else from blocks of dW
-BLOCK = tucker_gradient.COPIED_OUTPUTS  # outputs multiplied out at a time
+GRAM = 32  # up to this inner size, ||dW|| is computed from two small Gram matrices; beyond, from blocks of dW
+BLOCK = tucker_gradient.COPIED_OUTPUTS  # output channels multiplied out at one time
 
 
 @dataclass(slots=True)
 class ThinGradient(WeightGradient):
-    """dW = the sum of m products left @ right, its inputs last, of a weight (C', C, *K).
+    """dW as the sum of m products left @ right, input channels last, for a weight (C', C, *K).
 
-    left: (m, C' K, r). right: (m, r, C). own: nobody else reads left, so it may be scaled in place.
+    left: (m, C' K, r). right: (m, r, C). own: nothing else reads left, so it may be scaled in place.
     """
 
     left: Tensor
@@ -87,14 +87,14 @@ class ThinGradient(WeightGradient):
         return torch.cat([dw for _, dw in self.blocks()])
 
     def _products_of(self, weight: Tensor, lefts: Tensor) -> Tensor:
-        """Return <dW, W> of a block of outputs: weight (c, C, *K), lefts (m, c, K, r)."""
+        """Return <dW, W> for a block of output channels: weight (c, C, *K), lefts (m, c, K, r)."""
         last = weight.movedim(1, -1).flatten(0, -2)
         every = zip(lefts, self.right, strict=True)
         found = (_products(last, left.flatten(0, 1), right) for left, right in every)
         return _sum(one.view(len(weight), -1).sum(1) for one in found)
 
     def _scale_(self, by: Tensor) -> None:
-        """Multiply the rows of dW by what fits (C', K, r), in place where nobody else reads them."""
+        """Multiply the rows of dW by a factor that broadcasts to (C', K, r), in place if nothing else reads them."""
         rows = self._rows()
         if self.own:
             rows.mul_(by)
@@ -110,15 +110,15 @@ class ThinGradient(WeightGradient):
 
 
 def of_tucker(left: Tensor, right: Tensor, weight: Tensor) -> ThinGradient:
-    """Return dW of what `tucker_gradient.thin` gave: (C' K, r) and (r, C)."""
+    """Return dW from the result of `tucker_gradient.thin`: (C' K, r) and (r, C)."""
     return ThinGradient(left.unsqueeze(0), right.unsqueeze(0), weight)
 
 
 def of_pixels(x: Tensor, g: Tensor, weight: Tensor, stride: Sequence[int], *, own: bool) -> ThinGradient:
-    """Return dW of a layer that is one matrix for every pixel: g's rows times those of x.
+    """Return dW of a layer that applies one matrix to every pixel: the rows of g times those of x.
 
-    x: (N, C, *S). g: (N, C', *S'), whose strides skip pixels of x. own: nobody else reads g. It is one product where
-    the pixels of all images are rows of both already, else one an image: neither is copied.
+    x: (N, C, *S). g: (N, C', *S'), whose strides skip pixels of x. own: nothing else reads g. If both are channels
+    last, this is one product over the pixels of all images, else one product per image; neither tensor is copied.
     """
     for dim, step in enumerate(stride, 2):
         x = x if step == 1 else x[(slice(None),) * dim + (slice(None, None, step),)]
@@ -131,7 +131,7 @@ def of_pixels(x: Tensor, g: Tensor, weight: Tensor, stride: Sequence[int], *, ow
 
 
 def _last(x: Tensor) -> bool:
-    """Return whether x: (N, C, *S) lies with its channels last."""
+    """Return whether x: (N, C, *S) is channels last in memory."""
     return x.movedim(1, -1).is_contiguous()
 
 
@@ -140,9 +140,9 @@ def _sum(found: Iterable[Tensor]) -> Tensor:
 
 
 def _blocks(outputs: int) -> list[int]:
-    """Return how many outputs go at a time: BLOCK, the last ones with the rest.
+    """Return how many output channels each block has: BLOCK, and the last one the remainder too.
 
-    Of a block much smaller than the others BLAS may add in another order, and then dW x W has other bits.
+    BLAS may add up a block much smaller than the others in another order, which would change the last bits.
     """
     full = max(1, outputs // BLOCK)
     return [BLOCK] * (full - 1) + [outputs - BLOCK * (full - 1)]

@@ -1,4 +1,4 @@
-"""dW straight from core and factors: the input is never rebuilt."""
+"""dW straight from core and factors: the input is never restored."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from fed_asi import tucker
 from fed_asi.layers.geometry import Geometry, padded
 from fed_asi.methods.forms import TuckerInput
 
-COPIED_OUTPUTS = 32  # turned at once into the order of the weight: a small transient, and it stays in cache
+COPIED_OUTPUTS = 32  # transposed into the weight's layout at one time: a small transient that stays in cache
 BACKWARD = torch.ops.aten.convolution_backward.default
 
 
 def weight_gradient(kept: TuckerInput, g: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-    """Return dW, of weight's shape: exactly that of the input the Tucker forms stand for.
+    """Return dW, in the shape of the weight: exactly that of the input which the Tucker forms stand for.
 
-    g: (N, C', *S'). The batch mode is moved onto g, so that r_1 images stand for the batch; the
-    core is multiplied out over space only, and dW's channels last, where groups allow it.
+    g: (N, C', *S'). g is projected on the batch factor, so that r_1 images stand for the batch. The core is multiplied
+    out over space only, and over channels last of all, where the groups allow it.
     """
     shape = weight.shape
     if thin_fits(kept, geometry):
@@ -34,10 +34,10 @@ def weight_gradient(kept: TuckerInput, g: Tensor, weight: Tensor, geometry: Geom
 
 
 def thin_fits(kept: TuckerInput, geometry: Geometry) -> bool:
-    """Return whether dW is a product of two matrices, the second the channel factor alone.
+    """Return whether dW is a product of two matrices, the second of which is the channel factor alone.
 
-    With groups it is one for each group. Micro-batches side by side have a factor each, which pays where a pixel
-    sees one pixel: a larger kernel would be slid over every one of them.
+    With groups there would be one product per group. Side-by-side micro-batches each have their own factors: this pays
+    off where an output pixel reads one input pixel, but a larger kernel would have to slide over each of them.
     """
     if geometry.pointwise:
         return True
@@ -46,9 +46,10 @@ def thin_fits(kept: TuckerInput, geometry: Geometry) -> bool:
 
 
 def thin(kept: TuckerInput, g: Tensor, shape: torch.Size, geometry: Geometry) -> tuple[Tensor, Tensor | None]:
-    """Return (left, right), (C' K, r) and (r, C), whose product is dW, its inputs last, of kernels of K pixels.
+    """Return (left, right), (C' K, r) and (r, C), whose product is dW with input channels last; K: taps of the kernel.
 
-    r is the channel rank, times the micro-batches side by side. At full channel rank left is dW, right None.
+    r is the channel rank, times the number of side-by-side micro-batches. At full channel rank left is dW and
+    right is None.
     """
     if not geometry.pointwise:
         ((core, factors, part),) = _forms(kept, g)
@@ -64,7 +65,7 @@ def thin(kept: TuckerInput, g: Tensor, shape: torch.Size, geometry: Geometry) ->
 
 
 def whole(left: Tensor, right: Tensor | None, weight: Tensor) -> Tensor:
-    """Return dW of what `thin` gave, in the order of weight's memory."""
+    """Return dW from the result of `thin`, in the weight's memory layout."""
     outputs, inputs, *kernel = weight.shape
     if right is None or left.shape[0] == outputs:
         return (left.contiguous() if right is None else left @ right).view(weight.shape)
@@ -79,7 +80,7 @@ def whole(left: Tensor, right: Tensor | None, weight: Tensor) -> Tensor:
 
 
 def _forms(kept: TuckerInput, g: Tensor) -> Iterator[tuple[Tensor, tucker.Factors, Tensor]]:
-    """Yield (core, factors, g) of each form, g as (m, b, C', *S'), without the m axis where m is 1."""
+    """Yield (core, factors, g) for each form, with g as (m, b, C', *S'); if m is 1, without the m axis."""
     first = 0
     for form in kept.forms:
         core, factors = kept.part(form)
@@ -101,7 +102,7 @@ def _of_form(
     g = _project_batch(g, factors[0], lead).flatten(0, lead)
     images, channels = _over_space(core, factors[2:], lead), factors[1]
     if channels is not None:
-        last = images.movedim(lead + 1, -1)  # in one product, and channels last as g mostly is
+        last = images.movedim(lead + 1, -1)  # one product, with channels last, as g usually has them
         wide = last.flatten(lead, -2) @ channels.mT
         images = wide.view(*last.shape[:-1], -1).movedim(-1, lead + 1)
     return _kernel_gradient(images.flatten(0, lead), g, shape, geometry)
@@ -110,7 +111,7 @@ def _of_form(
 def _narrow(
     core: Tensor, factors: tucker.Factors, g: Tensor, shape: torch.Size, geometry: Geometry
 ) -> Tensor:
-    """Return dW before its channels are multiplied out: (C', r2, *K), of one form without an m axis."""
+    """Return dW before it is multiplied by the channel factor: (C', r2, *K), for one form without an m axis."""
     images = _over_space(core, factors[2:], 0)
     g = _project_batch(g, factors[0], 0)
     return _kernel_gradient(images, g, torch.Size([shape[0], core.shape[1], *shape[2:]]), geometry)
@@ -133,7 +134,7 @@ def _over_space(core: Tensor, space: Sequence[Tensor | None], lead: int) -> Tens
 def _pointwise(
     core: Tensor, factors: tucker.Factors, g: Tensor, stride: tuple[int, ...]
 ) -> tuple[Tensor, Tensor | None]:
-    """Return (left, right) of `thin`; core: (..., r1, r2, *r), g: (..., b, C', *S')."""
+    """Return (left, right) as `thin` does; core: (..., r1, r2, *r), g: (..., b, C', *S')."""
     lead = core.dim() - len(factors)
     space: tucker.Factors = []
     for i, (factor, step) in enumerate(zip(factors[2:], stride, strict=True)):
@@ -155,12 +156,12 @@ def _pointwise(
 
 
 def _wide(channels: int, samples: int, rank: int) -> bool:
-    """Whether g is better projected on the batch mode than multiplied as it is, `channels` rows deep."""
+    """Return whether projecting g on the batch factor first takes less work than using it as it stands."""
     return rank * (samples + channels) < channels * samples
 
 
 def _project_batch(g: Tensor, factor: Tensor | None, lead: int) -> Tensor:
-    """Return factor^T g over the batch mode of g: (..., b, C', *S'), in the order of g's memory."""
+    """Return factor^T g over the batch mode of g: (..., b, C', *S'), in the memory layout of g."""
     if factor is None:
         return g
     last = g.movedim(lead + 1, -1)

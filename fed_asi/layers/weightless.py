@@ -1,4 +1,4 @@
-"""What layers without a method of their own share: they keep a floor that no plan can lower."""
+"""What layers without weights share: the bytes they keep are a floor that no plan can lower."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from fed_asi.methods import Method
 
 
 class WeightlessKind(LayerKind):
-    """A kind whose form, exact, is the same under every method."""
+    """A kind of layer whose exact form is the same under every method."""
 
     def reason(self, _module: nn.Module) -> str | None:
-        """Return why this module must stay as it is, or None."""
+        """Return why this module must stay uncompressed, or None."""
         return None
 
     def floor_bytes(self, _module: nn.Module, _shape: Sequence[int], _dtype: torch.dtype) -> int:
@@ -24,7 +24,7 @@ class WeightlessKind(LayerKind):
         return 0
 
     def unsupported(self, module: nn.Module, method: Method) -> str | None:
-        """Return why this module must stay as it is, or None."""
+        """Return why this module must stay uncompressed, or None."""
         return self.reason(module)
 
     def saved_bytes(
@@ -40,10 +40,10 @@ class WeightlessKind(LayerKind):
 
 
 def needs_gradient(x: Tensor) -> bool:
-    """Return whether anything has to be kept for x at all."""
+    """Return whether anything has to be kept for x."""
     return torch.is_grad_enabled() and x.requires_grad
 
 
 def applied(function: type[torch.autograd.Function], *args: object) -> Tensor:
-    """Return what an autograd function of one output gives."""
+    """Return the output of an autograd function that has one output."""
     return cast(Tensor, function.apply(*args))  # type: ignore[no-untyped-call]

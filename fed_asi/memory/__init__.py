@@ -1,1 +1,1 @@
-"""What a training step keeps and costs: measured by a meter, counted from sizes."""
+"""The memory and the work of a training step: measured by a meter, counted from sizes."""

@@ -1,4 +1,4 @@
-"""What a training step of a network costs: bytes kept and multiply-accumulates, counted layer by layer."""
+"""The cost of a training step: bytes kept and multiply-accumulates, counted layer by layer."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from fed_asi.units import format_bytes
 
 @dataclass(frozen=True, slots=True)
 class LayerCost:
-    """One call of one layer in one training step.
+    """The cost of one call of one layer in one training step.
 
-    published_bytes, published_flops: as the papers count, 0 for layers that are not trained convolutions.
-    forward_macs, dw_macs, dx_macs, overhead_macs: what is really multiplied; forward_macs twice under gradient
-    checkpointing, dx_macs 0 where nothing before the layer trains, overhead_macs is the compression of its input.
+    published_bytes, published_flops: the papers' count; 0 for layers that are not trained convolutions.
+    forward_macs, dw_macs, dx_macs, overhead_macs: multiply-accumulates actually done. forward_macs counts twice under
+    gradient checkpointing, dx_macs is 0 if nothing before the layer trains, and overhead_macs is the compression of the
+    input.
     """
 
     name: str
@@ -40,16 +41,16 @@ class LayerCost:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of the layer's whole step."""
+        """Multiply-accumulates of the layer in the whole step."""
         return self.forward_macs + self.dw_macs + self.dx_macs + self.overhead_macs
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """A training step's totals; `layers` has every call of a convolution or linear layer, in order.
+    """The totals of a training step; `layers` lists every call of a convolution or linear layer, in order.
 
-    saved_bytes: measured, all that autograd and the layers keep from forward to backward, loss included.
-    uncounted: layers with weights of other kinds, whose multiplications are in no total.
+    saved_bytes: measured; everything that autograd and the layers keep from forward to backward, loss included.
+    uncounted: names of layers of other kinds with weights; no total includes their multiplications.
     """
 
     layers: tuple[LayerCost, ...]
@@ -58,12 +59,12 @@ class Cost:
 
     @property
     def published_bytes(self) -> int:
-        """Inputs (or their compressed form) of the trained convolutions, as the papers count bytes."""
+        """Bytes of the inputs (or their compressed forms) of the trained convolutions: the papers' count."""
         return sum(layer.published_bytes for layer in self.layers)
 
     @property
     def published_flops(self) -> int:
-        """Forward, dW and compression of the trained convolutions in the papers' convention."""
+        """FLOPs of forward, dW and compression of the trained convolutions: the papers' count."""
         return sum(layer.published_flops for layer in self.layers)
 
     @property
@@ -73,7 +74,7 @@ class Cost:
 
     @property
     def step_macs(self) -> int:
-        """Multiply-accumulates of all layers: also the trunk's forward, and dX through frozen layers."""
+        """Multiply-accumulates of all layers, including the trunk's forward, and dX through frozen layers."""
         return sum(layer.macs for layer in self.layers)
 
     def __str__(self) -> str:
@@ -95,15 +96,15 @@ def _row(layer: LayerCost) -> str:
 
 
 def cost(model: nn.Module, x: Tensor) -> Cost:
-    """Return what one training step on the batch x costs, in bytes and multiply-accumulates.
+    """Return the cost of one training step on the batch x, in bytes and multiply-accumulates.
 
-    x: (B, ...) one batch; a compressed model's micro-batches are counted one by one. The model is not changed:
-    a copy of it runs forward once, with fixed batch norms. Elementwise work is not counted.
+    x: (B, ...), one batch; for a compressed model every micro-batch is counted. The model is not changed: a copy of it
+    runs forward once, with fixed batch norms. Elementwise work is not counted.
     """
     model = copied(model).train()
-    again = "recomputed_bytes" in model.__dict__  # gradient checkpointing: each forward happens twice
+    again = "recomputed_bytes" in model.__dict__  # gradient checkpointing: each forward runs twice
     if again:
-        model(x)  # its first batch of a shape runs its parts once more, to measure them
+        model(x)  # the first batch of a shape runs its parts once more, to measure them
     for module in model.modules():
         if isinstance(module, BATCH_NORMS):
             module.eval()
@@ -170,14 +171,14 @@ class _Call:
     x: Tensor
 
     def ranks(self) -> tuple[int, ...]:
-        """The ranks of the kept form; found on x where the method finds them so."""
+        """The ranks of the kept form; computed from x for methods whose ranks depend on the data."""
         state = state_of(self.module)
         if state is None or not self.method.trains_weight:
             return ()
         return self.method.found_ranks(self.x.movedim(self.kind.channel_dim, 1), replace(state))
 
     def cost(self, size: LayerSize) -> LayerCost:
-        """What a micro-batch of this size costs."""
+        """Return the cost of a micro-batch of this size."""
         method, ranks, published = self.method, self.ranks(), self.kind.published
         return LayerCost(
             self.name,
@@ -197,7 +198,7 @@ def _with_batch(size: LayerSize, batch: int) -> LayerSize:
 
 
 def _sum(parts: list[tuple[int, LayerCost]], needs_dx: bool, method: Method) -> LayerCost:
-    """Return the sum over (how many micro-batches, the cost of one). method: as the layer has it."""
+    """Return the sum over (number of micro-batches, cost of one). method: the method of the layer."""
 
     def total(name: str) -> int:
         return sum(times * int(getattr(one, name)) for times, one in parts)

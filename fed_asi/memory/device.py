@@ -1,9 +1,9 @@
-"""What a device must have to train: its RAM and its flash, each byte under one name.
+"""The memory a device needs to train: its RAM and its flash, each byte under one name.
 
-RAM is what is written: trained weights, gradients that are accumulated, the optimizer's state, fixed means, warm
-factors, what a strategy and a codec hold, and the arena of whichever phase needs more, the trunk's or the step's; a
-reserve for what is not counted here, the runtime's own memory and its stack. Flash is what is only read, in the format
-it is stored in; the program is not in it.
+RAM holds everything that is written: trained weights, accumulated gradients, the optimizer's state, fixed means, warm
+factors, the copies that a strategy and a codec hold, and the arena of the trunk or of the step, whichever is larger. A
+reserve stands for what is not counted here, such as the memory of the runtime and its stack. Flash holds everything
+that is only read, in its storage format; the program is not included.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from fed_asi.units import format_bytes
 
 @dataclass(frozen=True, slots=True)
 class DeviceMemory:
-    """Bytes of one device that trains, by what they are for.
+    """Bytes of memory of one device that trains, by purpose.
 
-    trained_bytes: weights that move. gradient_bytes: those accumulated over micro-batches. optimizer_bytes: momentum.
-    mean_bytes: of centred layers. factor_bytes: what layers hold from step to step. strategy_bytes: the copies of the
-    weights that move that a strategy and a codec hold. waiting_bytes: features of a
-    micro-batch's other images, while the trunk runs on the last. reserve_bytes: for what is not counted.
+    trained_bytes: weights that are trained. gradient_bytes: gradients accumulated over micro-batches. optimizer_bytes:
+    momentum. mean_bytes: fixed means of centred layers. factor_bytes: warm factors. strategy_bytes: copies of the
+    trained weights that a strategy and a codec hold. waiting_bytes: features of the other images of a micro-batch,
+    while the trunk runs on the last one. reserve_bytes: a reserve for what is not counted.
     frozen_bytes: weights and statistics that are only read. constant_bytes: tables and random starts, only read.
-    trunk, step: the arenas of the two phases; no trunk where the model is trained whole.
+    trunk, step: the arenas of the two phases; trunk is None where the whole model is trained.
     """
 
     trained_bytes: int
@@ -54,26 +54,26 @@ class DeviceMemory:
 
     @property
     def trunk_bytes(self) -> int:
-        """Bytes of RAM that come and go while the trunk runs, one image at a time."""
+        """Bytes of transient RAM while the trunk runs, one image at a time."""
         return 0 if self.trunk is None else self.trunk.bytes + self.waiting_bytes
 
     @property
     def phase(self) -> str:
-        """The phase that needs more: "trunk" or "step"."""
+        """The phase that needs more RAM: "trunk" or "step"."""
         return "trunk" if self.trunk_bytes > self.step.bytes else "step"
 
     @property
     def ram_bytes(self) -> int:
-        """Bytes of RAM: static, the larger phase, and the reserve."""
+        """Bytes of RAM: the static part, the larger phase, and the reserve."""
         return self.static_bytes + max(self.trunk_bytes, self.step.bytes) + self.reserve_bytes
 
     @property
     def flash_bytes(self) -> int:
-        """Bytes of flash: what is only read, as it is stored."""
+        """Bytes of flash: everything that is only read, in its storage format."""
         return self.frozen_bytes + self.constant_bytes
 
     def largest(self, count: int = 3) -> tuple[ArenaTensor, ...]:
-        """Return the largest tensors at the worst moment of the phase that needs more."""
+        """Return the largest tensors alive at the peak of the phase that needs more RAM."""
         phase = self.trunk if self.phase == "trunk" and self.trunk is not None else self.step
         return phase.at_peak[:count]
 
@@ -112,15 +112,16 @@ def device_memory(
     alignment: int = ALIGNMENT,
     of_this_batch: bool = False,
 ) -> DeviceMemory:
-    """Return what a device needs to train on micro-batches such as x; model and trunk are only read.
+    """Return the memory a device needs to train on micro-batches like x; model and trunk are only read.
 
-    model: its trained part at least, plain or compressed, in the mode it trains in. trunk: the frozen part before it,
-    whose images come one at a time. x: (b, ...) what goes into the trunk, or into the model where there is none.
-    y: (b,). gradients: "held" where a batch is one micro-batch, "accumulated" where it is several, "applied" where
-    each moves its weight at once. copies: of the weights that move, for a strategy and a codec: `len(strategy.holds |
-    codec.holds)`. storage: of what is only read, be it the rest of a weight of which some channels train, and of the
-    trunk's activations; the trunk and model given are the float32 ones, the trunk with its batch norms folded
-    (`compression.cut.folded`) as it is stored. The rest, and errors: as of `fed_asi.arena`.
+    model: at least the trained part, plain or compressed, in the mode it trains in. trunk: the frozen part before it,
+    which runs on one image at a time. x: (b, ...), the input of the trunk, or of the model if there is no trunk. y:
+    (b,). gradients: "held" if a batch is one micro-batch, "accumulated" if it is several, "applied" if each gradient
+    updates its weight at once. copies: number of copies of the trained weights that a strategy and a codec hold:
+    `len(strategy.holds | codec.holds)`. storage: format of what is only read, including the untrained rest of a weight
+    of which some channels train, and of the trunk's activations. Pass the model and the trunk in float32, the trunk
+    with its batch norms folded (`compression.cut.folded`), as stored. For the other arguments and errors see
+    `fed_asi.arena`.
     """
     features, before, storage = x, None, format_of(storage)
     if trunk is not None:
@@ -162,10 +163,10 @@ def in_all(
     read_bytes: int | None = None,
     spared_bytes: int = 0,
 ) -> DeviceMemory:
-    """Return what a device needs whose phases have these arenas; before: the trunk's, None where there is none.
+    """Return the memory of a device whose phases have these arenas. before: the trunk's; None without a trunk.
 
-    read_bytes: of the trunk's weights as they are stored; None: as the arena has them. spared_bytes: of what the
-    trained part only reads, by the format that it is stored in.
+    read_bytes: bytes of the trunk's weights as stored; None: as the arena counts them. spared_bytes: bytes that the
+    storage format saves on what the trained part only reads.
     """
     read = 0 if before is None else before.trained_bytes + before.frozen_bytes
     read = read if read_bytes is None else read_bytes

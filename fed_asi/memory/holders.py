@@ -1,4 +1,4 @@
-"""What a model holds beside autograd: its weights, which are not counted, and tensors kept from step to step."""
+"""What a model holds outside autograd: its weights, which are not counted, and tensors kept from step to step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COUNTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
 
 
 class Weights:
-    """The storages of parameters, buffers and constants; looked up anew when one of them has moved."""
+    """The storages of parameters, buffers and constants; looked up again when one of them has moved."""
 
     def __init__(self, modules: Sequence[tuple[str, nn.Module]], constants: Sequence[Tensor]) -> None:
         self._modules, self._constants = modules, constants
@@ -28,11 +28,11 @@ class Weights:
         self._storages: set[int] = set()
 
     def forget(self) -> None:
-        """Look everything up anew next time."""
+        """Discard the lookup, so that the next call looks up everything again."""
         self._places = [-1]
 
     def storages(self) -> set[int]:
-        """Return their ids, a set of the caller's own."""
+        """Return the ids of the storages, as a new set that the caller may change."""
         if [t.data_ptr() for t in self._tensors if t.layout is torch.strided] != self._places:
             self._tensors = [*self._constants, *self._found()]
             self._places = [t.data_ptr() for t in self._tensors if t.layout is torch.strided]
@@ -58,15 +58,15 @@ class Keepers:
 
     @property
     def kinds(self) -> dict[str, str]:
-        """The class of every module, by name; of a compressed one, the class it had."""
+        """The class of every module, by name; for a compressed module, its original class."""
         return {name: original_class(module).__name__ for name, module in self._modules}
 
     def forget(self) -> None:
-        """Look everything up anew next time."""
+        """Discard the lookup, so that the next call looks up everything again."""
         self._sizes = []
 
     def tensors(self, side_by_side: bool) -> Iterator[tuple[str, Tensor]]:
-        """Yield (module's name, tensor) of everything held."""
+        """Yield (name of the module, tensor) for every tensor held between steps."""
         self._look()
         for name, _, state in self._states:
             if state.factors is not None or state.pending is not None:
@@ -79,7 +79,7 @@ class Keepers:
                     yield name, tensor
 
     def begin(self) -> None:
-        """Start the papers' count of a block from zero."""
+        """Set the papers' count to zero, for a new block."""
         self._look()
         for _, _, state in self._states:
             state.published_bytes = 0
@@ -90,7 +90,7 @@ class Keepers:
         return [module for _, module in self._modules if is_plain_convolution(module)]
 
     def published_bytes(self) -> int:
-        """Return the papers' count of the compressed convolutions, over all their calls since `begin`."""
+        """Return the papers' count of the compressed convolutions, in bytes, over all calls since `begin`."""
         return sum(
             state.published_bytes
             for _, module, state in self._states
@@ -98,13 +98,13 @@ class Keepers:
         )
 
     def recomputed(self) -> Iterator[tuple[str, int]]:
-        """Yield (name, bytes) of modules that keep more in the backward pass: gradient checkpointing."""
+        """Yield (name, bytes) of modules that keep more during the backward pass: gradient checkpointing."""
         for name, module in self._modules[:1]:
             if size := module.__dict__.get("recomputed_bytes", 0):
                 yield name, size
 
     def _look(self) -> None:
-        """Find the modules anew where an attribute came or went, or one of a plain type became another."""
+        """Look up the modules again if an attribute was added or removed since the last look."""
         if self._sizes and all(len(attributes) == size for attributes, size in self._sizes):
             return
         self._sizes = [(module.__dict__, len(module.__dict__)) for _, module in self._modules]
@@ -119,15 +119,15 @@ class Keepers:
 
 
 def is_plain_convolution(module: nn.Module) -> bool:
-    """Return whether the papers count the module's input whole: a trained convolution that is not compressed."""
+    """Return whether the papers count the module's whole input: a trained, uncompressed convolution."""
     weight = getattr(module, "weight", None) if isinstance(module, COUNTED) else None
     return isinstance(weight, Tensor) and weight.requires_grad and state_of(module) is None
 
 
 def static_tensors(module: nn.Module) -> list[Tensor]:
-    """Return the constants a compressed layer got from calibration: weights in effect.
+    """Return the constants that a compressed layer got from calibration; they count as weights.
 
-    They are its fixed mean, and which channels it keeps.
+    They are its fixed mean, and the indices of the channels it keeps.
     """
     state = state_of(module)
     if state is None:

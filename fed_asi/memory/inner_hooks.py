@@ -1,6 +1,6 @@
-"""What a network's own saved-tensor hooks keep: torch asks the innermost hooks alone, so a meter outside sees nothing.
+"""What a network's own saved-tensor hooks keep: torch calls only the innermost hooks, so an outer meter sees nothing.
 
-`torch.autograd.graph.save_on_cpu` is such a pair of hooks, gradient checkpointing another.
+`torch.autograd.graph.save_on_cpu` uses such a pair of hooks, and so does gradient checkpointing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Note = Callable[[Any], None]
 
 @contextmanager
 def noted(note: Note) -> Iterator[None]:
-    """Call `note` with whatever hooks that are entered in the block, by this thread, keep of a tensor."""
+    """Call `note` with everything that saved-tensor hooks keep, if this thread enters them inside the block."""
     entered, thread = saved_tensors_hooks.__enter__, threading.get_ident()
 
     def enter(hooks: saved_tensors_hooks) -> None:
@@ -25,7 +25,7 @@ def noted(note: Note) -> Iterator[None]:
             entered(hooks)
             return
         own = hooks.pack_hook
-        hooks.pack_hook = _Noting(own, note)  # what torch is given; the object itself stays as it was
+        hooks.pack_hook = _Noting(own, note)  # torch gets this hook; the object is restored below
         try:
             entered(hooks)
         finally:
@@ -39,7 +39,7 @@ def noted(note: Note) -> Iterator[None]:
 
 
 class _Noting:
-    """A pack hook that tells what it keeps. In all else it is its own: torch's checkpoints put marks on theirs."""
+    """A pack hook that reports what it keeps. Attributes are those of the original: checkpoints set marks on theirs."""
 
     def __init__(self, pack: Callable[[Any], Any], note: Note) -> None:
         self._pack, self._note = pack, note

@@ -1,11 +1,11 @@
-"""How many bytes a step really keeps between its forward and its backward.
+"""The bytes that a step actually keeps between its forward and its backward pass.
 
-Counted are storages, not elements, because a saved view pins the whole storage behind it. Three places
-hold them: autograd's saved variables, attributes that Python autograd functions put on their context, and
-attributes of the modules themselves (warm-start factors). Parameters, buffers and declared constants are
-weights, not activations, and are left out here; `fed_asi.memory` counts them under their own names.
-What a network's own saved-tensor hooks keep instead, such as copies in another place, is counted as well. Out of
-sight stays only what Python cannot reach: tensors that a C++ function of somebody's own keeps in its own fields.
+Storages are counted, not elements, because a saved view keeps the whole storage behind it alive. Three places hold
+them: autograd's saved variables, attributes that Python autograd functions set on their context, and attributes of
+the modules themselves (warm factors). Parameters, buffers and declared constants are weights, not activations, and
+are left out here; `fed_asi.memory` counts them under their own names. What a network's own saved-tensor hooks keep
+instead, such as copies on another device, is counted too. Only what Python cannot reach stays uncounted: tensors in
+the fields of a custom C++ autograd function.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ _PASSED_OVER = PLAIN | {Call}
 
 
 class ActivationMeter:
-    """Measure the bytes that what runs inside the `with` block keeps for its backward pass.
+    """Measure the bytes that code in the `with` block keeps for its backward pass.
 
     model: plain or compressed. micro_batches: the number of micro-batches in the block's batch, if they
-    run side by side (a Fraction N / b when b does not divide N). constants: tensors that exist anyway.
+    run side by side (a Fraction N / b if b does not divide N). constants: tensors that exist anyway, left out.
     detailed: whether to measure by layer and kind, which takes a hook at every module's call. Without
-    it saved_bytes, state_bytes and published_bytes are the same, and by_layer and by_kind stay empty; this is
+    it, saved_bytes, state_bytes and published_bytes are the same, and by_layer and by_kind stay empty; this is
     cheap enough for every training step.
 
-    Raises UnsupportedLayerError at the end of a block that ran a backward pass, which frees what is measured.
+    Raises UnsupportedLayerError at the end of a block that ran a backward pass: that frees what is to be measured.
 
     After the block, while the loss is still held:
-        saved_bytes: all storages alive that autograd or the layers hold, each once.
-        state_bytes: the part of them held by modules across steps (warm-start factors).
+        saved_bytes: all live storages that autograd or the layers hold, each counted once.
+        state_bytes: the part of saved_bytes that modules hold across steps (warm factors).
         published_bytes: the papers' count, the inputs (or factors) of trained convolutions alone.
         by_layer, by_kind: saved_bytes by qualified module name and by class; a storage that two layers
             keep counts for the first. Functional code outside any module is "(loss)".
-    A meter can be entered again for every step; the last block's numbers stay until then. Make a new one after
-    compress_ or uncompress_, or when parameters have been replaced.
+    A meter can be entered again for every step, and keeps the numbers of the last block until then. Make a new one
+    after compress_ or uncompress_, or after replacing parameters.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class ActivationMeter:
 
     @property
     def per_micro_batch_bytes(self) -> int:
-        """Bytes kept by one full micro-batch: its share of the batch, and all of the shared state."""
+        """Bytes kept for one full micro-batch: its share of the batch, plus all of the shared state."""
         return ceil((self.saved_bytes - self.state_bytes) / self.micro_batches) + self.state_bytes
 
     def __enter__(self) -> Self:
@@ -105,7 +105,7 @@ class ActivationMeter:
             self._keepers.forget()
         self._keepers.begin()
         if self.detailed:
-            # Hooks on all modules of the process are two registrations instead of two for each layer.
+            # Hooks on all modules of the process: two registrations instead of two per layer.
             self._handles.append(register_module_forward_pre_hook(self._before))
             self._handles.append(register_module_forward_hook(self._after))
         else:
@@ -121,7 +121,7 @@ class ActivationMeter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop counting and add up what is still alive."""
+        """Stop counting, and add up what is still alive."""
         self._blocks.close()
         for handle in self._handles:
             handle.remove()
@@ -161,12 +161,12 @@ class ActivationMeter:
             self._stack.pop()
 
     def _count_input(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
-        """Add the papers' count of one call of a plain convolution: its input."""
+        """Add one call of a plain convolution, that is its input, to the papers' count."""
         if torch.is_grad_enabled() and args and isinstance(args[0], Tensor):
             self._published += args[0].numel() * args[0].element_size()
 
     def _note(self, kept: Any) -> None:
-        """Count what hooks of the network's own keep."""
+        """Count what the network's own saved-tensor hooks keep."""
         name = self._stack[-1] if self._stack else MODEL if not self.detailed else LOSS
         self._held.extend((ref(tensor), name) for tensor in tensors_in(kept))
 
@@ -176,7 +176,7 @@ class ActivationMeter:
                 self._walk(tensor.grad_fn)
 
     def _walk(self, node: Any) -> None:
-        """Look at the contexts of the Python autograd functions since the last look."""
+        """Collect the tensors in the contexts of Python autograd functions that were not visited yet."""
         pending = [node]
         while pending:
             node = pending.pop()
@@ -186,25 +186,25 @@ class ActivationMeter:
             if isinstance(node, PYTHON_NODE):
                 attributes = vars(node)
                 if not self.detailed:
-                    # A compressed layer's job holds what it saves, which the pack hook sees; the detailed
-                    # meter of the first step looks into it too, and the tests hold the two against each other.
+                    # A compressed layer's job holds what it saves, which the pack hook sees. The detailed meter
+                    # of the first step inspects it too, and tests compare the two.
                     attributes = {k: v for k, v in attributes.items() if type(v) not in _PASSED_OVER}
                 for tensor in tensors_in(attributes) if attributes else ():
                     self._held.append((ref(tensor), self._stack[-1] if self._stack else LOSS))
             pending.extend(before for before, _ in node.next_functions if before is not None)
 
     def _pack(self, tensor: Tensor) -> Tensor:
-        # Returned as it is, an operation's own output would hold its node and never be freed. This alias
+        # If an operation's own output were returned, it would hold its node and never be freed. This alias
         # belongs to autograd alone, so it lives exactly as long as autograd keeps the storage.
         held = tensor.detach()
         if held.layout is not torch.strided:
-            storages_of(held)  # raises now for what could not be counted later
+            storages_of(held)  # raises now where the storage could not be counted later
         self._held.append((ref(held), self._stack[-1] if self._stack else LOSS))
         return held
 
     def _add_up(self) -> None:
         counted = self._weights.storages()
-        # Side by side, the newest factors are a copy that micro-batches one after another would not need.
+        # Side by side, the pending factors are a copy that consecutive micro-batches would not need.
         state: set[int] = set()
         for name, tensor in self._keepers.tensors(side_by_side=self.micro_batches > 1):
             self._held.append((ref(tensor), name))
@@ -234,9 +234,9 @@ class ActivationMeter:
 def _packing(
     held: list[tuple[ReferenceType[Tensor], str]], own: frozenset[int]
 ) -> Callable[[Tensor], Tensor]:
-    """Return the pack hook that does least; see `ActivationMeter._pack` for why it hands out an alias.
+    """Return the pack hook of the meter without details; `ActivationMeter._pack` says why it returns an alias.
 
-    own: ids of the model's parameters, which are weights and no operation's output.
+    own: ids of the model's parameters, which are weights and never the output of an operation.
     """
     add = held.append
 
@@ -251,7 +251,7 @@ def _packing(
 
 
 def _unpacking(used: list[ReferenceType[Tensor]]) -> Callable[[Tensor], Tensor]:
-    """Return the unpack hook, which notes what a backward asked for."""
+    """Return the unpack hook, which records what a backward pass asked for."""
 
     def unpack(tensor: Tensor) -> Tensor:
         used.append(ref(tensor))

@@ -1,4 +1,4 @@
-"""The most bytes that a block allocates at one time."""
+"""The peak of the bytes that a block allocates."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fed_asi.torch_private import Allocation, allocations, moved
 
 
 class StepMeter:
-    """Measure the most bytes that tensors made inside the block hold at one time: `peak_bytes`.
+    """Measure the peak of the bytes held by tensors that were made inside the block: `peak_bytes`.
 
-    On CPU by torch's profiler, which sees the temporaries inside operations too, and is far too slow to stay
-    on; on CUDA by the allocator's own statistics. oneDNN's private scratch memory is out of sight on CPU.
+    On CPU it uses torch's profiler, which sees temporaries inside operations too but is far too slow to stay on; on
+    CUDA it uses the allocator's own statistics. oneDNN's private scratch memory on CPU is not measured.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -56,10 +56,10 @@ def _mark() -> tuple[int, int]:
 
 
 def without(marker: tuple[int, int], found: list[Allocation]) -> list[Allocation]:
-    """Return what was allocated without the marker.
+    """Return the allocations without those of the marker.
 
-    Raises TorchMovedError where the marker is not among it: then the profiler sees nothing, and 0 bytes would
-    be no measurement.
+    Raises TorchMovedError if they do not include the marker: the profiler then sees nothing, and a result of 0 bytes
+    would not be a measurement.
     """
     address, size = marker
     for wanted in ((address, size), (address, -size)):
@@ -71,9 +71,9 @@ def without(marker: tuple[int, int], found: list[Allocation]) -> list[Allocation
 
 
 def peak_of(allocations: Iterable[Allocation]) -> int:
-    """Return the most bytes alive at one time of what was allocated here.
+    """Return the peak of the bytes alive at one time, over these allocations.
 
-    A release of what was not is left out: it would make room that the block measured never had.
+    The release of a block that was not allocated among them is ignored: the measured block never had that memory.
     """
     alive: dict[int, int] = {}
     held = peak = 0

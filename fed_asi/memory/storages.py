@@ -17,20 +17,20 @@ from fed_asi.layers import LayerState
 from fed_asi.torch_private import sparse_parts, storage_id
 
 PLAIN = frozenset({int, float, bool, str, bytes, type(None), torch.Size, torch.dtype, torch.device})
-DEPTH = 8  # of values in values; what is further down than that is nobody's activation
+DEPTH = 8  # levels of nesting; nothing deeper is an activation
 
 
 def is_plain(value: Any) -> bool:
-    """Return whether a value can never hold a tensor: a number, a text, or a tuple of such, as a kernel's size."""
+    """Return whether a value can hold no tensor: a number, a string, or a tuple of these, such as a kernel size."""
     return type(value) in PLAIN or (
         type(value) is tuple and value != () and all(type(one) in PLAIN for one in value)
     )
 
 
 def tensors_in(value: Any) -> list[Tensor]:
-    """Return the tensors in a value: itself, or those in containers, objects and closures, however nested.
+    """Return the tensors in a value: itself, or those nested in containers, objects and closures.
 
-    Modules and the states of compressed layers are passed over; what they hold is looked at by itself.
+    Modules and the states of compressed layers are skipped; their tensors are collected separately.
     """
     found: list[Tensor] = []
     _collect(value, found, DEPTH, set())
@@ -38,7 +38,7 @@ def tensors_in(value: Any) -> list[Tensor]:
 
 
 def _collect(value: Any, found: list[Tensor], depth: int, seen: set[int]) -> None:
-    if type(value) in PLAIN:  # most attributes of modules; this is the meter's innermost loop
+    if type(value) in PLAIN:  # as are most attributes of modules; this is the meter's innermost loop
         return
     if isinstance(value, Tensor):
         found.append(value)
@@ -52,7 +52,7 @@ _PASSED_OVER = (LayerState, nn.Module, type, ModuleType)
 
 
 def _inside(value: Any) -> Iterator[Any]:
-    """Yield what a container, an object's attributes or a closure hold."""
+    """Yield the values that a container, an object or a closure holds."""
     if isinstance(value, (list, tuple, set, frozenset, deque)):
         yield from value
     elif isinstance(value, Mapping):
@@ -81,15 +81,15 @@ def _cells(function: FunctionType) -> Iterator[Any]:
 
 
 def storage_bytes(tensors: Iterable[Tensor]) -> int:
-    """Return the bytes of the storages behind these tensors, each counted once."""
+    """Return the bytes of the storages behind these tensors, each storage counted once."""
     found = {storage_id(storage): storage.nbytes() for tensor in tensors for storage in storages_of(tensor)}
     return sum(found.values())
 
 
 def storages_of(tensor: Tensor) -> list[torch.UntypedStorage]:
-    """Return the storages behind a tensor: one, or those of a sparse tensor's parts.
+    """Return the storages behind a tensor: one, or several for a sparse tensor.
 
-    Raises UnsupportedLayerError for layouts that hide theirs.
+    Raises UnsupportedLayerError for layouts that hide their storages.
     """
     if tensor.layout is torch.strided:
         return [tensor.untyped_storage()]

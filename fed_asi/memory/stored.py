@@ -1,10 +1,10 @@
-"""What is frozen, in bytes: weights in flash and the trunk's activations in RAM, in the format a device stores them in.
+"""Bytes of frozen tensors in a device's storage format: weights in flash, and the trunk's activations in RAM.
 
-`float32`, `float16`: every number in that format. `int8`: a weight takes a byte a number and a float32 scale for each
-of its rows (output channels); biases are 32-bit integers and what else there is stays float32; an activation of the
-trunk takes a byte a number. Scales and zero points of activations, two numbers a layer, are constants of the program,
-as are strides and sizes, and are not counted. Of a weight of which only some channels train the rest is stored so, by
-rows of its own.
+`float32`, `float16`: every number in that format. `int8`: a weight takes one byte per number and a float32 scale for
+each of its rows (output channels); biases are 32-bit integers and other tensors stay float32; an activation of the
+trunk takes one byte per number. Scales and zero points of activations, two numbers per layer, are constants of the
+program, like strides and sizes, and are not counted. If only some channels of a weight are trained, the rest of it is
+stored in this way too, with scales for its own rows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SCALE_BYTES: Final = 4
 
 
 def format_of(name: str) -> Format:
-    """Return the format of this name. Raises ConfigError for one that is none."""
+    """Return the format of this name. Raises ConfigError for an unknown one."""
     for known in FORMATS:
         if name == known:
             return known
@@ -34,7 +34,7 @@ def format_of(name: str) -> Format:
 
 
 def stored_bytes(tensors: Iterable[Tensor], form: Format) -> int:
-    """Return the bytes in flash of frozen parameters and buffers; what is no float32 is stored as it is."""
+    """Return the bytes in flash of frozen parameters and buffers; tensors of integers keep their size."""
     return sum(_stored(tensor, form) for tensor in tensors)
 
 
@@ -48,13 +48,13 @@ def _stored(tensor: Tensor, form: Format) -> int:
 
 
 def rest_bytes(weight: Tensor, part: Slice, form: Format) -> int:
-    """Return the bytes in flash of what of a weight is only read. part: what of it trains, in RAM."""
+    """Return the bytes in flash of the part of a weight that is only read. part: the trained slice, in RAM."""
     shape = part.rest(weight).shape_of(weight)
     return _stored(torch.empty(shape, dtype=weight.dtype, device="meta"), form) if shape.numel() else 0
 
 
 def spared_bytes(model: nn.Module, form: Format) -> int:
-    """Return by how much the parameters that a model only reads, or their parts, are smaller in a format."""
+    """Return how many bytes a format saves on the parameters, or parts of them, that a model only reads."""
     if form == "float32":
         return 0
     parts, spared = slices_of(model), 0
@@ -68,5 +68,5 @@ def spared_bytes(model: nn.Module, form: Format) -> int:
 
 
 def activation_bytes(float32_bytes: int, form: Format) -> int:
-    """Return the bytes that an activation of so many bytes in float32 takes in a format."""
+    """Return the bytes that an activation takes in a format; float32_bytes: its size in float32."""
     return float32_bytes * NUMBER_BYTES[form] // NUMBER_BYTES["float32"]

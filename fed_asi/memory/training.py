@@ -1,7 +1,7 @@
-"""What training needs beside the saved activations, each under its own name: nothing is left out.
+"""What training needs besides the saved activations, each part under its own name.
 
-On a microcontroller all of these share one memory. A budget is held against saved bytes unless a fleet says
-otherwise, so whoever says "fits in 256 KiB" should print this table too.
+On a microcontroller all of this shares one memory. A budget limits the saved bytes alone unless a fleet says
+otherwise, so print this table too before you say that training fits in 256 KiB.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class TrainingMemory:
-    """Bytes of one device's training, by what they are for.
+    """Bytes of memory of one device's training, by purpose.
 
     weight_bytes: parameters and buffers of the trained part. trunk_weight_bytes: those of the frozen trunk.
-    constant_bytes: means of centred layers. accumulator_bytes: gradients held from one micro-batch to the
-    next. optimizer_bytes: momentum. saved_bytes: of one micro-batch, by ActivationMeter.
-    step_transient_bytes: the most that forward and backward of the trained part hold beyond all of that,
-    their input included unless it is saved.
-    trunk_transient_bytes: the most that the trunk's forward allocates, while nothing is saved yet.
+    constant_bytes: means of centred layers. accumulator_bytes: gradients held from one micro-batch to the next.
+    optimizer_bytes: momentum. saved_bytes: of one micro-batch, measured by ActivationMeter.
+    step_transient_bytes: the most that forward and backward of the trained part hold beyond all of that, including
+    their input if it is not saved.
+    trunk_transient_bytes: the most that the trunk's forward allocates, before anything is saved.
     """
 
     weight_bytes: int
@@ -52,7 +52,7 @@ class TrainingMemory:
 
     @property
     def total_bytes(self) -> int:
-        """The most that is alive at one time: the static part, and the larger of trunk and step."""
+        """The peak of the bytes alive at one time: the static part, and the larger of trunk and step."""
         step = self.saved_bytes + self.step_transient_bytes
         return self.static_bytes + max(step, self.trunk_transient_bytes)
 
@@ -71,11 +71,11 @@ def training_memory(
     accumulate: bool = True,
     loss: Loss = F.cross_entropy,
 ) -> TrainingMemory:
-    """Return what one micro-batch of training needs; `model` and `trunk` are only read.
+    """Return the memory that training on one micro-batch needs; `model` and `trunk` are only read.
 
-    model: compressed or plain, its trained part at least, in the mode it trains in. x: (b, ...) what goes
-    into the trunk, or into the model where there is none. y: (b,). momentum: of SGD. accumulate: False where the
-    weights move after every micro-batch, so that gradients need not be held; they are transient then.
+    model: at least the trained part, compressed or plain, in the mode it trains in. x: (b, ...), the input of the
+    trunk, or of the model if there is no trunk. y: (b,). momentum: whether SGD has momentum. accumulate: False if the
+    weights move after every micro-batch; gradients are then transient and not held.
     """
     model = copied(model)
     trunk_transient, features = 0, x
@@ -84,12 +84,12 @@ def training_memory(
             features = trunk(x)
         trunk_transient = meter.peak_bytes
     trained = [p for p in model.parameters() if p.requires_grad]
-    _step(model, features, y, loss)  # warm factors are there from the second step on
+    _step(model, features, y, loss)  # warm factors exist from the second step on
     for parameter in trained:
         parameter.grad = torch.zeros_like(parameter) if accumulate else None
     with StepMeter(x.device) as meter:
         activations = _step(model, features, y, loss)
-    # Warm factors of the step before were there already when the peak began.
+    # Warm factors of the step before already existed when the meter started.
     fresh = activations.saved_bytes - activations.state_bytes
     slices = layers.slices_of(model)
     gradients = sum(
@@ -110,7 +110,7 @@ def training_memory(
 
 
 def _step(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> ActivationMeter:
-    x, y = x.clone(), y.clone()  # so that they are among what the step allocates
+    x, y = x.clone(), y.clone()  # so that they count among what the step allocates
     with ActivationMeter(model) as meter:
         value = loss(model(x), y)
     torch.autograd.backward(value)

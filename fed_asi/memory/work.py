@@ -1,8 +1,9 @@
-"""What a network takes of a device's time, counted from its shapes: multiply-accumulates, elements, bytes and calls.
+"""The work of a network on a device, counted from its shapes: multiply-accumulates, elements, bytes and calls.
 
-`network_of` runs a traced network once, on one image, and notes its sizes. From then on work is arithmetic: of a
-forward pass, of one micro-batch's whole step under any methods, of an optimizer's step. The multiply-accumulates are
-those of `costs.cost`, to the digit; the rest is what kernels do besides, one kernel call for each step of a formula.
+`network_of` runs a traced network once, on one image, and notes its sizes. From then on, work is arithmetic: of a
+forward pass, of the whole step of one micro-batch under any methods, of an optimizer step. The multiply-accumulates
+equal those of `costs.cost` exactly. The rest is what kernels do besides, with one kernel call for each step of a
+formula.
 """
 
 from __future__ import annotations
@@ -35,19 +36,17 @@ _VIEWS = (
     "size",
 )
 _CLAMPS = ("ReLU", "ReLU6", "Hardtanh", "LeakyReLU", "relu", "relu_", "relu6", "hardtanh", "leaky_relu")
-_NORM_CALLS, _NORM_GRADIENT_CALLS = (
-    5,
-    8,
-)  # of a norm folded into its layer: the scale and shift; gamma's gradient
-_LAYOUTS = (
-    4  # passes over the weight of a kernel of several taps: read, laid out anew, read again, and its result
-)
+# Of a norm folded into its layer: the scale and shift; gamma's gradient.
+_NORM_CALLS, _NORM_GRADIENT_CALLS = 5, 8
+# Passes over the weight of a kernel with several taps: read, written in another layout, read again, and the result.
+_LAYOUTS = 4
 _SCALING, _GRADIENT_SCALING = 2, 5  # passes over a weight: s W; s dW and <dW, W>
 _BIAS_CALLS = 2
-_MASK_CALLS, _MASK_PASSES = 4, 2  # one bit an element: found and packed; unpacked and applied
-_SEGMENT_CALLS = 50  # to hold back a segment's tensors, and to find them again: a segment a trained layer
+_MASK_CALLS, _MASK_PASSES = 4, 2  # one bit per element: computed and packed; unpacked and applied
+# Gradient checkpointing: to drop and restore the tensors of a segment; there is one segment per trained layer.
+_SEGMENT_CALLS = 50
 _LOSS_CALLS = 8
-_UPDATE_CALLS, _UPDATE_PASSES = 6, 4  # a parameter's norm, clipping, decay and step
+_UPDATE_CALLS, _UPDATE_PASSES = 6, 4  # per parameter: norm, clipping, decay and step
 
 
 class Work(NamedTuple):
@@ -61,25 +60,25 @@ class Work(NamedTuple):
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of both kinds."""
+        """Multiply-accumulates of both kinds, dense and depthwise."""
         return self.dense_macs + self.depthwise_macs
 
     def times(self, count: int) -> Work:
-        """Return the same work, done so many times."""
+        """Return `count` times this work."""
         return Work(*(count * one for one in self))
 
 
 def total(works: Iterable[Work]) -> Work:
-    """Return several works as one."""
+    """Return the sum of several works."""
     return Work(*map(sum, zip(Work(), *works, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A step of the data flow that has no weight, by its sizes for one image.
+    """A step of the data flow without a weight, by its sizes for one image.
 
-    after: the layers before it: where one of them trains, a gradient comes through here. clamps: one bit an element
-    is kept of it.
+    after: the layers before it; if one of them trains, a gradient passes through here. clamps: whether one bit per
+    element of it is kept.
     """
 
     after: frozenset[str]
@@ -88,13 +87,13 @@ class Part:
     clamps: bool = False
 
     def forward(self, batch: int, keeps: bool) -> Work:
-        """Return the forward pass of so many images. keeps: for a backward pass."""
+        """Return the work of the forward pass of `batch` images. keeps: whether a backward pass follows."""
         passes = 1 + (_MASK_PASSES if keeps and self.clamps else 0)
         calls = 1 + (_MASK_CALLS if keeps and self.clamps else 0)
         return self._passes(batch, passes, calls)
 
     def backward(self, batch: int) -> Work:
-        """Return the backward pass of so many images."""
+        """Return the work of the backward pass of `batch` images."""
         return self._passes(
             batch, 1 + (_MASK_PASSES if self.clamps else 0), 1 + (_MASK_CALLS if self.clamps else 0)
         )
@@ -107,8 +106,8 @@ class Part:
 class Layer:
     """A call of a layer with a weight, by its sizes for one image.
 
-    name: qualified. after: as of `Part`. weights, biases: shapes of what trains where the whole layer or its bias
-    does, a batch norm behind it included; normed: whether there is one.
+    name: the qualified name. after: see `Part`. weights, biases: shapes of what is trained if the whole layer or its
+    bias is, including a batch norm after it. normed: whether there is such a norm.
     """
 
     name: str
@@ -122,16 +121,15 @@ class Layer:
     normed: bool
 
     def forward(self, batch: int, method: Method | None) -> Work:
-        """Return the forward pass of so many images. method: None where no gradient comes through."""
+        """Return the work of the forward pass of `batch` images. method: None if no gradient passes through."""
         size = self.sized(batch, method)
-        passes = (
-            1 if method is None else self._layouts(size)
-        )  # without a gradient a weight lies ready, laid out once
+        # Without a gradient the weight is kept in the kernel's layout, written once.
+        passes = 1 if method is None else self._layouts(size)
         done = self._product(size, size.forward_macs, 1 + (_NORM_CALLS if self.normed else 0), passes)
         return self._scaled(done, _SCALING)
 
     def keeping(self, batch: int, method: Method) -> Work:
-        """Return what keeping the input takes."""
+        """Return the work of bringing the input into the form that the method keeps."""
         if not method.trains_weight:
             return Work()
         size, ranks = self.sized(batch, method), self.ranks(batch, method)
@@ -142,7 +140,7 @@ class Layer:
         return Work(method.overhead_macs(size, ranks), 0, elements + centred * numel, moved, calls + centred)
 
     def backward(self, batch: int, method: Method, gradient: bool) -> Work:
-        """Return the backward pass. gradient: whether that of its input is asked for."""
+        """Return the work of the backward pass of `batch` images. gradient: whether dX is needed."""
         size, ranks = self.sized(batch, method), self.ranks(batch, method)
         own = self._own(method)
         done = (
@@ -162,23 +160,23 @@ class Layer:
         return total(done)
 
     def trained(self, method: Method) -> tuple[Shape, ...]:
-        """Return the shapes of what of the layer and its norm trains."""
+        """Return the shapes of the trained tensors of the layer and its norm."""
         weights = self.weights if method.trains_weight else ()
         if method.picks_channels:
             weights = (self._part(weights[0], method), *(weights[1:] if method.trains_scale else ()))
         return weights + (self.biases if method.trains_weight or method.trains_bias else ())
 
     def _part(self, weight: Shape, method: Method) -> Shape:
-        """Return the shape of what of a weight belongs to the channels that a method picks."""
+        """Return the shape of the slice of a weight that belongs to the channels which a method picks."""
         channels = self.size.dims[1]
         kept = method.trained_parameters(channels, 0, channels)
         dim = 1 if weight[1] == channels else 0  # a depthwise weight has its channels first
         return (*weight[:dim], kept, *weight[dim + 1 :])
 
     def sized(self, batch: int, method: Method | None) -> LayerSize:
-        """Return the sizes for so many images; of the input's spatial mean where pooling first is exact.
+        """Return the sizes for `batch` images; those of the input's spatial mean where pooling first is exact.
 
-        method: None where no gradient comes through, and the layer is as in plain PyTorch.
+        method: None if no gradient passes through; the layer then runs as in plain PyTorch.
         """
         dims, out = (batch, *self.size.dims[1:]), (batch, *self.size.out[1:])
         if self.pooled and method is not None and method.pools_first:
@@ -186,7 +184,7 @@ class Layer:
         return replace(self.size, dims=dims, out=out)
 
     def ranks(self, batch: int, method: Method) -> tuple[int, ...]:
-        """Return a rank for each mode, (B, C, *S); where the data decide, the most there can be: the modes' sizes."""
+        """Return a rank per mode, (B, C, *S); where the data decide, the upper bounds: the sizes of the modes."""
         return self._own(method).mode_ranks or self.sized(batch, method).dims
 
     def _own(self, method: Method) -> Method:
@@ -194,7 +192,7 @@ class Layer:
         return found.reordered(self.kind.canonical_order)
 
     def _scaled(self, done: Work, passes: int) -> Work:
-        """Return work with the passes over the weight by which a norm behind the layer is folded into it."""
+        """Return the work plus the passes over the weight that fold a following norm into it."""
         moved = FLOAT_BYTES * passes * self.weight if self.normed else 0
         return done._replace(moved_bytes=done.moved_bytes + moved)
 
@@ -211,7 +209,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A network's data flow by its sizes for one image. uncounted: layers whose products are in no count."""
+    """A network's data flow, by its sizes for one image. uncounted: layers whose multiplications are not counted."""
 
     parts: tuple[Part | Layer, ...]
     uncounted: tuple[str, ...] = ()
@@ -222,16 +220,16 @@ class Network:
         return tuple(part for part in self.parts if isinstance(part, Layer))
 
     def forward(self, batch: int) -> Work:
-        """Return a forward pass of so many images that keeps nothing."""
+        """Return the work of a forward pass of `batch` images that keeps nothing."""
         return total(
             part.forward(batch, None) if isinstance(part, Layer) else part.forward(batch, keeps=False)
             for part in self.parts
         )
 
     def step(self, batch: int, methods: Mapping[str, Method], *, twice: bool = False) -> Work:
-        """Return forward and backward of a micro-batch of so many images; layers not named are frozen.
+        """Return the work of forward and backward of a micro-batch of `batch` images; unnamed layers are frozen.
 
-        twice: whether the forward of all that a gradient comes through is computed again for the backward.
+        twice: whether everything a gradient passes through is computed again in the backward pass.
         """
         trained = {name for name, method in methods.items() if method.trains_bias}
         done = [Work(calls=_LOSS_CALLS)]
@@ -246,18 +244,18 @@ class Network:
         return total(done)
 
     def update(self, methods: Mapping[str, Method]) -> Work:
-        """Return one step of the optimizer."""
+        """Return the work of one optimizer step."""
         elements = self.trained_elements(methods)
         count = sum(2 * method.trains_bias for method in methods.values())
         passes = _UPDATE_PASSES * elements
         return Work(0, 0, passes, 2 * FLOAT_BYTES * passes, _UPDATE_CALLS * count)
 
     def trained_elements(self, methods: Mapping[str, Method]) -> int:
-        """Return how many elements of weights and biases train; what several calls share counts once."""
+        """Return the number of trained elements of weights and biases; a layer called several times counts once."""
         return sum(prod(shape) for shape in self.trained_shapes(methods))
 
     def trained_shapes(self, methods: Mapping[str, Method]) -> list[Shape]:
-        """Return the shapes of the tensors that train; what several calls share counts once."""
+        """Return the shapes of the trained tensors; a layer called several times counts once."""
         known = {layer.name: layer for layer in self.layers}
         return [shape for name, m in methods.items() if name in known for shape in known[name].trained(m)]
 
@@ -272,9 +270,9 @@ def _of_layer(layer: Layer, batch: int, method: Method, gradient: bool, twice: b
 
 
 def network_of(network: fx.GraphModule, example: Tensor, pooled: Collection[str] = ()) -> Network:
-    """Return a traced network's sizes, found by running it once.
+    """Return the sizes of a traced network, found by running it once.
 
-    example: (1, ...), one image or what stands for it. pooled: layers whose output only feeds a mean over all of space.
+    example: (1, ...), one image or a tensor of its shape. pooled: layers whose output only feeds a global average pool.
     """
     noting = _Noting(network, frozenset(pooled))
     with torch.no_grad():
@@ -289,7 +287,7 @@ def network_of(network: fx.GraphModule, example: Tensor, pooled: Collection[str]
 
 
 class _Noting(fx.Interpreter):
-    """Runs a network and notes each node's sizes, and which layers are before it."""
+    """Runs a network and notes the sizes of each node, and the layers before it."""
 
     def __init__(self, network: fx.GraphModule, pooled: frozenset[str]) -> None:
         super().__init__(network)
@@ -344,7 +342,7 @@ class _Noting(fx.Interpreter):
         return module if isinstance(module, BATCH_NORMS) else None
 
     def _is_free(self, n: fx.Node, module: nn.Module | None) -> bool:
-        """Return whether a node does nothing, or is a norm that is folded into the layer before it."""
+        """Return whether a node does no work: a view, or a norm that is folded into the layer before it."""
         if self._norm(n) is not None:
             (before,) = n.all_input_nodes
             return (

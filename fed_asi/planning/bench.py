@@ -1,4 +1,4 @@
-"""Where steps of a network are traced for planning: what each plan's step needs, measured, with every layer's share."""
+"""The bench: a network whose steps are traced for planning, to measure a plan's memory and each layer's share of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fed_asi.planning.plan import Plan, Update
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What becomes of gradients in a step, and what moves the weights; see `fed_asi.arena`."""
+    """How a step treats its gradients, and what updates the weights; see `fed_asi.arena`."""
 
     gradients: Gradients
     optimizer: MakeOptimizer | None = None
@@ -38,19 +38,19 @@ RuleAt = Callable[[int], Rule]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A plan as it was traced: what it needs, and of every layer its share."""
+    """The memory of a traced plan, and each layer's share of it."""
 
     memory: DeviceMemory
     shares: Shares
 
 
 class Bench:
-    """A network on which steps are traced, in the mode it trains in; it is only read.
+    """A network on which steps are traced, in the mode in which it trains. The given modules are never changed.
 
-    model: the trained part at least. trunk: the frozen part before it. x, y: as many images as the largest
-    micro-batch has, of what goes into the trunk, or into the model where there is none. rule: of every step, or of
-    those with a micro-batch, where it depends on that. copies: of trained weights, for a strategy and a codec.
-    storage: of what is only read; the parts given are in float32. update: by which name a fleet file knows the rule.
+    model: at least the trained part. trunk: the frozen part before it. x, y: as many images as the largest micro-batch
+    has; they are inputs of the trunk or, without one, of the model. rule: of every step, or a function of the
+    micro-batch where it depends on that. copies: of trained weights, held for a strategy and a codec. storage: the
+    format in flash of what is only read; the given modules are in float32. update: the fleet file's name for the rule.
     """
 
     def __init__(
@@ -80,17 +80,18 @@ class Bench:
         self._x = self._features(1)
 
     def rule(self, micro_batch: int) -> Rule:
-        """Return what becomes of gradients where a step has such micro-batches."""
+        """Return the rule of a step with micro-batches of this size."""
         return self._rule if isinstance(self._rule, Rule) else self._rule(micro_batch)
 
     def trunk_bytes(self, micro_batch: int) -> int:
-        """Return the RAM of the trunk's phase, beside what stays: its arena, and features that wait."""
+        """Return the RAM of the trunk's phase, without static bytes: its arena and the features that wait."""
         return 0 if self._before is None else self._before.bytes + self._waiting(micro_batch)
 
     def count(self, model: nn.Module, x: Tensor, y: Tensor) -> DeviceMemory:
-        """Return what a step of a model that is compressed already needs on one micro-batch; remembered by its shapes.
+        """Return the memory that one micro-batch of an already compressed model needs.
 
-        model: as the bench's, only read. x: (b, ...) what goes into it, behind the trunk.
+        model: the bench's network, compressed; it is only read. x: (b, ...), its input: features of the trunk where
+        there is one.
         """
         rule = self.rule(len(x))
         step = arena(
@@ -104,7 +105,7 @@ class Bench:
         return self._in_all(step, model, len(x))
 
     def read_bytes(self, name: str, method: Method) -> int:
-        """Return the bytes in flash of what a layer, and the batch norm behind it, only read under a method."""
+        """Return the flash bytes that a layer and its batch norm only read under a method."""
         key = name, method
         if key not in self._read_bytes:
             self._read_bytes[key] = self._only_read(*key)
@@ -124,7 +125,7 @@ class Bench:
         return found
 
     def measure(self, plan: Plan, names: Sequence[str]) -> Measured:
-        """Return what a plan needs. names: of the profile's layers, in forward order."""
+        """Return the memory of a plan, from a trace of its step. names: the profile's layers, in forward order."""
         compress_known_(self._model, self._graph, plan)
         b = plan.micro_batch
         rule = self.rule(b)
@@ -153,7 +154,7 @@ class Bench:
         return activation_bytes(self._x[:1].nbytes * (micro_batch - 1), self.storage)
 
     def _inputs(self, count: int) -> Tensor:
-        """Return so many inputs of the model; the trunk runs where there were fewer before."""
+        """Return the first `count` inputs of the model; the trunk runs only if fewer are known so far."""
         if len(self._x) < count:
             self._x = self._features(count)
         return self._x[:count]

@@ -1,7 +1,7 @@
-"""One forward and backward on a calibration batch: every layer's input, gradient, and what each form costs.
+"""One forward and backward pass on a calibration batch: every layer's input and gradient, and what each form costs.
 
-The true weight gradient decides what a candidate is worth: the compressed layer itself is run on the recorded
-input, and its weight gradient compared with the exact one.
+A candidate is judged by the true weight gradient: the compressed layer itself runs on the recorded input, and its
+weight gradient is compared with the exact one.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ def profile(
     grid: bool = False,
     progress: Progress | None = None,
 ) -> Profile:
-    """Return what every form of each layer's input costs and preserves; the model is not changed.
+    """Return a profile: what each form of each layer's input costs and preserves. The model is not changed.
 
     x: (N, C, H, W), y: (N,), the calibration batch. trained: names of layers or of parameters, such as
-    `tune_last_` returns; None for every layer with a compressed form. micro_batches: powers of two up to N
-    when None. methods: what is tried, such as "asi" or HOSVD(0.7); None for what plans use by default.
+    `tune_last_` returns; None for every layer with a compressed form. micro_batches: by default the powers of two
+    up to N. methods: what is tried, such as "asi" or HOSVD(0.7); None for what plans use by default.
     selection: "published" tries only the papers' epsilon grid. density: rank tuples tried per layer and
         micro-batch.
-    centered: as plans will ask for it; None for plans of any kind, in twice the time. grid: whether to try the
-        papers' grid too, for plans with selection "published".
+    centered: the value that plans will ask for; None serves plans of any kind and takes twice the time. grid: whether
+        to try the papers' grid too, for plans with selection "published".
     progress: called with (steps done, steps in all), from 0 on.
-    One thread does all of it, whatever torch is set to.
-    Batch norms are frozen, as in training. Raises ConfigError and UnsupportedLayerError with names and
-    reasons.
+
+    All computation runs on one thread, whatever torch's setting. Batch norms are frozen, as in training.
+    Raises ConfigError and UnsupportedLayerError with names and reasons.
     """
     wanted = _checked(x, y, methods, selection, micro_batches)
     sizes = tuple(sorted(set(micro_batches or _powers_of_two(len(x)))))
@@ -83,7 +83,7 @@ def profile(
 
 
 class _Steps:
-    """Tells whoever asked how much of a calibration is done: a step a layer and micro-batch, and one for its floor."""
+    """Reports the progress of a calibration: a step for each layer and micro-batch, and one for each layer's floor."""
 
     def __init__(self, total: int, progress: Progress | None) -> None:
         self._total, self._progress, self._done = total, progress, -1
@@ -107,7 +107,7 @@ def _checked(
     selection: str,
     micro_batches: Sequence[int] | None,
 ) -> tuple[Family, ...]:
-    """Return what is to be tried. Raises ConfigError with all that is wrong with the arguments."""
+    """Return the families of forms to try. Raises ConfigError with everything that is wrong with the arguments."""
     problems: list[str] = []
     found: tuple[Family, ...] = ()
     try:
@@ -128,7 +128,7 @@ def _checked(
 
 
 def _refusal(module: nn.Module) -> str | None:
-    """Return why a layer with a weight can be kept in no form at all; None for any other module."""
+    """Return why a layer with a weight has no form at all; None for any other module."""
     kind = weight_kind_of(module)
     return None if kind is None else kind.unsupported(module, Vanilla())
 

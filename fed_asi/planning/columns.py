@@ -1,4 +1,4 @@
-"""Rows of text as aligned lines."""
+"""Rows of text, laid out in aligned columns."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 Rows = Sequence[tuple[str, ...]]
-_UNIT = re.compile(r"(?<=\d) (?=\S)")  # between a number and its unit, where no line ends
+_UNIT = re.compile(r"(?<=\d) (?=\S)")  # the space between a number and its unit, where no line may break
 _HELD = "\u00a0"
 
 
 def columns(rows: Rows, width: int | None = None) -> str:
-    """Return rows of cells as aligned lines. width: what is longer goes on below, within its column."""
+    """Return rows of cells as aligned lines. width: in characters; longer text wraps within its column."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     if width is not None and _with(widths, gap=2) > width:
         return _folded([tuple(_UNIT.sub(_HELD, cell) for cell in row) for row in rows], widths, width)
@@ -27,7 +27,7 @@ def _folded(rows: Rows, natural: Sequence[int], width: int) -> str:
     gap = 2 if _with(least, gap=2) <= width else 1
     while (over := _with(least, gap) - width) > 0 and max(
         least
-    ) > 1:  # words are broken too, those of the widest column first
+    ) > 1:  # if need be break words too, in the widest column first
         widest = least.index(max(least))
         least[widest] = max(1, least[widest] - over, sorted(least)[-2] - 1)
     widths = _filled(least, natural, max(0, width - _with(least, gap)))
@@ -41,7 +41,7 @@ def _folded(rows: Rows, natural: Sequence[int], width: int) -> str:
 
 
 def _filled(least: Sequence[int], natural: Sequence[int], room: int) -> list[int]:
-    """Return the least widths with the room that is left given to those that lack little first."""
+    """Return the least widths, widened with the room left, first where a column lacks least of its natural width."""
     widths = list(least)
     for i in sorted(range(len(widths)), key=lambda i: natural[i] - least[i]):
         given = min(room, natural[i] - least[i])

@@ -1,4 +1,4 @@
-"""The plans a device tries, in order: its own, and, when that is over budget, what its fleet's policy says."""
+"""The plans that a device tries, in order: first its own, then, if that is over budget, those of its fleet's policy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from fed_asi.planning.within import Within
 CHECKPOINTED = "planned bytes are those of keeping everything; checkpointing keeps less and computes it again"
 
 
-Best = Callable[..., Plan]  # of what a device has, a profile, a budget in bytes and the options of `plan`
+Best = Callable[..., Plan]  # of a device's resources, a profile, a budget in bytes and the options of `plan`
 
 
 def _within_budget(_resources: Resources, profile: Profile, budget_bytes: int | None, **options: Any) -> Plan:
@@ -36,7 +36,7 @@ def _within_budget(_resources: Resources, profile: Profile, budget_bytes: int | 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One plan, and the name of the policy that made it; None for the device's own."""
+    """A plan, and the name of the policy that made it; None for the device's own plan."""
 
     plan: Plan
     policy: str | None = None
@@ -48,19 +48,18 @@ def plans_of(
     benches: Callable[[int, Update], Bench] | None = None,
     where: str = "",
 ) -> DevicePlans:
-    """Return a run's plans from a profile. benches: where steps of a batch size and an update are traced.
+    """Return a run's plans from a profile. benches: makes the bench for a batch size and an update.
 
-    where: what is said first of why there is none, such as the resolution of a run that has several.
+    where: prefix of the message where there is no plan, such as the resolution in a run that has several.
     """
     copies = held_copies(config.aggregate, config.upload)
     return DevicePlans(profile, config.method, config.train, copies, benches, where)
 
 
 class DevicePlans:
-    """Plans from one profile for one run's method; answers are kept, because many devices are alike.
+    """The plans of one run's method, made from one profile. Answers are remembered, as many devices are alike.
 
-    copies: of each trained parameter, that the run's strategy and codec have beside the step. benches, where: see
-    `plans_of`.
+    copies: of each trained parameter, held by the run's strategy and codec. benches, where: see `plans_of`.
     """
 
     def __init__(
@@ -86,17 +85,17 @@ class DevicePlans:
         return self._profile
 
     def replanned(self, profile: Profile) -> DevicePlans:
-        """Return plans by the same settings from another profile."""
+        """Return plans with the same settings from another profile."""
         return DevicePlans(profile, self._method, self._train, self._copies, self._benches, self._where)
 
     def timed(self, best: Best) -> DevicePlans:
-        """Return plans by the same settings and from the same profile, each the best in another sense."""
+        """Return plans from the same profile and settings that `best` chooses."""
         found = self.replanned(self._profile)
         found._best = best
         return found
 
     def too_small_for_copies(self, resources: Resources) -> BudgetError | None:
-        """Return why nothing fits a budget into which something would, were it not for strategy and codec."""
+        """Return the BudgetError if nothing fits only because of the copies of strategy and codec; None otherwise."""
         if self._copies == 0 or self._method.covers != "training":
             return None
         try:
@@ -108,29 +107,29 @@ class DevicePlans:
         return None
 
     def first(self, resources: Resources) -> Plan:
-        """Return the device's own plan. Raises BudgetError below the smallest plan."""
+        """Return the device's own plan. Raises BudgetError if the budget is below the smallest plan."""
         return self._plan(resources, None, self._method.grid)
 
     def whole(
         self, resources: Resources, layer_count: int | None = None, selection: str | None = None
     ) -> DevicePlan:
-        """Return the plan of a device that names its RAM or flash, and what its step needs. Raises BudgetError."""
+        """Return the plan of a device that sets its RAM or flash, with the memory of its step. Raises BudgetError."""
         planners = self._planners_of(resources.batch_size, layer_count, selection or self._method.grid)
         return best_of(planners, within_of(resources), resources.micro_batch)
 
     def memory(self, plan: Plan, resources: Resources) -> DeviceMemory | None:
-        """Return what the step of a plan needs that was made here for a device that names its RAM or flash.
+        """Return the memory of a plan's step, for a plan made here for a device that sets its RAM or flash.
 
-        None of any other plan.
+        None for any other plan.
         """
         found = self._memory.get((resources.batch_size, step_of(plan))) if resources.whole_device else None
         return None if found is None else replace(found, reserve_bytes=resources.reserve_bytes or 0)
 
     def attempts(self, resources: Resources) -> Iterator[Attempt]:
-        """Yield the plans to try, in order; the next is asked for when the last was over budget.
+        """Yield the plans to try, in order; ask for the next one when the last was over budget.
 
-        No step is tried twice: it would be over budget again. Raises BudgetError, that of the device's own
-        plan, when none fits at all.
+        No step is tried twice, as it would be over budget again. Raises BudgetError, that of the device's own plan, if
+        no plan fits.
         """
         steps: set[Hashable] = set()
         for attempt in self._fitting(resources):
@@ -139,10 +138,10 @@ class DevicePlans:
                 steps.add(step)
                 yield attempt
         if not steps:
-            self.first(resources)  # says why nothing fits
+            self.first(resources)  # raises the error that says why nothing fits
 
     def layers_of(self, every: Iterable[Resources]) -> set[str]:
-        """Return the layers that some plan for one of these resources trains, tried after another or first."""
+        """Return the layers that a plan for any of these resources trains, whether it is tried first or later."""
         found: set[str] = set()
         for resources in every:
             with contextlib.suppress(BudgetError):
@@ -166,7 +165,7 @@ class DevicePlans:
         return min(1.0, max(0.0, captured_share(plan, self._profile)))
 
     def _fitting(self, resources: Resources) -> Iterator[Attempt]:
-        """Yield the device's own plan, then those of the policy; what has no plan is left out."""
+        """Yield the device's own plan, then those of the policy, without attempts that have no plan."""
         method, profile = self._method, self._profile
         with contextlib.suppress(BudgetError):
             yield Attempt(self.first(resources))
@@ -191,7 +190,7 @@ class DevicePlans:
     def _search(self, resources: Resources, layer_count: int | None, selection: str) -> Plan:
         method = self._method
         if method.recipe.recomputes:
-            # What it keeps is less than any plan knows, so the step itself is held against the budget.
+            # Checkpointing keeps less than any plan says, so the budget is checked against the step itself.
             micro_batch = resources.micro_batch or resources.batch_size
             micro_batch = min(micro_batch, self._profile.micro_batches[-1])
             unlimited = replace(resources, budget_bytes=None, micro_batch=micro_batch)
@@ -228,7 +227,7 @@ class DevicePlans:
         }
 
     def _planners_of(self, batch_size: int, layer_count: int | None, selection: str) -> list[DevicePlanner]:
-        """Return the planners for devices that say what RAM or flash they have; they keep what was traced."""
+        """Return the planners for devices that set their RAM or flash; planners remember their traces."""
         key = (batch_size, layer_count, selection)
         if key not in self._planners:
             profile = self._within(batch_size, None)
@@ -238,7 +237,7 @@ class DevicePlans:
         return self._planners[key]
 
     def bench(self, batch_size: int, update: Update | None = None) -> Bench:
-        """Return where steps of batches of this size are counted. update: None: what the run's devices do first."""
+        """Return the bench for steps of this batch size. update: None for the first that the run allows."""
         key = (batch_size, update or self._train.updates[0])
         if key not in self._made:
             if self._benches is None:
@@ -254,7 +253,7 @@ class DevicePlans:
         return None if choose_layers(self._method) else "all"
 
     def _within(self, batch_size: int, micro_batch: int | None) -> Profile:
-        """The profile's candidates for micro-batches no larger than the device's batch."""
+        """Return the profile with only those micro-batches that are no larger than the device's batch."""
         smallest = self._profile.micro_batches[0]
         kept = {
             b: floors
@@ -265,28 +264,28 @@ class DevicePlans:
 
 
 def within_of(resources: Resources) -> Within:
-    """Return a device's limits as the planner of whole devices takes them."""
+    """Return a device's limits in bytes, as the whole-device planner takes them."""
     reserve = resources.reserve_bytes or 0
     return Within(resources.ram_bytes, resources.flash_bytes, resources.budget_bytes, reserve)
 
 
 def step_of(plan: Plan, update: Update | None = None) -> Hashable:
-    """Return what a step and its bytes depend on; of one profile, two plans with the same are the same training.
+    """Return a key of a plan's step and its bytes: two plans of one profile with equal keys train alike.
 
-    update: when weights move under a plan that does not say so.
+    update: when weights move, for a plan that does not say so itself.
     """
     return plan.micro_batch, plan.update or update, frozenset(plan.methods.items())
 
 
 def choose_layers(method: MethodConfig) -> bool:
-    """Return whether plans choose which of the profile's layers train; else all of them do, or the last ones."""
+    """Return whether plans choose which of the profile's layers train; if not, all or the last ones do."""
     return bool(method.families) and (method.recipe.chooses_layers or method.layers == "any")
 
 
 def micro_batches_needed(every: Iterable[Resources], *, smaller: bool) -> tuple[int, ...]:
-    """Return the micro-batches a profile must know: powers of two up to the batch, and those that are pinned.
+    """Return the micro-batches that a profile needs: powers of two up to the batch size, and all pinned ones.
 
-    every: what the devices have. smaller: whether devices may go below a pinned one.
+    every: the resources of all devices. smaller: whether a device may go below its pinned micro-batch.
     """
     found: set[int] = set()
     for resources in every:

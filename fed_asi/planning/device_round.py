@@ -1,11 +1,11 @@
-"""A device's round as the planner needs it: a sum over layers of what each form costs, and the rest.
+"""A device's round as the planner needs it: a sum over layers of each form's cost, plus a rest.
 
-The clock counts a whole round of a whole plan. A step's work is a sum over layers, once it is known through which of
-them a gradient comes, and that follows from the first layer that trains: all that comes after it has one. So the cost
-of a form is that of a network of its layer alone.
+The clock counts a whole round of a whole plan. A step's work is a sum over layers once it is known which layers compute
+an input gradient, and that follows from the first trained layer: every layer after it does. So the cost of a form is
+the cost of a network with that layer alone.
 
-Where branches run beside each other, a layer may come after layers that can train and not after the first. Its
-gradient is counted then, also where none of those trains: such a plan may be quicker than is thought, never slower.
+In a network with parallel branches, a layer may come after layers that can train but not after the first one that does.
+Its gradient is counted even if none of the others trains, so a plan may be quicker than predicted, never slower.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _EMPTY = Network(())
 
 @dataclass(frozen=True, slots=True)
 class DeviceRound:
-    """What a round under any plan takes on one device. hardware: None, or without rates: it has no clock.
+    """A device's round under any plan. hardware: None or without rates, if the device has no clock.
 
-    trunk, tail: the frozen and the trained part, by their sizes. What was counted once is kept.
+    trunk, tail: the sizes of the frozen and of the trained part. Counts are remembered.
     """
 
     trunk: Network
@@ -40,7 +40,7 @@ class DeviceRound:
     _forms: dict[_Key, tuple[Work, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raise ConfigError where images are in none of the steps."""
+        """Raise ConfigError for a round without a step."""
         if not self.duty.batches:
             raise ConfigError("a round without a step takes no plan")
 
@@ -50,7 +50,7 @@ class DeviceRound:
         return self.hardware is not None and self.hardware.has_clock
 
     def gauge(self, unit: str) -> Gauge:
-        """Return prices in seconds, joules or multiply-accumulates. Raises ConfigError where they are not known."""
+        """Return prices in seconds, joules or multiply-accumulates. Raises ConfigError if they are not known."""
         if unit == "multiply-accumulates":
             return Gauge.macs()
         hardware = self._clocked()
@@ -62,13 +62,13 @@ class DeviceRound:
         return self.duty.task(self.trunk, self.tail, methods, micro_batch)
 
     def spent(self, methods: Mapping[str, Method], micro_batch: int) -> Spent:
-        """Return what it takes by the clock. Raises ConfigError where the device has none."""
+        """Return the time and energy of a round, by the clock. Raises ConfigError if the device has none."""
         return spent(self.task(methods, micro_batch), self._clocked())
 
     def form(self, name: str, method: Method, micro_batch: int, trains: Sequence[str]) -> tuple[Work, int]:
-        """Return the steps' work and the reply's bytes of one layer in a form.
+        """Return what one layer in a form adds to a round: the work of all steps, and the bytes of the reply.
 
-        trains: the layers that may train, this one or not; what comes after them has a gradient.
+        trains: the layers that may train, with or without this one; every layer after one of them has a gradient.
         """
         others = frozenset(trains) - {name}
         parts = self._calls(name)
@@ -77,7 +77,7 @@ class DeviceRound:
             before: dict[str, Method] = dict.fromkeys(others, BiasOnly())
             alone, own = Network(parts), {name: method}
             work = self.duty.stepped(alone, before | own, micro_batch)
-            spare = self.duty.stepped(_EMPTY, before, micro_batch)  # the loss, and the others' updates
+            spare = self.duty.stepped(_EMPTY, before, micro_batch)  # the loss, and other layers' updates
             self._forms[key] = _less(work, spare), self.duty.up_bytes(alone, own)
         return self._forms[key]
 
@@ -88,7 +88,7 @@ class DeviceRound:
         return self._layers.get(name, ())
 
     def rest(self, micro_batch: int, trains: Sequence[str], names: Sequence[str]) -> Work:
-        """Return the work of all but some layers, which are `names`: trunk, judging, and what trains nothing."""
+        """Return the work of everything but the layers `names`: trunk, evaluation, and all parts that cannot train."""
         left = tuple(p for p in self.tail.parts if not (isinstance(p, Layer) and p.name in set(names)))
         steps = Duty(self.duty.batches, each=self.duty.each, twice=self.duty.twice)
         methods: dict[str, Method] = dict.fromkeys(trains, BiasOnly())

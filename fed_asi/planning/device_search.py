@@ -1,22 +1,25 @@
-"""The search for the best plan within a device's RAM and flash: exact, though hardly any plan's arena is traced.
+"""The search for the best plan within a device's RAM and flash: exact, though few plans' arenas are traced.
 
-How a plan's arena is known. It takes a trace of the step (a second, for a large network) to know an arena, and there
-are more plans than atoms. But the most bytes alive in a step follow from a few numbers a layer (`arena/shares.py`):
-of what a layer does in its form nothing depends on the forms of the others. So one trace tells those numbers for every
-layer in the form that it had, for all plans that have it in that form; packing.py finds the best plan by them.
+How a plan's arena is known. Its exact size takes a trace of the step (a second, for a large network), and there are
+far too many plans to trace them all. But the most bytes alive in a step follow from a few numbers per layer
+(`arena/shares.py`), and a layer's numbers do not depend on the forms of other layers. So one trace gives the numbers
+of every layer in its form, for all plans that have the layer in that form. packing.py finds the best plan by them.
 
-Which traces. The search is optimistic and corrects itself:
-    1. Of a form that no trace has had yet as little is assumed as can be: what the profile says that it saves, and its
-       gradient where that is whole. Never more than it will turn out to need.
-    2. Of all micro-batches and first trained layers, the plan of highest value under these numbers is traced.
-    3. If its RAM and flash, as measured and laid out, are within the limits, it is the best plan there is: all others
-       are worth no more even by numbers that flatter them. Else its forms are known from now on, and 2. comes again.
-    4. If everything about it was known, the formula was below the truth: its layout does not reach the bound, or blocks
-       lie within blocks. Then this one plan is ruled out, and 2. comes again.
-That ends, as every turn learns a form or rules out a plan, and it ends with the best plan. Only where `PATIENCE` plans
-were ruled out for their layout does the search keep clear of that many bytes of RAM; a note of the plan then says so.
-Traces made for one device serve the next: a fleet's devices differ in their limits, not in the network. What follows
-from them is found anew, so that of plans of one value a device has the same whoever was asked before it.
+Which plans are traced. The search is optimistic and corrects itself:
+    1. A form that has not been traced is assumed to need as little as possible: the saved bytes in the profile, and
+       its gradient if that is made whole. This is never more than the form will turn out to need.
+    2. Over all micro-batches and first trained layers, the plan of highest value under these numbers is traced.
+    3. If its measured RAM and flash are within the limits, it is the best plan: no other is worth more, even by
+       numbers that flatter it. If not, the trace replaces the assumptions about its forms, and 2. is repeated.
+    4. If all of its numbers were known already, the formula is below the truth: the layout does not reach the lower
+       bound, or there are blocks within blocks. Then this one plan is ruled out, and 2. is repeated.
+The search ends, because each turn learns a form or rules out a plan, and it ends with the best plan. There is one
+exception: once `PATIENCE` plans were ruled out because of their layout, the search leaves that many bytes of RAM free,
+and a note of the plan says so.
+
+Traces made for one device serve the next, as the devices of a fleet differ in their limits, not in the network. What
+follows from them is computed anew for each device: among plans of equal value, the choice must not depend on which
+device asked first.
 """
 
 from __future__ import annotations
@@ -35,13 +38,13 @@ from fed_asi.planning.plan import FLOOR, Plan
 from fed_asi.planning.within import Within, nothing_fits
 from fed_asi.units import format_bytes
 
-PATIENCE = 20  # plans ruled out for their layout before the search keeps clear of what layouts lose
+PATIENCE = 20  # plans ruled out for their layout before the search leaves RAM free for what layouts lose
 Chosen = tuple[Problem, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class DevicePlan:
-    """The best plan of a device, what it needs, and how many steps were traced for it."""
+    """A device's best plan, the memory of its step, and how many steps were traced to find it."""
 
     plan: Plan
     memory: DeviceMemory
@@ -49,10 +52,10 @@ class DevicePlan:
 
 
 class _Entry(NamedTuple):
-    """A problem in the order in which they are looked at: worth most, of equals of the largest micro-batch.
+    """A problem in the queue of the search: highest worth first, then the largest micro-batch.
 
-    minus_worth: first of the best forms without any limit, then of mixtures of forms within them, then of a plan.
-    turn: how much was known of its micro-batch then. packed: that plan.
+    minus_worth: at first of the best forms without limits, then of mixtures of forms within the limits, last of a plan.
+    turn: what `KnownForms.turn` said when `packed`, that plan, was found.
     """
 
     minus_worth: float
@@ -69,7 +72,7 @@ class _Entry(NamedTuple):
 
 @dataclass(slots=True)
 class Search:
-    """Best first over the problems: each by what it can be worth at most, as far as is known."""
+    """A best-first search over the problems, ordered by the most that each can be worth, as far as is known."""
 
     known: KnownForms
     bench: Bench
@@ -79,11 +82,11 @@ class Search:
     ruled_out: dict[Problem, list[tuple[int, ...]]] = field(default_factory=dict)
     margin: int = 0
     traced: int = 0
-    fresh: bool = False  # whether the newest trace told something new
-    looked_at: dict[Chosen, Measured] = field(default_factory=dict)  # in this search
+    fresh: bool = False  # whether the newest trace gave a number that was not known
+    looked_at: dict[Chosen, Measured] = field(default_factory=dict)  # traces used in this search
 
     def best(self) -> DevicePlan:
-        """Return the best plan; see the module for the turns it takes."""
+        """Return the best plan; the module's docstring explains how. Raises BudgetError if none fits."""
         heap = [entry for one in self._problems() if (entry := self._begun(one)) is not None]
         heapq.heapify(heap)
         while heap:
@@ -102,7 +105,7 @@ class Search:
         raise nothing_fits(self.within, self._smallest())
 
     def _begun(self, problem: Problem) -> _Entry | None:
-        """Return a problem with what its best forms are worth; None where a layer has no form in it."""
+        """Return a problem with the worth of its best forms; None if one of its layers has no form."""
         forms = self._forms(problem)
         if not all(forms):
             return None
@@ -110,7 +113,7 @@ class Search:
         return _Entry(-worth, -problem.micro_batch, problem.first)
 
     def _nearer(self, entry: _Entry) -> _Entry | None:
-        """Return a problem with a better bound, or else its best plan; None where nothing fits."""
+        """Return a problem with a tighter bound or, if it has one, its best plan; None if nothing fits."""
         problem, turn = entry.problem, self.known.turn(entry.problem)
         forms, limits = self._forms(problem), self._limits(problem)
         if not entry.bounded:
@@ -143,7 +146,7 @@ class Search:
         return Limits(ram, flash, self.bench.trunk_bytes(b), known.before.get(b, 0), around, budget)
 
     def _learnt(self, problem: Problem, packed: Packed, plan: Plan) -> DeviceMemory:
-        """Return what a plan needs; where its trace tells nothing new and it does not fit, rule it out."""
+        """Return the memory of a plan; rule the plan out if it does not fit and its trace gave nothing new."""
         new = (problem, packed.chosen) not in self.looked_at
         memory = self._trace(problem, packed.chosen, plan).memory
         if self.within.holds(memory) or (new and self.fresh):
@@ -156,7 +159,7 @@ class Search:
         return memory
 
     def _trace(self, problem: Problem, chosen: tuple[int, ...], plan: Plan) -> Measured:
-        """Return a plan as traced, now or for a device before."""
+        """Return the measurements of a plan, traced now or for an earlier device."""
         key = problem, chosen
         if key not in self.looked_at:
             if key not in self.measured:
@@ -198,7 +201,10 @@ class Search:
         return replace(plan, notes=(*plan.notes, note))
 
     def _smallest(self) -> DeviceMemory:
-        """Return what the smallest step traced needs: at least that of fewest layers, each in its smallest form."""
+        """Return the memory of the smallest step traced.
+
+        The step of the fewest layers in their smallest forms is traced first, if it was not yet.
+        """
         problems = self._problems()
         b, last = min(one.micro_batch for one in problems), max(one.first for one in problems)
         problem = Problem(b, last)
@@ -208,7 +214,7 @@ class Search:
         return min(among, key=lambda memory: memory.ram_bytes)
 
     def _lightest(self, problem: Problem, index: int) -> int:
-        """Return which form of a layer has the fewest bytes, as far as is known."""
+        """Return the index of a layer's form with the fewest bytes, as far as is known."""
         forms = [self.known.form(problem, index, c) for c in self.known.candidates(problem, index)]
         sizes = [one.static + max(one.share.forward, one.share.backward) for one in forms]
         return sizes.index(min(sizes))

@@ -1,4 +1,4 @@
-"""What a whole device's plan stands beside: what binds it, what 16 KiB more buy, and what simpler ways reach."""
+"""What to compare a whole-device plan with: what binds it, what 16 KiB more would buy, and what simpler ways reach."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from fed_asi.planning.whole_device import DevicePlanner, best_of
 from fed_asi.planning.within import Within
 from fed_asi.units import format_bytes
 
-MORE = 16 * 1024  # bytes: of RAM or of flash, what the next ones would buy
-_GAIN = 1e-9  # of a plan's value: less is rounding
+MORE = 16 * 1024  # bytes of RAM or of flash, to show what more memory would buy
+_GAIN = 1e-9  # of a plan's value: a smaller gain is rounding
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to plan a device and what it comes to. found: None where nothing fits, or the profile holds no such form.
+    """A simpler way to plan a device, and its plan. found: None if nothing fits or the profile lacks its forms.
 
-    why: then.
+    why: the reason, if there is no plan.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Way:
 def more_of_each(
     planners: Sequence[DevicePlanner], within: Within, micro_batch: int | None = None
 ) -> dict[str, DevicePlan]:
-    """Return the best plans with 16 KiB more RAM, and with as much more flash, of what is limited at all."""
+    """Return the best plans with 16 KiB more RAM and with 16 KiB more flash, each only if it is limited."""
     found = {}
     for name, key in (("RAM", "ram_bytes"), ("flash", "flash_bytes")):
         size = getattr(within, key)
@@ -47,9 +47,9 @@ def more_of_each(
 def simpler_ways(
     planners: Sequence[DevicePlanner], within: Within, micro_batch: int | None = None
 ) -> Iterator[Way]:
-    """Yield what head, biases, last layers whole and some channels, the same in every round, reach on the device.
+    """Yield what simpler ways reach on the device: head, biases, last layers whole, and fixed channels.
 
-    planners: of the plan that they are to stand beside; they move weights and store what is frozen as these may.
+    planners: those of the plan to compare with, for the same updates and storage formats.
     """
     question = planners[0].question
     profile = question.profile
@@ -83,7 +83,7 @@ def device_text(
     micro_batch: int | None = None,
     width: int | None = None,
 ) -> str:
-    """Return what binds a device's best plan, and the table of what stands beside it. width: as of `columns`."""
+    """Return text for people: what binds a device's best plan, and the table of comparisons. width: see `columns`."""
     profile, more = planners[0].question.profile, more_of_each(planners, within, micro_batch)
     ways = [Way("this plan", found)]
     ways += [Way(f"with 16 KiB more {name}", one) for name, one in more.items()]
@@ -96,7 +96,7 @@ def device_text(
 
 
 def _binding(within: Within, found: DevicePlan, more: dict[str, DevicePlan]) -> str:
-    """Return which of RAM and flash keeps the plan from being better, with what is left of it."""
+    """Return which of RAM and flash limits the plan, with what is left of each."""
     least = found.plan.value + _GAIN * max(1.0, abs(found.plan.value))
     names = [name for name, one in more.items() if one.plan.value > least]
     if not names:

@@ -1,4 +1,4 @@
-"""What a device does in a round beside its plan: which steps, on how many images, what it judges and what it sends."""
+"""What a device does in a round whatever its plan: its steps and their images, its evaluation, and what it sends."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from fed_asi.methods import Method
 
 
 def whole_tensor(shape: Shape) -> int:
-    """Return the bytes of a tensor that is sent as it is."""
+    """Return the bytes of a tensor that is sent uncompressed."""
     return FLOAT_BYTES * prod(shape)
 
 
 @dataclass(frozen=True, slots=True)
 class Duty:
-    """A round, whatever the plan.
+    """A device's round, apart from the plan.
 
-    batches: images of an optimizer step -> how many such steps. held: images judged before and after. down_bytes: what
-    is sent to the device; up: bytes of a trained tensor's reply, by its shape. each: whether weights move after every
-    micro-batch. twice: whether the forward is computed again for the backward.
+    batches: images in an optimizer step -> number of such steps. held: images held out, evaluated before and after
+    training. down_bytes: sent to the device. up: bytes sent back for a trained tensor of a given shape. each: whether
+    weights move after every micro-batch. twice: whether the backward computes the forward again.
     """
 
     batches: Mapping[int, int]
@@ -33,7 +33,7 @@ class Duty:
     twice: bool = False
 
     def passed(self, trunk: Network, micro_batch: int) -> Work:
-        """Return the work of all images through the frozen trunk."""
+        """Return the work of passing all images through the frozen trunk."""
         return total(trunk.forward(size).times(count) for size, count in self.sizes(micro_batch))
 
     def stepped(self, network: Network, methods: Mapping[str, Method], micro_batch: int) -> Work:
@@ -45,14 +45,14 @@ class Duty:
         return total([steps, network.update(methods).times(self.updates(micro_batch))])
 
     def judged(self, trunk: Network, tail: Network, micro_batch: int) -> Work:
-        """Return the work of judging the images held back, before training and after it."""
+        """Return the work of evaluating the held-out images, before and after training."""
         parts = micro_batches(self.held, micro_batch)
         return total(
             total([trunk.forward(size), tail.forward(size)]).times(2 * count) for size, count in parts
         )
 
     def up_bytes(self, network: Network, methods: Mapping[str, Method]) -> int:
-        """Return the bytes of a reply."""
+        """Return the bytes that the device sends back."""
         return sum(self.up(shape) for shape in network.trained_shapes(methods))
 
     def task(self, trunk: Network, tail: Network, methods: Mapping[str, Method], micro_batch: int) -> Task:
@@ -66,7 +66,7 @@ class Duty:
         )
 
     def sizes(self, micro_batch: int) -> list[tuple[int, int]]:
-        """Return (images, how many such micro-batches) of all steps together."""
+        """Return (images, number of such micro-batches) over all steps."""
         found: dict[int, int] = {}
         for batch, steps in self.batches.items():
             for size, count in micro_batches(batch, micro_batch):
@@ -74,13 +74,13 @@ class Duty:
         return list(found.items())
 
     def updates(self, micro_batch: int) -> int:
-        """Return how often weights move."""
+        """Return how many times the weights move."""
         if self.each:
             return sum(count for _, count in self.sizes(micro_batch))
         return sum(self.batches.values())
 
 
 def micro_batches(images: int, size: int) -> list[tuple[int, int]]:
-    """Return (images, how many such micro-batches): the full ones, and the smaller last one."""
+    """Return (images, number of such micro-batches): the full ones, then the smaller last one."""
     count, rest = divmod(images, min(size, images) or 1)
     return [(min(size, images), count)] * (count > 0) + [(rest, 1)] * (rest > 0)

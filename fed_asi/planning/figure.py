@@ -1,4 +1,4 @@
-"""Plans drawn: bytes by layer and form."""
+"""Plans as a figure: bytes by layer and form."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ KINDS = (".svg", ".png", ".pdf")
 
 
 def check_figure(path: Path) -> None:
-    """Raise ConfigError where the file's name ends in no kind of picture, RunError where it cannot be written."""
+    """Raise ConfigError if the file's name has no image suffix, RunError if it cannot be written."""
     if path.suffix.lower() not in KINDS:
         raise ConfigError(f"--figure {path}: a picture's name ends in {' or '.join(KINDS)}")
     check_writable(path)
 
 
 def figure(plans: Iterable[tuple[str, Plan]], path: Path) -> None:
-    """Draw bytes by layer, coloured by form, one bar a plan, into a file (.svg, .png, .pdf).
+    """Draw a stacked bar per plan, bytes by layer coloured by form, into a file (.svg, .png, .pdf).
 
     Raises ConfigError and RunError as `check_figure` does.
     """
     from matplotlib import rc_context
 
     check_figure(path)
-    with writing(path), rc_context({"text.parse_math": False, "text.usetex": False}):  # a name is no formula
+    with writing(path), rc_context({"text.parse_math": False, "text.usetex": False}):  # names may contain $
         _draw(list(plans), path)
 
 

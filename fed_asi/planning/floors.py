@@ -1,4 +1,4 @@
-"""The bytes no form of keeping avoids (masks, pooled features, loss), measured on the compressed model."""
+"""The bytes that no form avoids (masks, pooled features, loss), measured on the compressed model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fed_asi.methods import BiasOnly, Method, Vanilla
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-_PROBES = (1, 2, 9)  # of bits that fill no whole byte, eight samples may follow the line of one and two
+_PROBES = (1, 2, 9)  # a bit mask that fills no whole bytes may be linear at 1, 2 and 8 samples, not at 9
 
 
 def measured_floors(
@@ -30,11 +30,11 @@ def measured_floors(
     loss: Loss = F.cross_entropy,
     done: Callable[[], None] = lambda: None,
 ) -> dict[int, tuple[int, ...]]:
-    """Return, per micro-batch, the bytes kept besides inputs when layer i is the first trained one.
+    """Return the bytes saved besides the inputs, for each micro-batch and each first trained layer i.
 
     layers: (name, has a bias) in forward order, the head last. x: (1, ...), y: (1,), an example.
-    Bytes grow linearly with the micro-batch unless a mask fills no whole byte; a probe of 9 tells, and then
-    each micro-batch is measured. done: called after each layer.
+    Bytes grow linearly with the micro-batch, unless a mask does not fill whole bytes. A probe of 9 samples detects
+    that, and then each micro-batch is measured. done: called after each layer.
     """
     probe = _Probe(copied(model), x, y, loss)
     by_layer = []
@@ -45,7 +45,7 @@ def measured_floors(
 
 
 class _Probe:
-    """Measures a model's floor for one first trained layer at a time; the model is changed."""
+    """Measures a model's floor for one first trained layer at a time. Changes the model."""
 
     def __init__(self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> None:
         self._model, self._x, self._y, self._loss = model.train(), x, y, loss
@@ -54,7 +54,7 @@ class _Probe:
     def floors(
         self, first: tuple[str, bool], head: tuple[str, bool], micro_batches: Sequence[int]
     ) -> dict[int, int]:
-        """Return the bytes per micro-batch with `first` and the head trained, the kept inputs left out."""
+        """Return the bytes per micro-batch with `first` and the head trained, without the kept inputs."""
         model = self._model
         forms: dict[str, Method] = {name: BiasOnly() if bias else Vanilla() for name, bias in (first, head)}
         compress_known_(model, self._graph, forms)

@@ -1,7 +1,7 @@
-"""What traces have told of the forms of layers so far, and what is assumed of the others: never more than they need.
+"""What is known of the forms of layers: measured where a trace had them, otherwise assumed, never too high.
 
-A form's numbers depend on the micro-batch, on whether the layer runs before the first trained one, is it, or comes
-after, and, within a block with a way around it, on whether that way has a gradient. That is the key they are known by.
+A form's numbers depend on the micro-batch, on the layer's role (before the first trained layer, that layer itself, or
+after it) and, inside a residual block, on whether its shortcut has a gradient. They are stored under these keys.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Problem:
 
 @dataclass(slots=True)
 class KnownForms:
-    """Numbers of forms by what was traced on a bench.
+    """The numbers of forms, from traces on a bench.
 
-    around: of `Shares`. before: by micro-batch, what is alive before the first layer. flash: bytes that are no
-    layer's; None: no trace yet. other: static bytes that are no layer's. turns: by micro-batch, how often
-    something was learnt. smallest: of all traced steps, the one of least RAM.
+    around: see `Shares`. before: for each micro-batch, the bytes alive before the first layer. flash: bytes that belong
+    to no layer; None before the first trace. other: static bytes that belong to no layer. turns: number of traces
+    learnt from, by micro-batch. smallest: the memory of the traced step with the least RAM.
     """
 
     question: Question
@@ -53,7 +53,7 @@ class KnownForms:
         return self.question.profile.layers
 
     def candidates(self, problem: Problem, index: int) -> list[Candidate]:
-        """Return the forms that a layer may take: frozen before the first trained one, which itself trains."""
+        """Return the forms that a layer may take: frozen before the first trained layer, trained at it."""
         found = self._candidates.get((problem, index))
         if found is None:
             found = self._candidates[problem, index] = self._found(problem, index)
@@ -69,7 +69,7 @@ class KnownForms:
         return [c for c in found if c.method.trains_bias or c.method.trains_weight]
 
     def form(self, problem: Problem, index: int, candidate: Candidate) -> Form:
-        """Return what a form is worth and needs, as far as that is known; remembered until it is known better."""
+        """Return the value and the bytes of a form, as far as known; remembered until a trace gives better numbers."""
         key = self._key(problem, index, candidate)
         share = self.shares.get(key)
         before = self._forms.get(key)
@@ -94,9 +94,9 @@ class KnownForms:
         return Form(value, static, flash, share, candidate.saved_bytes)
 
     def _assumed(self, layer: LayerProfile, candidate: Candidate, trained: int, micro_batch: int) -> Share:
-        """Return what a form needs at least, as far as a profile tells."""
+        """Return the least bytes that a form can need, from the profile alone."""
         method, rule = candidate.method, self.bench.rule(micro_batch)
-        # Warm factors are static, and a whole input may be another layer's too.
+        # Warm factors are static, and a whole input may be shared with another layer.
         saved = 0 if method.warm_start or method.keeps_whole else candidate.saved_bytes
         whole = method.trains_weight and not candidate.thin and rule.mover is not None
         gradient = (
@@ -112,11 +112,11 @@ class KnownForms:
         return problem.micro_batch, index, candidate.method, role, detour
 
     def turn(self, problem: Problem) -> int:
-        """Return how much was known of a problem's micro-batch, as a number that grows with it."""
+        """Return how many traces of a problem's micro-batch have been learnt from; it grows with what is known."""
         return self.turns.get(problem.micro_batch, 0)
 
     def learn(self, problem: Problem, chosen: tuple[int, ...], measured: Measured) -> bool:
-        """Take down what the trace of a plan told; return whether anything of it was new."""
+        """Store the numbers from the trace of a plan. Return whether any of them is new."""
         memory, b = measured.memory, problem.micro_batch
         fresh = not self.around
         self.around = measured.shares.around

@@ -1,7 +1,7 @@
-"""What a plan's round costs, in seconds, joules or multiply-accumulates, as a price for each of the things counted.
+"""The cost of a plan's round in seconds, joules or multiply-accumulates, as a price for each kind of work.
 
-The prices are the clock's own: they are what it asks for one of each kind of work. So a sum over layers by these
-prices is what the clock says of all of them, but for its last bits.
+The prices are what the clock charges for one unit of each kind of work. So a sum over layers at these prices equals
+the clock's result for all of them together, except for rounding in the last bits.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _UNITS = tuple(Work(*(int(i == kind) for i in range(len(Work())))) for kind in r
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """Prices. unit: what they are in. work: of one of each kind of work, in the order of `Work`.
+    """The prices of one device. unit: of all prices. work: for one of each kind of work, in the order of `Work`.
 
-    up_byte: of a byte that is sent. rest: of what a round costs whatever the plan: latencies, and the way down.
+    up_byte: for a byte sent back. rest: what a round costs under any plan: latencies and the download.
     """
 
     unit: str
@@ -31,7 +31,7 @@ class Gauge:
     rest: float = 0.0
 
     def of(self, work: Work, up_bytes: int = 0) -> float:
-        """Return what work and the bytes of a reply cost."""
+        """Return the cost of some work and of the bytes of a reply, in the gauge's unit."""
         found = up_bytes * self.up_byte
         for price, count in zip(self.work, work, strict=True):
             found += price * count
@@ -39,7 +39,7 @@ class Gauge:
 
     @classmethod
     def seconds(cls, hardware: Hardware, down_bytes: int = 0) -> Self:
-        """Return a device's seconds. Raises ConfigError where it does not say how fast it is."""
+        """Return prices in seconds on a device. Raises ConfigError if its rates are not known."""
         around = spent(_sent(down_bytes, 0), hardware)
         reply = spent(_sent(0, 1), replace(hardware, latency_seconds=0.0))
         work = tuple(seconds_of(one, hardware) for one in _UNITS)
@@ -47,7 +47,7 @@ class Gauge:
 
     @classmethod
     def joules(cls, hardware: Hardware, down_bytes: int = 0) -> Self:
-        """Return a device's joules. Raises ConfigError where it does not say what it draws, or how fast it is."""
+        """Return prices in joules on a device. Raises ConfigError if its power or its rates are not known."""
         around = spent(_sent(down_bytes, 0), hardware).energy_joules
         reply = spent(_sent(0, 1), replace(hardware, latency_seconds=0.0)).energy_joules
         work = [joules_of(one, seconds_of(one, hardware), hardware) for one in _UNITS]
@@ -59,7 +59,7 @@ class Gauge:
 
     @classmethod
     def macs(cls) -> Self:
-        """Return multiply-accumulates, of a device that does not say how fast it is."""
+        """Return prices in multiply-accumulates, for a device without rates."""
         return cls("multiply-accumulates", tuple(float(one.macs) for one in _UNITS))
 
 

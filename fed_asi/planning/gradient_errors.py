@@ -1,9 +1,9 @@
-"""How far the weight gradient of one layer is from the true one when its input is kept in some form.
+"""How far one layer's weight gradient is from the exact one when its input is kept in some form.
 
-Exact in the sense of training: the layers' own code cuts and rounds the recorded input, and dW is that of what it
-kept. What forms have in common is done once: the centred input and its dW, and the decomposition that forms of the
-same ranks differ from in bits alone. A Tucker form's dW comes from its factors, as in a step, where that is less
-work than from the input multiplied out.
+The result is what training would see: the layers' own code cuts and rounds the recorded input, and dW is computed from
+what it kept. Work that forms share is done once: centring the input, its exact dW, and the decomposition of forms that
+have the same ranks and differ only in bits. For a Tucker form, dW is computed from the factors, as in a training step,
+where that is less work than multiplying out the input.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from fed_asi.methods.bases import Bases, factors_of
 from fed_asi.methods.forms import Kept
 from fed_asi.planning.recording import Record
 
-WARM_STEPS = 2  # of a form that starts from its last factors, on the same batch
-TOLD_APART = 1e-4  # of ||dW||: two float32 gradients that are closer than that differ by their rounding
+WARM_STEPS = 2  # iterations on the same batch, for a form that starts from its last factors
+TOLD_APART = 1e-4  # of ||dW||: closer float32 gradients may differ by rounding alone
 
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """A layer's input, (N, C, *S): as it lies in memory, and as restored ones do; its dW, and ||dW||.
+    """A layer's input (N, C, *S) in two memory layouts, its exact dW, and ||dW||.
 
-    The order of memory decides the last bits of what is cut from it, and so what 8 bits round that to.
+    x: as recorded. restored: contiguous, as inputs restored from a form are. The layout decides the last bits of what
+    is cut from an input, and so how 8 bits round it.
     """
 
     x: Tensor
@@ -41,10 +42,10 @@ class _Given:
 
 @dataclass(frozen=True, slots=True)
 class GradientErrors:
-    """The errors of one layer's forms, on what was recorded of it.
+    """The gradient errors of one layer's forms, on its recorded input and output gradient.
 
-    mean: (C,), what centred forms subtract. seed: of random starts. channel_energies: (C,), of centred inputs. bases:
-    the factors that calibration fixed, by the text of the method they are for.
+    mean: (C,), subtracted by centred forms. seed: of random starts. channel_energies: (C,), of the gradient of centred
+    inputs. bases: the factors that calibration fixed, by the method's text.
     """
 
     item: Record
@@ -58,24 +59,24 @@ class GradientErrors:
     _known: dict[tuple[Method, int], float] = field(default_factory=dict)
 
     def of(self, method: Method, micro_batch: int) -> float:
-        """Return ||dW_kept - dW||_F with micro-batches of that size side by side and warm factors."""
+        """Return ||dW_kept - dW||_F for a method, with warm factors; micro-batches of this size split the batch."""
         if method.exact:
             return 0.0
-        if (method, micro_batch) not in self._known:  # the papers' shares of energy often give the same ranks
+        if (method, micro_batch) not in self._known:  # the papers' epsilons often give the same ranks
             find = self._of_the_form if method.restores else self._of_the_layer
             self._known[method, micro_batch] = find(method, micro_batch)
         return self._known[method, micro_batch]
 
     def wanted(self, centers: bool) -> Tensor:
-        """Return the input as a method sees it: (N, C, *S), less its mean where that is kept."""
+        """Return the input that a method gets, (N, C, *S): less its mean if the method centres."""
         return self._given(centers).x
 
     def exact(self, centers: bool) -> Tensor:
-        """Return dW of the input, or of the input less its mean."""
+        """Return the exact dW of the input, or of the centred input."""
         return self._given(centers).exact
 
     def state(self, method: Method, micro_batch: int | None) -> LayerState:
-        """Return the state of a layer that keeps its input so."""
+        """Return the state of a layer that keeps its input by this method."""
         bases = self.bases.get(str(method)) if self.bases else None
         state = LayerState(
             name=self.item.name,
@@ -91,7 +92,7 @@ class GradientErrors:
         return state
 
     def _given(self, centers: bool) -> _Given:
-        """Return the input and what follows from it, found once."""
+        """Return the input and what is derived from it, computed once."""
         if centers not in self._inputs:
             x = self.item.canonical()
             if centers:
@@ -101,7 +102,7 @@ class GradientErrors:
         return self._inputs[centers]
 
     def _of_the_form(self, method: Method, micro_batch: int) -> float:
-        """Return ||dW_kept - dW||_F of a form that gives an input back."""
+        """Return ||dW_kept - dW||_F of a form from which an input can be restored."""
         given = self._given(method.centers)
         kept = self._kept(method, micro_batch)
         kind, module, g = self.item.kind, self.item.module, self.item.g
@@ -111,11 +112,11 @@ class GradientErrors:
             if error > TOLD_APART * given.norm:
                 return error
         if not self._gradient:
-            self._gradient.append(g.contiguous())  # as restored inputs are, so that no form copies it again
+            self._gradient.append(g.contiguous())  # like restored inputs, so that no form has to copy it
         return _norm(kind.weight_gradient(module, kept.restore() - given.restored, self._gradient[0]))
 
     def _kept(self, method: Method, micro_batch: int) -> Kept:
-        """Return what the method keeps; the newest form before rounding serves those that differ in bits alone."""
+        """Return what the method keeps. The last unrounded form is reused for methods that differ only in bits."""
         whole = method.unrounded()
         if whole.warm_start:
             return self._warm(method, micro_batch)
@@ -127,7 +128,7 @@ class GradientErrors:
         return method.rounded(newest[2])
 
     def _warm(self, method: Method, micro_batch: int) -> Kept:
-        """Return what a method keeps that starts from its last factors, on the same batch."""
+        """Return what a warm-starting method keeps after some iterations on the same batch."""
         state = self.state(method, micro_batch)
         kept = Kept()
         for _ in range(WARM_STEPS):
@@ -136,7 +137,7 @@ class GradientErrors:
         return kept
 
     def _of_the_layer(self, method: Method, _micro_batch: int) -> float:
-        """Return ||dW_method - dW||_F of the compressed layer itself, whose kept form restores no input."""
+        """Return ||dW_method - dW||_F of the compressed layer itself, for methods that restore no input."""
         module = copy.deepcopy(self.item.module).requires_grad_(True).train()
         attach_(module, self.state(method, None))
         with torch.enable_grad():

@@ -1,7 +1,7 @@
-"""A plan with time: the best within a budget and within seconds or joules, the most gradient for each, or the quicker.
+"""Plans with limits on time and energy: the best one, the quickest, or the one with the most gradient per second.
 
-As in search.py the choice is made for each micro-batch and each first trained layer; what a form costs of a device's
-time is known then (device_round.py), and the choice is exact (least.py).
+As in search.py the choice is made for each micro-batch and each first trained layer. With these fixed, the cost of
+each form in device time is known (device_round.py), and the choice is exact (least.py).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from fed_asi.planning.timed_problem import BYTES, LOST, Timed, timed
 from fed_asi.planning.wishes import MACS, SECONDS, Wishes, check_known
 from fed_asi.units import format_bytes, parse_bytes
 
-EQUAL = 0.001  # of a plan's worth: one that lacks no more is its equal
+EQUAL = 0.001  # of a plan's worth: a plan that is worth less by no more than this counts as equal
 _TIE = 1e-9
-_MOST_STEPS = 50  # of Dinkelbach's method, which takes about five
+_MOST_STEPS = 50  # of Dinkelbach's method, which needs about five
 _ADVICE = {
     "download": "A faster link down or a smaller network shortens it.",
     "trunk": "Fewer images, a lower resolution, a larger micro-batch or a faster device shortens it.",
@@ -40,7 +40,7 @@ _ADVICE = {
 
 @dataclass(frozen=True, slots=True)
 class TimedPlan:
-    """A plan and what a round under it takes. spent: by the clock; None: the device has none. macs: counted."""
+    """A plan and the cost of a round under it. spent: by the clock, None without one. macs: multiply-accumulates."""
 
     plan: Plan
     spent: Spent | None
@@ -58,9 +58,9 @@ def plan_in_time(
 ) -> TimedPlan:
     """Return the best plan whose bytes, seconds and joules are within their limits; exact.
 
-    round: what the device does. options: those of `plan`; an objective of RATES is in `wishes`.
-    Raises BudgetError where no plan is within all limits, naming what binds; ConfigError for a device that does not say
-    how fast it is, or what it draws, where that is asked for.
+    round: what the device does in a round. options: those of `plan`; an objective of RATES goes into `wishes`.
+    Raises BudgetError if no plan is within all limits, naming the one that binds, and ConfigError if seconds or joules
+    are asked of a device whose rates or power are not known.
     """
     asked = Asked.of(profile, round, wishes, Options(**options), admitted_micro_batches(profile, micro_batch))
     return asked.answer(parse_bytes(budget))
@@ -68,7 +68,7 @@ def plan_in_time(
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A choice, its problem, and what it sums to."""
+    """A choice of forms: its problem, the index of each layer's form, and the sum of each row."""
 
     timed: Timed
     picks: tuple[int, ...]
@@ -77,7 +77,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question with time in it. units: of the rows after bytes and worth."""
+    """A checked question with limits on time. units: those of the rows behind bytes and lost worth."""
 
     question: Question
     round: DeviceRound
@@ -89,7 +89,7 @@ class Asked:
     def of(
         cls, profile: Profile, round: DeviceRound, wishes: Wishes, options: Options, sizes: Sequence[int]
     ) -> Asked:
-        """Return the question, checked."""
+        """Return the question, checked. Raises ConfigError with what is wrong."""
         question = ask(profile, options)
         if wishes.rate and question.objective != "captured":
             raise ConfigError(
@@ -103,7 +103,7 @@ class Asked:
         return cls(question, round, wishes, units, tuple(problems))
 
     def answer(self, budget_bytes: int | None) -> TimedPlan:
-        """Return the best plan. Raises BudgetError where there is none."""
+        """Return the best plan. Raises BudgetError if no plan is within the limits."""
         upper = self.upper(budget_bytes)
         found = self.highest_rate(upper) if self.wishes.rate else self.worthiest(upper)
         if found is None:
@@ -113,24 +113,24 @@ class Asked:
         return self.planned(budget_bytes, found)
 
     def upper(self, budget_bytes: int | None) -> Rows:
-        """Return the most that each row may sum to."""
+        """Return the upper limit of each row's sum."""
         limits = self.wishes.limits
         budget = np.inf if budget_bytes is None else float(budget_bytes)
         return np.array([budget, np.inf, *(limits.get(unit, np.inf) for unit in self.units)])
 
     def goal(self, row: int, price: float = 0.0, of: int = 0) -> list[float]:
-        """Return the goal of least of one row, and of another at a price."""
+        """Return a goal for `least`: one row, plus a second row `of` times a price."""
         found = [0.0] * (2 + len(self.units))
         found[row] = 1.0
         found[of] += price
         return found
 
     def row(self, unit: str) -> int:
-        """Return the row of a unit."""
+        """Return the index of a unit's row."""
         return 2 + self.units.index(unit)
 
     def worthiest(self, upper: Rows) -> Found | None:
-        """Return the choice of highest worth."""
+        """Return the choice with the highest worth; None if none is within the limits."""
         free = np.full(len(upper), np.inf)
         free[BYTES] = upper[BYTES]
         found = self.least(self.goal(LOST), free)
@@ -139,11 +139,11 @@ class Asked:
         return self.least(self.goal(LOST), upper)
 
     def quicker(self, found: Found, upper: Rows) -> Found:
-        """Return the quickest choice that is worth as much, but for a thousandth."""
+        """Return the quickest choice that is worth as much as `found`, to within a thousandth."""
         return self.quickest(equal(-float(found.sums[LOST])), upper) or found
 
     def quickest(self, worth: float, upper: Rows) -> Found | None:
-        """Return the quickest choice that is worth so much; of equally quick ones that of fewest bytes."""
+        """Return the quickest choice with at least this worth, and among equally quick ones that of fewest bytes."""
         enough = upper.copy()
         enough[LOST] = -worth
         found = self.least(self.goal(2), enough)
@@ -154,10 +154,10 @@ class Asked:
         return found if picks is None else Found(found.timed, picks, found.timed.sums(picks))
 
     def highest_rate(self, upper: Rows) -> Found | None:
-        """Return the choice of highest worth for each second or joule.
+        """Return the choice with the most worth per second or per joule.
 
-        Source: Dinkelbach 1967, "On nonlinear fractional programming": the best of worth - rate x cost has the highest
-        rate once nothing is above 0.
+        Source: Dinkelbach 1967, "On nonlinear fractional programming": a choice has the highest rate when no other has
+        worth - rate x cost above 0.
         """
         at = self.row(self.wishes.rate or SECONDS)
         best = self.worthiest(upper)
@@ -172,7 +172,7 @@ class Asked:
         return best
 
     def least(self, goal: Sequence[float], upper: Rows) -> Found | None:
-        """Return the choice of least cost of all problems; of equals that of the largest micro-batch."""
+        """Return the cheapest choice over all problems; among equals, one of the largest micro-batch."""
         bounds = [one.bound(goal, upper) for one in self.problems]
         order = sorted(
             range(len(bounds)), key=lambda i: (bounds[i], -self.problems[i].problem.micro_batch, i)
@@ -192,7 +192,7 @@ class Asked:
         return best
 
     def planned(self, budget_bytes: int | None, found: Found) -> TimedPlan:
-        """Return a choice as a plan, with what the clock says of it."""
+        """Return a choice as a plan, with its cost by the clock."""
         problem, size = found.timed.problem, int(found.sums[BYTES]) - found.timed.problem.floor
         worth = -float(found.sums[LOST])
         solution = Solution(found.picks, size, worth - problem.frozen_value)
@@ -203,7 +203,7 @@ class Asked:
         return timed_plan(made, self.round)
 
     def too_small(self, budget_bytes: int | None, upper: Rows) -> BudgetError:
-        """Return why no plan is within the limits, naming the one that binds."""
+        """Return the error for limits that no plan meets, naming the one that binds."""
         smallest = min(one.problem.smallest for one in self.problems)
         if upper[BYTES] < smallest:
             return below_smallest([one.problem for one in self.problems], int(upper[BYTES]))
@@ -220,19 +220,19 @@ class Asked:
 
 
 def equal(worth: float) -> float:
-    """Return the least worth that counts as much as this one."""
+    """Return the least worth that still counts as equal to this one."""
     return worth - EQUAL * abs(worth)
 
 
 def timed_plan(made: Plan, round: DeviceRound) -> TimedPlan:
-    """Return a plan with what a round under it takes."""
+    """Return a plan with the cost of a round under it."""
     task = round.task(made.methods, made.micro_batch)
     known = round.spent(made.methods, made.micro_batch) if round.has_clock else None
     return TimedPlan(made, known, sum(work.macs for work in (task.trunk, task.step, task.judging)))
 
 
 def _too_long(unit: str, most: float, quickest: TimedPlan) -> SlowPlanError:
-    """Return why nothing is within so many seconds or joules. quickest: the plan that takes least of them."""
+    """Return the error for a limit in seconds or joules that no plan meets. quickest: the plan that needs least."""
     spent = quickest.spent
     parts = dict(_parts(spent, unit)) if spent else {}
     whole, longest = sum(parts.values()), max(parts, key=lambda part: parts[part])

@@ -1,4 +1,4 @@
-"""Versioned JSON files, and one error for whatever is wrong with them."""
+"""Versioned JSON files, and one error for everything that can be wrong with them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read_text(path: Path | str) -> str:
 
 
 def read_versioned(text: str, source: str, newest: int, oldest: int = 1) -> dict[str, Any]:
-    """Return the JSON object in `text`; ProfileError when it is none or of a version this release does not read."""
+    """Return the JSON object in `text`. Raises ProfileError if it is no object or its version is not supported."""
     try:
         data = json.loads(text)
     except ValueError as error:

@@ -1,10 +1,8 @@
 """The exact choice of one candidate per layer under a byte budget: a multiple-choice knapsack.
 
-Published rank selection tries all 6^N combinations. Here a Pareto dynamic programme over the layers keeps
-only the
-partial choices that are not dominated and whose linear-programming bound still beats the best choice
-known, which is
-exact and takes milliseconds for 42 layers of 64 candidates.
+Published rank selection tries all 6^N combinations. Here a Pareto dynamic programme runs over the layers. It keeps
+only partial choices that are not dominated and whose linear-programming bound still beats the best choice known.
+That is exact and takes milliseconds for 42 layers of 64 candidates.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ UNLIMITED_BYTES = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """One layer's candidates: `bytes` (n,) int64 and `values` (n,) float64, larger values being better."""
+    """One layer's candidates: `bytes` (n,) int64 and `values` (n,) float64; larger values are better."""
 
     bytes: Bytes
     values: Values
@@ -34,7 +32,7 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """One index per layer, the bytes they sum to and the value they sum to."""
+    """One index per layer, and the sums of their bytes and values."""
 
     chosen: tuple[int, ...]
     bytes: int
@@ -43,7 +41,7 @@ class Solution:
 
 @dataclass(frozen=True, slots=True)
 class _Hull:
-    """One layer reduced to its Pareto candidates (`kept`, ascending bytes) and the steps of their hull."""
+    """One layer reduced to its Pareto candidates (`kept`, by ascending bytes) and the steps of their convex hull."""
 
     kept: npt.NDArray[np.int64]
     bytes: Bytes
@@ -53,7 +51,7 @@ class _Hull:
 
 
 def pareto(sizes: Bytes, values: Values) -> npt.NDArray[np.int64]:
-    """Return the indices, by ascending bytes, of the points no other point beats in both bytes and value."""
+    """Return the indices, by ascending bytes, of the points that no other point beats in both bytes and value."""
     order = np.lexsort((-values, sizes))
     ranked = values[order]
     best_before = np.concatenate(([-np.inf], np.maximum.accumulate(ranked)[:-1]))
@@ -108,7 +106,7 @@ def smallest_bytes(layers: Sequence[Choices]) -> int:
 
 
 class Knapsack:
-    """A list of layers, ready to be solved for any budget."""
+    """A list of layers, prepared to be solved for any budget."""
 
     def __init__(self, layers: Sequence[Choices]) -> None:
         self._hulls = [_hull(layer) for layer in layers]
@@ -126,10 +124,10 @@ class Knapsack:
         return float(self._whole.at(np.array([float(budget_bytes)]))[0])
 
     def solve(self, budget_bytes: int, beat: float = -np.inf) -> Solution | None:
-        """Return the choice of highest value within the budget, or None when none fits or none beats `beat`.
+        """Return the choice of highest value within the budget; None if none fits or none beats `beat`.
 
-        Among equal values the one of fewest bytes is taken, so the answer does not depend on the order of
-        candidates.
+        Of choices with equal value the one with the fewest bytes is taken, so the answer does not depend on the order
+        of candidates.
         """
         if self.bound(budget_bytes) <= beat:
             return None
@@ -145,7 +143,7 @@ class Knapsack:
         return Solution(tuple(chosen), int(total[0]), float(total[1]))
 
     def _greedy(self, budget_bytes: int) -> float:
-        """Return the value of a feasible choice: the hull steps that fit, by falling slope."""
+        """Return the value of a feasible choice: hull steps that fit, taken by falling slope."""
         spent = sum(int(hull.bytes[0]) for hull in self._hulls)
         value = sum(float(hull.values[0]) for hull in self._hulls)
         if spent > budget_bytes:

@@ -1,10 +1,10 @@
-"""The exact choice of one form a layer that costs least within several limits at one time.
+"""The exact choice of one form per layer at the least cost, within several limits at once.
 
-Where bytes are the only limit, knapsack.py does it, which is quicker. With seconds, joules or the worth of a plan as
-limits too, the same choice is a mixed-integer programme, which HiGHS solves, by scipy. It computes in floating point,
-so what it finds is summed once more, and a choice that is over a limit by less than it can tell is ruled out.
+If bytes are the only limit, knapsack.py finds it faster. With limits on seconds, joules or a plan's worth the choice
+is a mixed-integer programme, solved by HiGHS through scipy. HiGHS computes in floating point, so its solution is
+summed again, and one that exceeds a limit by less than HiGHS's tolerance is ruled out.
 
-A layer is rows (r, n): a column a form, a row for each sum that a goal or a limit is about; row 0 is whole bytes.
+A layer is an array (r, n) with a column per form and a row per sum that a goal or a limit uses. Row 0 is whole bytes.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from fed_asi.planning.solver_output import beside_the_result
 
 Rows = npt.NDArray[np.float64]
 Layers = Sequence[Rows]
-SLACK = 1e-9  # of a limit that is no number of bytes: seconds are sums of rounded terms
-_HALF = 0.5  # of a byte
-_INFEASIBLE = 2  # HiGHS' word for it in scipy
+SLACK = 1e-9  # of a limit other than bytes: seconds are sums of rounded terms
+_HALF = 0.5  # byte: the slack of a limit in bytes
+_INFEASIBLE = 2  # scipy's status of an infeasible problem
 _ATTEMPTS = 200
-_SCALE = 1e3  # of the goal's largest term: HiGHS stops 1e-6 from the best
+_SCALE = 1e3  # the goal's largest term is scaled to this: HiGHS stops within 1e-6 of the best
 
 
 def least(layers: Layers, goal: Sequence[float], upper: Sequence[float] | Rows) -> tuple[int, ...] | None:
-    """Return the form of each layer, by its index, that together cost least; None where none is within the limits.
+    """Return the index of each layer's form in the choice that costs least; None if none is within the limits.
 
-    goal: (r,) what one of each row costs. upper: (r,) the most that each row may sum to; infinity for no limit. The
-    first is whole.
+    goal: (r,), the price of each row. upper: (r,), the most that each row may sum to; infinity for no limit. Row 0, the
+    bytes, is summed in whole numbers.
     """
     limits = np.asarray(upper, dtype=np.float64)
     if not layers:
@@ -54,7 +54,7 @@ def least(layers: Layers, goal: Sequence[float], upper: Sequence[float] | Rows) 
 
 
 def bound(layers: Layers, goal: Sequence[float], upper: Sequence[float] | Rows) -> float:
-    """Return a cost that no choice within the limits is below, at little cost; infinity where there is none."""
+    """Return a cheap lower bound on the cost of any choice within the limits; infinity if there is none."""
     limits = np.asarray(upper, dtype=np.float64)
     if not layers:
         return 0.0 if bool((limits >= 0).all()) else np.inf
@@ -79,7 +79,7 @@ def _slack(limits: Rows) -> Rows:
 
 
 def _undominated(rows: Rows, goal: Sequence[float], limits: Rows) -> npt.NDArray[np.int64]:
-    """Return the forms that no other is at least as good as in cost and in all that is limited; of equals the first."""
+    """Return the forms that no other matches or beats in cost and in every limited row; of equals the first."""
     costs = np.vstack([np.dot(goal, rows), rows[np.isfinite(limits)]])
     better = (costs[:, :, None] <= costs[:, None, :]).all(axis=0)
     equal = better & better.T
@@ -105,9 +105,9 @@ def _solved(
     *,
     whole: bool,
 ) -> tuple[Rows, float, float] | None:
-    """Return what HiGHS finds, its cost, and a cost's largest term; None where there is nothing.
+    """Return the solution of HiGHS, its cost, and the largest cost of any form; None if it is infeasible.
 
-    whole: no mixtures of forms.
+    whole: one form per layer, without mixtures.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
 
@@ -117,7 +117,7 @@ def _solved(
     constraints = [LinearConstraint(one, 1.0, 1.0)]
     bounded = np.flatnonzero(np.isfinite(limits))
     if len(bounded):
-        scale = np.maximum(np.abs(every[bounded]).max(axis=1), 1e-300)  # HiGHS' tolerances are absolute
+        scale = np.maximum(np.abs(every[bounded]).max(axis=1), 1e-300)  # HiGHS's tolerances are absolute
         most = (limits + _slack(limits))[bounded] / scale
         constraints.append(LinearConstraint(every[bounded] / scale[:, None], -np.inf, most))
     for picks in ruled_out:

@@ -1,9 +1,9 @@
 """The exact choice of one form per layer within a device's RAM and flash, as a mixed-integer programme.
 
-A form adds bytes that stay (static), bytes that later layers find in their way (`Share`), and flash. All that a step
-needs at one moment is a sum over layers, each in its form, so every moment is one row of the programme:
+A form adds static bytes, bytes that are alive while other layers run (`Share`), and flash. The bytes that a step needs
+at one moment are a sum over layers, each in its form, so every moment is one row of the programme:
     static + the trunk's arena <= RAM,   static + what is alive at that moment <= RAM,   flash and saved bytes likewise.
-HiGHS solves it, by scipy. It computes in floating point, so what it finds is counted once more in whole bytes.
+HiGHS solves it, through scipy. It computes in floating point, so its solution is counted again in whole bytes.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from fed_asi.memory.arena.shares import Share, Shares, most_alive
 from fed_asi.planning.solver_output import beside_the_result
 
 Vector = npt.NDArray[np.float64]
-_HALF = 0.5  # bytes: all sizes are whole, so no rounding takes or gives one
-_INFEASIBLE = 2  # HiGHS' word for it in scipy
+_HALF = 0.5  # byte: sizes are whole, so rounding never moves a sum past this
+_INFEASIBLE = 2  # scipy's status of an infeasible problem
 _TIE = 1e-9
 _ATTEMPTS = 100
-_SCALE = 1e3  # of the largest value: HiGHS stops 1e-6 from the best
+_SCALE = 1e3  # the largest value is scaled to this: HiGHS stops within 1e-6 of the best
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A form of a layer: what it is worth, and its bytes. flash: of what it only reads. kept: what a budget covers."""
+    """A form of a layer: its value and its bytes. flash: of what it only reads. kept: bytes that the budget covers."""
 
     value: float
     static: int
@@ -40,7 +40,10 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """A device's bytes; None: no limit. trunk, before: what runs without any trained layer. around: of `Shares`."""
+    """A device's limits in bytes; None for no limit.
+
+    trunk, before: the bytes of phases in which no trained layer runs. around: see `Shares`.
+    """
 
     ram: int | None
     flash: int | None
@@ -52,7 +55,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """One form a layer, by its index, what they are worth, and the RAM and flash that they take."""
+    """The index of each layer's form, the sum of their values, and the RAM and flash that they need."""
 
     chosen: tuple[int, ...]
     value: float
@@ -64,12 +67,12 @@ Layers = Sequence[Sequence[Form]]
 
 
 def pack(layers: Layers, limits: Limits, without: Collection[tuple[int, ...]] = ()) -> Packed | None:
-    """Return the choice of highest value within the limits; None where none fits.
+    """Return the choice of highest value within the limits; None if none fits.
 
-    layers: in forward order, each with a form at least. without: choices that are not to be made.
+    layers: the forms of each, in forward order, at least one. without: choices that are ruled out.
     """
     kept = [_undominated(forms) for forms in layers]
-    if without:  # what others push out may be the best of what is left
+    if without:  # with those ruled out, a dominated form may be the best one left
         kept = [list(range(len(forms))) for forms in layers]
     programme = _Programme([[forms[i] for i in of] for forms, of in zip(layers, kept, strict=True)], limits)
     for chosen in without:
@@ -82,12 +85,12 @@ def pack(layers: Layers, limits: Limits, without: Collection[tuple[int, ...]] = 
         packed = _packed(layers, limits, tuple(of[i] for of, i in zip(kept, picks, strict=True)))
         if _fits(packed, layers, limits):
             return packed
-        programme.rule_out_(picks)  # by less than HiGHS can tell
+        programme.rule_out_(picks)  # it exceeds a limit by less than HiGHS's tolerance
     raise FedAsiError("the solver finds only plans that are a few bytes too large")
 
 
 def _undominated(forms: Sequence[Form]) -> list[int]:
-    """Return the forms that no other is at least as good as in value and in every byte; of equals the first."""
+    """Return the forms that no other matches or beats in value and in every kind of byte; of equals the first."""
     rows = np.array([(-one.value, one.static, one.flash, one.kept, *astuple(one.share)) for one in forms])
     better = (rows[:, None] <= rows[None]).all(axis=2)
     equal = better & better.T
@@ -96,7 +99,7 @@ def _undominated(forms: Sequence[Form]) -> list[int]:
 
 
 def most(layers: Layers, limits: Limits) -> float:
-    """Return a value that no choice within the limits exceeds, at little cost; minus infinity where none fits."""
+    """Return a cheap upper bound on the value of any choice within the limits; minus infinity if none fits."""
     found = _Programme(layers, limits).solved(whole=False)
     return -np.inf if found is None else float(-found.fun) + _TIE * max(1.0, abs(float(found.fun)))
 
@@ -117,7 +120,7 @@ def _fits(packed: Packed, layers: Layers, limits: Limits) -> bool:
 
 @dataclass(slots=True)
 class _Programme:
-    """The rows of the programme; a column a form, those of a layer side by side from `starts`."""
+    """The rows of the programme. Each column is a form; the forms of a layer are adjacent, from `starts` on."""
 
     layers: Layers
     limits: Limits
@@ -140,19 +143,19 @@ class _Programme:
             self._limit_(self._column("kept"), limits.budget)
 
     def _limit_(self, row: Vector, limit: float) -> None:
-        scale = max(1.0, float(np.abs(row).max(initial=0.0)))  # HiGHS' tolerances are absolute
+        scale = max(1.0, float(np.abs(row).max(initial=0.0)))  # HiGHS's tolerances are absolute
         self.rows.append(row / scale)
         self.upper.append((limit + _HALF) / scale)
 
     def rule_out_(self, chosen: tuple[int, ...]) -> None:
-        """Leave out one choice."""
+        """Exclude one choice."""
         row = np.zeros(len(self.values))
         row[[start + i for start, i in zip(self.starts, chosen, strict=False)]] = 1.0
         self.rows.append(row)
         self.upper.append(len(chosen) - 1.0)
 
     def solved(self, *, whole: bool) -> OptimizeResult | None:
-        """Return the best choice; None where there is none. whole: one form a layer, else mixtures of them too."""
+        """Return the best choice; None if none fits. whole: one form per layer; otherwise mixtures are allowed."""
         count = len(self.values)
         one = np.zeros((len(self.layers), count))
         for i, start in enumerate(self.starts[:-1]):
@@ -188,7 +191,7 @@ class _Programme:
         return np.array([float(getattr(one.share, name)) for forms in self.layers for one in forms])
 
     def _moments(self) -> Iterator[tuple[Vector, float]]:
-        """Yield (bytes by form, bytes that are there anyway) of every moment: the terms of `most_alive`."""
+        """Yield (bytes by form, bytes independent of the forms) for each moment: the terms of `most_alive`."""
         static, renewed = self._column("static"), self._share("renewed")
         stays, held = self._share("saved") + renewed, self._share("held") + renewed
         forward, inside, backward = (self._share(name) for name in ("forward", "inside", "backward"))
@@ -202,26 +205,26 @@ class _Programme:
         yield from self._passing(static, stays, inside)
 
     def _passing(self, static: Vector, stays: Vector, inside: Vector) -> Iterator[tuple[Vector, float]]:
-        """Yield the moments at which a block's input passes a layer by."""
+        """Yield the moments at which a layer runs while its block's input is alive for the shortcut."""
         passes, around = self._share("passes"), self.limits.around
         total = static + stays + inside + passes
         free = sum(float(total[a:b].max()) for a, b in zip(self.starts, self.starts[1:], strict=False))
         for opens, j in _passed_by(around):
             here = self._part(j, j + 1)
             row = static + stays * self._part(0, j) + passes * self._part(opens, opens + 1) + inside * here
-            yield row - free * here * (inside == 0), 0  # but for forms that do nothing while it passes by
+            yield row - free * here * (inside == 0), 0  # no limit for forms with `inside` 0
         for opens in {one for one in around if one >= 0}:
             yield static + stays * self._part(0, opens + 1) + passes * self._part(opens, opens + 1), 0
 
     def _part(self, start: int, stop: int) -> Vector:
-        """Return 1 for the forms of some layers, 0 for others."""
+        """Return a vector with 1 for the forms of layers `start` to `stop` and 0 for others."""
         found = np.zeros(len(self.values))
         found[self.starts[start] : self.starts[stop]] = 1.0
         return found
 
 
 def _passed_by(around: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield (layer that opens a block, layer that its input passes by), as `most_alive` follows them backwards."""
+    """Yield (layer that opens a block, layer that the block's input passes by), as in `most_alive`."""
     for j, first in enumerate(around):
         opens = next((i for i in range(j - 1, -1, -1) if i in around), None)
         if first >= 0 and opens is not None and all(around[k] >= 0 for k in range(opens + 1, j)):

@@ -1,4 +1,4 @@
-"""A plan as people keep it: for every layer the form in which its input is kept, and one micro-batch."""
+"""A plan as a value and a file: for every layer the form in which its input is kept, and one micro-batch."""
 
 from __future__ import annotations
 
@@ -29,16 +29,15 @@ GRADIENT = "(largest gradient)"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How each layer of a model keeps its input; layers that `methods` does not name are frozen.
+    """How each layer of a model keeps its input; layers that are not in `methods` are frozen.
 
-    planned_bytes: what the step keeps of one micro-batch, in the sense of `count`. value: the objective,
-        larger is better.
+    planned_bytes: what the step keeps of one micro-batch, as `count` counts it. value: the objective; larger is better.
     means: the fixed mean per channel of the layers planned with `centered=True`.
-    bases: the factors of layers whose method calibration fixed them for. energies: centred gradient energy of each
-        input channel of the layers whose method chooses some.
-    update, storage: of a whole device's plan, when its weights move, and the format of what it only reads.
-    layer_bytes: bytes by layer; "(floor)" names what no form avoids: masks, pooled features, the loss;
-        "(largest gradient)" what is whole at one time of the gradients, where they are applied layer by layer.
+    bases: the factors that calibration fixed, for layers whose method uses them. energies: the centred gradient energy
+    of each input channel, for layers whose method chooses some of them.
+    update, storage: for a whole-device plan, when weights move, and the format of what is only read.
+    layer_bytes: bytes by layer; "(floor)" stands for what no form avoids: masks, pooled features, the loss;
+        "(largest gradient)" for the largest gradient that is whole at one time, with updates layer by layer.
     """
 
     fingerprint: ModelFingerprint
@@ -59,16 +58,16 @@ class Plan:
     version: int = VERSION
 
     def check(self, model: nn.Module, x: Tensor) -> None:
-        """Raise ProfileError when this plan was made for another model, resolution or dtype."""
+        """Raise ProfileError if this plan was made for another model, resolution or dtype."""
         self.fingerprint.check(ModelFingerprint.of(model, x), "plan")
 
     @property
     def trained(self) -> tuple[str, ...]:
-        """Return the layers of which anything is trained, in forward order."""
+        """Return the names of all layers with a trained part, in forward order."""
         return tuple(name for name, method in self.methods.items() if method.trains_bias)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the plan as JSON has it, with its version first."""
+        """Return the plan as a JSON object, its version first."""
         data = asdict(self) | {"methods": {name: method.to_dict() for name, method in self.methods.items()}}
         data["means"] = {name: [float(f"{m:.6g}") for m in mean] for name, mean in self.means.items()}
         data["bases"] = {name: to_rows(bases) for name, bases in self.bases.items()}
@@ -80,7 +79,7 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str, source: str = "plan") -> Plan:
-        """Return the plan that `to_json` wrote; ProfileError names `source` when it is corrupt or newer."""
+        """Return the plan that `to_json` wrote. Raises ProfileError naming `source` if it is corrupt or newer."""
         data = read_versioned(text, source, VERSION)
         with describing(source):
             budget = data["budget_bytes"]
@@ -103,18 +102,18 @@ class Plan:
             )
 
     def save(self, path: Path | str) -> None:
-        """Write the plan as JSON. Raises RunError, one line, where it cannot be written."""
+        """Write the plan as JSON. Raises RunError if it cannot be written."""
         write_text(Path(path), self.to_json() + "\n")
 
     @classmethod
     def load(cls, path: Path | str) -> Plan:
-        """Return the plan of a JSON file; ProfileError names a missing, corrupt or newer one."""
+        """Return the plan in a JSON file. Raises ProfileError if the file is missing, corrupt or newer."""
         return cls.from_json(read_text(path), str(path))
 
     def table(self, errors: Mapping[str, str] | None = None, width: int | None = None) -> str:
-        """Return one line a layer: the form it is kept in, its bytes and, where given, its gradient error.
+        """Return a table with a line per layer: its form, its bytes and, if given, its gradient error.
 
-        width: in characters; what is longer goes on below.
+        width: in characters; longer cells wrap.
         """
         rows: list[tuple[str, ...]] = [("layer", "kept as", "bytes", "dW error" if errors else "")]
         for name, method in self.methods.items():
@@ -136,7 +135,7 @@ class Plan:
 
 
 def differences(left: Plan, right: Plan) -> dict[str, tuple[str, str]]:
-    """Return what differs between two plans: layer or field name -> its text on each side."""
+    """Return what differs between two plans: layer or field name -> its text in each plan."""
     found: dict[str, tuple[str, str]] = {}
     for name in ("micro_batch", "planned_bytes", "budget_bytes", "objective", "count", "update", "storage"):
         _note(found, name, getattr(left, name), getattr(right, name))

@@ -1,7 +1,7 @@
-"""What calibration found out about a model, as a file: bytes and gradient errors of every layer's candidates.
+"""The result of a calibration, as a value and a file: bytes and gradient errors of every layer's candidates.
 
-A profile is made once (`calibration.profile`), sent to clients as JSON, and planned from in milliseconds
-for any budget.
+A profile is made once (`calibration.profile`) and sent to clients as JSON. From it a plan for any budget takes
+milliseconds.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ from fed_asi.planning.columns import columns
 from fed_asi.planning.json_file import describing, read_text, read_versioned
 from fed_asi.units import format_bytes
 
-VERSION = 3  # says what was tried; 2 tried everything; 1 held saved bytes in place of the papers' count
+VERSION = 3  # 3 says what was tried; 2 tried everything; 1 had saved bytes instead of the papers' count
 _OLDEST = 2
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFingerprint:
-    """What a profile or plan was made for; equal fingerprints mean it may be used.
+    """What a profile or plan was made for; it applies to any model with an equal fingerprint.
 
-    model: digest of the parameters' names and shapes. input_shape: (C, H, W) of one image. dtype: of the
-        images.
+    model: digest of the parameters' names and shapes. input_shape: (C, H, W) of one image. dtype: of the images.
     """
 
     model: str
@@ -86,14 +85,14 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class LayerProfile:
-    """One layer: sizes, gradient norms of the calibration batch, candidates by micro-batch.
+    """One layer: sizes, gradient norms on the calibration batch, candidates by micro-batch.
 
-    input_shape: of one image, without the batch. position: in module order, which "last 4" means.
+    input_shape: of one image, without the batch. position: in module order, as "last 4" counts.
     weight_norm: ||dW||_F. bias_energy: ||dbias||^2.
-    mean: the input's mean per channel (C,), which centred candidates subtract. element_bytes: of its weight.
-    bases: the factors that calibration fixed, by the text of the method they are for.
-    scale_parameters: of the batch norm behind it; weight_parameters has them too. channel_energies: centred_energy by
-    input channel, (C,); empty in profiles from before there were methods that choose channels.
+    mean: (C,), the input's mean per channel, subtracted by centred candidates. element_bytes: of one weight.
+    bases: the factors that calibration fixed, by the method's text.
+    scale_parameters: of the batch norm after the layer; weight_parameters includes them. channel_energies: (C,),
+    centred_energy by input channel; empty in profiles older than the methods that choose channels.
     """
 
     name: str
@@ -118,9 +117,8 @@ class LayerProfile:
 class Profile:
     """All layers in the order of the forward pass, and the bytes that no form can avoid.
 
-    floors: per micro-batch, the bytes kept besides inputs (masks, the loss) when layer i is the first
-        trained one.
-    centered, grid: what was tried, in the words of `fed_asi.profile`; plans that need more are refused.
+    floors: per micro-batch, the bytes kept besides inputs (masks, the loss) when layer i is the first trained one.
+    centered, grid: what was tried, as in `fed_asi.profile`; a plan that needs more is refused.
     """
 
     fingerprint: ModelFingerprint
@@ -139,11 +137,11 @@ class Profile:
         return tuple(sorted(self.floors))
 
     def layer(self, name: str) -> LayerProfile:
-        """Return the layer of that qualified name; KeyError when there is none."""
+        """Return the layer with this qualified name. Raises KeyError if there is none."""
         return next(layer for layer in self.layers if layer.name == name)
 
     def check(self, model: nn.Module, x: Tensor) -> None:
-        """Raise ProfileError when this profile was made for another model, resolution or dtype."""
+        """Raise ProfileError if this profile was made for another model, resolution or dtype."""
         self.fingerprint.check(ModelFingerprint.of(model, x), "profile")
 
     def to_json(self) -> str:
@@ -163,7 +161,7 @@ class Profile:
 
     @classmethod
     def from_json(cls, text: str, source: str = "profile") -> Profile:
-        """Return the profile that `to_json` wrote; ProfileError names a corrupt or newer `source`."""
+        """Return the profile that `to_json` wrote. Raises ProfileError naming `source` if it is corrupt or newer."""
         data = read_versioned(text, source, VERSION, _OLDEST)
         with describing(source):
             return cls(
@@ -178,12 +176,12 @@ class Profile:
             )
 
     def save(self, path: Path | str) -> None:
-        """Write the profile as JSON. Raises RunError, one line, where it cannot be written."""
+        """Write the profile as JSON. Raises RunError if it cannot be written."""
         write_text(Path(path), self.to_json() + "\n")
 
     @classmethod
     def load(cls, path: Path | str) -> Profile:
-        """Return the profile of a JSON file; ProfileError names a missing, corrupt or newer one."""
+        """Return the profile in a JSON file. Raises ProfileError if the file is missing, corrupt or newer."""
         return cls.from_json(read_text(path), str(path))
 
     def __str__(self) -> str:
@@ -238,7 +236,7 @@ def _layer_from_dict(data: Mapping[str, Any]) -> LayerProfile:
         element_bytes=int(data.get("element_bytes", 4)),
         bases={str(method): from_rows(rows) for method, rows in data.get("bases", {}).items()},
         channel_energies=tuple(float(e) for e in data.get("channel_energies", ())),
-        scale_parameters=sum(int(count) for count in data["parameters"][2:]),  # none in older profiles
+        scale_parameters=sum(int(count) for count in data["parameters"][2:]),  # missing in older profiles
     )
 
 
@@ -253,7 +251,7 @@ def _candidate(
     error: float,
     captured: float,
     epsilon: float | None,
-    thin: bool = False,  # older profiles do not say: then a gradient is counted whole
+    thin: bool = False,  # missing in older profiles: then gradients count as whole
 ) -> Candidate:
     found = Method.parse(method)
     return Candidate(found, int(saved), int(published), float(error), float(captured), epsilon, bool(thin))

@@ -1,4 +1,4 @@
-"""What is asked of a profile, checked, in the form that the search needs."""
+"""A planning question: the options of `plan`, checked against a profile, in the form that the search needs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DEFAULT_OBJECTIVE = "captured"
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of `plan`, as it explains them."""
+    """The options of `plan`, documented there."""
 
     methods: Asked | Sequence[Asked] | None = None
     objective: str | None = None
@@ -44,7 +44,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked of a profile, checked: the arguments of `plan` in the form the search needs."""
+    """A checked planning question: a profile, and the arguments of `plan` in the form that the search needs."""
 
     profile: Profile
     forced: frozenset[str]
@@ -61,10 +61,10 @@ class Question:
     largest_gradient: int | None = None
 
     def capped(self) -> Iterator[Question]:
-        """Yield this question, for each size that the largest gradient of a layer may have where that is what counts.
+        """Yield this question once, or once for each possible largest gradient if that counts.
 
-        Where a layer's gradient goes as soon as it is applied, the bytes of a plan have the largest one in them: not
-        a sum over layers, but one in each of these questions, whose floor it is.
+        If gradients are applied and freed layer by layer, a plan's bytes include only the largest one. That is no sum
+        over layers, but within one of these questions it is a constant, part of the floor.
         """
         if not (self.at_once and self.count == "training"):
             yield self
@@ -76,13 +76,13 @@ class Question:
             yield replace(self, largest_gradient=size)
 
     def can_be_met(self, micro_batch: int) -> bool:
-        """Return whether every layer has a form within the largest gradient that is asked for."""
+        """Return whether every layer has a form within the question's largest gradient."""
         return self.largest_gradient is None or all(
             self.candidates(one, micro_batch) for one in self.profile.layers
         )
 
     def gradient_bytes(self, layer: LayerProfile, candidate: Candidate) -> int:
-        """Return the bytes of a layer's gradients that are whole at one time where they are applied at once."""
+        """Return the bytes of a layer's gradients that are whole at one time with updates layer by layer."""
         if not candidate.method.trains_weight:
             return layer.element_bytes * layer.bias_parameters * candidate.method.trains_bias
         if candidate.thin:
@@ -91,7 +91,7 @@ class Question:
         return layer.element_bytes * trained_parameters(layer, candidate.method)
 
     def candidates(self, layer: LayerProfile, micro_batch: int) -> list[Candidate]:
-        """Return every form this layer may take; the first is the one of fewest bytes."""
+        """Return every form that this layer may take; the first has the fewest bytes."""
         found: list[Candidate] = []
         if layer.name not in self.forced and not layer.head:
             found.append(Candidate(Frozen(), 0, 0, layer.weight_norm, 0.0))
@@ -108,7 +108,7 @@ class Question:
         if self.selection == "published":
             return method == Vanilla() if layer.head else candidate.epsilon is not None
         if candidate.epsilon is not None and any(form.kind == method.kind for form in forms):
-            return False  # the papers' grid only stands in where a profile holds nothing better
+            return False  # the papers' grid is used only where a profile has nothing else
         if self.centered is False and method.centers:
             return False
         if self.centered and _centred(method) != method and _centred(method) in forms:
@@ -117,7 +117,7 @@ class Question:
         return method.kind in self.methods or (layer.head and method.keeps_whole)
 
     def value(self, layer: LayerProfile, candidate: Candidate) -> float:
-        """Return what this form is worth: the objective's share of this layer."""
+        """Return the value of this form: its layer's share of the objective."""
         if self.objective == "perplexity":
             return -candidate.error
         if self.objective == "relative-error":
@@ -125,7 +125,7 @@ class Question:
         return candidate.captured + (layer.bias_energy if candidate.method.trains_bias else 0.0)
 
     def bytes(self, layer: LayerProfile, candidate: Candidate) -> int:
-        """Return what this form costs in the sense of `count`."""
+        """Return the bytes of this form, as `count` counts them."""
         if self.count == "published":
             return candidate.published_bytes
         if self.count == "saved":
@@ -135,11 +135,11 @@ class Question:
         return own + self.strategy_bytes(layer, candidate)
 
     def strategy_bytes(self, layer: LayerProfile, candidate: Candidate) -> int:
-        """Return what of `bytes` is the strategy's and the codec's: their copies of what is trained."""
+        """Return how many of `bytes` are copies of trained weights for the strategy and the codec."""
         return _trained_bytes(layer, candidate) * self.strategy_copies if self.count == "training" else 0
 
     def smallest(self, layer: LayerProfile, micro_batch: int) -> Candidate:
-        """Return the form of a layer that costs least."""
+        """Return the form of a layer with the fewest bytes."""
         return min(self.candidates(layer, micro_batch), key=lambda candidate: self.bytes(layer, candidate))
 
     def floor(self, micro_batch: int, first: int) -> int:
@@ -152,7 +152,7 @@ class Question:
 
 
 def trained_parameters(layer: LayerProfile, method: Method) -> int:
-    """Return how many numbers of a layer, and of the batch norm behind it, train under a method."""
+    """Return how many parameters of a layer, and of the batch norm after it, train under a method."""
     bias = layer.bias_parameters if method.trains_bias else 0
     return bias + method.trained_parameters(layer.weight_parameters, layer.scale_parameters, len(layer.mean))
 
@@ -164,12 +164,12 @@ def _trained_bytes(layer: LayerProfile, candidate: Candidate) -> int:
 
 @lru_cache(maxsize=4096)
 def _centred(method: Method) -> Method:
-    """Return the same form that subtracts the fixed mean first; remembered, as it is asked for very often."""
+    """Return the same form with its input centred first; remembered, as it is called very often."""
     return method.centred()
 
 
 def ask(profile: Profile, options: Options) -> Question:
-    """Return the options, checked against the profile. Raises ConfigError with all that is wrong with them."""
+    """Return the options, checked against the profile. Raises ConfigError with everything that is wrong."""
     methods, objective, selection = options.methods, options.objective, options.selection
     objective = objective or ("perplexity" if selection == "published" else DEFAULT_OBJECTIVE)
     choices: list[tuple[str, str, tuple[str, ...]]]
@@ -209,7 +209,7 @@ def ask(profile: Profile, options: Options) -> Question:
 
 
 def _check_tried(profile: Profile, options: Options, kinds: Set[str]) -> None:
-    """Raise ConfigError where a plan may take forms that the profile was not asked to try."""
+    """Raise ConfigError if a plan may take forms that the profile did not try."""
     if options.selection == "published" and not profile.grid:
         raise ConfigError(
             "this profile holds none of the papers' ranks; make it by profile(..., grid=True) for plans of "
@@ -224,7 +224,7 @@ def _check_tried(profile: Profile, options: Options, kinds: Set[str]) -> None:
 
 
 def _check_some_form(profile: Profile, kinds: frozenset[str]) -> None:
-    """Raise ConfigError when no layer but the head has any form of the kinds asked for."""
+    """Raise ConfigError if no layer but the head has any form of the given kinds."""
     body = [layer for layer in profile.layers if not layer.head]
     held = {c.method.kind for layer in body for found in layer.candidates.values() for c in found}
     if any(layer.bias_parameters for layer in body):
@@ -238,7 +238,7 @@ def _check_some_form(profile: Profile, kinds: frozenset[str]) -> None:
 
 
 def _forced(profile: Profile, layers: str | Sequence[str] | None) -> frozenset[str]:
-    """Return the layers that must be trained; empty when any subset will do."""
+    """Return the layers that must be trained; empty if any subset may be."""
     if layers is None:
         return frozenset()
     in_order = sorted(profile.layers, key=lambda layer: layer.position)
@@ -262,7 +262,7 @@ def _forced(profile: Profile, layers: str | Sequence[str] | None) -> frozenset[s
 
 
 def admitted_micro_batches(profile: Profile, pinned: int | None) -> tuple[int, ...]:
-    """Return the micro-batches a plan may have. Raises ProfileError for a pinned one without candidates."""
+    """Return the micro-batches that a plan may have. Raises ProfileError if a pinned one has no candidates."""
     if pinned is None:
         return profile.micro_batches
     if pinned not in profile.floors:

@@ -26,10 +26,10 @@ def record(
     y: Tensor,
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> list[Record]:
-    """Return inputs and output gradients of the named layers in the order of the forward pass.
+    """Return inputs and output gradients of the named layers, in the order of the forward pass.
 
-    The gradients are those of the mean loss over the whole batch; layers before the first named one keep
-    nothing. Raises ConfigError for a layer whose numbers overflow: no form of it could be told from another.
+    The gradients are those of the mean loss over the whole batch; layers before the first named one keep nothing.
+    Raises ConfigError for a layer whose numbers overflow, as its forms could not be compared.
     """
     modules = dict(model.named_modules())
     parts: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in names}
@@ -48,7 +48,7 @@ def record(
 
 
 def _check_finite(item: Record) -> None:
-    """Raise ConfigError where a squared norm is no number: decompositions and errors are made of them."""
+    """Raise ConfigError if a squared norm is not finite, as decompositions and errors are computed from it."""
     for what, values in (("input", item.x), ("output gradient", item.g)):
         if not bool(torch.isfinite(values.square().sum())):
             raise ConfigError(
@@ -96,7 +96,7 @@ def _record_chunk(
 
 
 def _bias_gradient(g: Tensor, module: nn.Module) -> Tensor:
-    """Return the sum of an output gradient over everything but its channels, (C',)."""
+    """Return an output gradient summed over everything but its channels, (C',)."""
     kind = weight_kind_of(module)
     return g.transpose(0, 1 if kind is None else kind.channel_dim).flatten(1).sum(1)
 
@@ -118,17 +118,17 @@ def _join(
 
 
 def _over_space(x: Tensor, reduce: Callable[..., Tensor]) -> Tensor:
-    """Return x: (N, C, *S) reduced to (N, C, 1, ...)."""
+    """Return x: (N, C, *S) reduced over space to (N, C, 1, ...)."""
     return reduce(x, dim=tuple(range(2, x.dim())), keepdim=True)
 
 
 @dataclass(slots=True)
 class Record:
-    """What calibration saw of one layer.
+    """What calibration recorded of one layer.
 
-    x: (N, ...) its input. g: (N, ...) the loss's gradient by its output. bias_gradient: (C',) by the bias of its
-    batch norm where it has one, by its own otherwise. pooled: its output is only averaged over space, so x and g
-    are of the pooled input, which is exact.
+    x: (N, ...), its input. g: (N, ...), the loss's gradient with respect to its output. bias_gradient: (C',), of the
+    bias of its batch norm if it has one, else of its own. pooled: whether its output is only averaged over space; then
+    x and g are those of the pooled input, which is exact.
     """
 
     name: str
@@ -143,7 +143,7 @@ class Record:
     kind: WeightKind = field(init=False)
 
     def __post_init__(self) -> None:
-        """Find the layer's kind. Raises UnsupportedLayerError where none is registered."""
+        """Look up the layer's kind. Raises UnsupportedLayerError if none is registered."""
         found = weight_kind_of(self.module)
         if found is None:
             raise UnsupportedLayerError(
@@ -156,7 +156,7 @@ class Record:
         return self.x.movedim(self.kind.channel_dim, 1)
 
     def kept_shape(self, method: Method) -> tuple[int, ...]:
-        """Return the shape, of one image, of what the method is applied to: pooled first where that is exact."""
+        """Return the shape, for one image, of what the method keeps: pooled first if that is exact."""
         return tuple(self.x.shape[1:]) if method.pools_first else self.whole_shape
 
     def mean(self) -> Tensor:
@@ -168,7 +168,7 @@ class Record:
         return self.kind.weight_gradient(self.module, x, self.g)
 
     def weight(self) -> Tensor:
-        """Return the layer's weight; an error when it has none."""
+        """Return the layer's weight. Raises UnsupportedLayerError if it has none."""
         weight = self.module.weight
         if not isinstance(weight, Tensor):
             raise UnsupportedLayerError(f"{self.name} has no weight to train")
@@ -181,6 +181,6 @@ def constant_input(mean: Tensor, x: Tensor) -> Tensor:
 
 
 def grouped(x: Tensor, micro_batch: int) -> Tensor:
-    """Return x: (N, ...) as (m, micro_batch, ...); a last incomplete micro-batch is left out."""
+    """Return x: (N, ...) as (m, micro_batch, ...), without an incomplete last micro-batch."""
     count = len(x) // micro_batch
     return x[: count * micro_batch].reshape(count, micro_batch, *x.shape[1:])

@@ -1,9 +1,9 @@
-"""At which resolution a device trains: of those that it may take, the largest at which it has a plan at all.
+"""The resolution at which a device trains: the largest of its allowed ones at which it has a plan.
 
-What a plan captures of the gradient at one resolution does not compare with what another captures at another one, so
-nothing is weighed. Fewer pixels cost more accuracy than anything else that makes a plan smaller, so they come last:
-docs/explanation/memory_of_a_device.md has what was seen. Where a plan that barely fits would be worth less than a
-fuller one at fewer pixels, a fleet file leaves the larger number out.
+Shares of gradient captured at different resolutions cannot be compared, so they are not weighed against each other.
+Fewer pixels cost more accuracy than any other way to make a plan smaller, so they come last; for measurements see
+docs/explanation/memory_of_a_device.md. If a fuller plan at fewer pixels is wanted in place of one that barely fits, a
+fleet file leaves out the larger resolution.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from fed_asi.fleets.fleet import Device
 from fed_asi.fleets.resources import Resources
 from fed_asi.planning.device_plans import DevicePlans
 
-PlansAt = Mapping[int, DevicePlans]  # by resolution, pixels
+PlansAt = Mapping[int, DevicePlans]  # by resolution in pixels
 Phases = tuple[tuple[int, Resources], ...]
 
 
 def choice_of(device: Device, own: int) -> tuple[int, ...]:
-    """Return the resolutions that a device may take, the largest first. own: the model's."""
+    """Return the resolutions that a device may use, the largest first. own: the model's."""
     return device.resolutions or (own,)
 
 
 def resolutions_of(devices: Iterable[Device], own: int) -> tuple[int, ...]:
-    """Return every resolution that some device may take, and the model's own, the largest first."""
+    """Return every resolution that some device may use, and the model's own, the largest first."""
     return tuple(sorted({own}.union(*{device.resolutions for device in devices}), reverse=True))
 
 
 def taken_by(devices: Iterable[Device], own: int, plans: PlansAt) -> tuple[int, ...]:
-    """Return the resolution of each device, in their order; it keeps it through the run.
+    """Return the resolution of each device, in their order; it is fixed for the run.
 
-    It is the largest at which it has a plan in every phase of its schedule, or else in most of them. The smallest of
-    a device that has none.
+    It is the largest resolution at which the device has a plan in every phase of its schedule, or else in the most
+    phases. A device without any plan gets its smallest.
     """
 
     @cache
@@ -56,7 +56,7 @@ def _largest(choice: tuple[int, ...], phases: Phases, plans: PlansAt) -> int:
 
 
 def resolution_note(devices: Iterable[Device], own: int, taken: Iterable[int]) -> str:
-    """Return how many devices train at which resolution, for a run's readers; empty where none names one."""
+    """Return a note on how many devices train at which resolution; empty if no device sets one."""
     named = [pixels for device, pixels in zip(devices, taken, strict=True) if device.resolutions]
     if not named:
         return ""
@@ -69,7 +69,7 @@ def resolution_note(devices: Iterable[Device], own: int, taken: Iterable[int]) -
 
 
 def why_none(plans: DevicePlans, resources: Resources) -> BudgetError | None:
-    """Return why a device has no plan, neither of its own nor by its fleet's policy; None where it has one."""
+    """Return the BudgetError of a device that has no plan, of its own or by its policy; None if it has one."""
     try:
         next(plans.attempts(resources))
     except BudgetError as error:
@@ -78,7 +78,7 @@ def why_none(plans: DevicePlans, resources: Resources) -> BudgetError | None:
 
 
 def used_at(devices: Iterable[Device], taken: Iterable[int]) -> dict[int, set[Resources]]:
-    """Return what the devices have, in any round, each once, by the resolution that they take."""
+    """Return the devices' resources in all rounds, each once, by the resolution at which they train."""
     found = dict[int, set[Resources]]()
     seen = set[Hashable]()
     for device, pixels in zip(devices, taken, strict=True):

@@ -1,4 +1,4 @@
-"""What simpler ways, other budgets and schedules reach with the same profile."""
+"""What simpler methods, other budgets and schedules reach with the same profile."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ RIVALS: dict[str, dict[str, Any]] = {
 }
 
 
-_BETTER = 0.01  # of the gradient energy there is: less is not worth another budget
+_BETTER = 0.01  # of the unlimited plan's value: a smaller gain is not worth another budget
 
 
 def candidate_of(layer: LayerProfile, micro_batch: int, method: Method) -> Candidate | None:
-    """Return what calibration found out about a form of a layer; None where it was not tried."""
+    """Return the candidate for a form of a layer, from calibration; None if it was not tried."""
     return next((c for c in layer.candidates[micro_batch] if c.method == method), None)
 
 
@@ -42,7 +42,10 @@ def captured_share(chosen: Plan, profile: Profile) -> float:
 
 
 def rivals_table(profile: Profile, budget: int | None, ours: Plan, width: int | None = None) -> str:
-    """Return what simpler ways reach within the same bytes: share captured, bytes, micro-batch; width: of `columns`."""
+    """Return a table of what simpler methods reach within the same bytes. width: see `columns`.
+
+    Its columns are the share of gradient captured, the bytes, the micro-batch and the layers.
+    """
     rows: list[tuple[str, ...]] = [
         ("at the same bytes", "gradient captured", "bytes", "micro-batch", "layers")
     ]
@@ -68,9 +71,9 @@ def _reached(chosen: Plan, profile: Profile) -> tuple[str, str, str, str]:
 
 
 def next_better(profile: Profile, ours: Plan, **options: Any) -> Plan | None:
-    """Return the plan of the smallest budget that captures one part in a hundred more, or None if none does.
+    """Return the plan of the smallest budget that adds 1 % of the unlimited plan's value; None if no budget does.
 
-    options: those `ours` was planned with.
+    options: those with which `ours` was planned.
     """
     most = plan(profile, None, **options)
     wanted = ours.value + _BETTER * abs(most.value)
@@ -85,7 +88,7 @@ def next_better(profile: Profile, ours: Plan, **options: Any) -> Plan | None:
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """What a budget comes to from a round on: its plan, or why there is none."""
+    """One entry of a schedule: the plan for a budget from a round on, or the cause if there is none."""
 
     round: int
     budget_bytes: int | None  # None: unlimited
@@ -94,9 +97,9 @@ class Scheduled:
 
 
 def schedule(profile: Profile, changes: Sequence[tuple[int, int | None]], **options: Any) -> list[Scheduled]:
-    """Return the plans of a schedule of budgets ahead of time.
+    """Return the plan of each budget in a schedule.
 
-    changes: (from this round, budget in bytes or None), rounds ascending. options: those of `plan`.
+    changes: (first round, budget in bytes or None), rounds ascending. options: those of `plan`.
     """
     found = []
     for round, budget in changes:
@@ -108,7 +111,7 @@ def schedule(profile: Profile, changes: Sequence[tuple[int, int | None]], **opti
 
 
 def schedule_table(profile: Profile, schedule: Sequence[Scheduled], width: int | None = None) -> str:
-    """Return a line a change of the budget; one without a plan says so. width: as of `columns`."""
+    """Return a table with a line per change of the budget, with or without a plan. width: see `columns`."""
     rows = [
         ("from round", "budget", "planned", "micro-batch", "layers", "captured", "kept otherwise than before")
     ]

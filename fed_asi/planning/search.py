@@ -1,4 +1,4 @@
-"""A plan: for every layer the form in which its input is kept, and one micro-batch, within a byte budget.
+"""The search for a plan: the form in which each layer's input is kept, and one micro-batch, within a byte budget.
 
 The choice is exact (knapsack.py) for each micro-batch and each first trained layer, because the bytes that no
 form avoids (masks, pooled features, the loss) depend on both.
@@ -60,23 +60,21 @@ def plan(
     """Return the plan with the highest objective within the budget; exact.
 
     budget: bytes, text such as "256 KiB", or None for unlimited.
-    ram, flash: of the whole device, which count every byte of its step; reserve: of the RAM, for the program. bench:
-        where steps are traced for them, of `fed_asi.device_bench`; of several, the best by any of them.
-    micro_batch: sets it; by default the best one is chosen, and among equals the largest, which is the
-        fastest.
-    methods: those that may be used, such as ("asi",), ("hosvd(epsilon=0.7)",) or (HOSVD(0.7),), among those that
+    ram, flash: limits of the whole device, which count every byte of its step; reserve: part of the RAM, for the
+    program. bench: from `fed_asi.device_bench`, traces the steps; of several benches, the best plan on any of
+    them is taken.
+    micro_batch: fixes it; by default the best one is chosen, and of equals the largest, which is the fastest.
+    methods: those that may be used, such as ("asi",), ("hosvd(epsilon=0.7)",) or (HOSVD(0.7),), of those that
         the profile was made with. centered: whether forms that subtract a fixed mean may be used.
-    objective: "captured" (centred gradient energy, the default), "perplexity" (the papers'),
-        "relative-error".
+    objective: "captured" (centred gradient energy, the default), "perplexity" (the papers'), "relative-error".
     layers: None for any subset, "last 4" for the last 4 convolutions, or names; all of these are trained.
     count: what the budget covers: "saved" (all that is alive between forward and backward), "published"
         (the papers' count), "training" (saved, gradients and optimizer state).
     selection: "published" for the papers' epsilon grid, solved exactly.
-    update: "step"; "micro-batch" where weights move after every backward and gradients need no buffers; "layer" where
-        they move within it and the largest layer's gradient that is whole at one time is what counts. copies: further
-        ones of each trained parameter that "training" counts, a strategy's.
-    Raises BudgetError when the smallest plan exceeds the budget; ConfigError or ProfileError for unknown
-    arguments.
+    update: when weights move: "step"; "micro-batch", after every backward, so that gradients need no accumulators;
+        "layer", within the backward, so that only the largest gradient that is whole at one time counts. copies:
+        further copies of each trained parameter, held for a strategy, that "training" counts.
+    Raises BudgetError if the smallest plan exceeds the budget; ConfigError or ProfileError for unknown arguments.
     """
     if ram is not None or flash is not None:
         _check_whole(bench, count)
@@ -97,7 +95,7 @@ def plan(
 
 
 def _check_whole(bench: object, count: str) -> None:
-    """Raise ConfigError where a whole device cannot be counted."""
+    """Raise ConfigError if the memory of the whole device cannot be counted."""
     if not bench:
         raise ConfigError(
             "ram and flash count the whole step, which has to be traced: "
@@ -148,7 +146,7 @@ def _choices(question: Question, layer: LayerProfile, micro_batch: int) -> Choic
 
 
 def _search(problems: Sequence[Problem], limit: int) -> tuple[Problem, Solution] | None:
-    """Return the best problem and its solution: most promising bound first, the hopeless never solved."""
+    """Return the best problem and its solution, most promising bound first; hopeless problems are not solved."""
     bounds = [p.frozen_value + p.knapsack.bound(limit - p.floor) for p in problems]
     best: tuple[Problem, Solution] | None = None
     best_key = (-np.inf, 0, 0)
@@ -172,7 +170,7 @@ def _search(problems: Sequence[Problem], limit: int) -> tuple[Problem, Solution]
 
 
 def assemble(budget_bytes: int | None, problem: Problem, solution: Solution) -> Plan:
-    """Return the plan of a problem's solution."""
+    """Return a problem's solution as a plan."""
     question = problem.question
     layers = question.profile.layers[problem.first :]
     picked = [
@@ -200,7 +198,7 @@ def assemble(budget_bytes: int | None, problem: Problem, solution: Solution) -> 
 
 
 def _notes(methods: Iterator[Method]) -> Iterator[str]:
-    """Say of which forms the planned bytes are no promise."""
+    """Yield a note on forms whose planned bytes a step may exceed."""
     loose = sorted({m.kind for m in methods if not m.sized})
     if loose:
         yield (
@@ -210,7 +208,7 @@ def _notes(methods: Iterator[Method]) -> Iterator[str]:
 
 
 def below_smallest(problems: Sequence[Problem], limit: int) -> BudgetError:
-    """Return why no plan is within so many bytes."""
+    """Return the error for a budget below the smallest plan."""
     problem = min(problems, key=lambda p: p.smallest)
     question = problem.question
     layers = question.profile.layers[problem.first :]

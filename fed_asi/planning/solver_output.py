@@ -1,7 +1,7 @@
-"""What a solver written in C prints by itself: standard output is a command's result, so it goes to standard error.
+"""Redirects what a solver written in C prints: standard output is for a command's result.
 
-HiGHS prints the name of one of its functions now and then, whatever its options say. It would spoil the JSON of
-`fed-asi plan` and tells a user nothing, so it is left out.
+HiGHS sometimes prints the name of one of its functions, whatever its options. That line would corrupt the JSON of
+`fed-asi plan` and is of no use to the user, so it is dropped. Everything else goes to standard error.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ CHATTER = b"HighsMipSolverData::"
 
 _one_at_a_time = (
     threading.Lock()
-)  # else the second to begin would put standard output back to where the first led it
+)  # otherwise a second thread would restore standard output to the first one's redirection
 
 
 @contextmanager
 def beside_the_result() -> Iterator[None]:
-    """Let what C code prints to standard output go to standard error when the block ends."""
+    """Redirect what C code prints to standard output inside the block to standard error, when the block ends."""
     with _one_at_a_time:
         sys.stdout.flush()
         try:
@@ -45,7 +45,7 @@ def beside_the_result() -> Iterator[None]:
 
 
 def _pass_on(said: IO[bytes]) -> None:
-    """Write to standard error what was said, without the names of HiGHS's own functions."""
+    """Write the captured output to standard error, without the names of HiGHS's own functions."""
     said.seek(0)
     lines = [line for line in said if not line.startswith(CHATTER)]
     with suppress(OSError):  # there is no standard error
@@ -53,6 +53,6 @@ def _pass_on(said: IO[bytes]) -> None:
 
 
 def _flush_c() -> None:
-    """Write out what C's own buffers hold, which would come later otherwise."""
-    with suppress(OSError, AttributeError, TypeError):  # Windows has no such library under no name
+    """Flush the C library's own buffers, whose content would otherwise appear later."""
+    with suppress(OSError, AttributeError, TypeError):  # on Windows no library can be opened without a name
         ctypes.CDLL(None).fflush(None)

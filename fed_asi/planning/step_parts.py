@@ -1,4 +1,4 @@
-"""Where the time of a step goes: a plan's work by what it is for, which together is what the clock counts."""
+"""Where the time of a step goes: a plan's work split by purpose; the parts add up to what the clock counts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Part = tuple[str, Work]
 
 
 def step_parts(round: DeviceRound, methods: Mapping[str, Method], micro_batch: int) -> dict[str, Work]:
-    """Return what a round's work is for, in the order of a step; parts that take nothing are left out."""
+    """Return a round's work by purpose, in the order of a step, without parts that take nothing."""
     duty = round.duty
     found = {TRUNK: duty.passed(round.trunk, micro_batch)}
     for size, count in duty.sizes(micro_batch):
@@ -60,7 +60,7 @@ def _of_layer(layer: Layer, batch: int, method: Method, gradient: bool, twice: b
 
 
 def _as_it_is(layer: Layer, method: Method, gradient: bool) -> dict[str, Method]:
-    """Return methods under which a network of the layer alone does what the layer does in the whole one."""
+    """Return methods under which a network of this layer alone does the same work as the layer in the whole network."""
     before: dict[str, Method] = dict.fromkeys(sorted(layer.after)[:1] if gradient else [], _TRAINS)
     return {**before, layer.name: method}
 

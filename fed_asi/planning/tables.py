@@ -13,7 +13,7 @@ from fed_asi.units import format_bytes
 
 
 def plan_table(chosen: Plan, profile: Profile, width: int | None = None) -> str:
-    """Return one line a layer: the form it is kept in, its bytes and its gradient error. width: as of `columns`."""
+    """Return a table with a line per layer: its form, its bytes and its gradient error. width: see `columns`."""
     errors = {name: _error_text(chosen, profile, name, m) for name, m in chosen.methods.items()}
     return chosen.table(errors, width)
 
@@ -28,7 +28,7 @@ def _error_text(chosen: Plan, profile: Profile, name: str, method: Method) -> st
 
 
 def breakdown(profile: Profile, chosen: Plan, width: int | None = None, **options: Any) -> str:
-    """Return the whole text of `fed-asi plan`. width: of its tables, as of `columns`."""
+    """Return the whole text of `fed-asi plan`. width: of its tables, see `columns`."""
     parts = [plan_table(chosen, profile, width)]
     static = sum(4 * len(mean) for mean in chosen.means.values())
     trained = 4 * sum(_parameters(profile.layer(name), m) for name, m in chosen.methods.items())
@@ -53,7 +53,7 @@ def _parameters(layer: LayerProfile, method: Method) -> int:
 
 
 def diff_table(left: Plan, right: Plan, width: int | None = None) -> str:
-    """Return one line for everything in which two plans differ. width: as of `columns`."""
+    """Return a table with a line for each difference between two plans. width: see `columns`."""
     found = differences(left, right)
     if not found:
         return "the plans are equal"

@@ -1,4 +1,4 @@
-"""Bytes against seconds: how quick a plan of the same worth can be within less and within more bytes."""
+"""Bytes against seconds: how quick a plan of the same worth can be with fewer and with more bytes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from fed_asi.planning.timed_problem import LOST
 from fed_asi.planning.wishes import Wishes
 
 _BELOW, _ABOVE = 3, 10  # halvings and doublings of the plan's bytes
-_QUICKER = 0.99  # of the seconds of the row before: less is not worth a row
+_QUICKER = 0.99  # of the seconds of the row before: a smaller gain is not worth a row
 
 
 def frontier(profile: Profile, chosen: Plan, round: DeviceRound, **options: Any) -> list[TimedPlan]:
-    """Return the quickest plan that is worth as much as `chosen`, within bytes halved and doubled from its own.
+    """Return the quickest plans that are worth as much as `chosen`, within its bytes halved and doubled.
 
-    Where so much does not fit, it is the quickest of those worth the most. Fewest bytes first; a budget that makes no
-    plan more worth or quicker is left out, and so are seconds and joules as limits. options: those of `plan`.
+    If no plan within a budget is worth that much, its row is the quickest of the best ones. Plans are sorted by bytes;
+    a budget whose plan is neither worth more nor quicker is left out. Limits on seconds and joules do not apply.
+    options: those of `plan`.
     """
     sizes = admitted_micro_batches(profile, options.pop("micro_batch", None))
     asked = Asked.of(profile, round, Wishes(), Options(**options), sizes)
@@ -44,7 +45,7 @@ def _rows(asked: Asked, chosen: Plan, worth: float) -> Iterator[TimedPlan]:
 
 
 def _worth(asked: Asked, chosen: Plan) -> float:
-    """Return a plan's worth by the question's own objective, whatever its own was."""
+    """Return a plan's worth by the question's objective, whatever objective it was planned with."""
     question, worth = asked.question, 0.0
     for layer in question.profile.layers:
         method = chosen.methods.get(layer.name)

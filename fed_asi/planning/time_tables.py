@@ -1,4 +1,4 @@
-"""Plans with their time as text for people: where seconds and joules go, and what they are within other bytes."""
+"""Plans with their time, as text for people: where seconds and joules go, and how they change with the bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WORK = ("dense products", "depthwise", "elements", "bytes moved", "calls")
 
 
 def where_it_goes(timed: TimedPlan, round: DeviceRound, width: int | None = None) -> str:
-    """Return what each part of a step takes: seconds and joules where known, and what is done; width: of `columns`."""
+    """Return a table of each part of a step: seconds and joules if known, and its work. width: see `columns`."""
     parts = step_parts(round, timed.plan.methods, timed.plan.micro_batch)
     whole = total(parts.values())
     known = round.hardware if round.has_clock else None
@@ -40,7 +40,7 @@ def _row(name: str, work: Work, whole: Work, hardware: Hardware | None) -> tuple
 
 
 def kinds_of_work(round: DeviceRound, timed: TimedPlan) -> str:
-    """Return in which kind of work a step's seconds are; empty without a clock."""
+    """Return a sentence on which kinds of work a step's seconds go into; empty without a clock."""
     if round.hardware is None or not round.has_clock:
         return ""
     whole = total(step_parts(round, timed.plan.methods, timed.plan.micro_batch).values())
@@ -53,7 +53,7 @@ def kinds_of_work(round: DeviceRound, timed: TimedPlan) -> str:
 def frontier_table(
     rows: Sequence[TimedPlan], chosen: TimedPlan, profile: Profile, width: int | None = None
 ) -> str:
-    """Return bytes against seconds, a line a plan. width: as of `columns`."""
+    """Return a table of bytes against seconds, with a line per plan. width: see `columns`."""
     clock = chosen.spent is not None
     took = ("seconds", "joules") if clock else ("multiply-accumulates",)
     head = (
@@ -77,7 +77,7 @@ def _took(one: TimedPlan) -> tuple[str, ...]:
 
 
 def takes(timed: TimedPlan) -> str:
-    """Return a round's seconds and joules, or its multiply-accumulates, in a few words."""
+    """Return a round's seconds and joules, or its multiply-accumulates, as short text."""
     if timed.spent is None:
         return f"{_count(timed.macs)} multiply-accumulates"
     energy = timed.spent.energy_joules

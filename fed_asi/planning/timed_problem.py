@@ -1,4 +1,4 @@
-"""One micro-batch and one first trained layer, with what each form costs of a device's time beside its bytes."""
+"""One micro-batch and one first trained layer, with the bytes and the device time of each form."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from fed_asi.planning.gauge import Gauge
 from fed_asi.planning.least import Rows, bound, least
 from fed_asi.planning.search import Problem
 
-BYTES, LOST = 0, 1  # rows: what a plan keeps, and its worth with the sign changed; then one a gauge
+BYTES, LOST = 0, 1  # rows: what a plan keeps, and its negated worth; then a row per gauge
 _FROZEN: Method = Frozen()
 
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """One problem with its rows: bytes, lost worth, and each gauge. rest: what is there whatever the forms."""
+    """A problem with its rows: bytes, lost worth, and one per gauge. rest: their sums apart from the forms."""
 
     problem: Problem
     layers: tuple[Rows, ...]
     rest: Rows
 
     def bound(self, goal: Sequence[float], upper: Rows) -> float:
-        """Return a cost that no choice is below."""
+        """Return a lower bound on the cost of any choice."""
         return float(np.dot(goal, self.rest)) + bound(self.layers, goal, upper - self.rest)
 
     def best(self, goal: Sequence[float], upper: Rows) -> tuple[int, ...] | None:
-        """Return the choice that costs least."""
+        """Return the index of each layer's form in the choice that costs least; None if none is within the limits."""
         return least(self.layers, goal, upper - self.rest)
 
     def sums(self, picks: Sequence[int]) -> Rows:
-        """Return all rows of a choice."""
+        """Return the sum of each row for a choice."""
         found = self.rest.copy()
         for rows, i in zip(self.layers, picks, strict=True):
             found += rows[:, i]
@@ -42,7 +42,7 @@ class Timed:
 
 
 def timed(problem: Problem, round: DeviceRound, gauges: Sequence[Gauge]) -> Timed:
-    """Return a problem with the rows of these gauges."""
+    """Return a problem with a row for each of these gauges."""
     question, size = problem.question, problem.micro_batch
     profiled = question.profile.layers
     names = [layer.name for layer in profiled]

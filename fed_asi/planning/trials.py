@@ -1,6 +1,6 @@
-"""What each form of keeping one layer's input does to its weight gradient, on recorded inputs and gradients.
+"""What each form of one layer's input does to its weight gradient, on recorded inputs and gradients.
 
-The layers' own code makes and restores every form, so the gradient judged is the one training will see.
+The layers' own code makes and restores every form, so the gradient that is judged is the one training will use.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ NEAR = 1.25
 
 
 def undominated(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
-    """Return the candidates that no other of the same kind and centring beats in bytes, both counts, and error.
+    """Return the candidates that no other of the same kind and centring beats in bytes, by both counts, and in error.
 
-    No plan loses by it, as plans admit forms by kind and centring; the published grid stays whole.
+    No plan is worse for it, as plans admit forms by kind and centring. All of the published grid is kept.
     """
     kept: list[Candidate] = []
     best: dict[tuple[str, bool], list[tuple[int, float]]] = {}
@@ -43,9 +43,9 @@ def undominated(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
 
 
 def _nearly_kept(candidate: Candidate, kept: Sequence[Candidate]) -> bool:
-    """Return whether a form is not kept, and yet within a quarter of the errors of those that beat it.
+    """Return whether a form was dropped although its error is within a quarter of the errors of those that beat it.
 
-    Only then may its uncentred twin, whose error is about the same, be worth a trial.
+    Only then is its uncentred twin, whose error is about the same, worth a trial.
     """
     rivals = [
         c for c in kept if c.method.kind == candidate.method.kind and c.saved_bytes <= candidate.saved_bytes
@@ -55,7 +55,7 @@ def _nearly_kept(candidate: Candidate, kept: Sequence[Candidate]) -> bool:
 
 
 def check_supported(items: Sequence[Record], families: Sequence[Family]) -> None:
-    """Raise UnsupportedLayerError, with reasons, for a rival that none of the layers supports."""
+    """Raise UnsupportedLayerError, with reasons, for a method that no layer supports but should."""
     for family in families:
         if not family.method.must_fit or not items:
             continue
@@ -67,9 +67,9 @@ def check_supported(items: Sequence[Record], families: Sequence[Family]) -> None
 
 
 def counted_bytes(item: Record, method: Method, micro_batch: int) -> tuple[int, int]:
-    """Return the bytes that a form of a layer's input keeps, and the papers' count of them, from sizes alone.
+    """Return the bytes that a form of a layer's input keeps, saved and by the papers' count, from its shape alone.
 
-    Where the data decide, these are the most it can be: at full ranks.
+    For ranks that depend on the data, these are upper bounds: the bytes at full ranks.
     """
     kind, shape = item.kind, (micro_batch, *item.kept_shape(method))
     saved = kind.saved_bytes(item.module, method, shape, item.x.dtype)
@@ -87,10 +87,10 @@ Forms = Iterable[tuple[Method, float | None]]
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """How the forms of a layer are tried: micro-batches, methods, and how many rank tuples of each.
+    """How the forms of a layer are tried: at which micro-batches, by which methods, and how many rank tuples of each.
 
-    grid: whether the papers' grid of ranks is tried beside others. centered: True or False to try what a plan that
-    says the same may take; None to try every form with and without its mean.
+    grid: whether the papers' grid of ranks is tried too. centered: True or False to try the forms of plans with that
+    option; None to try every form with and without its mean.
     """
 
     micro_batches: tuple[int, ...]
@@ -102,9 +102,9 @@ class Study:
     centered: bool | None = True
 
     def trial(self, item: Record, mean: Tensor) -> tuple[Trial, tuple[float, float, float]]:
-        """Return the layer ready to try methods on, ||dW||, and the energies ||dW_c||^2 and ||dbias||^2.
+        """Return a trial of the layer, ||dW||, and the energies ||dW_c||^2 and ||dbias||^2.
 
-        mean: (C,), what centred forms subtract.
+        mean: (C,), subtracted by centred forms.
         """
         errors = GradientErrors(item, mean, seeds.derive(self.seed, item.name))
         exact = errors.exact(centers=False)
@@ -114,7 +114,7 @@ class Study:
         energies = item.kind.channel_energies(item.module, centered).tolist()
         known = torch.tensor(
             [float(f"{e:.6g}") for e in energies], dtype=torch.float64
-        )  # as in a profile's file
+        )  # rounded as in a profile's file
         errors = replace(errors, channel_energies=known)
         return Trial(errors, energy), (float(exact.double().norm()), energy, bias)
 
@@ -148,7 +148,7 @@ class Study:
     ) -> tuple[Candidate, ...]:
         tried = trial.runs(self.forms(trial.item, micro_batch, head), micro_batch)
         kept = undominated(tried)
-        if self.centered:  # a plan takes a form of the input as it is where the one less its mean is not held
+        if self.centered:  # a plan takes an uncentred form only where the profile lacks its centred twin
             rest = [c.method.uncentred() for c in tried if c.method.centers and _nearly_kept(c, kept)]
             kept = undominated([*kept, *trial.runs(((method, None) for method in rest), micro_batch)])
         done()
@@ -157,9 +157,9 @@ class Study:
     def forms(
         self, item: Record, micro_batch: int, head: bool, values: Sequence[Tensor] | None = None
     ) -> Iterator[tuple[Method, float | None]]:
-        """Yield the methods to try; an epsilon marks those of the published grid.
+        """Yield the methods to try. An epsilon marks those of the published grid.
 
-        values: the spectra that ranks are proposed from, one a mode; the item's own by default.
+        values: one spectrum per mode, from which ranks are proposed; by default those of the recorded input.
         """
 
         def found() -> Sequence[Tensor]:
@@ -175,7 +175,7 @@ class Study:
                 yield method.reordered(item.kind.own_order), epsilon
 
     def _in_order(self, head: bool) -> list[Family]:
-        """The families, exact ones first; the classifier may always be kept whole."""
+        """Return the families, exact ones first; the classifier may always be kept whole."""
         wanted = list(self.families)
         if head and all(family.method is not Vanilla for family in wanted):
             wanted.append(Family(Vanilla))
@@ -185,18 +185,18 @@ class Study:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One layer with its recorded input, ready to try methods on."""
+    """A layer with its recorded input, on which methods are tried."""
 
     errors: GradientErrors
     energy: float
 
     @property
     def item(self) -> Record:
-        """What was recorded of the layer."""
+        """The record of the layer."""
         return self.errors.item
 
     def run(self, method: Method, micro_batch: int, epsilon: float | None) -> Candidate | None:
-        """Return what the method costs and is worth; None when the layer cannot do it."""
+        """Return the bytes and the error of a method; None if the layer does not support it."""
         if self.item.kind.unsupported(self.item.module, method) is not None:
             return None
         count = min(micro_batch, len(self.item.x))
@@ -208,12 +208,12 @@ class Trial:
         return Candidate(method, saved, published, error, self.energy - error**2, epsilon, thin)
 
     def runs(self, forms: Forms, micro_batch: int) -> list[Candidate]:
-        """Return what those of the forms that the layer can take cost and are worth."""
+        """Return the candidates for those of the forms that the layer supports."""
         found = (self.run(method, micro_batch, epsilon) for method, epsilon in forms)
         return [candidate for candidate in found if candidate is not None]
 
     def _calibrate(self, method: Method) -> None:
-        """Fix the method's factors on the whole calibration batch, once."""
+        """Fix the method's factors once, on the whole calibration batch."""
         bases = self.errors.bases
         if type(method).calibrated is not Method.calibrated and str(method) not in bases:
             factors = method.calibrated(self.errors.wanted(method.centers))
@@ -221,7 +221,7 @@ class Trial:
                 bases[str(method)] = bases_of(factors)
 
     def _measured_bytes(self, method: Method, micro_batch: int) -> tuple[int, int]:
-        """Return the most bytes that a micro-batch of the calibration batch keeps, and the papers' count of them."""
+        """Return the most bytes that any micro-batch of the calibration batch keeps, and by the papers' count."""
         saved = published = 0
         for part in grouped(self.item.canonical(), micro_batch):
             state = self.errors.state(method, None)

@@ -1,7 +1,7 @@
-"""The best plan within a device's RAM and flash, of one planner or of several: device_search.py finds it.
+"""The best plan within a device's RAM and flash, from one planner or several; device_search.py finds it.
 
-When weights move and how what is only read is stored are what a `Bench` is made for: where they may be chosen, there is
-a planner for each, and `best_of` takes the best of their plans.
+A `Bench` is made for one update rule and one storage format. If these may be chosen, there is a planner for each
+combination, and `best_of` takes the best of their plans.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from fed_asi.planning.profile import Profile
 from fed_asi.planning.question import Options, Question, admitted_micro_batches, ask
 from fed_asi.planning.within import Within
 
-WORTH_IT = 0.01  # of a plan's value: what a coarser format has to add
-_TIE = 1e-9  # of a value: sums in another order differ by less
+WORTH_IT = 0.01  # of a plan's value: the gain for which a coarser format is taken
+_TIE = 1e-9  # of a value: the order of a sum changes it by less
 
 
 def plan_device(
@@ -35,17 +35,17 @@ def plan_device(
 ) -> DevicePlan:
     """Return the plan of highest value that fits a device's RAM, flash and budget; exact.
 
-    ram, flash, budget: bytes or text such as "320 KiB"; None: no limit. reserve: of the RAM, for the runtime.
-    options: of `plan`, but for `count` and `update`, which are "saved" and the bench's.
-    Raises BudgetError where no plan fits, with the phase that needs too much; ConfigError for methods whose bytes are
-    not known beforehand and for what `plan` refuses.
+    ram, flash, budget: bytes or text such as "320 KiB"; None for no limit. reserve: part of the RAM, for the runtime.
+    options: those of `plan` except `count`, which is "saved", and `update`, which is the bench's.
+    Raises BudgetError if no plan fits, naming the phase that needs too much; ConfigError for methods whose bytes depend
+    on the data and for everything that `plan` refuses.
     """
     limits = Within.of(ram, flash, budget, reserve)
     return DevicePlanner(profile, bench, **options).best(limits, micro_batch)
 
 
 class DevicePlanner:
-    """Plans of one network for devices with any limits, each with all that was traced for those before it."""
+    """Plans one network for devices with any limits; traces made for one device are reused for the next."""
 
     def __init__(self, profile: Profile, bench: Bench, **options: Any) -> None:
         update = "layer" if bench.rule(profile.micro_batches[0]).mover is not None else "step"
@@ -55,18 +55,18 @@ class DevicePlanner:
         self._measured: dict[Chosen, Measured] = {}
 
     def best(self, within: Within, micro_batch: int | None = None) -> DevicePlan:
-        """Return the plan of highest value within these limits. Raises as `plan_device` does."""
+        """Return the plan of highest value within these limits. Raises like `plan_device`."""
         sizes = admitted_micro_batches(self.question.profile, micro_batch)
-        # What others asked must not decide between plans of one value: traces alone are kept.
+        # Only traces are kept: earlier questions must not decide between plans of equal value.
         known = KnownForms(self.question, self.bench)
         return Search(known, self.bench, within, sizes, self._measured).best()
 
 
 def best_of(planners: Sequence[DevicePlanner], within: Within, micro_batch: int | None = None) -> DevicePlan:
-    """Return the best plan of planners of several formats and updates.
+    """Return the best plan of several planners, which differ in storage format or update.
 
-    Of one format it is the plan of highest value, of equals the first one's. A coarser format has to be worth it: see
-    `finest`. Raises BudgetError where no planner has a plan, the last one's.
+    Within one format it is the plan of highest value, and of equals the first planner's. A coarser format must be worth
+    it, see `finest`. Raises BudgetError, the last planner's, if none has a plan.
     """
     best: dict[Format, DevicePlan] = {}
     refused: BudgetError | None = None
@@ -90,9 +90,9 @@ def _above(value: float, other: float) -> bool:
 
 
 def finest(values: Sequence[float]) -> int:
-    """Return the index of the first of several formats, the finest first, that is all but as good as the best.
+    """Return the index of the finest format that is nearly as good as the best one.
 
-    values: what plans are worth in each. One part in a hundred is what a coarser format has to add.
+    values: of the best plan in each format, the finest first. A coarser format must add 1 % of the value.
     """
     most = max(values)
     return next(i for i, one in enumerate(values) if one >= most - WORTH_IT * abs(most))

@@ -1,4 +1,4 @@
-"""What is asked of a plan's time: limits of a round, the most gradient for each second or joule, the quicker plan."""
+"""Limits and goals of a plan's time: seconds or joules of a round, the most gradient per second or joule, quickness."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ SECONDS, JOULES, MACS = "seconds", "joules", "multiply-accumulates"
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What is asked of a plan's time. max_seconds, max_joules: of a round; None: no limit.
+    """Limits and goals of a plan's time. max_seconds, max_joules: of a round; None for no limit.
 
-    objective: of RATES, or None for that of the profile's question. quicker: whether a plan of almost the same worth is
-    taken that is quicker, by the clock where the device has one, else by multiply-accumulates.
+    objective: one of RATES, or None for the objective of the question. quicker: whether to take the quickest plan of
+    almost the same worth, by the clock or, on a device without one, by multiply-accumulates.
     """
 
     max_seconds: float | None = None
@@ -27,18 +27,18 @@ class Wishes:
 
     @property
     def limits(self) -> dict[str, float]:
-        """What limits a round, by its unit."""
+        """The limits of a round, by unit."""
         asked = {SECONDS: self.max_seconds, JOULES: self.max_joules}
         return {unit: most for unit, most in asked.items() if most is not None}
 
     @property
     def rate(self) -> str | None:
-        """The unit for each of which the objective is."""
+        """The unit that an objective is divided by, such as seconds; None if the objective is no rate."""
         return RATES.get(self.objective or "")
 
 
 def check_known(round: DeviceRound, wishes: Wishes) -> None:
-    """Raise ConfigError where seconds or joules are asked of a device that does not say what they follow from."""
+    """Raise ConfigError if seconds or joules are asked of a device whose rates or power are not known."""
     keys = {SECONDS: ("max_seconds", wishes.max_seconds), JOULES: ("max_joules", wishes.max_joules)}
     for unit, (key, most) in keys.items():
         asked = [f"{key} {most:g}"] if most is not None else []

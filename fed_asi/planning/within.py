@@ -1,4 +1,4 @@
-"""What a device has for a plan, whether a step is within it, and what to say where none is."""
+"""A device's limits, whether a step is within them, and the error if none is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fed_asi.units import format_bytes, parse_bytes
 
 @dataclass(frozen=True, slots=True)
 class Within:
-    """What a device has, in bytes; None: no limit. reserve_bytes: of its RAM, for what is not counted."""
+    """A device's limits in bytes; None for no limit. reserve_bytes: part of the RAM, for what is not counted."""
 
     ram_bytes: int | None = None
     flash_bytes: int | None = None
@@ -26,23 +26,23 @@ class Within:
         budget: str | int | None = None,
         reserve: str | int | None = None,
     ) -> Within:
-        """Return a device's limits from bytes or text such as "320 KiB". Raises ConfigError for what is no size."""
+        """Return a device's limits from bytes or text such as "320 KiB". Raises ConfigError for anything else."""
         kept = 0 if reserve is None else parse_bytes(reserve) or 0
         return cls(parse_bytes(ram), parse_bytes(flash), parse_bytes(budget), kept)
 
     @property
     def arena_bytes(self) -> int | None:
-        """RAM without what is reserved; None: no limit."""
+        """RAM without the reserve; None for no limit."""
         return None if self.ram_bytes is None else self.ram_bytes - self.reserve_bytes
 
     def holds(self, memory: DeviceMemory) -> bool:
-        """Return whether RAM and flash are enough; what `memory` itself reserves is counted beside the reserve."""
+        """Return whether RAM and flash suffice; a reserve in `memory` itself is counted in addition."""
         ram, flash = self.arena_bytes, self.flash_bytes
         return (ram is None or memory.ram_bytes <= ram) and (flash is None or memory.flash_bytes <= flash)
 
 
 def nothing_fits(within: Within, smallest: DeviceMemory) -> BudgetError:
-    """Return why no plan is within a device. smallest: what the smallest step needs, without a reserve."""
+    """Return the error for a device that no plan fits. smallest: the memory of the smallest step, without a reserve."""
     memory = replace(smallest, reserve_bytes=within.reserve_bytes)
     if within.ram_bytes is not None and memory.ram_bytes > within.ram_bytes:
         return BudgetError(
@@ -67,7 +67,7 @@ def nothing_fits(within: Within, smallest: DeviceMemory) -> BudgetError:
 
 
 def needs(memory: DeviceMemory) -> str:
-    """Return what of RAM a step needs, the phase that binds and its largest tensors, as sentences."""
+    """Return sentences on the RAM of a step: its static bytes, the phase that binds, and its largest tensors."""
     tensors = ", ".join(f"{one.name} {format_bytes(one.bytes)}" for one in memory.largest())
     phase = max(memory.trunk_bytes, memory.step.bytes)
     return (

@@ -1,1 +1,1 @@
-"""Many runs as one comparison: a grid of fleets, its runs, the statistics over seeds, and how they are shown."""
+"""Many runs as one comparison: a grid of fleets, its runs, statistics over seeds, and reports."""

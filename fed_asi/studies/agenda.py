@@ -1,4 +1,4 @@
-"""What a study has to do: every run checked and found as it stands, what is left, and how long that will take."""
+"""A study's agenda: every run checked, the state of each, what is left to do, and how long that will take."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from fed_asi.studies.standing import Standing, stand
 from fed_asi.studies.study_file import Study
 from fed_asi.units import format_bytes, shown
 
-LISTED = 5  # names in a line
+LISTED = 5  # the most names in one line
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the user says beside the study file. only: a pattern of variants or folders. jobs: None: one a CPU."""
+    """Options of the command. only: a pattern of variants or folders. jobs: None for one per CPU."""
 
     only: str | None = None
     jobs: int | None = None
@@ -36,7 +36,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Agenda:
-    """The runs of a study. left: in this order. lasting: those that failed before and are not done again."""
+    """The runs of a study. left: to be done, in this order. lasting: those that failed before and are not repeated."""
 
     ledger: Ledger
     standings: Sequence[Standing]
@@ -45,15 +45,15 @@ class Agenda:
     clock: Clock
     jobs: int
     bytes_left: int | None
-    everywhere: bool = False  # on a cluster, on as many CPUs as it has
+    everywhere: bool = False  # on every CPU of a cluster
 
     @property
     def finished(self) -> int:
-        """How many runs are done."""
+        """The number of finished runs."""
         return sum(one.state == "finished" for one in self.standings)
 
     def lines(self) -> Iterator[str]:
-        """Yield what the user is told before the first run."""
+        """Yield the lines that the user reads before the first run."""
         folder = self.ledger.folder
         total, left = len(self.standings), len(self.left)
         yield f"study: {folder}, {_runs(total)}: {self.finished} done, {left} to do{self._how_long()}"
@@ -81,14 +81,14 @@ class Agenda:
         return f"{where}{disk}"
 
     def listed(self) -> Iterator[str]:
-        """Yield a line a run: its folder, how it stands, its variant and seed."""
+        """Yield a line per run: its state, its folder, its variant and seed."""
         left = {one.run.cell.folder for one in self.left}
         for one in self.standings:
             state = one.state if one.state == "finished" or one.run.cell.folder in left else "left out"
             yield f"{state:10} {one.run.cell.folder}  {one.run.label}"
 
     def listed_data(self) -> list[dict[str, object]]:
-        """Return the same for programs."""
+        """Return the list of runs as data."""
         left = {one.run.cell.folder for one in self.left}
         return [
             {
@@ -103,7 +103,7 @@ class Agenda:
         ]
 
     def gap_lines(self) -> list[str]:
-        """Return a line on every gap there is now, after one that counts them."""
+        """Return a line with the number of gaps, then a line for each; empty if there are none."""
         gaps = self.ledger.gaps
         labels = {one.run.cell.folder.name: one.run.label for one in self.standings}
         lines = [f"  {labels[name]}: {gap.cause}" for name, gap in gaps.items()]
@@ -115,7 +115,7 @@ class Agenda:
 def agenda(
     study: Study, folder: Path, limits: Limits, data_dir: Path | None = None, weights_dir: Path | None = None
 ) -> Agenda:
-    """Return what a study has to do, once every run is known to be able to begin.
+    """Return what a study has to do, after checking that every run can begin.
 
     folder: the study's own. Raises ConfigError with every problem that can be known before the first run.
     """
@@ -150,9 +150,9 @@ def agenda(
 
 
 def recorded(study: Study, folder: Path, data_dir: Path | None = None) -> StudyRuns:
-    """Return a study as it stands in its folder, by its file of now: a new title, baseline or target counts.
+    """Return a study as recorded in its folder, under the current study file: a new title, baseline or target applies.
 
-    Raises ConfigError for a study file with mistakes, RunError where nothing of it has been run.
+    Raises ConfigError for a study file with mistakes, RunError if none of its runs has been started.
     """
     ledger = Ledger(folder, study, expand(study, folder / RUNS, data_dir=data_dir))
     ledger.read_gaps()
@@ -160,7 +160,7 @@ def recorded(study: Study, folder: Path, data_dir: Path | None = None) -> StudyR
 
 
 def _ledger(study: Study, folder: Path, standings: Sequence[Standing]) -> Ledger:
-    """Return the study's ledger with the gaps of the runs before, but those that have been finished since."""
+    """Return the study's ledger with the recorded gaps, except those of runs that have finished since."""
     ledger = Ledger(folder, study, [one.run for one in standings])
     if (folder / FILE_NAME).exists():
         ledger.read_gaps()
@@ -183,17 +183,17 @@ def _shares(left: Sequence[Standing]) -> list[tuple[str, float]]:
 
 
 def _bytes_left(standings: Sequence[Standing], left: Sequence[Standing], network_bytes: int) -> int | None:
-    """Return what the runs that are left will keep on disk: as those that are done, else some times their network."""
+    """Return the bytes on disk that the new runs will need, from finished runs or else from their network's size."""
     done = [bytes_of(one.run.cell.folder) for one in standings if one.state == "finished"][:LISTED]
     each = (
         sum(done) / len(done) if done else 3 * network_bytes
-    )  # before the first round, and after the last two
+    )  # saved before the first round and after each of the last two
     new = sum(one.state == "new" for one in left)
     return round(each * new) if each else None
 
 
 def _ask(study: Study, folder: Path, limits: Limits) -> None:
-    """Raise ConfigError that says how long a very large grid would take, and how much disk."""
+    """Raise ConfigError with an estimate of the time and disk space that a very large grid would take."""
     there = (folder / RUNS).iterdir() if (folder / RUNS).is_dir() else iter(())
     sizes = [bytes_of(one) for _, one in zip(range(LISTED), there, strict=False)]
     total, jobs = count(study), limits.jobs or cpus_here()

@@ -1,4 +1,4 @@
-"""What can be known of every run before the first: images, shards, networks; each tried once for all that share it."""
+"""Checks of every run before the first one starts: images, shards, networks; each done once for all that share it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,17 @@ from fed_asi.workplace.start import check_images, check_network
 
 
 class Checks:
-    """The checks of `fed_asi.workplace.start`, of many runs. data_dir, weights_dir: as `fed-asi run` has them."""
+    """The checks of `fed_asi.workplace.start` for many runs. data_dir, weights_dir: as for `fed-asi run`."""
 
     def __init__(self, data_dir: Path | None = None, weights_dir: Path | None = None) -> None:
         self._data_dir, self._weights_dir = data_dir, weights_dir
         self._sets: dict[str, Dataset | FedAsiError] = {}
-        self._splits: tuple[object, Splits] | None = (
-            None  # the last: all of them would be many copies of the images
-        )
+        self._splits: tuple[object, Splits] | None = None  # only the last: each holds a copy of the images
         self._networks: dict[str, FedAsiError | None] = {}
-        self.largest_bytes = 0  # of the networks that runs begin with
+        self.largest_bytes = 0  # of the networks that runs start from
 
     def check(self, run: PlannedRun) -> None:
-        """Raise ConfigError with what is wrong with a run, or another FedAsiError for what is not there."""
+        """Raise ConfigError with everything that is wrong with a run, or another FedAsiError for what is missing."""
         config = run.config
         source = self._set(config.data.source)
         problems: list[str] = []
@@ -47,7 +45,7 @@ class Checks:
         if name not in self._sets:
             try:
                 self._sets[name] = data.load(name, self._data_dir)
-            except FedAsiError as error:  # it takes seconds to be sure that nobody answers: once is enough
+            except FedAsiError as error:  # a missing answer takes seconds to detect: once is enough
                 self._sets[name] = error
         found = self._sets[name]
         if isinstance(found, FedAsiError):
@@ -89,7 +87,7 @@ def _json(content: Any) -> str:
 
 
 def check_starts(runs: Sequence[PlannedRun], data_dir: Path | None, weights_dir: Path | None) -> int:
-    """Return the bytes of the largest network, once all of these runs are known to be able to begin.
+    """Return the bytes of the largest network, after checking that all of these runs can begin.
 
     Raises ConfigError with every problem, each once.
     """

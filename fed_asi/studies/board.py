@@ -1,4 +1,4 @@
-"""What a study shows while it goes on: one live table in a terminal, plain lines where there is none."""
+"""What a study shows while it runs: a live table in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from fed_asi.studies.one_run import Said
 
 @dataclass(slots=True)
 class _Row:
-    """A run at work."""
+    """A run in progress."""
 
     label: str
     began: float
     said: Said
-    last: str = ""  # what its last round came to
+    last: str = ""  # the result of its last round
 
 
 class Board:
-    """The table of the runs at work and a line on the whole; what has ended stays as a line each.
+    """The table of runs in progress, with a line on the whole study. A finished run leaves a line behind.
 
-    standing: returns that line.
+    standing: returns the line on the study.
     """
 
     def __init__(self, console: Console, standing: Callable[[], str]) -> None:
@@ -51,18 +51,18 @@ class Board:
             self.note(self._standing())
 
     def begun(self, name: str, label: str) -> None:
-        """Show a run that begins."""
+        """Add a run that has begun."""
         self._rows[name] = _Row(label, time.monotonic(), Said("starting"))
 
     def said(self, name: str, said: Said) -> None:
-        """Show how a run goes on."""
+        """Show the progress of a run."""
         row = self._rows[name]
         row.said = said
         if said.rounds is not None and said.text.startswith("accuracy"):
             row.last = said.text
 
     def ended(self, name: str, cause: str | None) -> None:
-        """Leave a line on a run that has ended. cause: why it is a gap."""
+        """Replace a finished run by a permanent line. cause: why the run is a gap; None if it finished."""
         row = self._rows.pop(name)
         how = f"done, {row.last}" if row.last else "done"
         how = f"gap: {cause}" if cause is not None else f"{how}, {duration(time.monotonic() - row.began)}"
@@ -71,7 +71,7 @@ class Board:
             self.note(f"  {self._standing()}")
 
     def note(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a permanent line."""
         self._console.print(plain(text), soft_wrap=True)
 
     def _table(self) -> Group:
@@ -81,7 +81,7 @@ class Board:
                 title, justify="left" if title in {"run", ""} else "right", no_wrap=title != "run"
             )
         now = time.monotonic()
-        for row in list(self._rows.values()):  # it is drawn from a thread of its own
+        for row in list(self._rows.values()):  # rich draws it in a thread of its own
             done = "" if row.said.rounds is None else f"{row.said.round}/{row.said.rounds}"
             text = row.last if row.said.rounds is not None else row.said.text
             table.add_row(plain(row.label), plain(done), plain(text), duration(now - row.began))

@@ -1,7 +1,7 @@
-"""What a study is made of once it has run: its cells, a run each, and what they were compared for.
+"""The cells of a study, one run each, and the questions that they are compared for.
 
-The grid (grid.py) makes cells, the runner (runner.py) fills their folders, and the statistics read them: this
-file is all that the two sides know of each other.
+The grid (grid.py) makes the cells, the runner (runner.py) fills their folders, and the statistics read them. The two
+sides share nothing but this file.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ Setting = str | int | float | bool | None
 class Cell:
     """One run of a study.
 
-    variant: what tells it from other cells but the seed, as people read it. settings: the grid's keys of that variant
-    and their values as the study file writes them. folder: its run folder. gap: why there is no finished run in it;
-    None where there is one.
+    variant: everything that sets it apart from other cells but the seed, as text for people. settings: the grid's keys
+    and their values for this variant, as the study file has them. folder: its run folder. gap: why it holds no finished
+    run; None if it does.
     """
 
     variant: str
@@ -31,10 +31,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class StudyRuns:
-    """A study as its statistics see it.
+    """A study as the statistics see it.
 
-    baseline: the variant that others are held against; None: none. target: the accuracy (0 to 1) whose cost is asked;
-    None: not asked. kind: what is asked first, "quality", "cost" or "robustness".
+    baseline: the variant that others are compared with; None for no comparison. target: the accuracy (0 to 1) whose
+    cost is asked; None if it is not. kind: the question that is answered first, "quality", "cost" or "robustness".
     """
 
     name: str

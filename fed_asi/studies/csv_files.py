@@ -1,6 +1,6 @@
-"""A study's numbers as tidy CSV, unrounded: a row a variant and measure, a row a run and measure, a row a round.
+"""A study's numbers as tidy CSV, unrounded: a row per variant and measure, per run and measure, or per run and round.
 
-Names are as they are shown everywhere, on one line each: not every reader of CSV takes line ends and zeros in a cell.
+Names are escaped as everywhere, so each is on one line: not every CSV reader accepts line breaks and NUL in a cell.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DIFFERENCE = tuple(f"difference_{one.name}" for one in fields(Difference))
 
 
 def results_csv(found: Findings) -> str:
-    """Return a row a variant and measure: mean, error, interval, and the paired difference from the baseline."""
+    """Return CSV with a row per variant and measure: mean, error, interval, paired difference from the baseline."""
     head = (
         "variant",
         *_keys(found),
@@ -76,7 +76,10 @@ def _difference(one: Row | Cost) -> list[Value]:
 
 
 def cells_csv(found: Findings) -> str:
-    """Return a row a run and measure; a gap has one row without a measure. A cost never reached has no value."""
+    """Return CSV with a row per run and measure.
+
+    A gap has one row, without a measure; a cost that was never reached has a row without a value.
+    """
     return _written(("variant", "seed", *_keys(found), "measure", "unit", "value", "gap"), _cells(found))
 
 
@@ -99,7 +102,7 @@ def _cells(found: Findings) -> Iterator[list[Value]]:
 
 
 def rounds_csv(found: Findings) -> str:
-    """Return a row a run and round: the curves, and what was spent by then."""
+    """Return CSV with a row per run and round: the curves, and what was spent up to that round."""
     spent = [measure.name for measure in found.rows if measure.spent and measure.unit != "rounds"]
     return _written(
         ("variant", "seed", "round", *(one.name for one in CURVES), *spent), _rounds(found, spent)

@@ -1,4 +1,4 @@
-"""Accuracy over rounds, and over simulated time where runs have a clock: means over seeds, in bands."""
+"""Accuracy over rounds, and over simulated time for runs with a clock: means over seeds, with bands."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from fed_asi.studies.measures import CURVES, ROUNDS, Curve, Measure
 from fed_asi.studies.reading import Reading
 from fed_asi.studies.statistics import FEWEST_SEEDS, Bounds, Estimate, estimate
 
-CLOCKS = ("rounds", "seconds", "joules")  # the units that a curve may be over
-MOST_LINES = 7  # in a picture; more are drawn in several
+CLOCKS = ("rounds", "seconds", "joules")  # the units that the horizontal axis of a curve may have
+MOST_LINES = 7  # in one picture; more lines are split over several
 
 
-Sheet = tuple[str, dict[str, tuple[str, Look]]]  # a picture's title, and label and look by variant
+Sheet = tuple[str, dict[str, tuple[str, Look]]]  # a picture's title, and the label and look of each variant
 
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """A curve over seeds, at the rounds that every seed evaluated. spent: by then, of a measure that is spent."""
+    """A curve over seeds, at the rounds that every seed evaluated. spent: the measure's sum up to each point."""
 
     spent: tuple[float, ...]
     values: tuple[Estimate, ...]
 
 
 def band(runs: Mapping[int, Reading], curve: Curve, clock: Measure) -> Band | None:
-    """Return a variant's curve; None where its runs have no round in common that was evaluated, or no such clock."""
+    """Return a variant's curve; None if no round was evaluated in all of its runs, or they lack the clock."""
     held = [run for run in runs.values() if curve.name in run.curves]
     if not held or any(clock.name not in run.spent for run in held):
         return None
@@ -58,7 +58,7 @@ def _spent(series: Mapping[int, float], round: int) -> float:
 
 
 def curves(found: Findings) -> Iterator[Picture]:
-    """Yield each curve over rounds, and the first over every other clock; of many variants, a picture a family."""
+    """Yield each curve over rounds, and the first curve over every other clock; many variants are split by family."""
     for clock in _clocks(found):
         for curve in CURVES if clock is ROUNDS else CURVES[:1]:
             bands = {
@@ -72,13 +72,13 @@ def curves(found: Findings) -> Iterator[Picture]:
 
 
 def _clocks(found: Findings) -> list[Measure]:
-    """Return rounds and every price that goes on as a clock does, in the order of CLOCKS."""
+    """Return rounds and every price that grows with time, in the order of CLOCKS."""
     known = [one for one in found.rows if one is ROUNDS or (one.is_price and one.spent)]
     return [one for unit in CLOCKS for one in known if one.unit == unit]
 
 
 def sheets_of(found: Findings, bands: Mapping[str, Band]) -> Iterator[Sheet]:
-    """Yield what one picture shows each: its title, and label and look by variant."""
+    """Yield the sheets, one per picture: its title, and the label and look of each variant."""
     if 0 < len(bands) <= MOST_LINES:
         yield "", {name: (name, look(i)) for i, name in enumerate(found.variants) if name in bands}
         return
@@ -138,7 +138,7 @@ def _counted(label: str, runs: Mapping[int, Reading]) -> str:
 
 
 def draw_band(axes: Axes, one: Band, style: Look, label: str) -> None:
-    """Draw a curve's means as a line, and its intervals as a band with edges: bands may lie on each other."""
+    """Draw a curve's means as a line and its intervals as a band with edges, as bands may overlap."""
     few = len(one.spent) <= 25
     _line(
         axes,
@@ -163,7 +163,7 @@ def _line(axes: Axes, one: Band, **style: object) -> None:
 
 
 def limits(bands: Sequence[Band], bounds: Bounds = (0.0, 1.0)) -> Bounds:
-    """Return the same limits for every picture of a curve: those of all bands, within what it can be."""
+    """Return common axis limits for all pictures of a curve: those of all bands, within the possible range."""
     values = [value for one in bands for value in one.values]
     low = min(one.mean if one.low is None else one.low for one in values)
     high = max(one.mean if one.high is None else one.high for one in values)

@@ -13,7 +13,10 @@ from fed_asi.texts import in_latex, in_markdown, visible
 
 
 def markdown(found: Findings, pictures: Sequence[Picture], command: str | None = None) -> str:
-    """Return the study's result as GitHub's Markdown; its pictures lie beside it as SVG. command: that made it."""
+    """Return the study's report as GitHub Markdown, with links to its pictures as SVG beside it.
+
+    command: the command line that made it.
+    """
     return "\n".join(_markdown(found, pictures, command)).rstrip() + "\n"
 
 
@@ -62,7 +65,10 @@ def _markdown_entry(entry: Entry) -> str:
 
 
 def latex(found: Findings, command: str | None = None) -> str:
-    """Return the first table as a tabular of booktabs; its first lines say what to load. command: that made it."""
+    """Return the first table as a LaTeX tabular with booktabs; comments at the top name the packages to load.
+
+    command: the command line that made it.
+    """
     table = headline(found)
     lines = [
         f"% {visible(found.study.title)}",

@@ -1,7 +1,7 @@
-"""What a study's figures are made of: looks that anyone can tell apart, axes, labels beside their points, SVG and PNG.
+"""The building blocks of a study's figures: distinguishable looks, axes, labels beside their points, SVG and PNG.
 
-Colours are Okabe and Ito's, which people with any colour vision can tell apart, without the yellow, which is faint on
-white. No two of the first 56 lines share colour and marker, and dashes change with every seven.
+Colours are those of Okabe and Ito, which people with any colour vision can tell apart, without the yellow, which is
+faint on white. No two of the first 56 lines share both colour and marker, and the dashes change every seven lines.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from fed_asi.studies.wording import SCALES, Wording
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", INK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 DASHES = ("-", "--", "-.", ":")
-WIDTH, HEIGHT = 4.6, 3.5  # inches: at the width of a phone its letters can still be read
+WIDTH, HEIGHT = 4.6, 3.5  # inches: small enough for legible text at the width of a phone
 SMALL = 8.0  # points
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A figure as vector and bitmap. name: of its files. says: what is drawn, and how."""
+    """A figure as vector and bitmap. name: of its files. says: what is drawn and how, as text."""
 
     name: str
     caption: str
@@ -43,7 +43,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How one line or kind of point is drawn."""
+    """How a line or a set of points is drawn."""
 
     color: str
     marker: str
@@ -51,12 +51,12 @@ class Look:
 
 
 def look(index: int) -> Look:
-    """Return the look of the line of that number."""
+    """Return the look of the line with this index."""
     return Look(COLORS[index % 7], MARKERS[index % 8], DASHES[index // 7 % 4])
 
 
 def ladder_looks(count: int) -> list[Look]:
-    """Return looks for the steps of a size: the larger, the brighter; also in grey."""
+    """Return looks for ascending sizes: the larger the size, the brighter the colour, in greyscale too."""
     shades = colormaps["cividis"]
     return [
         Look(to_hex(shades(0.05 + 0.7 * i / max(1, count - 1))), MARKERS[i % 8], DASHES[i // 8 % 4])
@@ -65,7 +65,7 @@ def ladder_looks(count: int) -> list[Look]:
 
 
 def canvas(height: float = HEIGHT) -> tuple[Figure, Axes]:
-    """Return an empty figure of a study's width, and its axes."""
+    """Return an empty figure of the width of all study figures, and its axes."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor=PAPER)
     axes = figure.add_subplot(facecolor=PAPER)
     for side in ("top", "right"):
@@ -76,15 +76,15 @@ def canvas(height: float = HEIGHT) -> tuple[Figure, Axes]:
 
 
 def picture(figure: Figure, name: str, caption: str, says: str) -> Picture:
-    """Return the figure as SVG and PNG; what its axes name is in a legend below, for which it grows."""
+    """Return the figure as SVG and PNG, with a legend below its axes, for which it is enlarged."""
     legend_below(figure)
     return Picture(name, caption, says, saved(figure, "svg"), saved(figure, "png"))
 
 
 def cost_axis(axes: Axes, unit: Unit, values: Sequence[float] = ()) -> None:
-    """Make the lower axis one of a cost, once all is drawn.
+    """Format the horizontal axis as a cost. Call it when everything is drawn.
 
-    values: what stands on it, where that may be shown by powers of two or ten, if it reaches far enough.
+    values: those shown on the axis, if powers of two or ten may mark it; they do if the range is wide enough.
     """
     least, most = min(values, default=0.0), max(values, default=0.0)
     if unit == "bytes" and 0 < least < most / 3:
@@ -109,7 +109,7 @@ def cost_axis(axes: Axes, unit: Unit, values: Sequence[float] = ()) -> None:
 
 
 def _step(unit: Unit, most: float, span: float) -> float:
-    """Return the distance of three to eight ticks, round in the unit in which the values up to `most` are written."""
+    """Return a distance for three to eight ticks, round in the unit that values up to `most` are written in."""
     scale = next((one for one, _ in SCALES[unit] if most / 3 >= one), 1.0)
     wanted = max(span / scale, 1e-9) / 3.5
     power = 10.0 ** math.floor(math.log10(wanted))
@@ -117,14 +117,14 @@ def _step(unit: Unit, most: float, span: float) -> float:
 
 
 def share_axis(axes: Axes) -> None:
-    """Make the upright axis one of shares in percent."""
+    """Format the vertical axis as shares in percent."""
     percent_axis(axes)
     low, high = axes.get_ylim()
     digits = 1 if high - low < 0.06 else 0
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.{digits}f} %"))
 
 
-_PLACES = (  # across, upright, and the way from the point: beside lines and bars first
+_PLACES = (  # horizontal and vertical alignment, and offset from the point: clear of lines and bars first
     ("left", "bottom", 0.7, 0.5),
     ("left", "top", 0.7, -0.5),
     ("right", "bottom", -0.7, 0.5),
@@ -138,7 +138,7 @@ _PLACES = (  # across, upright, and the way from the point: beside lines and bar
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A name and the point that it belongs to."""
+    """A name and the point that it labels."""
 
     text: str
     x: float
@@ -149,9 +149,9 @@ class Label:
 def label_points(figure: Figure, axes: Axes, labels: Sequence[Label]) -> bool:
     """Write each point's name beside it, where no other point or name is.
 
-    Return False, and write none, where one has no room.
+    Return False, and write no names, if there is no room for one of them.
     """
-    figure.draw_without_rendering()  # which lays the axes out
+    figure.draw_without_rendering()  # lays out the axes
     taken = [_box(axes, one, 6) for one in labels]
     written: list[Annotation] = []
     for one in labels:
@@ -198,5 +198,5 @@ def _box(axes: Axes, one: Label, radius: float) -> Bbox:
 
 
 def capital(text: str) -> str:
-    """Return a text that begins with a capital letter, and is else as it was."""
+    """Return a text with its first letter capitalised and the rest unchanged."""
     return text[:1].upper() + text[1:]

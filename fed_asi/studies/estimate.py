@@ -1,4 +1,4 @@
-"""How long a study will take and how much disk, from the runs that are done; before there is one, nobody knows."""
+"""An estimate of the time and disk space that a study needs, from its finished runs; unknown before the first one."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from statistics import fmean
 
 from fed_asi.studies.standing import Standing
 
-ASSUMED_SECONDS = 60.0  # of a run, where a grid is so large that one has to be told something
-MANY_RUNS, MANY_HOURS = 200, 12.0  # beyond which the user is asked
+ASSUMED_SECONDS = 60.0  # of a run, for the estimate that a very large grid needs before it starts
+MANY_RUNS, MANY_HOURS = 200, 12.0  # beyond these the user must confirm
 
 
 class Clock:
-    """Seconds that runs took, by variant: seeds of one variant take about the same."""
+    """Seconds that runs took, by variant, as different seeds of a variant take about the same time."""
 
     def __init__(self, done: Iterable[Standing] = ()) -> None:
         self._seconds: dict[str, list[float]] = {}
@@ -23,13 +23,13 @@ class Clock:
                 self.add(one.run.cell.variant, one.seconds)
 
     def add(self, variant: str, seconds: float) -> None:
-        """Note what one whole run took."""
+        """Add the seconds of one whole run."""
         self._seconds.setdefault(variant, []).append(seconds)
 
     def left_seconds(self, left: Iterable[tuple[str, float]], jobs: int) -> float | None:
-        """Return how long the runs that are left will take; None where none is done yet.
+        """Return the seconds that the remaining runs will take; None if no run is finished yet.
 
-        left: (variant, the share of it that is still to be done). jobs: runs at once.
+        left: (variant, share of the run still to do). jobs: runs at once.
         """
         if not self._seconds:
             return None
@@ -39,7 +39,7 @@ class Clock:
 
 
 def duration(seconds: float) -> str:
-    """Return a time for people, such as "2 h 10 min"."""
+    """Return seconds as text for people, such as "2 h 10 min"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -47,5 +47,5 @@ def duration(seconds: float) -> str:
 
 
 def bytes_of(folder: Path) -> int:
-    """Return how many bytes the files of a folder take."""
+    """Return the total bytes of the files in a folder."""
     return sum((Path(root) / name).lstat().st_size for root, _, names in os.walk(folder) for name in names)

@@ -1,4 +1,4 @@
-"""Variants in families: those that differ in one size alone are the steps of one line, in figures and legends."""
+"""Variants grouped into families: those that differ only in one size form one line, in figures and legends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Settings = Mapping[str, Setting]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One variant of a family. label, size: the setting that tells it from the others, as written and as a number."""
+    """One variant of a family. label, size: the setting in which it differs, as written and as a number."""
 
     variant: str
     label: str
@@ -24,9 +24,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Variants that differ in one size, the smallest first; one that differs from all others in more is alone.
+    """Variants that differ only in one size, in ascending order, or a single variant that differs in more.
 
-    key: the setting that is the size; None for one that is alone.
+    key: the setting that is the size; None for a single variant.
     """
 
     label: str
@@ -35,9 +35,9 @@ class Family:
 
 
 def families(settings: Mapping[str, Settings]) -> tuple[Family, ...]:
-    """Return the variants in families, in the order in which each one's first member comes.
+    """Return the variants grouped into families, ordered by their first members.
 
-    settings: variant -> the grid's keys and their values. The size is the key that takes most values.
+    settings: variant -> the grid's keys and their values. The size is the key with the most values.
     """
     ladder = _ladder(settings)
     if ladder is None:
@@ -70,7 +70,7 @@ def _family(
 
 
 def _ends(one: Family) -> str:
-    """Return a label that no other family has: its first and last variant."""
+    """Return a unique label for a family: its first and last variant."""
     return one.label if len(one.steps) == 1 else f"{one.steps[0].variant} to {one.steps[-1].variant}"
 
 
@@ -79,14 +79,14 @@ def _said(key: str, value: Setting) -> str:
 
 
 def text(value: Setting) -> str:
-    """Return a setting as TOML has it, but for quotes; nothing for one that is not set."""
+    """Return a setting as in TOML but without quotes; empty if it is not set."""
     if value is None:
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _ladder(settings: Mapping[str, Settings]) -> str | None:
-    """Return the key that is a size wherever it is set, and has most values among variants that are else alike."""
+    """Return the key that is a size wherever it is set and has most values among otherwise equal variants."""
     longest: dict[str, int] = {}
     for key in dict.fromkeys(key for held in settings.values() for key in held):
         if all(_size(held[key]) is not None for held in settings.values() if key in held):
@@ -97,7 +97,7 @@ def _ladder(settings: Mapping[str, Settings]) -> str | None:
 
 
 def _alike(settings: Mapping[str, Settings], ladder: str) -> list[list[str]]:
-    """Return the variants that have a ladder's key and are else alike, together; and each of the others alone."""
+    """Return groups of variants that have the ladder's key and are otherwise equal; each other variant alone."""
     together: dict[object, list[str]] = {}
     for name, held in settings.items():
         others = frozenset((key, _exact(value)) for key, value in held.items() if key != ladder)
@@ -106,7 +106,7 @@ def _alike(settings: Mapping[str, Settings], ladder: str) -> list[list[str]]:
 
 
 def _size(value: Setting) -> float | None:
-    """Return how large a setting is; None for what is no size. "unlimited" is the largest."""
+    """Return a setting as a number; None if it is no size. "unlimited" is the largest."""
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | float):

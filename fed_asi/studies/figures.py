@@ -1,4 +1,4 @@
-"""Every figure of a study, in the order in which a reader needs them."""
+"""All figures of a study, in the order in which a reader needs them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fed_asi.studies.participation import costs, participation
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """The figures by what they answer: first what the study asks, then how it came about."""
+    """The figures, grouped by their purpose: first the answer to the study's question, then the details."""
 
     answer: tuple[Picture, ...]
     frontiers: tuple[Picture, ...]
@@ -24,12 +24,12 @@ class Pictures:
     participation: tuple[Picture, ...]
 
     def all(self) -> tuple[Picture, ...]:
-        """Return every figure."""
+        """Return all figures."""
         return (*self.answer, *self.frontiers, *self.curves, *self.costs, *self.participation)
 
 
 def draw(found: Findings) -> Pictures:
-    """Return the figures for which the runs have something."""
+    """Return the figures for which the runs have data."""
     with drawing():
         steps, fronts, spent = tuple(ladders(found)), tuple(frontiers(found)), tuple(costs(found))
         first = {"robustness": steps, "cost": spent}.get(found.study.kind) or fronts or steps

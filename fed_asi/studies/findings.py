@@ -1,4 +1,4 @@
-"""What a study found: every run read, its measures summed up over seeds and held against the baseline."""
+"""What a study found: every run's measures, summarised over seeds and compared with the baseline."""
 
 from __future__ import annotations
 
@@ -20,19 +20,22 @@ from fed_asi.studies.statistics import Difference, Estimate, compare, estimate
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One variant by one measure. difference: from the baseline's; None without one, or for the baseline itself."""
+    """One variant by one measure.
+
+    difference: from the baseline; None for the baseline itself and in a study without one.
+    """
 
     values: Mapping[int, float]  # by seed
-    estimate: Estimate | None  # None: no run has it
+    estimate: Estimate | None  # None if no run has it
     difference: Difference | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a variant took to the target. values: by seed; None for a run that never got there.
+    """What a variant spent to reach the target. values: by seed; None for a run that never reached it.
 
-    estimate and difference: only where every run got there. median: with a run that never did above all others, and
-    None where the middle is such a run.
+    estimate and difference: set only if every run reached it. median: over all runs, with those that never reached it
+    above all others; None if the median is such a run.
     """
 
     values: Mapping[int, float | None]
@@ -42,13 +45,16 @@ class Cost:
 
     @property
     def reached(self) -> int:
-        """How many runs got there."""
+        """The number of runs that reached the target."""
         return sum(value is not None for value in self.values.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Levelled:
-    """Accuracy by the time that the first run of all ends at. limit: what it had spent; rows: by variant."""
+    """Accuracy at equal spending: what the run that ends first had spent at its end.
+
+    limit: that spending, in the measure's unit. rows: by variant.
+    """
 
     limit: float
     rows: Mapping[str, Row]
@@ -56,10 +62,10 @@ class Levelled:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """All that tables, figures and the page show. rows, costs, levels: measure -> variant -> what was found."""
+    """Everything that tables, figures and the page show. rows, costs, levels: measure -> variant -> result."""
 
     study: StudyRuns
-    runs: Runs  # every variant, also one without a finished run
+    runs: Runs  # every variant, even without a finished run
     families: tuple[Family, ...]
     gaps: tuple[Cell, ...]
     rows: Mapping[Measure, Mapping[str, Row]]
@@ -69,24 +75,24 @@ class Findings:
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """Every variant, in the study's order."""
+        """All variants, in the study's order."""
         return tuple(self.runs)
 
     @property
     def prices(self) -> tuple[Measure, ...]:
-        """What the runs have of that accuracy is weighed against, in the registry's order."""
+        """The prices that the runs have, in the registry's order; accuracy is weighed against them."""
         return tuple(measure for measure in self.rows if measure.is_price)
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Every seed that has a finished run."""
+        """All seeds that have a finished run."""
         return tuple(sorted({seed for runs in self.runs.values() for seed in runs}))
 
 
 def find(study: StudyRuns) -> Findings:
-    """Return what a study's runs come to.
+    """Return the findings of a study's runs.
 
-    Raises RunError where a variant has a seed twice, or the baseline is none of the variants.
+    Raises RunError if a variant has a seed twice, or if the baseline is not one of the variants.
     """
     _check(study)
     runs, gaps = _read(study)
@@ -138,7 +144,7 @@ def _read(study: StudyRuns) -> tuple[dict[str, dict[int, Reading]], tuple[Cell, 
 
 
 def _named(cell: Cell, cause: str) -> Cell:
-    """Return a gap with its cause as a report may say it: where its folder lies is this machine's own matter."""
+    """Return a gap with its cause as a report may print it, without the path of its folder on this machine."""
     home = f"{cell.folder.parent.parent}/"
     return replace(cell, gap=cause.replace(str(cell.folder), str(cell.folder).removeprefix(home)))
 
@@ -206,7 +212,7 @@ def _notes(runs: Runs, baseline: str | None) -> Iterator[str]:
 
 
 def _pairing(runs: Runs, baseline: str | None) -> Iterator[str]:
-    """Yield a line for each variant whose pairs share less than a seed with the baseline."""
+    """Yield a line for each variant whose pairs with the baseline share less than the seed."""
     held = runs.get(baseline, {}) if baseline is not None else {}
     for name, own in runs.items():
         common = sorted(own.keys() & held.keys())
@@ -227,7 +233,7 @@ def _same_cohorts(one: Reading, other: Reading) -> bool:
 
 
 def as_data(found: Findings) -> dict[str, Any]:
-    """Return what was found for programs: every variant with values by seed, their mean and difference, and gaps."""
+    """Return the findings as data: every variant's values by seed, mean and difference, and the gaps."""
     variants = [
         {
             "name": name,

@@ -1,4 +1,4 @@
-"""The Pareto front: the variants that no other one beats in both price and what is had for it."""
+"""The Pareto front: the variants that no other one beats in both price and quality."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from fed_asi.studies.findings import Findings
 from fed_asi.studies.measures import Measure
 from fed_asi.studies.statistics import FEWEST_SEEDS
 
-Point = tuple[float, float]  # price (less is better), what is had for it (more is better)
+Point = tuple[float, float]  # price (less is better), quality (more is better)
 
 
 def front(points: Mapping[str, Point]) -> list[str]:
-    """Return the names on the front, the cheapest first; of equal points all."""
+    """Return the names on the front, the cheapest first, with all of equal points."""
     held: list[str] = []
     best = float("-inf")
     for name in sorted(points, key=lambda one: (points[one][0], -points[one][1])):
@@ -25,7 +25,7 @@ def front(points: Mapping[str, Point]) -> list[str]:
 def on_front(found: Findings, price: Measure, quality: Measure) -> list[str]:
     """Return the variants on the front of the means, the cheapest first.
 
-    Where some have three seeds or more, those with fewer are left out: a single lucky run would beat them all.
+    If some have three seeds or more, those with fewer are left out, as a single lucky run could beat them all.
     """
     rows, prices = found.rows.get(quality, {}), found.rows.get(price, {})
     held = {

@@ -1,4 +1,4 @@
-"""The frontier drawn: what accuracy each byte, second and joule buys, and what a setting does to it."""
+"""Figures of the frontier: the accuracy that each byte, second and joule buys, and the effect of a setting."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fed_asi.studies.front import on_front
 from fed_asi.studies.measures import ACCURACY, WORST_CLASS, Measure
 from fed_asi.studies.statistics import FEWEST_SEEDS, Estimate
 
-FEW = 8  # variants whose names stand beside their points
+FEW = 8  # the most variants whose names are written beside their points
 BARS = f"Bars: 95 % intervals over seeds, where there are {FEWEST_SEEDS} or more."
 
 Rows = Mapping[str, Row]
@@ -33,7 +33,7 @@ Estimates = Mapping[str, Estimate]
 
 
 def frontiers(found: Findings) -> Iterator[Picture]:
-    """Yield accuracy and worst class against each price that differs between variants."""
+    """Yield figures of accuracy and worst class against each price that differs between variants."""
     for price in found.prices:
         prices = _estimates(found.rows.get(price, {}))
         if len({one.mean for one in prices.values()}) < 2:
@@ -44,7 +44,7 @@ def frontiers(found: Findings) -> Iterator[Picture]:
 
 
 def ladders(found: Findings) -> Iterator[Picture]:
-    """Yield accuracy and worst class over the size that variants differ in, where it is none of bytes for everyone."""
+    """Yield figures of accuracy and worst class over the size in which variants differ, unless it is in bytes."""
     steps = [step for family in found.families for step in family.steps if family.key is not None]
     key = next((family.key for family in found.families if family.key is not None), None)
     if key is None or any(_is_in_bytes(step.label) or step.size is None for step in steps):
@@ -116,7 +116,7 @@ def _draw_front(axes: Axes, points: Mapping[str, tuple[float, float]], names: Se
 def _draw_family(
     axes: Axes, label: str, names: Sequence[str], across: Estimates | None, up: Estimates, style: Look
 ) -> None:
-    """Draw the points of a family, with their intervals, joined where they are several."""
+    """Draw the points of a family with their intervals, joined by a line if there are several."""
     if not names or across is None:
         return
     xs, ys = [across[name].mean for name in names], [up[name].mean for name in names]
@@ -161,7 +161,7 @@ def _baseline(axes: Axes, found: Findings, values: Estimates) -> None:
 def _label_directly(
     figure: Figure, axes: Axes, points: Mapping[str, tuple[float, float]], looks: Mapping[str, Look]
 ) -> None:
-    """Write the names beside their points and take them out of the legend, where there is room."""
+    """Write names beside their points instead of in the legend, if there is room."""
     labels = [Label(tick(name), *point, looks[name].color) for name, point in points.items()]
     if label_points(figure, axes, labels):
         for container in axes.containers:

@@ -1,4 +1,4 @@
-"""A study's grid -> its runs, each with its checked settings, or every problem of all of them, each once."""
+"""From a study's grid to its runs, each with its checked settings, or to all problems, each once."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ LONGEST_NAME = 80  # characters of a folder's name, so that paths stay short eno
 
 @dataclass(frozen=True, slots=True)
 class PlannedRun:
-    """One run of a study: where it belongs in the comparison, and all of its settings."""
+    """One run of a study: its cell in the comparison, and all of its settings."""
 
     cell: Cell
     config: RunConfig
 
     @property
     def label(self) -> str:
-        """What tells it from all others, for people."""
+        """A unique name, for people."""
         return f"{self.cell.variant}, seed {self.cell.seed}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Point:
-    """A place of the grid, without its seed. settings: of the cell. values: of every key that is set."""
+    """A point of the grid, without its seed. settings: of the cell. values: of every key that is set."""
 
     label: str
     settings: Mapping[str, Any]
@@ -47,17 +47,17 @@ class _Point:
 
 
 def count(study: Study) -> int:
-    """Return how many runs the grid has before exclusions, without making any."""
+    """Return the number of runs in the grid before exclusions, without creating any."""
     return len(study.seeds) * sum(prod(len(study.axes[key]) for key in one.axes) for one in study.variants)
 
 
 def expand(
     study: Study, folder: Path, *, data_dir: Path | None = None, cpus: int | None = None
 ) -> tuple[PlannedRun, ...]:
-    """Return the runs of a study: of the first seed all variants, then of the next.
+    """Return the runs of a study: all variants with the first seed, then all with the next.
 
-    folder: what their folders are made in. data_dir, cpus: as in `load_config`.
-    Raises ConfigError with every problem of the grid, and of each run's settings.
+    folder: the parent of the run folders. data_dir, cpus: as in `load_config`.
+    Raises ConfigError with every problem of the grid and of each run's settings.
     """
     points = [point for variant in study.variants for point in _points(study, variant)]
     kept = {seed: [one for one in points if not _excluded(study, one, seed)] for seed in study.seeds}
@@ -123,9 +123,9 @@ def _grid_problems(
 
 
 def grouped(runs: Iterable[tuple[str, Any]], check: Callable[[Any], object]) -> list[str]:
-    """Return each problem that a check raises of some of the runs, once, with the runs that have it.
+    """Return each problem that a check raises for any run, once, with the labels of its runs.
 
-    runs: what they are called, and what the check gets.
+    runs: (label, argument of the check).
     """
     found: dict[str, list[str]] = {}
     total = 0
@@ -147,10 +147,10 @@ def _some(labels: Sequence[str]) -> str:
 
 
 def _config(study: Study, point: _Point, data_dir: Path | None, cpus: int | None) -> RunConfig:
-    """Return the settings of a place of the grid. Raises ConfigError with all that is wrong with them."""
+    """Return the settings of a point of the grid. Raises ConfigError with everything that is wrong with them."""
     raw = copy.deepcopy(dict(study.fleet))
     compute = raw.get("compute")
-    if isinstance(compute, dict):  # where and how fast it runs is the study's to say
+    if isinstance(compute, dict):  # the study decides where and how fast it runs
         for key in ("backend", "workers", "cpus_per_client", "gpus_per_client", "ray_address"):
             compute.pop(key, None)
     raw |= {"seed": study.seeds[0], "name": "study"}
@@ -166,7 +166,7 @@ def _config(study: Study, point: _Point, data_dir: Path | None, cpus: int | None
 
 
 def folder_names(labels: Sequence[str]) -> dict[str, str]:
-    """Return a folder's name for each label; labels that would share one get a hash of their own text."""
+    """Return a folder name for each label; labels that would share one get a hash of their text appended."""
     slugs = {label: slug_of(label) for label in labels}
     times = Counter(slugs.values())
     return {

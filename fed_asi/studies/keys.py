@@ -1,4 +1,4 @@
-"""The keys that a study sets: the fleet file's, two that stand for several of them, and those it may not touch."""
+"""The keys that a study may set: the fleet file's, two that stand for several of them, and those it may not set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VARIANT = "variant"
 BUDGET, FAULTS = (
     "budget",
     "faults",
-)  # of every device, in every round; a share, lost, late and over budget alike
+)  # a budget of all devices in all rounds; a share split equally into lost, late and over budget
 _NOT_ITS_OWN = {
     "name": "runs are named by the study",
     "version": "it is the file's own",
@@ -29,14 +29,14 @@ _NOT_ITS_OWN = {
 
 
 def key_problem(key: str, seed: bool = False) -> str | None:
-    """Return why a study cannot set this key; None where it can. seed: it is of the grid, where seeds belong."""
+    """Return why a study cannot set this key; None if it can. seed: whether it is in the grid, where seeds belong."""
     if key == "seed" and not seed:
         return "seeds belong under [grid], as every variant has the same: seed = [0, 1, 2]"
     return _NOT_ITS_OWN.get(key)
 
 
 def value_problem(key: str, value: Any) -> str | None:
-    """Return what is wrong with a value of a key that is a study's own; None also where the fleet's checks will say."""
+    """Return what is wrong with a value of a study's own key; None also if the fleet's checks will find it."""
     if key == BUDGET:
         try:
             parse_bytes(value)
@@ -52,7 +52,7 @@ def value_problem(key: str, value: Any) -> str | None:
 
 
 def set_(raw: dict[str, Any], key: str, value: Any) -> str | None:
-    """Put a study's key into a fleet file's content; return what is wrong with the key, if anything."""
+    """Set a study's key in a fleet file's content. Return what is wrong with the key, or None."""
     if key == BUDGET:
         _budget_of_everyone_(raw, value)
         return None
@@ -63,12 +63,12 @@ def set_(raw: dict[str, Any], key: str, value: Any) -> str | None:
 
 
 def in_order(settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return settings in the order to put them: those that stand for several first, so that others may refine them."""
+    """Return settings in the order to set them: keys that stand for several first, so that others can refine them."""
     return sorted(settings.items(), key=lambda one: one[0] not in (BUDGET, FAULTS))
 
 
 def _budget_of_everyone_(raw: dict[str, Any], budget: Any) -> None:
-    """Give every device this budget in every round: schedules and budgets of single devices go."""
+    """Give every device this budget in every round; schedules and budgets of single devices are removed."""
     for table in ("groups", "devices"):
         entries = raw.get(table)
         for entry in entries if isinstance(entries, list) else ():
@@ -80,17 +80,17 @@ def _budget_of_everyone_(raw: dict[str, Any], budget: Any) -> None:
 
 
 def is_same(one: Any, other: Any) -> bool:
-    """Return whether two values of a file are the same; true is not 1."""
+    """Return whether two values of a file are equal; true is not equal to 1."""
     return type(one) is type(other) and one == other
 
 
 def setting_of(value: Any) -> Setting:
-    """Return a value as a cell has it: a list or table as its JSON."""
+    """Return a value as a cell stores it: a list or table as JSON."""
     return value if value is None or isinstance(value, str | int | float | bool) else json.dumps(value)
 
 
 def label_of(key: str, value: Any, keys: Sequence[str]) -> str:
-    """Return what people call a value of an axis. keys: of all axes, so that no two are named alike."""
+    """Return the label of an axis value, for people. keys: of all axes, so that no two labels are equal."""
     if key == BUDGET:
         return value if isinstance(value, str) else format_bytes(value)
     if key == FAULTS:
@@ -104,5 +104,5 @@ def label_of(key: str, value: Any, keys: Sequence[str]) -> str:
 
 
 def slug_of(label: str) -> str:
-    """Return a label as part of a folder's name, on any file system; empty where no character of it can be kept."""
+    """Return a label as part of a folder name that is valid on any file system; may be empty."""
     return re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-.")

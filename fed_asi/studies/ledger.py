@@ -1,4 +1,4 @@
-"""study.json: what a study's folder holds, which of its runs are gaps, and why; whole or not there, after any kill.
+"""study.json: a study's runs, its gaps, and their causes. It is replaced as a whole, so that no kill damages it.
 
 STUDY/study.json   the cells, the baseline, the gaps
 STUDY/runs/NAME/   an ordinary run folder each
@@ -28,7 +28,7 @@ FILE_NAME, RUNS, PROFILES = "study.json", "runs", "profiles"
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Why a run is none. lasting: it failed by itself, and is done again only where the user asks for it."""
+    """Why a run is missing. lasting: the run itself failed, and is repeated only if the user asks for it."""
 
     cause: str
     lasting: bool
@@ -36,7 +36,7 @@ class Gap:
 
 @dataclass(slots=True)
 class Ledger:
-    """A study's folder as it is written down."""
+    """A study's folder as study.json records it."""
 
     folder: Path
     study: Study
@@ -44,11 +44,11 @@ class Ledger:
     gaps: dict[str, Gap] = field(default_factory=dict)  # by the name of the run's folder
 
     def write(self) -> None:
-        """Write study.json. Raises RunError where it cannot be."""
+        """Write study.json. Raises RunError if it cannot be written."""
         write_file(self.folder / FILE_NAME, json.dumps(self._content(), indent=1).encode())
 
     def as_it_stands(self) -> StudyRuns:
-        """Return the study as its statistics see it, by the study file of now, with nothing written."""
+        """Return the study as the statistics see it, under the current study file; writes nothing."""
         return _study(self._content(), self.folder)
 
     def _content(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Ledger:
         }
 
     def read_gaps(self) -> None:
-        """Take the gaps that study.json has of these runs. Raises RunError where there is none, or it is none."""
+        """Read the gaps of these runs from study.json. Raises RunError if the file is missing or invalid."""
         known = {run.cell.folder.name for run in self.runs}
         found = _gaps(_read(self.folder / FILE_NAME))
         self.gaps = {name: gap for name, gap in found.items() if name in known}
@@ -77,9 +77,9 @@ def _cell_as_json(cell: Cell) -> dict[str, Any]:
 
 
 def study_runs(place: str | Path) -> StudyRuns:
-    """Return a study as its statistics see it, finished or not. place: its folder, or study.json in it.
+    """Return a study as the statistics see it, finished or not. place: its folder, or the study.json in it.
 
-    Raises RunError where there is none.
+    Raises RunError if there is no study.
     """
     file = Path(place)
     file = file / FILE_NAME if file.name != FILE_NAME else file
@@ -105,7 +105,7 @@ def _cell(content: Mapping[str, Any], home: Path, gaps: Mapping[str, Gap]) -> Ce
 
 
 def is_finished(folder: Path) -> bool:
-    """Return whether a run has all of its rounds."""
+    """Return whether a run has finished all of its rounds."""
     if not is_begun(folder):
         return False
     try:
@@ -116,7 +116,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def _unfinished(folder: Path) -> str:
-    """Return why there is no result of a run that has not failed."""
+    """Return why an unfinished run has no result, if it has not failed."""
     if not is_begun(folder):
         return "not begun"
     try:
@@ -149,7 +149,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def strangers(folder: Path, runs: Sequence[PlannedRun]) -> Iterator[str]:
-    """Yield the names of run folders that are there and are none of the study's."""
+    """Yield the names of run folders in the study's folder that do not belong to it."""
     known = {run.cell.folder.name for run in runs}
     there = folder / RUNS
     if there.is_dir():

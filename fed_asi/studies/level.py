@@ -1,7 +1,7 @@
-"""Variants on a level: how good each had become by the time, and by the joules, at which the first run of all ends.
+"""Variants at equal spending: how accurate each was by the time, and by the joules, at which the first run ends.
 
-Runs of as many rounds take different times. What they reach at their ends then says as much of how long they went on
-as of what they did, and only what they had reached at the same spending can be compared.
+Runs with equal numbers of rounds take different times. Their final accuracies then depend as much on how long they ran
+as on their method, so they are compared at equal spending.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from fed_asi.studies.measures import TARGETED, Measure
 from fed_asi.studies.reading import Reading
 
-LEVELLED = ("seconds", "joules")  # units of what is spent as time goes on
-APART = 0.01  # runs whose ends differ by less ended together: their last rounds say it already
+LEVELLED = ("seconds", "joules")  # units of measures that grow with time
+APART = 0.01  # relative: runs whose ends differ by less can be compared at their last rounds
 
 Runs = Mapping[str, Mapping[int, Reading]]  # variant -> seed -> run
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Accuracy at the same spending. limit: what the first run of all had spent at its end, in the measure's unit.
+    """Accuracy at equal spending. limit: the spending of the run that ends first, in the measure's unit.
 
-    values: variant -> seed -> accuracy of its last evaluation within the limit; variants without this measure lack.
+    values: variant -> seed -> accuracy at the last evaluation within the limit; variants without this
+    measure are missing.
     """
 
     limit: float
@@ -30,7 +31,7 @@ class Level:
 
 
 def levels(runs: Runs, measures: Iterable[Measure]) -> dict[Measure, Level]:
-    """Return the variants on a level by each of the measures that are spent as time goes on, where ends differ."""
+    """Return the accuracies at equal spending, by each measure that grows with time and differs at the runs' ends."""
     found = {}
     for measure in measures:
         if measure.unit not in LEVELLED or not (measure.is_price and measure.spent):
@@ -51,7 +52,7 @@ def _reached(runs: Runs, measure: Measure, limit: float) -> dict[str, dict[int, 
 
 
 def reached_within(run: Reading, measure: Measure, limit: float) -> float:
-    """Return a run's accuracy at its last evaluation that it had spent no more than `limit` by; 0 before any."""
+    """Return a run's accuracy, 0 to 1, at its last evaluation within this spending; 0 before any."""
     curve, spent = run.curves[TARGETED], run.spent[measure.name]
     best = -1
     for round in curve:

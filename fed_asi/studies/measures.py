@@ -1,8 +1,8 @@
-"""What a run can be measured by: one registry of small definitions, each a query over the run's records.
+"""The measures of a run: one registry of small definitions, each a query over the run's records.
 
-A definition names the columns it needs. A run that lacks them, or has nothing in them, lacks the measure, and where no
-run of a study has it, no table or figure shows it: a column that is new in the records needs no change here if its
-measure is there already, and one `register` if not.
+A definition names the columns that it needs. A run without them, or without values in them, lacks the measure, and a
+measure that no run of a study has appears in no table or figure. A new column in the records needs no change here if
+its measure exists, and one `register` if not.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Literal
 from fed_asi.errors import ConfigError
 from fed_asi.studies.statistics import ANYTHING, Bounds
 
-Unit = Literal["share", "points", "bytes", "seconds", "joules", "rounds"]  # points: shares less shares
+Unit = Literal["share", "points", "bytes", "seconds", "joules", "rounds"]  # points: differences of shares
 BOUNDS: dict[str, Bounds] = {"share": (0.0, 1.0), "points": (-1.0, 1.0)}
 NOT_NEGATIVE: Bounds = (0.0, ANYTHING[1])
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A query over the tables of fed_asi/results/schema.py, and the columns it needs, each as table.column."""
+    """A query over the tables of fed_asi/results/schema.py, and the columns that it needs, each as table.column."""
 
     query: str
     needs: tuple[str, ...]
@@ -30,10 +30,10 @@ class Way:
 class Measure:
     """A number by which finished runs are compared.
 
-    title: as tables and axes have it. better: which way is. ways: the first one whose columns are there is taken. A way
-    gives one row with one value; of a measure that is spent, a row a round with the round and what it took, and the
-    run's value is their sum, which is not known where a round's is not. headline: whether the first table has it; a
-    headline of which less is better is a price, which accuracy is weighed against.
+    title: for tables and axes. better: which direction is. ways: queries; the first one whose columns exist is used. It
+    returns one row with one value. If the measure is spent, it returns a row per round instead, with the round and its
+    amount; the run's value is the sum, unknown if any amount is. headline: whether the first table shows it. A headline
+    of which less is better is a price, against which accuracy is weighed.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Measure:
 
     @property
     def bounds(self) -> Bounds:
-        """The least and the most that it can be."""
+        """The lowest and the highest possible value."""
         return BOUNDS.get(self.unit, NOT_NEGATIVE)
 
     @property
@@ -55,13 +55,13 @@ class Measure:
         return self.headline and self.better == "less"
 
     def way(self, columns: frozenset[str]) -> Way | None:
-        """Return how a run with these columns says it; None where it cannot."""
+        """Return the query for a run with these columns; None if it lacks some."""
         return next((one for one in self.ways if columns.issuperset(one.needs)), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What is drawn over rounds: a query that gives (round, value)."""
+    """A quantity drawn over rounds: a query that returns (round, value)."""
 
     name: str
     title: str
@@ -72,7 +72,7 @@ MEASURES: dict[str, Measure] = {}
 
 
 def register(measure: Measure) -> Measure:
-    """Add a measure after those that studies show. Raises ConfigError for a name that is taken."""
+    """Add a measure after the existing ones and return it. Raises ConfigError for a name that is taken."""
     if measure.name in MEASURES:
         raise ConfigError(f"a measure called {measure.name!r} is there already")
     MEASURES[measure.name] = measure
@@ -94,7 +94,7 @@ def _rounds(column: str) -> Way:
 
 
 def _over_devices(function: str, column: str) -> Way:
-    """Nothing where no device of the run has the column; 0 for a round in which nobody trained."""
+    """Return a query over the devices of each round: no rows if the column is empty, 0 if nobody trained."""
     query = (
         f"SELECT round, CASE WHEN count({column}) OR total(outcome = 'trained') THEN {function}({column}) ELSE 0 END "
         f"FROM device_rounds WHERE EXISTS (SELECT 1 FROM device_rounds WHERE {column} IS NOT NULL) "
@@ -103,7 +103,7 @@ def _over_devices(function: str, column: str) -> Way:
     return Way(query, (f"device_rounds.{column}",))
 
 
-# A round takes until it ends on the run's clock, from where the one before ended: waiting for devices counts.
+# A round lasts from the end of the one before to its own end on the run's clock, waiting for devices included.
 _ENDS = Way(
     "SELECT round, sim_end_seconds - coalesce(lag(sim_end_seconds) OVER (ORDER BY round), 0) FROM rounds "
     "WHERE round > 0 ORDER BY round",
@@ -164,4 +164,4 @@ def _over_rounds(name: str, title: str) -> Curve:
 
 
 CURVES = (_over_rounds("accuracy", "accuracy"), _over_rounds("worst_class_accuracy", "worst class"))
-TARGETED = "accuracy"  # the curve that a target is a height of
+TARGETED = "accuracy"  # the curve that a target is a value of

@@ -1,4 +1,4 @@
-"""How a study's numbers were computed, in sentences that stand on its page."""
+"""How a study's numbers were computed, as sentences for its page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fed_asi.studies.statistics import FEWEST_SEEDS
 
 
 def method(found: Findings) -> Iterator[str]:
-    """Yield what a reader must know to check or to repeat the numbers."""
+    """Yield the sentences that a reader needs to check or to repeat the numbers."""
     listed = ", ".join(map(str, found.seeds))
     yield (
         f"Seeds: {listed}. A seed decides shards, cohorts and every random draw; all models are evaluated on the same "

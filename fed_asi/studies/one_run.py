@@ -1,4 +1,4 @@
-"""One run of a study from its folder's state to its end, in whatever process does it."""
+"""One run of a study, from the state of its folder to its end, in whatever process executes it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from fed_asi.results.store import is_begun
 from fed_asi.rounds.run import run_loop
 
 PATIENCE_SECONDS = 10.0
-MISTAKE = "mistake.txt"  # in a run's folder: the traceback of what nobody foresaw
+MISTAKE = "mistake.txt"  # in a run's folder: the traceback of an unexpected error
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What one worker is asked to do: plain values, so that any process on any machine can be told.
+    """The task of one worker: plain values, so that it can be sent to any process on any machine.
 
-    config: as JSON. environment: variables it is done under; None takes one away.
+    config: as JSON. environment: variables to set for the run; None unsets one.
     """
 
     config: str
@@ -43,9 +43,9 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a run ended. cause: why it is a gap; None: it is finished.
+    """How a run ended. cause: why the run is a gap; None if it finished.
 
-    full: no room was left on a disk. died: with its process, so that its folder may be gone on with.
+    full: whether a disk was full. died: whether its process died, so that its folder can be resumed.
     """
 
     cause: str | None = None
@@ -55,7 +55,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a run says as it goes on. round: of `rounds`, once it is in them."""
+    """A progress report of a run. round: rounds finished, of `rounds`; None before training."""
 
     text: str
     round: int | None = None
@@ -66,31 +66,31 @@ Tell = Callable[[Said], None]
 
 
 class Telling(Unwatched):
-    """A watcher that tells stages and rounds in a line each."""
+    """A watcher that reports stages and rounds, one line each."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
         self._rounds: int | None = None
 
     def stage(self, text: str, total: int | None = None) -> None:  # noqa: ARG002 - as the protocol has it
-        """Tell what begins."""
+        """Report a stage that begins."""
         self._tell(Said(text))
 
     def round_started(self, round: int, rounds: int, asked: int) -> None:  # noqa: ARG002 - the same
-        """Tell which round begins."""
+        """Report a round that begins."""
         self._rounds = rounds
         self._tell(Said(f"round {round}", round - 1, rounds))
 
     def round_done(self, record: RoundRecord) -> None:
-        """Tell how good the model is after the round."""
+        """Report the accuracy after a round."""
         if record.accuracy is not None and self._rounds is not None:
             self._tell(Said(f"accuracy {100 * record.accuracy:.1f} %", record.round, self._rounds))
 
 
 def do_run(task: Task, tell: Tell) -> Ended:
-    """Return how a run ended that was begun now, or gone on with where it stopped.
+    """Return how a run ended that was begun or resumed here.
 
-    Whatever ends it is its own gap; KeyboardInterrupt passes, and is recorded as the run's status.
+    Any error only makes this run a gap. KeyboardInterrupt propagates, and is recorded as the run's status.
     """
     config, folder = RunConfig.from_json(task.config), Path(task.folder)
     try:
@@ -98,7 +98,7 @@ def do_run(task: Task, tell: Tell) -> Ended:
             _wait_for_lock(folder)
             resume = is_begun(folder)
             if not resume:
-                shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before its first line
+                shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before its first record
             run_loop(
                 config,
                 folder,
@@ -109,13 +109,13 @@ def do_run(task: Task, tell: Tell) -> Ended:
             )
     except FedAsiError as error:
         return Ended(" ".join(str(error).split("\n")), is_full(error))
-    except Exception as error:  # a study outlives what nobody foresaw in one of its runs
+    except Exception as error:  # an unexpected error in one run must not end the study
         return Ended(_mistake(error, folder), is_full(error))
     return Ended()
 
 
 def _wait_for_lock(folder: Path) -> None:
-    """Wait for a worker of a study that was just killed to let go of the run; who holds on to it is named later."""
+    """Wait for a worker of a study just killed to release the run; any other holder of the lock is named later."""
     until = time.monotonic() + PATIENCE_SECONDS
     while is_locked(folder) and time.monotonic() < until:
         time.sleep(0.1)
@@ -127,7 +127,7 @@ def _path(text: str | None) -> Path | None:
 
 @contextlib.contextmanager
 def _environment(changes: dict[str, str | None]) -> Iterator[None]:
-    """Set variables inside the block; None takes one away."""
+    """Set environment variables inside the block; None unsets one."""
     before = {name: os.environ.get(name) for name in changes}
     _set(changes)
     try:
@@ -145,7 +145,7 @@ def _set(changes: dict[str, str | None]) -> None:
 
 
 def is_full(error: BaseException) -> bool:
-    """Return whether an error comes of a disk that has no room left."""
+    """Return whether an error was caused by a full disk."""
     found: BaseException | None = error
     while found is not None:
         if isinstance(found, OSError) and found.errno in {errno.ENOSPC, errno.EDQUOT}:
@@ -157,7 +157,7 @@ def is_full(error: BaseException) -> bool:
 
 
 def _mistake(error: Exception, folder: Path) -> str:
-    """Return a line on an error of this program or of a user's own code, and keep its traceback in the run's folder."""
+    """Return a line on an error in this program or in user code, and write its traceback to the run's folder."""
     kept = folder / MISTAKE
     with contextlib.suppress(FedAsiError):
         write_text(kept, "".join(traceback.format_exception(error)))

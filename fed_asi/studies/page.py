@@ -1,4 +1,4 @@
-"""A study's page: the answer first, then how it came about; one file that reads on a phone, by day and by night."""
+"""A study's page: the answer first, then the details; one HTML file that works on a phone, light and dark."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ summary { font-weight: 600; font-size: 18px; } li + li { margin-top: 6px; }
 
 
 def render(found: Findings, pictures: Pictures, command: str | None = None) -> str:
-    """Return the page. command: the line that made it."""
+    """Return the page as HTML. command: the command line that made it."""
     return document(found.study.title, _body(found, pictures, command), STYLE)
 
 

@@ -1,4 +1,4 @@
-"""Accuracy over rounds against the baseline's, seed by seed: what all variants of a seed share cancels."""
+"""Accuracy over rounds relative to the baseline, paired by seed: what the runs of a seed share cancels out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fed_asi.studies.wording import Wording
 
 
 def paired(runs: Mapping[int, Reading], base: Mapping[int, Reading], curve: Curve) -> Band | None:
-    """Return a variant's curve less the baseline's over rounds, seed by seed; None below three seeds in common."""
+    """Return a variant's curve minus the baseline's, paired by seed; None with fewer than three common seeds."""
     both = [(runs[seed].curves, base[seed].curves) for seed in sorted(runs.keys() & base.keys())]
     held = [(own[curve.name], other[curve.name]) for own, other in both if curve.name in own.keys() & other]
     common = sorted(set.intersection(*(own.keys() & other.keys() for own, other in held))) if held else []
@@ -28,7 +28,7 @@ def paired(runs: Mapping[int, Reading], base: Mapping[int, Reading], curve: Curv
 
 
 def pairs(found: Findings) -> Iterator[Picture]:
-    """Yield accuracy against the baseline's over rounds; nothing without a baseline or three pairs."""
+    """Yield figures of accuracy relative to the baseline over rounds; none without a baseline or with few pairs."""
     base = found.runs.get(found.study.baseline or "", {})
     bands = {
         name: made

@@ -1,4 +1,4 @@
-"""Cost to a target, and who took part: a row a variant."""
+"""Figures of the cost to a target, and of participation, with a row per variant."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from fed_asi.studies.findings import Cost, Findings
 from fed_asi.studies.measures import Measure
 
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "+++", "ooo", "|||")
-ROW = 0.23  # inches
+ROW = 0.23  # height in inches
 
 
 def costs(found: Findings) -> Iterator[Picture]:
-    """Yield what each run spent until it reached the target, for every cost that some run got there with."""
+    """Yield a figure for every cost to the target that any run reached, with a point per run."""
     for measure, held in found.costs.items():
         counts = measure.is_price or measure.unit == "rounds"
         if counts and any(cost.reached for cost in held.values()):
@@ -57,7 +57,7 @@ def _cost(found: Findings, measure: Measure, held: Mapping[str, Cost]) -> Pictur
 
 
 def participation(found: Findings) -> Iterator[Picture]:
-    """Yield how asked devices ended, and how often each group's trained; nothing where every one always did."""
+    """Yield figures of the outcomes of asked devices and of each group's trainings; none if all always trained."""
     ends = {end for runs in found.runs.values() for run in runs.values() for end in run.outcomes}
     if ends <= {"trained"}:
         return
@@ -134,7 +134,7 @@ def _trained(found: Findings, name: str, group: str) -> float | None:
 
 
 def _rows(names: list[str], extra: float = 0.0) -> tuple[Figure, Axes]:
-    """Return axes with a row a variant, the first on top."""
+    """Return a figure and axes with a row per variant, the first on top."""
     figure, axes = canvas(1.0 + extra + ROW * len(names))
     axes.set_yticks(range(len(names)), [tick(name) for name in names], fontsize=SMALL)
     axes.set_ylim(len(names) - 0.5, -0.5)

@@ -1,4 +1,4 @@
-"""What one finished run says: its measures, its curves, who took part, and what its pairs must share."""
+"""What one finished run recorded: measures, curves, participation, and what its pairs must share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Series = Mapping[int, float]  # round -> value
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How often the devices of one group were asked, and trained."""
+    """How often the devices of a group were asked, and how often they trained."""
 
     asked: int
     trained: int
@@ -27,11 +27,11 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One run, as a study needs it.
+    """The records of one run, as a study needs them.
 
-    values: of the measures that the run has. curves: by round, of the rounds that evaluated. spent: of each measure
-    that is spent, what it came to by the end of each round. outcomes: device-rounds. cohorts: round -> a digest of who
-    was asked; shards: a digest of the devices and the sizes of their shards.
+    values: of the measures that the run has. curves: by round, for the rounds that evaluated. spent: for each measure
+    that is spent, its sum by the end of each round. outcomes: counts of device-rounds. cohorts: round -> a digest of
+    the asked devices. shards: a digest of the devices and their shards' sizes.
     """
 
     values: Mapping[str, float]
@@ -48,7 +48,7 @@ class Reading:
     ]  # group -> the last shared model's accuracy on all of its devices' held-out images
 
     def spent_to(self, target: float, measure: Measure) -> float | None:
-        """Return what it took until the first evaluation at or above the target; None: never reached, or unknown."""
+        """Return the spending by the first evaluation at or above the target; None if never reached, or unknown."""
         reached = [round for round, value in self.curves.get(TARGETED, {}).items() if value >= target]
         known = self.spent.get(measure.name)
         if not reached or known is None:
@@ -77,7 +77,7 @@ FROM (SELECT round, partition_id FROM device_rounds ORDER BY round, partition_id
 
 
 def read_run(folder: Path) -> Reading:
-    """Return what a run's records come to. Raises RunError where there is no finished run that can be read."""
+    """Return what a run recorded. Raises RunError if the folder has no finished run that can be read."""
     with RunStore.read(folder) as store:
         if store.run().status != "finished":
             raise RunError(f"the run in {folder} is not finished: {store.run().status}")

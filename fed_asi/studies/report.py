@@ -1,4 +1,4 @@
-"""A study's result, written: a page, Markdown, LaTeX, CSV, and every figure as vector and bitmap."""
+"""A study's report: a page, Markdown, LaTeX, CSV, and every figure as vector and bitmap."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fed_asi.studies.page import render
 def write_report(
     study: StudyRuns | Findings, folder: Path, command: str | None = None, documents: Path | None = None
 ) -> list[Path]:
-    """Write what a study found into a folder and return the files, the page first.
+    """Write a study's report into a folder and return the files, the page first.
 
-    command: the line that made it. documents: a folder that gets all but the page too, for a repository's documents:
-    its files come after the others, Markdown first.
+    command: the command line that made it. documents: a second folder, such as a repository's docs, that gets
+    everything but the page; its files come last, Markdown first.
 
-    Raises RunError where they cannot be written, or the runs cannot be compared.
+    Raises RunError if the files cannot be written, or if the runs cannot be compared.
     """
     found = study if isinstance(study, Findings) else find(study)
     page = "index.html"

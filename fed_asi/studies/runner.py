@@ -1,6 +1,6 @@
-"""The runs that are left of a study, done side by side: each ends as a run or as a named gap, and none ends the study.
+"""Runs what is left of a study, in parallel. Each run ends finished or as a named gap, and none ends the study.
 
-A full disk does: every other run would meet it too.
+The exception is a full disk, which would stop every other run too.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ SHARED_DIRS = (
     "FED_ASI_DATA_DIR",
     "FED_ASI_WEIGHTS_DIR",
     "FED_ASI_FEATURES_DIR",
-)  # as a node of a cluster sees them
+)  # as seen by a node of a cluster
 
 
 @dataclass(slots=True)
 class _AtWork:
-    """A run that is being done: what it has to do, since when, and how much of it is done."""
+    """A run in progress: its task, when it began, and the share of it that is done."""
 
     standing: Standing
     began: float
@@ -44,7 +44,7 @@ class _AtWork:
 
 @dataclass(slots=True)
 class Runner:
-    """Does what is left of a study. jobs: runs at once. data_dir, weights_dir: as `fed-asi run` has them."""
+    """Runs what is left of a study. jobs: runs at once. data_dir, weights_dir: as for `fed-asi run`."""
 
     ledger: Ledger
     left: Sequence[Standing]
@@ -57,9 +57,9 @@ class Runner:
     _at_work: dict[str, _AtWork] = field(default_factory=dict)
 
     def run(self, workers: Workers, console: Console) -> None:
-        """Do every run that is left, and note each gap when it comes.
+        """Do every remaining run, and record each gap as it occurs.
 
-        Raises RunError where a disk is full; KeyboardInterrupt passes. Either way the workers are stopped.
+        Raises RunError if a disk is full. KeyboardInterrupt propagates. In any case the workers are stopped.
         """
         self._waiting = deque(self.left)
         try:
@@ -73,7 +73,7 @@ class Runner:
             workers.stop()
 
     def standing(self) -> str:
-        """Return how far the study is, in a line."""
+        """Return the progress of the study as one line."""
         total = len(self.ledger.runs)
         gaps = len(self.ledger.gaps)
         words = [f"{self.done} of {total} runs done"]
@@ -114,7 +114,7 @@ class Runner:
         del self._at_work[name]
         if event.cause is None:
             self.done += 1
-            if work.standing.state == "new":  # only then was all of it done now
+            if work.standing.state == "new":  # only then was the whole run timed here
                 self.clock.add(work.standing.run.cell.variant, time.monotonic() - work.began)
         else:
             self.ledger.gaps[name] = Gap(event.cause, lasting=not (event.full or event.died))

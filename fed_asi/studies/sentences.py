@@ -1,4 +1,4 @@
-"""A study's result in sentences, made from its statistics: no more than they carry."""
+"""A study's result as sentences, made from its statistics, claiming no more than they support."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fed_asi.studies.statistics import FEWEST_SEEDS, Verdict
 from fed_asi.studies.wording import Wording, seeds, wording
 from fed_asi.texts import clipped
 
-MOST_NAMED = 3  # variants in a sentence; the others are counted
+MOST_NAMED = 3  # the most variants named in a sentence; the others are counted
 NAME_CHARS = 40
 EVEN = (Verdict.OPEN, Verdict.EQUAL)
 SAID = {
@@ -26,7 +26,7 @@ Rows = Mapping[str, Row]
 
 
 def answer(found: Findings) -> list[str]:
-    """Return what the study says: of accuracy, of what it costs, and of what stands in the way of saying more."""
+    """Return the study's result as sentences: on accuracy, on cost, and on what limits the conclusions."""
     rows = found.rows.get(ACCURACY)
     if rows is None:
         return ["No run of this study is finished, or none has evaluated its model: there is no result yet."]
@@ -52,7 +52,7 @@ def answer(found: Findings) -> list[str]:
 
 
 def quoted(name: str) -> str:
-    """Return a variant's name as a sentence has it."""
+    """Return a variant's name quoted for a sentence."""
     return f"\u201c{clipped(name, NAME_CHARS)}\u201d"
 
 
@@ -83,7 +83,7 @@ def _compared(rows: Rows, baseline: str, words: Wording) -> str:
 
 
 def _with(rows: Rows, verdicts: Sequence[Verdict]) -> list[str]:
-    """Return the variants of these verdicts, the largest difference first."""
+    """Return the variants with one of these verdicts, the largest difference first."""
     found = {
         name: abs(row.difference.mean or 0.0)
         for name, row in rows.items()
@@ -109,7 +109,7 @@ def _change(row: Row, words: Wording) -> str:
 
 
 def _cheaper(found: Findings, rows: Rows, baseline: str, words: Wording) -> Iterator[str]:
-    """Yield, for the first price that has one, the cheapest variant that is not shown to be worse than the baseline."""
+    """Yield a sentence on the cheapest variant not shown to be worse than the baseline, by the first such price."""
     level = [*_with(rows, (Verdict.HIGHER,)), *_with(rows, EVEN)]
     for measure in found.prices:
         prices = _means(found, measure)
@@ -129,7 +129,7 @@ def _cheaper(found: Findings, rows: Rows, baseline: str, words: Wording) -> Iter
 
 
 def _room(row: Row, words: Wording) -> str:
-    """Return what an accuracy that is not told apart may still be: absence of proof is no proof of absence."""
+    """Return how much lower an accuracy that was not told apart may be: that verdict does not prove equality."""
     one = row.difference
     if one is None or one.low is None or one.low >= 0 or one.verdict is not Verdict.OPEN:
         return ""
@@ -152,13 +152,13 @@ def _on_the_front(found: Findings) -> Iterator[str]:
 
 
 def _times(ratio: float) -> str:
-    """Return a ratio of three digits, without an exponent."""
+    """Return a ratio with three significant digits, without an exponent."""
     rounded = float(f"{ratio:.3g}")
     return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:g}"
 
 
 def _costs(found: Findings) -> Iterator[str]:
-    """Yield what a target took in rounds, and who never reached it."""
+    """Yield sentences on the rounds to the target, and on the variants that never reached it."""
     costs = {name: cost for name, cost in found.costs.get(ROUNDS, {}).items() if cost.values}
     if not costs:
         return

@@ -1,4 +1,4 @@
-"""How the runs of a study stand in its folder: to be begun, gone on with, or done; and those that are another's."""
+"""The state of each run of a study in its folder: new, unfinished or finished; or a run of something else."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ DECIDE_BITS = (
     "torchvision",
     "numpy",
     "machine",
-)  # of versions: what a plain loop computes with
+)  # versions that decide the results of the loop
 
 State = Literal["new", "unfinished", "finished"]
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A run, how it stands, and the seconds that its rounds took so far. share: of its rounds that are done, 0 to 1."""
+    """A run, its state, and the host seconds that its rounds took so far. share: of rounds done, 0 to 1."""
 
     run: PlannedRun
     state: State
@@ -36,13 +36,13 @@ class Standing:
 
 
 def stand(runs: Sequence[PlannedRun]) -> tuple[list[Standing], list[str]]:
-    """Return how each run stands, and a line for each folder that holds a run of other settings or versions."""
+    """Return the state of each run, and a line for each folder with a run of other settings or versions."""
     found, problems = [], []
     now = versions()
     for run in runs:
         try:
             found.append(_standing(run, now))
-        except FedAsiError as error:  # also settings that only a newer version reads
+        except FedAsiError as error:  # includes settings that only a newer version can read
             where = f"{run.cell.folder}: " if str(run.cell.folder) not in str(error) else ""
             problems.append(f"{where}{first_line(error)}")
     return found, problems

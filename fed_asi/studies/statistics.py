@@ -1,10 +1,9 @@
-"""What several seeds say: means, intervals, and differences paired by seed with a corrected test.
+"""Statistics over several seeds: means, intervals, and differences paired by seed with a corrected test.
 
-Everything here is by Student's t, which is exact for normal values and honest with few: with three seeds its 95 %
-interval reaches 4.3 standard errors to each side. Of what else is in use, a bootstrap's interval covers three times in
-four instead of 95 in a hundred with three values, and Wilcoxon's signed-rank test cannot give less than p = 0.25 with
-three pairs and 0.0625 with five (tests/studies/test_statistics.py shows both). Nothing is concluded from fewer than
-three seeds.
+All of it uses Student's t, which is exact for normal values and cautious with few: with three seeds its 95 % interval
+reaches 4.3 standard errors to each side. The usual alternatives fail with few seeds. With three values, a bootstrap's
+95 % interval covers only 75 % of the time; Wilcoxon's signed-rank test cannot give less than p = 0.25 with three pairs
+and 0.0625 with five (tests/studies/test_statistics.py shows both). Nothing is concluded from fewer than three seeds.
 """
 
 from __future__ import annotations
@@ -20,27 +19,27 @@ from scipy import stats
 from fed_asi.results import estimate as by_t
 
 FEWEST_SEEDS = by_t.FEWEST
-ROUNDING = 1e-12  # relative to the values: a spread below it is how floats were written, not a spread
+ROUNDING = 1e-12  # relative to the values: a spread below it comes from rounding
 
 Bounds = tuple[float, float]
 ANYTHING: Bounds = (-math.inf, math.inf)
 
 
 class Verdict(StrEnum):
-    """What a comparison shows; in words that fit any measure."""
+    """What a comparison shows, in words that fit any measure."""
 
     HIGHER = "higher"
     LOWER = "lower"
     OPEN = "not told apart"
     EQUAL = "equal in every seed"
-    CONSTANT = "the same difference in every seed"  # there is no spread that a test could use
+    CONSTANT = "the same difference in every seed"  # without spread there is no test
     FEW = "too few seeds"
     NONE = "no common seed"
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The mean over seeds, with its standard error (two seeds or more) and interval (three or more)."""
+    """The mean over seeds, with its standard error (from two seeds on) and interval (from three on)."""
 
     count: int
     mean: float
@@ -51,7 +50,10 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A variant minus the baseline, seed by seed. count: pairs. p: paired t-test; corrected: by Holm's way."""
+    """A variant minus the baseline, paired by seed.
+
+    count: of pairs. p: of the paired t-test. corrected_p: by Holm's method.
+    """
 
     count: int
     verdict: Verdict
@@ -64,9 +66,9 @@ class Difference:
 
 
 def estimate(values: Sequence[float], bounds: Bounds = ANYTHING) -> Estimate:
-    """Return the mean of a variant's seeds with its t interval, cut to what the measure can be.
+    """Return the mean over a variant's seeds with its t interval, clipped to the possible range of the measure.
 
-    Raises ValueError without a value or with one that is not finite.
+    Raises ValueError if there are no values or if one is not finite.
     """
     if not values or not all(map(math.isfinite, values)):
         raise ValueError(f"no mean of {list(values)}")
@@ -87,10 +89,10 @@ def estimate(values: Sequence[float], bounds: Bounds = ANYTHING) -> Estimate:
 def compare(values: Mapping[str, Mapping[int, float]], baseline: str) -> dict[str, Difference]:
     """Return each other variant's difference from the baseline, over the seeds that both have.
 
-    values: variant -> seed -> value of one measure. The comparisons of one call are one family: Holm's correction is
-    over all that have three pairs, also those without a spread to test, so that what is found does not decide how many
-    were tried. A variant is higher or lower only where its own interval leaves out zero and its corrected p is below
-    0.05.
+    values: variant -> seed -> value of one measure. The comparisons of one call are one family. Holm's correction
+    counts all that have three pairs, even those without a spread to test, so that the results do not decide how
+    many tests were made. A variant is higher or lower only if its own interval excludes zero and its corrected p
+    is below 0.05.
     """
     held = values.get(baseline, {})
     found = {name: _paired(own, held) for name, own in values.items() if name != baseline}
@@ -103,7 +105,7 @@ def compare(values: Mapping[str, Mapping[int, float]], baseline: str) -> dict[st
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Return p-values corrected for being several, in the order given.
+    """Return p-values corrected for multiple comparisons, in the order given.
 
     Source: Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of Statistics 6, 1979.
     """
@@ -116,7 +118,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def _paired(own: Mapping[int, float], other: Mapping[int, float]) -> Difference:
-    """Return the difference over common seeds, its verdict open where it was tested."""
+    """Return the difference over common seeds; if it was tested, its verdict is still open."""
     seeds = sorted(own.keys() & other.keys())
     if not seeds:
         return Difference(0, Verdict.NONE)

@@ -1,4 +1,4 @@
-"""A study file on disk -> Study, or every problem it has by itself, at once (docs/howto/study.md)."""
+"""From a study file on disk to a Study, or to all problems of the file at once (docs/howto/study.md)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from fed_asi.units import shown
 
 STUDY_VERSION: Literal[1] = 1
 Kind = Literal["quality", "cost", "robustness"]
-ROBUSTNESS = (0.0, 0.1, 0.3, 0.5)  # shares of the devices struck, where a study of robustness names none
+ROBUSTNESS = (0.0, 0.1, 0.3, 0.5)  # shares of affected devices, by default for a study of robustness
 
 Values = dict[str, Any]
 
 
 class VariantConfig(Section):
-    """Keys that are set together, under one name. axes: of the grid, combined with it; None: all but those it sets."""
+    """Keys that are set together under one name. axes: of the grid, combined with it; None for all that it leaves."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     set: Values = Field(default_factory=dict)
@@ -33,7 +33,7 @@ class VariantConfig(Section):
 
 
 class StudyConfig(Section):
-    """A study file as it is written."""
+    """The schema of a study file."""
 
     version: Literal[1] = STUDY_VERSION
     name: Annotated[str, AfterValidator(folder_name)]
@@ -51,7 +51,7 @@ class StudyConfig(Section):
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """Keys set together; axes: the grid's keys that it is combined with. name: None for the grid without variants."""
+    """Keys set together. axes: the grid's keys combined with it. name: None for a grid without variants."""
 
     name: str | None
     settings: Mapping[str, Any]
@@ -60,11 +60,10 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """A study file whose own words are right; what they do to the fleet file is for the grid to say.
+    """A study file that is valid in itself; the grid checks its effect on the fleet file.
 
-    fleet: the fleet file's content, and folder the one it lies in. common: keys set for every run, after those
-    in unset were taken out. axes: the grid but
-    its seeds; no seeds: the fleet file's own.
+    fleet: the fleet file's content; folder: where that file is. common: keys set for every run, after those in unset
+    were removed. axes: the grid without its seeds. seeds: by default the fleet file's own.
     """
 
     name: str
@@ -83,7 +82,7 @@ class Study:
 
 
 def load_study(path: str | Path) -> Study:
-    """Return the study that a TOML file describes. Raises ConfigError with all of its problems."""
+    """Return the study in a TOML file. Raises ConfigError with all of its problems."""
     path = Path(path)
     raw = read_toml(path)
     try:
@@ -123,7 +122,7 @@ def load_study(path: str | Path) -> Study:
 
 
 def _flat(table: Mapping[str, Any], start: str = "") -> Values:
-    """Return a table's values by their keys from the root, "method.name", however they are nested or quoted."""
+    """Return a table's values by dotted key, such as "method.name", however they are nested or quoted."""
     found: Values = {}
     for key, value in table.items():
         found |= _flat(value, f"{start}{key}.") if isinstance(value, dict) else {f"{start}{key}": value}
@@ -138,7 +137,7 @@ def _own_seed(content: Mapping[str, Any], name: str, problems: list[str]) -> Ite
 
 
 def _axes(config: StudyConfig, problems: list[str]) -> Iterator[tuple[str, list[Any]]]:
-    """Yield the grid's keys and their values, those that are right."""
+    """Yield the valid keys of the grid with their values."""
     for key, values in _flat(config.grid).items():
         where = f"grid.{key}"
         if not isinstance(values, list) or not values:
@@ -202,7 +201,7 @@ def _known(axis: str, axes: Mapping[str, Any]) -> str:
 
 
 def _missing_parts(config: StudyConfig, axes: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what the study's kind needs and the file does not say, and exclusions that cannot be read."""
+    """Yield what the study's kind needs but the file lacks, and exclusions that are invalid."""
     if config.kind == "cost" and config.target is None:
         yield 'target: missing; kind = "cost" asks what an accuracy costs, such as target = 0.8'
     known = {*axes, "seed"} | ({VARIANT} if config.variants else set())

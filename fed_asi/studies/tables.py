@@ -1,4 +1,4 @@
-"""A study's tables as texts, for every form they are written in, and the one for a terminal."""
+"""A study's tables as text, for all output formats, and one table for the terminal."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from fed_asi.studies.wording import Wording, heading, seeds, under_difference, u
 from fed_asi.texts import clipped
 
 NONE = "-"
-NAME_CHARS = 60  # of a variant or a group in a table
-COMPARED = (ACCURACY, WORST_CLASS)  # what has a column of differences
+NAME_CHARS = 60  # of a variant's or a group's name in a table
+COMPARED = (ACCURACY, WORST_CLASS)  # the measures with a column of differences
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One cell: what it says, and in smaller letters under it how sure that is."""
+    """One cell: its value and, in smaller type below, the uncertainty."""
 
     text: str
     under: str = ""
@@ -33,7 +33,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Headings, and a row a variant; the first entry of each is the variant's name."""
+    """Headings, and a row per variant whose first entry is the variant's name."""
 
     title: str
     headings: tuple[str, ...]
@@ -41,13 +41,13 @@ class Table:
 
 
 def tables(found: Findings) -> tuple[Table, ...]:
-    """Return every table that has something to say, the answer to the study's question first."""
+    """Return every table that has content, the answer to the study's question first."""
     made = [headline(found), _costs(found), _levels(found), _shared(found), _others(found)]
     return tuple(one for one in made if one is not None)
 
 
 def headline(found: Findings) -> Table:
-    """Return the variants by what a study is about, with differences from the baseline where there is one."""
+    """Return the table of the study's main measures by variant, with differences from the baseline if there is one."""
     columns: list[Column] = []
     for measure, rows in found.rows.items():
         if measure.headline:
@@ -65,7 +65,7 @@ def _others(found: Findings) -> Table | None:
     return _table("Other measures", found, columns) if columns else None
 
 
-Column = tuple[str, Mapping[str, Entry]]  # its heading, and an entry a variant
+Column = tuple[str, Mapping[str, Entry]]  # its heading, and an entry per variant
 
 
 def _table(title: str, found: Findings, columns: Sequence[Column]) -> Table:
@@ -119,7 +119,7 @@ def _costs(found: Findings) -> Table | None:
 
 
 def _levels(found: Findings) -> Table | None:
-    """Return the variants at the same spending: when the first run of all ends."""
+    """Return the table of variants at equal spending, when the first run ends; None if there is none."""
     columns: list[Column] = []
     for measure, level in found.levels.items():
         limit = Wording(measure.unit).value(level.limit)
@@ -130,7 +130,7 @@ def _levels(found: Findings) -> Table | None:
 
 
 def _cost(words: Wording, cost: Cost) -> Entry:
-    """Return the mean where every run got there; else the median, where more than half did, and how many."""
+    """Return the mean if every run reached the target; else the median, if most did, and the number of runs."""
     if cost.estimate is not None:
         parts = [under_estimate(words, cost.estimate), _cost_change(words, cost)]
         return Entry(words.value(cost.estimate.mean), "; ".join(filter(None, parts)))
@@ -143,7 +143,7 @@ def _cost(words: Wording, cost: Cost) -> Entry:
 
 
 def _cost_change(words: Wording, cost: Cost) -> str:
-    """Return how much more it took than the baseline, where every run of both got there."""
+    """Return the cost relative to the baseline, if every run of both reached the target."""
     one = cost.difference
     if one is None or one.mean is None:
         return ""
@@ -151,7 +151,7 @@ def _cost_change(words: Wording, cost: Cost) -> str:
 
 
 def _shared(found: Findings) -> Table | None:
-    """Return the last shared model by group of devices, on all held-out images of their shards."""
+    """Return the table of the final shared model's accuracy by device group, on all held-out images of their shards."""
     groups = dict.fromkeys(
         group for runs in found.runs.values() for run in runs.values() for group in run.shared
     )
@@ -173,7 +173,7 @@ def _shared(found: Findings) -> Table | None:
 
 
 def text_table(found: Findings) -> RenderableType:
-    """Return the result for a terminal: what it says, then a row a variant with what matters most."""
+    """Return the result for a terminal: the answer in sentences, then a row per variant with the main measures."""
     made = RichTable(
         title=plain(found.study.title),
         title_justify="left",
@@ -194,7 +194,7 @@ def text_table(found: Findings) -> RenderableType:
 
 
 def gap_lines(found: Findings) -> list[str]:
-    """Return the runs that are missing, and why: a line a variant and cause."""
+    """Return a line per variant and cause for the runs that are missing."""
     seeds_of: dict[tuple[str, str | None], list[int]] = {}
     for cell in found.gaps:
         seeds_of.setdefault((cell.variant, cell.gap), []).append(cell.seed)

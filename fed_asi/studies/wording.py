@@ -1,4 +1,4 @@
-"""Numbers of a study as people read them: one measure's always in the same unit, and as exact as its spread allows."""
+"""A study's numbers as text: one unit for all values of a measure, with as many digits as their spread allows."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SCALES = {"seconds": ((3600, "h"), (60, "min"), (1, "s")), "joules": ((1e6, "MJ"
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """How one measure's numbers are written. digits: behind the point, of shares in percent."""
+    """How the numbers of one measure are written. digits: decimals of shares in percent."""
 
     unit: Unit
     digits: int = 1
 
     def value(self, value: float) -> str:
-        """Return a value; of a share without its percent sign."""
+        """Return a value as text; a share without its percent sign."""
         if self.unit in PERCENT:
             return f"{100 * value:.{self.digits}f}".replace("-", MINUS)
         if self.unit == "bytes":
@@ -35,21 +35,21 @@ class Wording:
         return f"{value / scale:.3g} {name}" if abs(value / scale) < 999.5 else f"{value / scale:.0f} {name}"
 
     def change(self, value: float) -> str:
-        """Return a difference, with its sign."""
+        """Return a difference as text, with its sign."""
         shown = self.value(abs(value))
         return shown if value == 0 else f"{'+' if value > 0 else MINUS}{shown}"
 
     def span(self, low: float, high: float) -> str:
-        """Return an interval of values."""
+        """Return an interval of values as text."""
         return f"{self.value(low)} to {self.value(high)}"
 
     def change_span(self, low: float, high: float) -> str:
-        """Return an interval of differences."""
+        """Return an interval of differences as text."""
         return f"{self.change(low)} to {self.change(high)}"
 
 
 def wording(measure: Measure, rows: Iterable[Row]) -> Wording:
-    """Return how a measure's numbers are written: with digits enough that the least standard error shows."""
+    """Return how to write a measure's numbers: with enough digits to show the smallest standard error."""
     if measure.unit not in PERCENT:
         return Wording(measure.unit)
     parts = [part for row in rows for part in (row.estimate, row.difference)]
@@ -58,23 +58,23 @@ def wording(measure: Measure, rows: Iterable[Row]) -> Wording:
 
 
 def _digits(least_error: float) -> int:
-    """Return 1 for an error of a twentieth of a point or more, one more for each power of ten below, 3 at most."""
+    """Return 1 for an error of at least a twentieth of a point, one more per power of ten below, at most 3."""
     return min(3, max(1, 1 + math.ceil(-math.log10(least_error / 0.0005) - 1e-9)))
 
 
 def heading(measure: Measure) -> str:
-    """Return a measure's heading with its unit, where its values do not name theirs."""
+    """Return a measure's heading, with its unit if its values do not show theirs."""
     sign = PERCENT.get(measure.unit)
     return f"{measure.title}, {sign}" if sign is not None else measure.title
 
 
 def seeds(count: int) -> str:
-    """Return how many seeds there are."""
+    """Return the number of seeds as text."""
     return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def under_estimate(words: Wording, one: Estimate) -> str:
-    """Return what stands under a mean: its interval, or why there is none; nothing where all seeds agree as written."""
+    """Return the text below a mean: its interval or why it has none; empty if all seeds agree as written."""
     if one.low is None or one.high is None:
         return f"{seeds(one.count)}: no interval"
     agree = words.value(one.low) == words.value(one.mean) == words.value(one.high)
@@ -82,7 +82,7 @@ def under_estimate(words: Wording, one: Estimate) -> str:
 
 
 def under_difference(words: Wording, one: Difference, of: int) -> str:
-    """Return what stands under a difference: interval and verdict. of: how many seeds the variant has."""
+    """Return the text below a difference: interval and verdict. of: how many seeds the variant has."""
     if one.verdict is Verdict.NONE:
         return str(one.verdict)
     parts = (

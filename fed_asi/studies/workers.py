@@ -1,7 +1,7 @@
-"""Worker processes of this machine that do whole runs, one after another; one that dies is replaced.
+"""Worker processes on this machine that do whole runs, one after another; a worker that dies is replaced.
 
-A worker imports torch once. It ends with the process that started it, however that ends, so that no run's folder stays
-locked; and it is stopped by SIGTERM, which leaves the run's records in order.
+A worker imports torch once. It ends with its parent process, however that ends, so that no run's folder stays locked.
+It is stopped by SIGTERM, so that the run's records are closed properly.
 """
 
 from __future__ import annotations
@@ -20,50 +20,50 @@ from typing import NoReturn, Protocol
 
 from fed_asi.studies.one_run import Ended, Said, Task, do_run
 
-PATIENCE_SECONDS = 10.0  # for a worker that is told to stop: a step or a group of images is done in less
-ORPHANED = 76  # exit code of a worker whose parent is gone
+PATIENCE_SECONDS = 10.0  # for a worker to stop: longer than a step or a group of images takes
+ORPHANED = 76  # exit code of a worker whose parent has ended
 
-Event = tuple[str, Said | Ended]  # which run, and what of it
+Event = tuple[str, Said | Ended]  # the run's name, and its report
 
 
 class Workers(Protocol):
-    """What does runs somewhere: in processes of this machine, or on a cluster."""
+    """Workers that do runs: processes on this machine, or a cluster."""
 
     def free(self) -> int:
-        """Return how many runs may be begun now."""
+        """Return how many more runs may begin now."""
 
     def begin(self, name: str, task: Task) -> None:
-        """Begin a run; its events come under this name."""
+        """Begin a run; its events are reported under this name."""
 
     def events(self, seconds: float) -> Iterator[Event]:
-        """Yield what has happened, waiting at most so long for something to happen."""
+        """Yield what has happened; wait at most this many seconds for something to happen."""
 
     def stop(self) -> None:
-        """End every run at work and what does them; nothing is left behind."""
+        """End all runs in progress and all workers, leaving nothing behind."""
 
 
 @dataclass(slots=True)
 class _Worker:
     process: SpawnProcess
     pipe: Connection
-    name: str | None = None  # of the run it is at
+    name: str | None = None  # of its current run
 
 
 class LocalWorkers:
-    """So many processes of this machine, each of which does a run on the plain loop."""
+    """A number of processes on this machine, each of which does a run on the loop back end."""
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._workers: list[_Worker] = []
 
     def free(self) -> int:
-        """Return how many runs may be begun now."""
+        """Return how many more runs may begin now."""
         return self._count - sum(one.name is not None for one in self._workers)
 
     def begin(self, name: str, task: Task) -> None:
-        """Begin a run in a worker that is free, or in a new one."""
+        """Begin a run in a free worker or in a new one."""
         for worker in [one for one in self._workers if one.name is None]:
-            with contextlib.suppress(OSError):  # it has died since, which is no run's fault
+            with contextlib.suppress(OSError):  # an idle worker that died; no run is affected
                 worker.pipe.send(task)
                 worker.name = name
                 return
@@ -74,7 +74,7 @@ class LocalWorkers:
         self._workers.append(worker)
 
     def events(self, seconds: float) -> Iterator[Event]:
-        """Yield what the workers say; one that dies in a run ends it, with the signal or code that it died of."""
+        """Yield what the workers report. A worker that dies ends its run, with its signal or exit code as the cause."""
         busy = {one.pipe: one for one in self._workers if one.name is not None}
         for pipe in wait(list(busy), seconds):
             worker = busy[pipe]  # type: ignore[index]
@@ -94,7 +94,7 @@ class LocalWorkers:
         return [int(one.process.pid or 0) for one in self._workers]
 
     def stop(self) -> None:
-        """Stop every worker; one that does not within some seconds is killed, and its run resumed all the same."""
+        """Stop every worker, killing those that take too long; their runs can be resumed all the same."""
         for worker in self._workers:
             worker.process.terminate()
         until = time.monotonic() + PATIENCE_SECONDS
@@ -122,7 +122,7 @@ def _started() -> _Worker:
 
 @contextlib.contextmanager
 def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Let processes started inside the block ignore SIGINT from their first moment on, and show no traceback."""
+    """Make processes started inside the block ignore SIGINT from the start, so that they print no traceback."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -134,7 +134,7 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
 
 
 def death_of(code: int | None) -> str:
-    """Return the cause of a run whose worker process ended in it. code: its exit code, below 0 a signal's number."""
+    """Return why a run's worker process ended. code: its exit code, or minus a signal's number."""
     if code is not None and code < 0:
         try:
             name = signal.Signals(-code).name
@@ -146,8 +146,8 @@ def death_of(code: int | None) -> str:
 
 
 def serve(pipe: Connection) -> None:
-    """Do the runs that come through a pipe until it is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches everyone; the parent decides
+    """Do the runs that arrive through a pipe, until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the parent decides
     signal.signal(signal.SIGTERM, _stop)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
@@ -157,7 +157,7 @@ def serve(pipe: Connection) -> None:
 
 
 def _stop(_signal: int, _frame: object) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: the records are being closed
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # not twice: the records are being closed
     raise KeyboardInterrupt
 
 

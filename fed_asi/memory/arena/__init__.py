@@ -1,6 +1,7 @@
-"""The least memory that holds every tensor of a step by its lifetime: traced, planned, and proved by running in it.
+"""The least memory found that holds every tensor of a step during its lifetime: traced, planned, proved by a run.
 
-trace.py says what a step did, recorder.py takes it down as it runs, step.py runs a training step or an inference for
-it; lifetimes.py and offsets.py place what was alive; planned.py is what a user calls, and address.py by what it
-remembers plans; replay.py does the step again in one buffer of that size, and proof.py compares.
+trace.py describes what a step did, recorder.py records it as it runs, and step.py runs a training step or an inference
+under a recorder. lifetimes.py and offsets.py lay out what was alive. planned.py is the interface for users, and
+address.py gives the address under which it caches plans. replay.py runs the step again in one buffer of that size, and
+proof.py compares the results.
 """

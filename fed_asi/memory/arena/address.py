@@ -1,4 +1,4 @@
-"""By what a planned arena is known: all that a step's operations and their sizes follow from, but no values."""
+"""The address of a planned arena: everything that determines a step's operations and their sizes, but no values."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _EVERY_MODULES = frozenset(nn.Module().__dict__) | {"_asi", "_asi_trained_before
 
 
 class _UnknownError(Exception):
-    """Something whose part in the step cannot be told."""
+    """Something whose effect on the step cannot be determined."""
 
 
 def address_of(model: nn.Module, tensors: Sequence[Tensor], *settings: Any) -> Address | None:
-    """Return the address of a model's step on tensors of these shapes; None where it has something unknown about it.
+    """Return the address of a model's step on tensors of these shapes; None where part of it is unknown.
 
-    That is a hook, an object of an unknown class as an attribute, or a method whose sizes depend on the data.
+    Unknown are a hook, an attribute of an unknown class, and a method whose sizes depend on the data.
     """
     try:
         modules = tuple(tuple(_of_module(name, module)) for name, module in model.named_modules())
@@ -36,7 +36,7 @@ def address_of(model: nn.Module, tensors: Sequence[Tensor], *settings: Any) -> A
 def _of_module(name: str, module: nn.Module) -> Iterator[Hashable]:
     if hooks_of(module, inputs_too=True):
         raise _UnknownError
-    traced = isinstance(module, fx.GraphModule)  # whose class is its own, and whose code says all
+    traced = isinstance(module, fx.GraphModule)  # its class is its own; its code identifies it
     yield name
     yield (module.code if isinstance(module, fx.GraphModule) else original_class(module), module.training)
     yield from (
@@ -68,7 +68,7 @@ def _geometry(tensor: Tensor) -> Hashable:
 
 
 def _of_value(value: Any) -> Hashable:
-    """Return what stands for a setting. Functions stand for themselves, what they close over apart."""
+    """Return a hashable that stands for a setting; a function stands for itself if it has no closure."""
     if type(value) in PLAIN or isinstance(value, type):
         return (type(value), value) if isinstance(value, Hashable) else repr(value)
     if isinstance(value, Tensor):

@@ -1,4 +1,4 @@
-"""From when to when every tensor of a step is needed, and which may take the place of which."""
+"""The lifetime of every tensor of a step, and which tensor may take the place of which."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from fed_asi.memory.arena.trace import Op, Trace
 
 aten = torch.ops.aten
 
-# Elementwise by what they compute, though torch does not tag them so; of batch norms those whose statistics are
-# fixed, by the place of the argument that says so.
+# Elementwise operations that torch does not tag as such. Batch norms are elementwise if their statistics are fixed:
+# TRAINING has the index of the argument that says so.
 ELEMENTWISE = {
     aten.hardtanh_backward.default,
     aten.leaky_relu_backward.default,
@@ -24,9 +24,9 @@ TRAINING = {aten.native_batch_norm.default: 5, aten.native_batch_norm_backward.d
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:
-    """A place in memory, needed from operation `first` to operation `last`, both included.
+    """A place in the arena, needed from operation `first` to operation `last`, both included.
 
-    storages: those of the trace that live in it, one after another.
+    storages: the storages of the trace that occupy it, one after another.
     """
 
     name: str
@@ -37,14 +37,14 @@ class Lifetime:
 
 
 def lifetimes(trace: Trace, *, in_place: bool = True) -> list[Lifetime]:
-    """Return every place that a step needs in the arena, by first use.
+    """Return every place in the arena that a step needs, in the order of first use.
 
-    The tensors of one storage share a place: a view keeps it. in_place: where an operation goes element by element
-    and reads an input for the last time, what it makes takes that input's place.
+    The tensors of one storage share a place, so a view keeps it alive. in_place: where an elementwise operation reads
+    an input for the last time, its output takes the place of that input.
     """
     last = last_uses(trace)
     first = {storage: 0 for storage, role in trace.roles.items() if role == "input"}
-    lodgers = {storage: [storage] for storage in first}  # of each place, known by the first who lives there
+    lodgers = {storage: [storage] for storage in first}  # by place, keyed by the first storage in it
     place = {storage: storage for storage in first}
     for index, op in enumerate(trace.ops):
         left: set[int] = set()
@@ -63,7 +63,7 @@ def lifetimes(trace: Trace, *, in_place: bool = True) -> list[Lifetime]:
 
 
 def last_uses(trace: Trace) -> dict[int, int]:
-    """Return for every storage the last operation that touches it; for one that is held, the step's last."""
+    """Return, for every storage, the last operation that uses it; for a held storage, the last of the step."""
     last = dict.fromkeys(trace.roles, 0)
     for index, op in enumerate(trace.ops):
         for view in (*op.read, *op.outputs):
@@ -72,10 +72,10 @@ def last_uses(trace: Trace) -> dict[int, int]:
 
 
 def saved_bytes(trace: Trace) -> int:
-    """Return the bytes alive between forward and backward; 0 of an inference.
+    """Return the bytes alive between forward and backward; 0 for an inference.
 
-    The activation meter's number, from lifetimes alone: of storages that the forward made, or was given, and the
-    backward reads; and of factors that layers hold.
+    It equals the activation meter's number, but follows from lifetimes alone: of storages that the forward made or was
+    given and the backward reads, and of factors that layers hold.
     """
     last = last_uses(trace)
     after = {storage for op in trace.ops[trace.forward :] for storage in op.makes}
@@ -91,7 +91,7 @@ def saved_bytes(trace: Trace) -> int:
 
 
 def goes_element_by_element(op: Op) -> bool:
-    """Return whether an operation reads nothing of its inputs but the element that it makes, or its row of one."""
+    """Return whether each output element depends only on the same element of the inputs, broadcasting included."""
     if op.call in TRAINING:
         return not op.args[TRAINING[op.call]]
     return op.call in ELEMENTWISE or (torch.Tag.pointwise in op.call.tags and not op.writes)
@@ -100,7 +100,7 @@ def goes_element_by_element(op: Op) -> bool:
 def _leaves_its_place(
     trace: Trace, op: Op, made: int, index: int, last: dict[int, int], left: set[int]
 ) -> int | None:
-    """Return the input whose place a storage made by the operation can take; None for none."""
+    """Return the input whose place a storage made by the operation can take; None if there is none."""
     new = next((view for view in op.outputs if view.storage == made), None)
     if new is None or not goes_element_by_element(op):
         return None
@@ -114,6 +114,6 @@ def _leaves_its_place(
 
 
 def _name(trace: Trace, storages: list[int], first: dict[int, int]) -> str:
-    """Return what a reader calls a place: what stays there at last, or the operation that made it."""
+    """Return the name of a place for readers: the label of its last labelled storage, or the operation that made it."""
     known = [trace.labels[storage] for storage in storages if storage in trace.labels]
     return known[-1] if known else trace.ops[first[storages[0]]].name

@@ -1,4 +1,4 @@
-"""Where to put places that are needed at different times, in as little memory as can be found."""
+"""Where to put places with different lifetimes, in as little memory as can be found."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from fed_asi.memory.arena.lifetimes import Lifetime
 
-ALIGNMENT = 16  # bytes: what the vector units of small processors read at once
-LOOKS = (
-    1_000_000  # at pairs of places, in the search for less memory than a fixed order finds: about a second
-)
+ALIGNMENT = 16  # bytes; the vector units of small processors read this many at once
+LOOKS = 1_000_000  # at pairs of places, in the search for a better order than the fixed ones: about a second
 
 
 def aligned(size: int, alignment: int) -> int:
-    """Return the size rounded up to the alignment, in bytes."""
+    """Return the size, in bytes, rounded up to the alignment."""
     return -(-size // alignment) * alignment
 
 
 def lower_bound(places: Iterable[Lifetime], alignment: int = ALIGNMENT) -> tuple[int, int]:
-    """Return (the most bytes needed at one time, the operation at which they are): no layout takes less."""
+    """Return (peak of the bytes needed at one time, operation of the peak): no layout takes less."""
     changes: dict[int, int] = {}
     for one in places:
         size = aligned(one.bytes, alignment)
@@ -34,7 +32,7 @@ def lower_bound(places: Iterable[Lifetime], alignment: int = ALIGNMENT) -> tuple
 
 
 class Fitting:
-    """Places to be put into memory. fit: offsets by an order; top: the bytes that they take."""
+    """Puts places into memory. fit: offsets that follow from an order; top: the bytes that they take."""
 
     def __init__(self, places: Sequence[Lifetime], alignment: int = ALIGNMENT) -> None:
         self.places = places
@@ -49,9 +47,9 @@ class Fitting:
         ]
 
     def fit(self, order: Iterable[int]) -> list[int]:
-        """Return the offsets that come of putting places in this order, each as low as it fits.
+        """Return the offsets that result from putting places in this order, each as low as it fits.
 
-        Some order gives the least memory there is: that of the offsets in a layout that takes it.
+        Some order gives the least memory possible: the order of the offsets in an optimal layout.
         """
         found = [-1] * len(self.places)
         for i in order:
@@ -70,17 +68,17 @@ class Fitting:
         return max((offset + size for offset, size in zip(found, self.sizes, strict=True)), default=0)
 
     def largest_first(self) -> list[int]:
-        """Return the order by size, and of equals by first use."""
+        """Return the order by decreasing size; places of equal size by first use."""
         return sorted(range(len(self.places)), key=lambda i: (-self.sizes[i], self.places[i].first))
 
     def longest_first(self, at: int) -> list[int]:
-        """Return the order by how long a place is needed, those needed at operation `at` first."""
+        """Return the order by decreasing lifetime; places needed at operation `at` come first."""
         needed = [one.first <= at <= one.last for one in self.places]
         spans = [one.last - one.first for one in self.places]
         return sorted(range(len(self.places)), key=lambda i: (not needed[i], -spans[i]))
 
     def changed(self, order: list[int], tries: int) -> Iterator[list[int]]:
-        """Yield offsets of orders ever better: one place at a time goes elsewhere, of those around the highest."""
+        """Yield offsets, each no worse than the last: a try moves the highest place, or one it meets, in the order."""
         draws = random.Random(0)
         found = self.fit(order)
         for _ in range(tries):
@@ -95,10 +93,10 @@ class Fitting:
 
 
 def offsets(places: Sequence[Lifetime], alignment: int = ALIGNMENT) -> list[int]:
-    """Return an offset for every place, multiples of the alignment, so that those needed at one time do not overlap.
+    """Return an offset for every place, a multiple of the alignment; places needed at the same time do not overlap.
 
-    Largest first, each as low as it fits; where that takes more than the lower bound, also longest first, and then
-    orders found by changing one place at a time, the same ones every time. What takes least counts.
+    First it tries largest first, each as low as it fits. If that takes more than the lower bound, it also tries
+    longest first, and then orders in which one place at a time is moved, always the same ones. The smallest wins.
     """
     bound, at = lower_bound(places, alignment)
     fitting = Fitting(places, alignment)
@@ -113,7 +111,7 @@ def offsets(places: Sequence[Lifetime], alignment: int = ALIGNMENT) -> list[int]
 
 def _more(fitting: Fitting, order: list[int], at: int) -> Iterator[list[int]]:
     yield fitting.fit(fitting.longest_first(at))
-    looks = sum(map(len, fitting.meets))  # of one fit
+    looks = sum(map(len, fitting.meets))  # comparisons in one fit
     yield from fitting.changed(order, LOOKS // max(1, looks))
 
 

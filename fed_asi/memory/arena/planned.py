@@ -1,4 +1,4 @@
-"""The arena of a step: how many bytes, where every tensor lies in them, and what fills them at the worst moment."""
+"""The arena of a step: its size, where every tensor lies in it, and what fills it at the peak."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from fed_asi.memory.arena.trace import Trace
 from fed_asi.memory.stored import Format, activation_bytes, format_of
 from fed_asi.units import format_bytes
 
-SHOWN = 8  # tensors in a text
-REMEMBERED = 256  # arenas of this process
+SHOWN = 8  # tensors that the text lists
+REMEMBERED = 256  # arenas cached in this process
 
 
 @dataclass(frozen=True, slots=True)
 class ArenaTensor(Lifetime):
-    """A tensor with a place in the arena, `offset` bytes from its start; see Lifetime for the rest."""
+    """A tensor with a place in the arena, `offset` bytes from its start; see Lifetime for the other fields."""
 
     offset: int
 
 
 @dataclass(frozen=True, slots=True)
 class Arena:
-    """The memory of everything that comes and goes in a step, in bytes.
+    """The memory of everything transient in a step, in bytes.
 
-    bytes: of the layout found. lower_bound_bytes: the most needed at one time, which no layout can pass below.
-    saved_bytes: alive between forward and backward, factors that layers hold among them; 0 of an inference.
-    peak: the operation at which most is needed, the largest of its tensors first in `at_peak`.
-    trained_bytes to constant_bytes: what is not in the arena, as the step found it. operations: their names.
-    data_dependent: layers whose operations depend on the data, so that the arena is that of this batch alone.
+    bytes: size of the layout found. lower_bound_bytes: peak of the bytes needed at one time; no layout takes less.
+    saved_bytes: alive between forward and backward, including factors that layers hold; 0 for an inference.
+    peak: the operation at which most is needed; `at_peak` lists its tensors, the largest first.
+    trained_bytes to constant_bytes: what is not in the arena, as it was before the step. operations: their names.
+    data_dependent: layers whose operations depend on the data, so that the arena holds for this batch only.
     """
 
     bytes: int
@@ -58,11 +58,11 @@ class Arena:
 
     @property
     def at_peak(self) -> tuple[ArenaTensor, ...]:
-        """The tensors alive when most is needed, the largest first."""
+        """The tensors alive at the peak, the largest first."""
         return self.alive(self.peak)
 
     def alive(self, operation: int) -> tuple[ArenaTensor, ...]:
-        """Return the tensors needed at an operation, by its number, the largest first."""
+        """Return the tensors needed at an operation, given by its number, the largest first."""
         found = (one for one in self.tensors if one.first <= operation <= one.last)
         return tuple(sorted(found, key=lambda one: (-one.bytes, one.offset)))
 
@@ -97,15 +97,16 @@ def arena(
 ) -> Arena:
     """Return the arena of a training step on one micro-batch; the model is only read.
 
-    model: plain or compressed, in the mode it trains in. x: (b, ...) one micro-batch. y: (b,) its labels.
-    gradients: "held" until the update (they are in the arena), "accumulated" over micro-batches (they are static
-    memory, outside of it), or "applied" to the weights as soon as each is computed. optimizer: makes the optimizer,
-    such as `partial(Sgd, momentum=0.9)`; None: no update. mover: with "applied", makes what updates
-    weights layer by layer within the backward pass, such as `fed_asi.training.at_once.at_once`.
-    alignment: of every offset, in bytes. of_this_batch: accept a step whose operations depend on the data.
+    model: plain or compressed, in the mode it trains in. x: (b, ...), one micro-batch. y: (b,), its labels. gradients:
+    "held" until the update (then they are in the arena), "accumulated" over micro-batches (then they are static memory
+    outside it), or "applied" to the weights as soon as each is computed. optimizer: makes the optimizer, such as
+    `partial(Sgd, momentum=0.9)`; None: no update. mover: with "applied", makes the object that updates weights layer by
+    layer within the backward pass, such as `fed_asi.training.at_once.at_once`. alignment: of every offset, in bytes.
+    of_this_batch: accept a step whose operations depend on the data.
+
     Trained and frozen weights, means, factors, accumulated gradients and momentum are not in the arena; the result
-    counts them beside it. Plans are remembered within the process, by the model's structure and all shapes.
-    Raises ConfigError where nothing is trained or the model fails on x, UnsupportedLayerError for a step that
+    counts them separately. Plans are cached within the process, by the model's structure and all shapes.
+    Raises ConfigError where nothing is trained or the model fails on x, and UnsupportedLayerError for a step that
     depends on the data.
     """
     address = address_of(model, (x, y), gradients, optimizer, mover, loss, alignment)
@@ -127,8 +128,8 @@ def inference_arena(
 ) -> Arena:
     """Return the arena of a forward pass without gradients, such as a frozen trunk's on one image, x: (1, C, H, W).
 
-    storage: of x and of every number that comes and goes, as a device holds it; the model given is the float32 one,
-    and so are the weights that the result counts beside the arena. Errors, alignment, of_this_batch: as of `arena`.
+    storage: the format of x and of all transient numbers on the device. The given model is in float32, and the result
+    counts its weights in float32, outside the arena. For errors, alignment and of_this_batch see `arena`.
     """
     storage = format_of(storage)
     address = address_of(model, (x,), storage, alignment)
@@ -137,7 +138,7 @@ def inference_arena(
 
 
 def _in_format(trace: Trace, storage: Format) -> Trace:
-    """Return the trace with the sizes that its float32 tensors have in a format, those that come and go."""
+    """Return the trace with the sizes of its transient float32 tensors changed to those of a format."""
     views = (view for op in trace.ops for view in (*op.read, *op.outputs))
     floats = {view.storage for view in views if view.dtype == torch.float32}
     for number, size in enumerate(trace.sizes):
@@ -175,7 +176,7 @@ def laid_out(trace: Trace, alignment: int = ALIGNMENT) -> Arena:
 
 
 def _remembered(address: Address | None, plan: Callable[[], Arena]) -> Arena:
-    """Return the arena known under an address, or plan it."""
+    """Return the arena cached under an address, or plan it."""
     if address is not None and address in _PLANNED:
         return _PLANNED[address]
     found = plan()
@@ -187,7 +188,7 @@ def _remembered(address: Address | None, plan: Callable[[], Arena]) -> Arena:
 
 
 def _checked(found: Arena, model: nn.Module, of_this_batch: bool) -> Arena:
-    """Return the arena if it holds for other data too, or need not."""
+    """Return the arena; raise UnsupportedLayerError if it depends on the data and must hold for every batch."""
     if found.data_dependent and not of_this_batch:
         raise UnsupportedLayerError(
             f"{type(model).__name__}: {found.data_dependent[0]} decides by the data what it computes, so no arena "

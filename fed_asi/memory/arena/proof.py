@@ -1,4 +1,4 @@
-"""A layout held against torch: the step done again in a buffer of the arena's size gives the same results."""
+"""The proof of a layout: the step, run again in a buffer of the arena's size, gives the same results as in torch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from fed_asi.memory.arena.trace import Trace
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What came of doing a step again in a buffer of `arena.bytes`.
+    """The result of running a step again in a buffer of `arena.bytes`.
 
-    differences: of every result (the loss, each gradient or moved weight), the largest; equal: all to the bit.
+    differences: the largest difference in each result (the loss, each gradient or trained weight). equal: whether all
+    results are the same to the bit.
     """
 
     arena: Arena
@@ -31,7 +32,7 @@ class Proof:
 
 
 def proved(trace: Trace, alignment: int = ALIGNMENT) -> Proof:
-    """Return how a traced step done again in its arena differs from torch's own. trace: made with values."""
+    """Return how the results of a traced step, run again in its arena, differ from torch's. trace: made with values."""
     found = laid_out(trace, alignment)
     results = replay(trace, offsets_of(found), found.bytes)
     return Proof(found, {name: _difference(results[name], trace.found[name]) for name in trace.found})
@@ -43,7 +44,7 @@ def offsets_of(found: Arena) -> dict[int, int]:
 
 
 def _difference(a: Tensor, b: Tensor) -> float:
-    """Return the largest difference; infinite where one is no number and the other is."""
+    """Return the largest absolute difference; infinite where only one of the two is NaN."""
     if torch.equal(a, b):
         return 0.0
     return float((a.double() - b.double()).abs().nan_to_num(nan=math.inf).max())

@@ -1,7 +1,8 @@
-"""Takes down every operation that runs inside it, forward and backward, and the places in memory it touches.
+"""Records every operation that runs inside it, forward and backward, and the memory it touches.
 
-A recorder sees the step as torch does it, custom autograd functions, writes in place and out= arguments included,
-where a symbolic trace refuses (`make_fx` with functionalization: writes through `as_strided`, ranks that data decide).
+A recorder sees the step as torch runs it, including custom autograd functions, in-place writes and out= arguments. A
+symbolic trace (`make_fx` with functionalization) refuses some of this: writes through `as_strided`, and ranks that
+depend on the data.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from fed_asi.memory.arena.trace import Op, Role, Trace, View
 from fed_asi.memory.storages import tensors_in
 from fed_asi.torch_private import DispatchMode, storage_id, written_arguments
 
-OUTSIDE = "(loss)"  # where what runs in no module is said to run
+OUTSIDE = "(loss)"  # the name given to what runs outside all modules
 READS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 
 class Recorder(DispatchMode):  # type: ignore[no-untyped-call]
-    """Fills `trace` with what runs inside; it changes nothing and keeps nothing alive.
+    """Records in `trace` what runs inside it; it changes nothing and keeps nothing alive.
 
-    model: whose layers are named. with_values: copy what was there before, so that the step can be replayed.
-    where: what operations outside any module are said to run for.
+    model: the model whose layers are named. with_values: copy what exists before the step, to allow a replay.
+    where: the name given to operations outside all modules.
     """
 
     def __init__(self, model: nn.Module, *, with_values: bool = False) -> None:
@@ -38,7 +39,7 @@ class Recorder(DispatchMode):  # type: ignore[no-untyped-call]
         self._names = {id(module): name or type(module).__name__ for name, module in model.named_modules()}
         self._parameters = {id(parameter): name for name, parameter in model.named_parameters()}
         self._modules: list[str] = []
-        # As long as there is a weak reference to a storage, its id is given to no other.
+        # While a weak reference to a storage exists, no other storage gets its id.
         self._known: dict[int, tuple[StorageWeakRef, int]] = {}
         self._nodes: dict[int, Any] = {}
 
@@ -59,7 +60,7 @@ class Recorder(DispatchMode):  # type: ignore[no-untyped-call]
         self._nodes.clear()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation and note it."""
+        """Run an operation and record it."""
         kwargs = kwargs or {}
         taken, named = self._noted(args), self._noted(kwargs)
         written = tuple(view.storage for view in self._views(written_arguments(func, args, kwargs)))
@@ -76,16 +77,16 @@ class Recorder(DispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def declare(self, tensor: Tensor, role: Role, label: str) -> int:
-        """Return the number of a storage that is there before the step; the first word on it counts."""
+        """Return the number of a storage that exists before the step; its first declaration counts."""
         return self.view(tensor, role, label).storage
 
     def view(self, tensor: Tensor, role: Role | None = None, label: str = "") -> View:
-        """Return where a tensor lies. role: what its storage is if it was not seen before; None: just made."""
+        """Return where a tensor lies. role: the role of a storage not seen before; None: the step just made it."""
         number = self._number(tensor.untyped_storage(), role, label)
         return View(number, tensor.dtype, tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()))
 
     def knows(self, tensor: Tensor) -> bool:
-        """Return whether a tensor's storage was seen."""
+        """Return whether a tensor's storage has been seen."""
         return storage_id(tensor.untyped_storage()) in self._known
 
     def _number(self, storage: torch.UntypedStorage, role: Role | None, label: str = "") -> int:
@@ -99,11 +100,11 @@ class Recorder(DispatchMode):  # type: ignore[no-untyped-call]
                 if self._with_values:
                     trace.values[number] = torch.empty(0, dtype=torch.uint8).set_(storage).clone()
         number = self._known[key][1]
-        trace.sizes[number] = max(trace.sizes[number], storage.nbytes())  # resize_ may make it larger
+        trace.sizes[number] = max(trace.sizes[number], storage.nbytes())  # resize_ may have enlarged it
         return number
 
     def _noted(self, value: Any) -> Any:
-        """Return arguments with a View in place of every tensor and storage."""
+        """Return the arguments with a View in place of every tensor and storage."""
         if isinstance(value, Tensor):
             return self.view(value, "constant", f"constant of {self.where}")
         if isinstance(value, torch.UntypedStorage):
@@ -129,13 +130,13 @@ class Recorder(DispatchMode):  # type: ignore[no-untyped-call]
         self._modules.pop()
 
     def forward_is_over(self, loss: Tensor) -> None:
-        """Mark the place between forward and backward, and let every operation of the backward be named."""
+        """Mark the end of the forward pass, and prepare to name every operation of the backward pass."""
         self.trace.forward = len(self.trace.ops)
         self._name_nodes(loss.grad_fn, OUTSIDE)
         self._nodes.clear()  # they would keep the graph alive
 
     def _name_nodes(self, node: Any, name: str) -> None:
-        """Let what the backward does of the nodes since the last look be said to run for `name`."""
+        """Attribute to `name` what the backward pass does for the autograd nodes that are new since the last call."""
         waiting = [node]
         while waiting:
             node = waiting.pop()

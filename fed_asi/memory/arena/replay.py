@@ -1,7 +1,8 @@
-"""A traced step done again with every tensor at its planned offset in one buffer: the proof of a layout.
+"""Runs a traced step again with every tensor at its planned offset in one buffer: the proof of a layout.
 
-What an operation makes is in the buffer before the next one runs. Where a layout lets an output take its input's
-place, the operation itself writes there (torch's out= form of it); elsewhere its result is copied in at once.
+The output of an operation is in the buffer before the next operation runs. Where the layout lets an output take the
+place of an input, the operation itself writes there (by torch's out= variant); elsewhere its result is copied in at
+once.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ NOTHING = torch.empty(0).untyped_storage()
 
 
 def replay(trace: Trace, offsets: Mapping[int, int], size: int) -> dict[str, Tensor]:
-    """Return the trace's results, by name, from running it in a buffer of `size` bytes.
+    """Return the results of the trace, by name, from running it in a buffer of `size` bytes.
 
-    trace: made with values. offsets: of every storage that lives in the buffer, in bytes.
-    Weights, means, factors, accumulated gradients and momentum have memory of their own, as in a device.
-    Raises ConfigError for a trace without values or a layout that leaves the buffer, UnsupportedLayerError for a
+    trace: made with values. offsets: the offset, in bytes, of every storage that lives in the buffer.
+    Weights, means, factors, accumulated gradients and momentum have memory of their own, as on a device.
+    Raises ConfigError for a trace without values or a layout that exceeds the buffer, and UnsupportedLayerError for a
     step that draws random numbers.
     """
     if not trace.values:
@@ -40,11 +41,11 @@ def replay(trace: Trace, offsets: Mapping[int, int], size: int) -> dict[str, Ten
 
 
 class _Memory:
-    """One buffer, and the storages beside it."""
+    """One buffer, and the storages outside it."""
 
     def __init__(self, trace: Trace, offsets: Mapping[int, int], size: int) -> None:
         self.offsets = offsets
-        # Ones in all bits are NaN as floats: what is read before it was written shows.
+        # All bits set is NaN as a float, so a read before the first write shows in the results.
         self.buffer = torch.full((size,), 255, dtype=torch.uint8)
         self.beside = {
             storage: value.clone().untyped_storage()
@@ -56,7 +57,7 @@ class _Memory:
                 self.tensor(View(storage, torch.uint8, tuple(value.shape), (1,), 0)).copy_(value)
 
     def tensor(self, view: View) -> Tensor:
-        """Return the tensor that a view is."""
+        """Return the tensor that a view describes."""
         storage, base = self.beside.get(view.storage), 0
         if storage is None and view.storage in self.offsets:
             storage, base = self.buffer.untyped_storage(), self.offsets[view.storage]
@@ -65,7 +66,7 @@ class _Memory:
         return torch.empty(0, dtype=view.dtype).set_(storage or NOTHING, start, view.shape, view.strides)
 
     def _check(self, view: View, base: int) -> None:
-        """Raise ConfigError for what ends outside the buffer, which torch would make larger without a word."""
+        """Raise ConfigError for a tensor that ends outside the buffer; torch would silently enlarge the buffer."""
         steps = zip(view.shape, view.strides, strict=True)
         last = view.start + sum((n - 1) * stride for n, stride in steps)
         end = base + (last + 1) * view.dtype.itemsize if 0 not in view.shape else 0
@@ -76,7 +77,7 @@ class _Memory:
             )
 
     def bound(self, value: Any) -> Any:
-        """Return arguments with tensors for their views."""
+        """Return the arguments with tensors in place of their views."""
         if isinstance(value, View):
             return self.tensor(value)
         if isinstance(value, (tuple, list)):
@@ -92,7 +93,7 @@ def _run(op: Op, memory: _Memory) -> None:
             f"{op.name} draws random numbers, so the step cannot be run again as it was"
         )
     if not (op.makes or op.writes) or torch.Tag.inplace_view in op.call.tags:
-        return  # it only looks: every view says for itself where it lies
+        return  # it only makes a view, and every View has its own geometry
     args, kwargs = memory.bound(op.args), memory.bound(op.kwargs)
     made = [view for view in op.outputs if view.storage in op.makes]
     alone = len(made) == len(op.outputs) == 1
@@ -108,7 +109,7 @@ def _run(op: Op, memory: _Memory) -> None:
 
 
 def _draws(op: Op) -> bool:
-    """Return whether an operation draws random numbers; attention does not where its dropout is 0."""
+    """Return whether an operation draws random numbers; attention with a dropout of 0 does not."""
     if torch.Tag.nondeterministic_seeded not in op.call.tags:
         return False
     names = [name.partition(":")[0] for name in arguments_of(op.call)[0]]
@@ -120,14 +121,14 @@ def _draws(op: Op) -> bool:
 
 
 def _in_place(op: Op, made: View, memory: _Memory) -> bool:
-    """Return whether the layout puts an output where one of the operation's inputs is."""
+    """Return whether the layout puts the output at the offset of one of the operation's inputs."""
     at = memory.offsets.get(made.storage)
     return at is not None and any(memory.offsets.get(view.storage) == at for view in op.read)
 
 
 @lru_cache(maxsize=1024)
 def _writing_form(call: Any) -> tuple[Any, str] | None:
-    """Return (the form of an operation that writes into an argument, its name); None where torch has none."""
+    """Return (the out= variant of an operation, the name of its output argument); None where torch has none."""
     own, _ = arguments_of(call)
     packet = call.overloadpacket
     for name in packet.overloads():

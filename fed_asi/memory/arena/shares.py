@@ -1,18 +1,18 @@
-"""What each layer adds to the bytes of a step, so that the arena of another mix of layers is known before it is traced.
+"""What each layer adds to the bytes of a step: gives the arena of another combination of methods without a new trace.
 
-A step is cut into stretches: from where a layer runs to where the next one does, in the forward, and the same way back.
-While a layer's stretch runs, these are alive:
-    what the layers before it saved, for they come later in the backward;
-    what the layers behind it hold to the step's end, in the backward: gradients that wait for the update;
-    what all but the layers still to come renew in the forward: warm factors;
+A step is divided into stretches: a layer's stretch runs from where the layer runs to where the next one does, in the
+forward pass and likewise in the backward pass. During the stretch of a layer, these are alive:
+    what earlier layers saved, because the backward pass reaches them later;
+    in the backward pass, what later layers hold to the end of the step: gradients that wait for the update;
+    what the layers whose forward has run renewed in it: warm factors;
     the stretch's own tensors: its input and output, what it saves, its gradients and transients.
-The first three are sums over other layers; the last depends on the layer's own form alone. So the most bytes alive are
+The first three are sums over other layers; the last depends on the layer's own form alone. So the peak is
     max over layers j of  sum of (saved_i + renewed_i), i < j,  +  the larger of
         forward_j  and  backward_j + sum of (held_i + renewed_i), i > j.
-One thing is no such sum: the input of a residual block is alive through all of its forward, whoever saves it. So it is
-the block's first layer that adds it to the forward of those that it passes by, where that layer does not save it.
-Where blocks lie within blocks only the innermost counts, and a whole input that two layers save is in the sum of
-neither but the first: then the formula is below what is alive, never above it.
+One part is not such a sum: the input of a residual block is alive during the block's whole forward pass, whichever
+layer saves it. The block's first layer adds it to the forward pass of the layers it bypasses, unless that layer saves
+it. Of nested blocks only the innermost counts, and an input that two layers save whole counts only for the first. In
+these cases the formula gives less than what is alive, never more.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from dataclasses import dataclass
 class Share:
     """Bytes of one layer's stretch of a step.
 
-    saved: from its forward to its backward. held, renewed: from its backward, its forward, to the step's end.
-    forward, backward: the most that its own stretch has alive there, its saved bytes among it. inside: the same of
-    the forward, while a block's input passes by, which is left out. passes: of the layer's own input, where that is
-    not saved and passes by later layers. mean, factors, constant: of the roles of `Trace`.
+    saved: alive from the layer's forward to its backward. held, renewed: alive from its backward or its forward to the
+    end of the step. forward, backward: the most that its own stretch has alive there, including its saved bytes.
+    inside: the same for the forward while the input of a block bypasses the layer; that input is left out. passes:
+    bytes of the layer's own input, if it is not saved and bypasses later layers. mean, factors, constant: see the roles
+    of `Trace`.
     """
 
     saved: int = 0
@@ -44,9 +45,10 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """A step by layers. before: the most alive in the stretch before the first of them. update: at the very end.
+    """A step, by layers.
 
-    around: for every layer, the first layer of the block whose input passes it by; -1: none does.
+    before: the most alive in the stretch before the first layer. update: the most alive in the update, without what is
+    held or renewed. around: for every layer, the first layer of the block whose input bypasses it; -1: no input does.
     """
 
     before: int
@@ -56,7 +58,7 @@ class Shares:
 
 
 def most_alive(found: Shares) -> int:
-    """Return the most bytes alive at one time in a step of such layers."""
+    """Return the peak of the bytes alive in a step of such layers."""
     after = need = passed = 0
     for i in reversed(range(len(found.layers))):
         one, opens = found.layers[i], i in found.around

@@ -1,4 +1,4 @@
-"""A traced step split by layers: of every storage, which layer it is counted for, and so each layer's share."""
+"""A traced step split by layers: assigns every storage to a layer, and gives the share of each layer."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from fed_asi.memory.arena.trace import Trace
 def shares(trace: Trace, names: Sequence[str], alignment: int = ALIGNMENT) -> Shares:
     """Return what each layer adds to a traced step.
 
-    names: of layers, in forward order.
+    names: the names of the layers, in forward order.
     """
     return _Split(trace, names, alignment).found()
 
 
 @dataclass(slots=True)
 class _Split:
-    """A trace with the stretch of every operation; -1 is before the first layer, len(names) the update.
+    """A trace with the stretch of every operation; -1 is before the first layer, len(names) is the update.
 
-    By storage: owner: the layer that a saved one is of. holder: the layer that made one that is held, and whether in
-    the forward. passing: the first layer that reads one that passes others by, and the last operation that does.
-    heirs: of one that takes another's place, that other.
+    Each by storage: owner: the layer to which a saved storage belongs. holder: the layer that made a held storage, and
+    whether in the forward. passing: for a storage that bypasses layers, the first layer that reads it and the last
+    operation that does. heirs: for a storage that takes the place of another, that other storage.
     """
 
     trace: Trace
@@ -58,7 +58,7 @@ class _Split:
         self._note_passing(made)
 
     def _note_passing(self, made: Mapping[int, int]) -> None:
-        """Note the storages that the forward reads in two stretches: they pass by what lies between."""
+        """Record the storages that the forward reads in two stretches: they bypass the layers in between."""
         readers: dict[int, list[int]] = {}
         for index, op in enumerate(self.trace.ops[: self.trace.forward]):
             for view in op.read:
@@ -76,9 +76,8 @@ class _Split:
     def found(self) -> Shares:
         """Return the shares."""
         count = len(self.names)
-        saved, held, renewed, passes = (
-            [0] * (count + 2) for _ in range(4)
-        )  # -1, the last: before the first layer
+        # The last entry, index -1: before the first layer.
+        saved, held, renewed, passes = ([0] * (count + 2) for _ in range(4))
         for storage, layer in self.owner.items():
             if not self._passes_by(storage, layer):
                 saved[layer] += self.sizes[storage]
@@ -108,12 +107,12 @@ class _Split:
         )
 
     def _around(self, layer: int) -> int:
-        """Return the last layer before this one whose input passes it by; -1 for none."""
+        """Return the last layer before this one whose input bypasses it; -1 if there is none."""
         every = (a for a, until in self.passing.values() if a < layer <= self.stretches[until])
         return max(every, default=-1)
 
     def _needs(self) -> tuple[dict[int, int], dict[int, int], dict[int, int]]:
-        """Return, by stretch, the most alive in its forward, inside a block, and in its backward: its own alone."""
+        """Return, by stretch, the most of its own bytes alive in its forward, inside a block, and in its backward."""
         forwards: dict[int, int] = {}
         insides: dict[int, int] = {}
         backwards: dict[int, int] = {}
@@ -125,7 +124,7 @@ class _Split:
         return forwards, insides, backwards
 
     def _counts(self, storage: int, layer: int, index: int) -> bool:
-        """Return whether a storage that is alive is a stretch's own, not of the sums over other layers."""
+        """Return whether a live storage is the stretch's own, and not part of the sums over other layers."""
         if layer == len(self.names):
             return True
         if self.owner.get(storage, layer) < layer or self.holder.get(storage, (layer,))[0] != layer:
@@ -134,7 +133,7 @@ class _Split:
             return True
         before = self.heirs.get(storage)
         if before is not None and storage in self.trace.ops[index].makes and self._passes_by(before, layer):
-            return False  # it takes the place of what passes by, which is counted there
+            return False  # it takes the place of a storage that bypasses the layer, which counts elsewhere
         return not self._passes_by(storage, layer) or self.owner.get(storage) == layer
 
     def _passes_by(self, storage: int, layer: int) -> bool:

@@ -1,4 +1,4 @@
-"""One step of a device, or one inference, run under a recorder: which storage is what, and what stays."""
+"""One training step or inference, run under a recorder: the role of every storage, and what stays alive to the end."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from fed_asi.memory.arena.recorder import Recorder
 from fed_asi.memory.arena.trace import Trace
 from fed_asi.memory.holders import Keepers, static_tensors
 
-# What becomes of a gradient. held: all stay until the update at the end. accumulated: each is added to one that is
-# there from before, as static memory, and goes. applied: each moves its weight at once, and goes.
+# What happens to gradients. held: all stay until the update at the end. accumulated: each is added to an existing sum,
+# which is static memory, and freed. applied: each updates its weight at once, and is freed.
 Gradients = Literal["held", "accumulated", "applied"]
 Loss = Callable[[Tensor, Tensor], Tensor]
 Named = Sequence[tuple[str, nn.Parameter]]
-RATE = 1e-3  # no byte depends on it
+RATE = 1e-3  # affects no byte
 
 
 class Optimizer(Protocol):
-    """What moves parameters that have a gradient, and drops the gradients; `fed_asi.training.sgd.Sgd` is one."""
+    """Updates all parameters that have a gradient, and drops the gradients, as `fed_asi.training.sgd.Sgd` does."""
 
     def step_(self, lr: float) -> None:
-        """Move the parameters."""
+        """Update the parameters."""
 
 
 MakeOptimizer = Callable[[Named], Optimizer]
 
 
 class Mover(Protocol):
-    """What moves weights while a backward runs; `fed_asi.training.at_once.AtOnce` is one."""
+    """Updates weights during a backward pass, as `fed_asi.training.at_once.AtOnce` does."""
 
     def moving(self, lr: float) -> AbstractContextManager[None]:
-        """Move weights in every backward inside the block, whose forward is inside it too."""
+        """Update weights in every backward pass inside the block; its forward pass must be inside too."""
 
 
 MakeMover = Callable[[nn.Module], Mover]
@@ -49,7 +49,7 @@ MakeMover = Callable[[nn.Module], Mover]
 
 @dataclass(frozen=True, slots=True)
 class Descent:
-    """Gradient descent and nothing else."""
+    """Plain gradient descent."""
 
     parameters: Named
 
@@ -73,15 +73,15 @@ def record_step(
     loss: Loss = F.cross_entropy,
     with_values: bool = False,
 ) -> Trace:
-    """Return what a training step on one micro-batch does, on CPU; the model is only read.
+    """Return the trace of a training step on one micro-batch, on CPU; the model is only read.
 
-    model: plain or compressed, in the mode it trains in. x: (b, ...), y: (b,). optimizer: makes what moves the
-    weights at the step's end, or with gradients "applied" each as soon as its gradient is there; None: nothing does,
-    and with "applied" gradient descent. mover: with "applied", makes what moves weights where layers find their
-    gradients, in place of an optimizer. The step recorded is the second one, so that momentum and warm factors are
-    there. with_values: keep what `replay` needs, a copy of all weights among it.
-    Raises ConfigError where nothing is trained, the model cannot take x, x is more than a micro-batch, or a mover
-    comes with an optimizer or with gradients that are not applied.
+    model: plain or compressed, in the mode it trains in. x: (b, ...), y: (b,). optimizer: makes the optimizer that
+    updates the weights at the end of the step or, with gradients "applied", each weight as soon as its gradient is
+    computed. None: no update, or with "applied" plain gradient descent. mover: with "applied", makes the object that
+    updates weights where layers compute their gradients, in place of an optimizer. The second step is recorded, so that
+    momentum and warm factors exist. with_values: also keep what `replay` needs, which includes a copy of all weights.
+    Raises ConfigError where nothing is trained, the model cannot take x, x is more than a micro-batch, or a mover comes
+    with an optimizer or with gradients that are not "applied".
     """
     _check_one_micro_batch(model, len(x))
     if mover is not None and (gradients != "applied" or optimizer is not None):
@@ -113,13 +113,13 @@ def _check_one_micro_batch(model: nn.Module, images: int) -> None:
 
 
 def _sizes_follow_data(state: layers.LayerState) -> bool:
-    """Return whether a layer's sizes are those of the first batch it sees, or of every one."""
+    """Return whether a layer's sizes depend on the data, be it of the first batch or of every batch."""
     return not state.method.sized and state.factors is None
 
 
 @dataclass(slots=True)
 class _Step:
-    """A step that can be run again. results: what the last run gave, by name."""
+    """A step that can be run several times. results: what the last run gave, by name."""
 
     model: nn.Module
     x: Tensor
@@ -149,12 +149,12 @@ class _Step:
             self.whole = self.optimizer(self.named)
 
     def prepare(self) -> None:
-        """Drop the gradients, or make those to which others are added zero."""
+        """Drop the gradients; if they are accumulated, set them to zero instead."""
         for _, parameter in self.named:
             parameter.grad = torch.zeros_like(parameter) if self.gradients == "accumulated" else None
 
     def run(self, recorder: Recorder | None = None) -> None:
-        """Do forward, loss, backward and update."""
+        """Run forward, loss, backward and update."""
         with nullcontext() if self.within is None else self.within.moving(RATE):
             loss = self.loss(self.model(self.x), self.y)
             if recorder is not None:
@@ -172,7 +172,7 @@ class _Step:
             self.results |= {name: p.detach() for name, p in self.named}
 
     def declare(self, recorder: Recorder) -> None:
-        """Say what is there before the step."""
+        """Declare to the recorder what exists before the step."""
         modules = list(self.model.named_modules())
         _declare_weights(recorder, self.model)
         for name, module in modules:
@@ -187,7 +187,7 @@ class _Step:
         recorder.declare(self.y, "input", "labels")
 
     def finished(self, recorder: Recorder) -> Trace:
-        """Return the trace with what stays to its end."""
+        """Return the trace, with what stays alive to its end marked as held."""
         trace = recorder.trace
         _note_results(recorder, self.results)
         for name, tensor in Keepers(list(self.model.named_modules())).tensors(side_by_side=False):
@@ -203,7 +203,7 @@ class _Step:
 
 
 def record_inference(model: nn.Module, x: Tensor, *, with_values: bool = False) -> Trace:
-    """Return what a forward pass without gradients does, on CPU; the model is only read, in the mode it is in.
+    """Return the trace of a forward pass without gradients, on CPU; the model is only read, in its current mode.
 
     Raises ConfigError where the model cannot take x.
     """
@@ -248,12 +248,12 @@ def _move(optimizer: Optimizer, _parameter: Tensor) -> None:
 
 
 def _attempt(run: Callable[[], object], model: nn.Module, x: Tensor) -> None:
-    """Run once; what the model itself raises becomes one line."""
+    """Run once; turn an error of the model itself into a ConfigError of one line."""
     try:
         run()
     except FedAsiError:
         raise
-    except Exception as error:  # whatever a forward or backward raises
+    except Exception as error:  # a forward or backward can raise anything
         raise ConfigError(
             f"{type(model).__name__} fails in a step on an input of {tuple(x.shape)}: {first_line(error)!r}; "
             "no memory can be planned for it"

@@ -1,4 +1,4 @@
-"""Where a traced step is cut: the stretch of every operation, and what is alive in each."""
+"""The stretches of a traced step: the stretch of every operation, and what is alive during each operation."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def stretches(trace: Trace, names: Sequence[str]) -> list[int]:
 
 
 def _home(where: str, number: Mapping[str, int], homes: Mapping[str, set[int]], at: int, end: int) -> int:
-    """Return the stretch of an operation of the backward; of a module that runs twice, that of the one before."""
+    """Return the stretch of a backward operation; if its module runs twice, that of the operation before."""
     if where == "(update)":
         return end
-    for name in (where, where.rpartition(".")[0]):  # a parameter's name, whose module it is
+    for name in (where, where.rpartition(".")[0]):  # `where` may name a parameter: then try its module
         if name in number:
             return number[name]
         if len(homes.get(name, ())) == 1:
@@ -37,7 +37,7 @@ def _home(where: str, number: Mapping[str, int], homes: Mapping[str, set[int]], 
 
 
 def alive(trace: Trace) -> Iterator[frozenset[int]]:
-    """Yield, for every operation, the storages of the arena that are alive in it."""
+    """Yield, for every operation, the storages of the arena that are alive during it."""
     starts: dict[int, list[int]] = {}
     ends: dict[int, list[int]] = {}
     for storage, (first, last) in _spans(trace).items():
@@ -52,7 +52,7 @@ def alive(trace: Trace) -> Iterator[frozenset[int]]:
 
 
 def _spans(trace: Trace) -> dict[int, tuple[int, int]]:
-    """Return (first, last) operation of every storage of the arena; one whose place is taken ends before."""
+    """Return (first, last) operation of every storage of the arena; it ends earlier if its place is taken."""
     made = {storage: index for index, op in enumerate(trace.ops) for storage in op.makes}
     last = last_uses(trace)
     spans = {}

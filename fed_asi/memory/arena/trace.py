@@ -1,4 +1,4 @@
-"""What one step did: every operation with the places in memory that it read and wrote, in the order it ran."""
+"""What one step did: every operation, in order, with the memory that it read and wrote."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-# What a storage is that was there before the step. input: what the step is done on. trained, frozen: parameters and
-# buffers. mean: of a centred layer. factors: what layers hold from step to step. gradient: accumulated over
-# micro-batches. optimizer: its state. constant: anything else, which is only read.
+# The role of a storage that exists before the step. input: the data of the step. trained, frozen: parameters and
+# buffers. mean: the fixed mean of a centred layer. factors: warm factors. gradient: accumulated over micro-batches.
+# optimizer: its state. constant: anything else; it is only read.
 Role = Literal["input", "trained", "frozen", "mean", "factors", "gradient", "optimizer", "constant"]
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Where a tensor lies: a storage by its number, and the tensor's geometry within it, in elements."""
+    """Where a tensor lies: the number of its storage, and its geometry within the storage, in elements."""
 
     storage: int
     dtype: torch.dtype
@@ -26,7 +26,7 @@ class View:
     start: int
 
     def lies_as(self, other: View) -> bool:
-        """Return whether, element by element, both lie at the same bytes of their storages."""
+        """Return whether both views have every element at the same bytes of their storages."""
         same_size = self.dtype.itemsize == other.dtype.itemsize
         return same_size and (self.shape, self.strides, self.start) == (
             other.shape,
@@ -37,10 +37,10 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """One operation of torch as it was called.
+    """One operation of torch, as it was called.
 
-    args, kwargs: with a View in place of every tensor. outputs: of all tensors it gave. makes, writes: the storages
-    that it made, and those of its arguments that it wrote into. where: the layer or parameter that it ran for.
+    args, kwargs: with a View in place of every tensor. outputs: views of all tensors it returned. makes, writes: the
+    storages that it made, and those of its arguments that it wrote into. where: the layer or parameter that it ran for.
     read: the views among its arguments.
     """
 
@@ -58,12 +58,12 @@ class Op:
 
     @property
     def name(self) -> str:
-        """What it does and for which layer, such as "blocks.3.conv: convolution_backward"."""
+        """Its operation and its layer, such as "blocks.3.conv: convolution_backward"."""
         return f"{self.where}: {self.call.overloadpacket.__name__}"
 
 
 def views_in(value: Any) -> Iterator[View]:
-    """Yield the views in arguments, however nested."""
+    """Yield the views in arguments, nested ones included."""
     if isinstance(value, View):
         yield value
     elif isinstance(value, (tuple, list)):
@@ -75,14 +75,14 @@ def views_in(value: Any) -> Iterator[View]:
 
 @dataclass(slots=True)
 class Trace:
-    """A step as it ran; storages are numbered as they appeared.
+    """A step as it ran; storages are numbered in the order in which they appeared.
 
-    sizes: bytes of every storage. roles, labels: of those that were there before the step, what they are and how a
-    reader knows them. forward: how many operations came before the backward. held: storages that stay to the end
-    though nothing reads them. reads: the layers that took a number out of what the step computed, so that with other
-    data it may go on otherwise. results: what the step gave, by name. unmoved: of trained storages of which only a
-    part moves, the bytes of the rest.
-    values, found: where they were asked for, the contents of `roles` before the step, and of `results` after it.
+    sizes: bytes of every storage. roles, labels: for storages that existed before the step, their role and their name
+    for readers. forward: the number of operations before the backward pass. held: storages that stay alive to the end
+    although nothing reads them. reads: the layers that read a number from computed data, so that other data may lead to
+    other operations. results: what the step gave, by name. unmoved: for trained storages of which only a part is
+    trained, the bytes of the rest.
+    values, found: if asked for, the contents of `roles` before the step, and of `results` after it.
     """
 
     ops: list[Op] = field(default_factory=list)
@@ -98,11 +98,11 @@ class Trace:
     found: dict[str, Tensor] = field(default_factory=dict)
 
     def bytes_of(self, *roles: Role) -> int:
-        """Return the bytes of the storages that have one of these roles; what does not move of a weight is frozen."""
+        """Return the bytes of the storages with one of these roles; the untrained part of a weight counts as frozen."""
         found = sum(self.sizes[storage] for storage, role in self.roles.items() if role in roles)
         rest = sum(self.unmoved.values())
         return found - rest * ("trained" in roles) + rest * ("frozen" in roles)
 
     def comes_and_goes(self, storage: int) -> bool:
-        """Return whether a storage was made by the step, or is what the step is done on: it lives in the arena."""
+        """Return whether a storage lives in the arena: the step made it, or it is an input of the step."""
         return self.roles.get(storage, "input") == "input"
