@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,21 +51,19 @@ def name_of_rows(key: str) -> str:
 
 def form_of_rows(store: FeatureStore, key: str) -> FeatureForm | None:
     """Return the form of the rows of an unfinished entry; None if there is none, or if its file is damaged."""
-    try:
+    with store.named(), suppress(FileNotFoundError, ValueError):
         with (store.folder / name_of_rows(key) / "features.npy").open("rb") as file:
             shape, dtype, _ = read_header(file)
-    except (FileNotFoundError, ValueError):
-        return None
-    return FeatureForm(key, shape, dtype.name)
+        return FeatureForm(key, shape, dtype.name)
+    return None
 
 
 def rows_are_there(store: FeatureStore, form: FeatureForm, rows: NDArray[np.integer]) -> bool:
     """Return whether a store has these rows, by their marks alone."""
-    try:
+    with store.named(), suppress(FileNotFoundError):
         marks = np.fromfile(store.folder / name_of_rows(form.key) / MARKS, np.uint64)
-    except FileNotFoundError:
-        return False
-    return len(marks) == form.shape[0] and bool(marks[rows].all())
+        return len(marks) == form.shape[0] and bool(marks[rows].all())
+    return False
 
 
 class FeatureRows:

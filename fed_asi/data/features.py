@@ -6,6 +6,7 @@ torch on the CPU. Images go through the trunk in fixed groups, one thread per gr
 number of workers nor on where a build was resumed.
 
     KEY.lock   held by the one process that builds; the others wait, and a killed process releases it
+    KEY.turn   held by the one that builds next, so that a process that builds again and again lets others in
     KEY.part/  an unfinished entry: features.npy, and the checksum of every finished group
     KEY/       a finished entry: features.npy and about.json, whose modification time is the time of its last use
 """
@@ -201,7 +202,9 @@ class FeatureStore:
         """Hold the lock for building an entry inside the block; other processes wait for it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / f"{key}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            with (self.folder / f"{key}.turn").open("w") as turn:
+                fcntl.flock(turn, fcntl.LOCK_EX)
+                fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def _build(

@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,8 @@ class Computing:
         torch.set_num_threads(1)
         if self.yields and sys.platform == "linux":  # elsewhere a thread has no niceness of its own
             nice = os.getpriority(os.PRIO_PROCESS, 0)
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, nice + YIELDING))
+            with suppress(OSError):  # where a sandbox forbids it
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, nice + YIELDING))
 
     def _compute(self, rows: Numbers) -> NDArray[np.floating]:
         if self._stopped.is_set():
@@ -238,7 +240,8 @@ class RowsByNeed:
         if len(self._order):
             return True
         if (about := self.computing.about) is not None:
-            self.rows.finish(about)
+            with suppress(RunError):  # of a disk that is full, say: the rows stay as they are
+                self.rows.finish(about)
         return False
 
 

@@ -75,8 +75,8 @@ def run_flower(
                 found=simulation.start,
                 early=True,
             )
-            watcher.stage("starting Flower and Ray")
             with place.going_on():
+                watcher.stage("starting Flower and Ray")
                 simulation.run(place)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import threading
 import time
@@ -17,6 +19,7 @@ from torch import fx, nn
 from fed_asi import models
 from fed_asi.compression import cut
 from fed_asi.compression.tune import tune_last_
+from fed_asi.data import feature_file
 from fed_asi.data.feature_rows import form_of_rows, name_of_rows, rows_are_there
 from fed_asi.data.features import GROUP, FeatureSource, FeatureStore, key_of
 from fed_asi.data.images import Rows, UInt8Images
@@ -185,6 +188,17 @@ def test_all_rows_become_the_entry(
     assert images.read == []
 
 
+def test_two_runs_compute_each_row_once(begun: Open, trunk: fx.GraphModule) -> None:
+    images = Watched(500), Watched(500)
+    runs = [begun(source_of(trunk, one), *range(400)) for one in images]
+    for run in runs:
+        run.bring(torch.arange(400))
+    assert torch.equal(runs[0].features[:400], runs[1].features[:400])
+    groups = [rows for one in images for rows in one.read if len(rows) == GROUP]
+    assert sorted({int(row) for rows in groups for row in rows}) == list(range(400))
+    assert len(groups) == 13
+
+
 def test_rows_of_another_run_in_their_place_do_not_become_an_entry(
     begun: Open, trunk: fx.GraphModule, whole: torch.Tensor, tmp_path: Path
 ) -> None:
@@ -342,6 +356,39 @@ def test_large_features_are_computed_fewer_at_once(trunk: fx.GraphModule) -> Non
 def test_a_store_without_room_says_so_at_once(begun: Open, trunk: fx.GraphModule) -> None:
     with pytest.raises(ConfigError, match="do not fit the store's limit"):
         begun(source_of(trunk, Watched()), limit=1000)
+
+
+def test_a_full_disk_is_one_line_at_once_and_leaves_nothing_in_the_way(
+    begun: Open, trunk: fx.GraphModule, whole: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_given: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_file, "_reserve", full)
+        with pytest.raises(RunError, match=r"^the feature store in \S+ failed: No space left on device$"):
+            begun(source_of(trunk, Watched()), 3)
+    again = begun(source_of(trunk, Watched()), 3)
+    again.bring(torch.tensor([3]))
+    assert torch.equal(again.features[3], whole[3])
+
+
+def test_an_entry_that_cannot_be_finished_stays_as_rows(
+    begun: Open, trunk: fx.GraphModule, whole: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full when all rows are there: what has them goes on, and whoever asks gets them."""
+    tried = threading.Event()
+
+    def full(*_given: object) -> None:
+        tried.set()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(feature_file.PartFile, "finish", full)
+    ahead = begun(source_of(trunk, Watched()), *range(COUNT))
+    tried.wait()
+    ahead.bring(torch.arange(COUNT))
+    assert torch.equal(ahead.features, whole)
+    assert not ahead.ahead.ended.is_set()
 
 
 def test_features_of_half_the_bits_are_the_same_too(
