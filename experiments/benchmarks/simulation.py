@@ -369,7 +369,7 @@ def needs(_given: argparse.Namespace, _out: Path) -> list[str]:
     splits = split_images(fleet, data.load(fleet.data.source))
     shards = shards_of(fleet, splits)
     rows = [
-        "| rounds | before round 1 | in all | without judging groups | training images |",
+        '| rounds | before round 1 | in all | with `measure.groups = "never"` | training images |',
         "|---|---|---|---|---|",
     ]
     for rounds in (5, 10, 20, 50):

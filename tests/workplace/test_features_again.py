@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -155,9 +156,11 @@ def test_rows_that_all_came_are_opened_as_the_whole_entry(
     with prepare(CONFIG, tmp_path / "few", data_dir=images, early=True).going_on():
         pass
     everyone = CONFIG.model_copy(update={"cohort": 12})
-    with prepare(everyone, tmp_path / "all", data_dir=images, early=True).going_on() as _:
-        pass
+    with prepare(everyone, tmp_path / "all", data_dir=images, early=True).going_on():
+        while [*store.glob("*.rows")]:
+            time.sleep(0.001)
     worker = open_workplace(tmp_path / "few", opened=Sources.open_rows)
+    assert worker.bring is None
     rows = rows_of(worker, OTHER)
     assert torch.equal(worker.inputs(rows), whole[0][rows])
 
