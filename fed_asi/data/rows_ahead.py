@@ -29,7 +29,9 @@ from fed_asi.machine import cpus_here, threads
 
 GROUPS_EACH = 4  # most groups that a thread computes before their rows are stored
 MOST_BYTES = 256 * 1024**2  # most bytes of such rows, unless one group a thread is more
-YIELDING = 16  # added to the niceness of threads that work beside rounds; Ray adds 15 to that of its workers
+YIELDING = (
+    16  # added to the niceness of threads while nobody waits for them; Ray adds 15 to that of its workers
+)
 ENDED = "no more features are computed, as the run has ended"
 
 Numbers = NDArray[np.int64]
@@ -142,7 +144,6 @@ class RowsAhead:
         with self._changed:
             if self._closed:
                 raise self._why()
-            computing.yields = self._yields
             self._every.append(added)
             self._left.append(added)
             if not self._thread.ident:
@@ -166,11 +167,8 @@ class RowsAhead:
         return len(self._asked)
 
     def yield_to_others(self) -> None:
-        """Let the other work of this machine go first from now on."""
-        with self._changed:
-            self._yields = True
-            for one in self._every:
-                one.computing.yields = True
+        """Let the other work of this machine go first from now on, except where somebody waits for rows."""
+        self._yields = True
 
     def close(self) -> None:
         """Compute nothing more; whoever waits for rows gets an error."""
@@ -204,8 +202,9 @@ class RowsAhead:
             asked = self._asked.popleft() if self._asked else None
             following = None if asked is not None else self._left.popleft()
         if asked is not None:
+            asked[0].computing.yields = False
             _settle(*asked)
-        elif following is not None and following.store_next():
+        elif following is not None and following.store_next(yielding=self._yields):
             with self._changed:
                 self._left.append(following)
         return True
@@ -233,8 +232,9 @@ class RowsByNeed:
         if not self.rows.seen(wanted):
             self.ahead.bring(self, wanted)
 
-    def store_next(self) -> bool:
+    def store_next(self, *, yielding: bool) -> bool:
         """Store some of the rows needed next, and return whether others are left. Called by the RowsAhead alone."""
+        self.computing.yields = yielding
         self.rows.bring(torch.from_numpy(self._order[: self.at_once]))
         self._order = self._order[self.at_once :]
         if len(self._order):

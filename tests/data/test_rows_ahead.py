@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -186,6 +187,31 @@ def test_all_rows_become_the_entry(
     images.read.clear()
     assert torch.equal(store.features(source), whole)
     assert images.read == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread has a niceness of its own on Linux alone")
+def test_what_nobody_waits_for_yields_to_other_work(begun: Open, trunk: fx.GraphModule) -> None:
+    begins, goes_on, nice = threading.Event(), threading.Event(), dict[int, int]()
+
+    def hold(rows: Numbers) -> None:
+        nice[int(rows[0])] = os.getpriority(os.PRIO_PROCESS, 0)
+        if rows[0] == 300:
+            begins.set()
+            goes_on.wait()
+
+    ahead = begun(source_of(trunk, Watched(500, hold)), *range(300, 450))
+    begins.wait()
+    ahead.ahead.yield_to_others()
+    asking = threading.Thread(target=ahead.bring, args=(torch.tensor([200]),))
+    asking.start()
+    while not ahead.ahead.asked:
+        time.sleep(0.001)
+    goes_on.set()
+    asking.join()
+    while not ahead.rows.seen(np.arange(300, 450)):
+        time.sleep(0.001)
+    here = os.getpriority(os.PRIO_PROCESS, 0)
+    assert (nice[300], nice[200], nice[428]) == (here, here, min(19, here + 16))
 
 
 def test_two_runs_compute_each_row_once(begun: Open, trunk: fx.GraphModule) -> None:
