@@ -23,11 +23,11 @@ def sample_cohort(
 
 
 def asks_by_number(config: RunConfig) -> bool:
-    """Return whether whom a round asks depends on seed and round alone, not on what time it is."""
+    """Return whether the devices that a round asks depend only on seed and round, not on the time."""
     owners = [*config.groups, *config.devices]
     return config.clock.among == "all" or not any(one.presence or one.device for one in owners)
 
 
 def cohort_of(config: RunConfig, round: int) -> list[int]:
-    """Return the partition ids that a round asks where `asks_by_number` says so."""
+    """Return the sorted partition ids that a round asks, in a run for which `asks_by_number` is true."""
     return sample_cohort(config.seed, round, range(config.num_devices), config.clock.ask or config.cohort)

@@ -100,10 +100,10 @@ class RoundEnd:
         self.watcher.round_done(record)
 
     def _groups(self, round: int) -> list[GroupRoundRecord]:
-        """Return how the groups fare with the weights that the tail has now.
+        """Return the accuracy for each group with the weights that the tail has now, if this round is to be judged.
 
-        Where that is asked for at the run's ends alone, those of the first weights are judged with the last: rounds
-        need not wait for the images.
+        With `groups = "ends"`, the first weights are judged after the last round, so that no round waits for features
+        of all held-out images. The tail has the first weights afterwards.
         """
         place, when = self.place, self.place.config.measure.groups
         if when == "never" or (when == "ends" and round < place.config.rounds):
