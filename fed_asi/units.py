@@ -70,6 +70,12 @@ def format_bytes(size: int | None) -> str:
     return f"{size} B"
 
 
+def told_apart(one: int, other: int) -> tuple[str, str]:
+    """Return two sizes for people, in bytes where different sizes would read the same: ("160.0 KiB", "12.0 KiB")."""
+    texts = format_bytes(one), format_bytes(other)
+    return texts if one == other or texts[0] != texts[1] else (f"{one:,} B", f"{other:,} B")
+
+
 TIMES = (
     (86400 * 3, "days", 86400.0),
     (3600 * 2, "hours", 3600.0),

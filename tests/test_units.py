@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fed_asi.errors import ConfigError
-from fed_asi.units import format_bytes, format_joules, format_seconds, parse_bytes
+from fed_asi.units import format_bytes, format_joules, format_seconds, parse_bytes, told_apart
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,12 @@ def test_format_bytes() -> None:
         "3.0 GiB",
         "unlimited",
     ]
+
+
+def test_a_size_and_its_limit_never_read_the_same() -> None:
+    assert told_apart(163_840, 12_288) == ("160.0 KiB", "12.0 KiB")
+    assert told_apart(163_840, 163_848) == ("163,840 B", "163,848 B")
+    assert told_apart(163_840, 163_840) == ("160.0 KiB", "160.0 KiB")
 
 
 TOO_LARGE: dict[str, str | int] = {

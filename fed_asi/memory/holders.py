@@ -15,6 +15,7 @@ from fed_asi.torch_private import storage_id
 _MODULE_ATTRIBUTES = frozenset(nn.Module().__dict__)
 
 
+GONE = object()  # in place of an attribute that is no more
 COUNTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
 
 
@@ -55,6 +56,7 @@ class Keepers:
         self._sizes: list[tuple[dict[str, Any], int]] = []
         self._states: list[tuple[str, nn.Module, LayerState]] = []
         self._others: list[tuple[str, dict[str, Any], str]] = []
+        self._plain: list[tuple[dict[str, Any], str]] = []
 
     @property
     def kinds(self) -> dict[str, str]:
@@ -104,18 +106,25 @@ class Keepers:
                 yield name, size
 
     def _look(self) -> None:
-        """Look up the modules again if an attribute was added or removed since the last look."""
-        if self._sizes and all(len(attributes) == size for attributes, size in self._sizes):
+        """Look up the modules again if one has an attribute more or less, or a tensor where there was a number."""
+        same = self._sizes and all(len(attributes) == size for attributes, size in self._sizes)
+        same = same and all(key in attributes for _, attributes, key in self._others)
+        if same and all(is_plain(attributes.get(key, GONE)) for attributes, key in self._plain):
             return
         self._sizes = [(module.__dict__, len(module.__dict__)) for _, module in self._modules]
-        self._states, self._others = [], []
+        self._states, self._others, self._plain = [], [], []
         for name, module in self._modules:
+            own = not original_class(module).__module__.startswith(
+                "torch."
+            )  # torch's keep no tensor in a number's place
             for key in module.__dict__.keys() - _MODULE_ATTRIBUTES:
                 value = module.__dict__[key]
                 if isinstance(value, LayerState):
                     self._states.append((name, module, value))
                 elif value is None or not is_plain(value):
                     self._others.append((name, module.__dict__, key))
+                elif own:
+                    self._plain.append((module.__dict__, key))
 
 
 def is_plain_convolution(module: nn.Module) -> bool:

@@ -22,7 +22,7 @@ from fed_asi.planning.profile import LayerProfile, Profile
 from fed_asi.planning.question import Options, Question, admitted_micro_batches, ask
 from fed_asi.planning.whole_device import DevicePlanner, best_of
 from fed_asi.planning.within import Within
-from fed_asi.units import format_bytes, parse_bytes
+from fed_asi.units import format_bytes, parse_bytes, told_apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,8 +222,9 @@ def below_smallest(problems: Sequence[Problem], limit: int) -> BudgetError:
     named = ", ".join(f"{name} {format_bytes(size)}" for name, size in largest)
     copies = sum(question.strategy_bytes(layer, c) for layer, c in smallest)
     held = f" {format_bytes(copies)} of it are held by strategy and codec." if copies else ""
+    given, needed = told_apart(limit, problem.smallest)
     return BudgetError(
-        f"budget {format_bytes(limit)} is below the smallest plan, {format_bytes(problem.smallest)} "
+        f"budget {given} is below the smallest plan, {needed} "
         f"(every layer in its smallest form, micro-batch {problem.micro_batch}). Largest: {named}.{held} "
         "Raise the budget, lower the micro-batch, or train fewer layers."
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from fed_asi.errors import BudgetError
 from fed_asi.memory.device import DeviceMemory
-from fed_asi.units import format_bytes, parse_bytes
+from fed_asi.units import format_bytes, parse_bytes, told_apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +45,15 @@ def nothing_fits(within: Within, smallest: DeviceMemory) -> BudgetError:
     """Return the error for a device that no plan fits. smallest: the memory of the smallest step, without a reserve."""
     memory = replace(smallest, reserve_bytes=within.reserve_bytes)
     if within.ram_bytes is not None and memory.ram_bytes > within.ram_bytes:
+        given, needed = told_apart(within.ram_bytes, memory.ram_bytes)
         return BudgetError(
-            f"ram {format_bytes(within.ram_bytes)} is below the smallest step, {format_bytes(memory.ram_bytes)}: "
-            f"{needs(memory)} {_advice(memory)}"
+            f"ram {given} is below the smallest step, {needed}: {needs(memory)} {_advice(memory)}"
         )
     if within.flash_bytes is not None and memory.flash_bytes > within.flash_bytes:
+        given, needed = told_apart(within.flash_bytes, memory.flash_bytes)
         return BudgetError(
-            f"flash {format_bytes(within.flash_bytes)} is below what is only read, "
-            f"{format_bytes(memory.flash_bytes)}: frozen weights, statistics and tables, as they are stored. "
-            "Take a smaller network."
+            f"flash {given} is below what is only read, {needed}: "
+            "frozen weights, statistics and tables, as they are stored. Take a smaller network."
         )
     others = [
         f"{name} of {format_bytes(size)}"

@@ -27,7 +27,7 @@ from fed_asi.torch_private import BATCH_NORM, DROPOUT
 from fed_asi.training.at_once import AtOnce, Parts
 from fed_asi.training.sgd import Sgd
 from fed_asi.training.whole_step import WholeStep
-from fed_asi.units import format_bytes
+from fed_asi.units import format_bytes, told_apart
 
 SCALARS = 16  # bytes
 
@@ -174,10 +174,8 @@ class Stepper:
             detail = ("largest: " if meter.detailed else "largest in the first step: ") + ", ".join(
                 f"{name} {format_bytes(size)}" for name, size in shares
             )
-            text = (
-                f"out of memory: the step keeps {format_bytes(held[self.covers])}, "
-                f"the budget is {format_bytes(self.budget_bytes)} ({detail})"
-            )
+            kept, budget = told_apart(held[self.covers], self.budget_bytes)
+            text = f"out of memory: the step keeps {kept}, the budget is {budget} ({detail})"
             if self.covers == "training" and self.strategy_bytes:
                 text += f", {format_bytes(self.strategy_bytes)} of it held by strategy and codec"
             raise OverBudgetError(text, held[self.covers])

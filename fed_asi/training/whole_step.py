@@ -10,7 +10,7 @@ from fed_asi.errors import OverRamError
 from fed_asi.memory.device import DeviceMemory
 from fed_asi.planning.bench import Bench
 from fed_asi.planning.within import Within, needs
-from fed_asi.units import format_bytes
+from fed_asi.units import told_apart
 
 SCALARS = 16  # bytes: the loss and its share of a batch, which the meter sees
 
@@ -61,10 +61,10 @@ class WholeStep:
         memory = replace(self.counted[size], reserve_bytes=within.reserve_bytes)
         over = []
         if within.ram_bytes is not None and ram > within.ram_bytes:
-            over.append(f"{format_bytes(ram)} of RAM, and the device has {format_bytes(within.ram_bytes)}")
+            over.append("{} of RAM, and the device has {}".format(*told_apart(ram, within.ram_bytes)))
         if within.flash_bytes is not None and memory.flash_bytes > within.flash_bytes:
-            has = format_bytes(within.flash_bytes)
-            over.append(f"{format_bytes(memory.flash_bytes)} of flash, and the device has {has}")
+            both = told_apart(memory.flash_bytes, within.flash_bytes)
+            over.append("{} of flash, and the device has {}".format(*both))
         if over:
             text = f"out of memory: the step needs {' and '.join(over)}. {needs(memory)}"
             raise OverRamError(text, memory.step.saved_bytes, ram, memory.flash_bytes)

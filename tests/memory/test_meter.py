@@ -130,6 +130,50 @@ def test_tensors_on_contexts_and_modules_count() -> None:
     assert meter.by_layer["(model)"] == 7 * 3 * 5 * 144 * 4
 
 
+class HidingInANumber(Hiding):
+    def __init__(self, first: object) -> None:
+        super().__init__()
+        self.last = first  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("first", [0, (1, 2), "nothing yet", None])
+def test_a_tensor_in_place_of_a_number_counts(first: object) -> None:
+    """Of a meter that has looked at the model before, too: what it remembers of modules is that they had a number."""
+    model = HidingInANumber(first)
+    meter = ActivationMeter(model)
+    with meter, torch.no_grad():
+        model.conv(images())
+    with meter:
+        loss = classify(model, images())
+    assert loss.requires_grad
+    assert meter.state_bytes == 3 * 5 * 144 * 4
+
+
+class Renaming(Hiding):
+    """Has as many attributes after every forward as before it, one of them by another name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: object = [torch.zeros(7)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if hasattr(self, "first"):
+            del self.first
+        return super().forward(x)
+
+
+def test_a_tensor_by_another_name_counts() -> None:
+    model = Renaming()
+    meter = ActivationMeter(model)
+    with meter, torch.no_grad():
+        model.conv(images())
+    assert meter.state_bytes == 28
+    with meter:
+        loss = classify(model, images())
+    assert loss.requires_grad
+    assert meter.state_bytes == 3 * 5 * 144 * 4
+
+
 def test_a_view_counts_its_whole_storage() -> None:
     model = nn.Linear(4, 2)
     meter, alive = both(model, lambda: torch.randn(1000, 4)[:3], lambda m, x: m(x).sum())
