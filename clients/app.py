@@ -1,7 +1,7 @@
-"""The Flower ClientApp that `flwr run` and every SuperNode load: what a device is asked, and who answers.
+"""The Flower ClientApp that `flwr run` and every SuperNode load: it answers what a device is asked.
 
-A query asks who the device is; a train message carries a job and the global tensors, and brings back an update
-or the reason why there is none. The work is done in `fed_asi.devices`, the translation in `fed_asi.flower.client`.
+A query asks which device this is. A train message carries a job and the global tensors, and is answered with an update
+or with the reason why there is none. `fed_asi.devices` does the work, `fed_asi.flower.client` translates the messages.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What runs inside the containers of docker-compose.yml: one module a service."""
+"""What runs inside the containers of docker-compose.yml: one module per service."""

@@ -10,7 +10,7 @@ from deploy.settings import PORT
 
 
 def control_client(host: str, certificate: Path | None) -> ControlHttpClient:
-    """Return a client of the Control API; certificate None speaks without TLS."""
+    """Return a client of the Control API; without a certificate it does not use TLS."""
     return ControlHttpClient.from_server_address(
         server_address=f"{host}:{PORT}",
         insecure=certificate is None,
@@ -20,7 +20,7 @@ def control_client(host: str, certificate: Path | None) -> ControlHttpClient:
 
 
 def reachable(host: str) -> bool:
-    """Return whether something listens at the SuperLink's port."""
+    """Return whether something listens on the SuperLink's port."""
     try:
         with socket.create_connection((host, PORT), timeout=2):
             return True

@@ -1,9 +1,9 @@
-"""A device's container: Flower's SuperNode and one worker, kept alive as long as the container is.
+"""A device's container: Flower's SuperNode and one worker, kept running as long as the container runs.
 
 `python -m deploy.device --node-config 'partition-id=0 num-partitions=4 budget=65536'`
 
-The SuperNode speaks with the SuperLink; the worker (deploy/worker.py) does the training. Either is started
-again when it dies, so that one failure costs one reply and not the whole fleet.
+The SuperNode talks to the SuperLink; the worker (deploy/worker.py) trains. Each is restarted when it dies, so a failure
+costs one reply and not the whole fleet.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from deploy.settings import (
     warn_insecure,
 )
 
-RUNTIME = "127.0.0.1:9094"  # between the SuperNode and its worker, inside the container
+RUNTIME = "127.0.0.1:9094"  # between SuperNode and worker, inside the container
 _PATIENCE_S = 120.0
 
 
 def partition_of(node_config: str) -> int:
-    """Return the partition id that a --node-config text names."""
+    """Return the partition id in a --node-config text."""
     pairs = dict(pair.split("=", 1) for pair in node_config.split())
     return int(pairs["partition-id"])
 

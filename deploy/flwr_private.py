@@ -1,8 +1,9 @@
-"""Every part of Flower 1.41 and 1.42 that deploy/ uses and Flower does not publish, each loaded when it is first used.
+"""The private parts of Flower 1.41 and 1.42 that deploy/ uses, each loaded when it is first used.
 
-Public are flwr.app, flwr.clientapp and flwr.serverapp alone. A SuperLink and a worker that keeps its process cannot
-be made of those, so what they need is named here, once, with what it is for; tests/deploy/test_flwr_private.py
-fails by the name of a part that moved. Loaded late, a SuperLink does not pay for a device's parts.
+Only flwr.app, flwr.clientapp and flwr.serverapp are public. They are not enough for a SuperLink, or for a worker that
+keeps its process, so the other parts needed are listed here, once, with their purpose.
+tests/deploy/test_flwr_private.py fails with the name of a part that moved. Because parts are loaded late, a SuperLink
+does not load a device's parts.
 """
 
 from __future__ import annotations
@@ -49,24 +50,24 @@ if TYPE_CHECKING:
 KNOWN = "1.41 and 1.42"
 
 HOMES = {
-    # The SuperLink's container: the application that `flower-superlink` serves, to be served behind the gate.
+    # The SuperLink's container: the application that `flower-superlink` serves, here served behind the gate.
     "_parse_superlink_lifespan_config": "flwr.superlink.cli.flower_superlink",  # its command line
-    "SuperLinkLifespan": "flwr.superlink.cli.flower_superlink",  # what starts and ends with it
+    "SuperLinkLifespan": "flwr.superlink.cli.flower_superlink",  # what starts and stops with it
     "create_app": "flwr.superlink.main",  # its Fleet, Control and Runtime APIs
-    "get_uvicorn_log_config": "flwr.supercore.http_logging",  # how its server speaks in the log
+    "get_uvicorn_log_config": "flwr.supercore.http_logging",  # its server's logging
     "console_handler": "flwr.supercore.logger",
-    "FLWR_INTERNAL_GRPC_CONTROL_API": "flwr.common.constant",  # variables that open ports beside it
+    "FLWR_INTERNAL_GRPC_CONTROL_API": "flwr.common.constant",  # variables that open further ports
     "FLWR_INTERNAL_GRPC_FLEET_API": "flwr.common.constant",
     "try_load_public_key": "flwr.cli.supernode.register",  # enrolment, as `flwr supernode register` does it
     "RegisterNodeRequest": "flwr.proto.control_pb2",
-    # The runner's container: which runs and devices there are, as `flwr list` and `flwr stop` ask.
+    # The runner's container: which runs and devices exist, asked as `flwr list` and `flwr stop` ask.
     "ControlHttpClient": "flwr.supercore.control",
     "RuntimeVersionHttpInterceptor": "flwr.supercore.interceptors",
     "ListNodesRequest": "flwr.proto.control_pb2",
     "ListRunsRequest": "flwr.proto.control_pb2",
     "StopRunRequest": "flwr.proto.control_pb2",
     "Status": "flwr.common.constant",
-    # A device's worker: what Flower's own process for a ClientApp says to the SuperNode, message by message.
+    # A device's worker: the messages that Flower's own process for a ClientApp exchanges with the SuperNode.
     "AcquireTaskRequest": "flwr.proto.runtime_pb2",
     "SendTaskHeartbeatRequest": "flwr.proto.runtime_pb2",
     "HeartbeatSender": "flwr.supercore.heartbeat",
@@ -79,9 +80,9 @@ HOMES = {
     "TaskType": "flwr.supercore.constant",
     "ErrorCode": "flwr.common.constant",
     "SubStatus": "flwr.common.constant",
-    "Fab": "flwr.supercore.fab",  # types alone, of what goes to the training process
+    "Fab": "flwr.supercore.fab",  # only types, of what is sent to the training process
     "Run": "flwr.supercore.run",
-    # A device's training process: the ClientApp out of its bundle.
+    # A device's training process: loads the ClientApp from its bundle.
     "TaskIdentity": "flwr.supercore.task_identity",
     "install_from_fab": "flwr.cli.install",
     "get_load_client_app_fn": "flwr.clientapp.utils",
@@ -89,11 +90,11 @@ HOMES = {
 
 
 class FlowerMovedError(ImportError):
-    """A part of Flower is not where this version has it; the text is one line."""
+    """This version of Flower does not have a private part where it is expected; the text is one line."""
 
 
 def __getattr__(name: str) -> Any:
-    """Return a part by its name. Raises FlowerMovedError where Flower has it no longer."""
+    """Return a part by its name. Raises FlowerMovedError if this version of Flower does not have it."""
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

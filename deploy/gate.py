@@ -1,7 +1,7 @@
-"""The SuperLink's gate: devices may use the Fleet API only; runs are started from the operator's network.
+"""The SuperLink's gate: devices may use only the Fleet API; runs are started from the operator's network.
 
-Flower 1.41 serves its Fleet, Control and Runtime APIs on one port, and asks no account for the Control API:
-without this gate any device could start a run of its own code on all the others, or enrol further nodes.
+Flower 1.41 serves its Fleet, Control and Runtime APIs on one port, and the Control API needs no account: without this
+gate, any device could start a run of its own code on all the others, or enrol further nodes.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _REFUSAL = "only the Fleet API is open to devices"
 
 
 class OperatorGate:
-    """Refuses Control and Runtime calls that did not come in through the operator's network or loopback."""
+    """Refuses Control and Runtime calls that did not arrive through the operator's network or loopback."""
 
     def __init__(self, app: ASGIApp, operator_host: str) -> None:
         self.app = app
         self.operator_host = operator_host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the call on, or answer 403; a socket that would stay open is closed before it opens."""
+        """Pass the call on, or answer 403; a connection that would stay open is closed before it opens."""
         if scope["type"] == "lifespan" or self.allows(scope):
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
@@ -33,7 +33,7 @@ class OperatorGate:
             await send({"type": "websocket.close"})
 
     def allows(self, scope: Scope) -> bool:
-        """Return whether this call may pass: by its path, else by the local address it arrived at."""
+        """Return whether this call may pass, by its path, or else by the local address at which it arrived."""
         if str(scope["path"]).startswith(_OPEN):
             return True
         arrived_at = (scope.get("server") or ("", 0))[0]
@@ -41,7 +41,7 @@ class OperatorGate:
 
 
 async def refuses_strangers(app: ASGIApp) -> bool:
-    """Return whether an application answers a Control call that came in at no known address as the gate does."""
+    """Return whether an application refuses, as the gate does, a Control call that came from an unknown network."""
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -50,7 +50,7 @@ async def refuses_strangers(app: ASGIApp) -> bool:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    nobodys = {"server": ("192.0.2.1", 0), "client": ("192.0.2.2", 0)}  # addresses by RFC 5737
+    nobodys = {"server": ("192.0.2.1", 0), "client": ("192.0.2.2", 0)}  # addresses reserved by RFC 5737
     call = {"method": "POST", "path": "/v1/control/start-run", "query_string": b"", "headers": []}
     await app({"type": "http", **call, **nobodys}, receive, send)
     body = b"".join(message.get("body", b"") for message in sent)
@@ -58,7 +58,7 @@ async def refuses_strangers(app: ASGIApp) -> bool:
 
 
 def _address(host: str) -> str | None:
-    """Return the host's address, or None while its name is not known: then nobody is the operator."""
+    """Return the host's address, or None while its name cannot be resolved; then nobody is the operator."""
     try:
         return _looked_up(host)
     except OSError:

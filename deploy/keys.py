@@ -1,8 +1,7 @@
-"""The keys of a fleet, made at its first start inside its volumes, never in the image or the repository.
+"""The keys of a fleet, created at its first start inside its volumes, never in the image or the repository.
 
-The authority (the SuperLink's container) makes a certificate authority and the TLS certificate of its server.
-Every device makes its own node key, so that no private key leaves the volume of its owner, and hands over the
-public half.
+The authority (the SuperLink's container) creates a certificate authority and the TLS certificate of its server. Every
+device creates its own node key and hands over only the public half, so no private key leaves its owner's volume.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _DAY = datetime.timedelta(days=1)
 
 
 def make_authority(folder: Path, names: Sequence[str]) -> bool:
-    """Make ca.crt, ca.key, server.pem and server.key in `folder`; return False where they are already.
+    """Create ca.crt, ca.key, server.pem and server.key in `folder`; return False if they exist already.
 
     names: the host names under which clients reach the server.
     """
@@ -43,7 +42,7 @@ def make_authority(folder: Path, names: Sequence[str]) -> bool:
 
 
 def make_node_key(folder: Path) -> tuple[bytes, bool]:
-    """Return the public half (SSH form) of the ECDSA P-384 key in `folder`, and whether it was made now."""
+    """Return the public half (SSH form) of the ECDSA P-384 key in `folder`, and whether it was created now."""
     private = folder / "node"
     if private.exists():
         key = serialization.load_ssh_private_key(private.read_bytes(), None)
@@ -58,7 +57,7 @@ def make_node_key(folder: Path) -> tuple[bytes, bool]:
 
 
 def write(path: Path, content: bytes, mode: int) -> None:
-    """Write a file whole or not at all, with `mode` from its first byte on."""
+    """Write a file atomically, with `mode` from its first byte on."""
     part = path.with_suffix(path.suffix + ".part")
     part.unlink(missing_ok=True)
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:

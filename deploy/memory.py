@@ -1,4 +1,4 @@
-"""What the kernel says of this container's memory (control groups, versions 1 and 2)."""
+"""What the kernel reports about this container's memory (control groups, versions 1 and 2)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _UNLIMITED = 1 << 60  # version 1 writes "no limit" as a huge number
 
 
 def limit_bytes(v1: Path = _V1, v2: Path = _V2) -> int | None:
-    """Return the container's memory limit in bytes, or None where there is none."""
+    """Return the container's memory limit in bytes, or None if there is none."""
     for path in (v2 / "memory.max", v1 / "memory.limit_in_bytes"):
         if path.exists():
             text = path.read_text().strip()
@@ -19,7 +19,7 @@ def limit_bytes(v1: Path = _V1, v2: Path = _V2) -> int | None:
 
 
 def killed_by_kernel_count(v1: Path = _V1, v2: Path = _V2) -> int:
-    """Return how many processes of this container the kernel has killed for want of memory."""
+    """Return how many processes of this container the kernel has killed because memory ran out."""
     for path in (v2 / "memory.events", v1 / "memory.oom_control"):
         if path.exists():
             counts = dict(line.split() for line in path.read_text().splitlines())

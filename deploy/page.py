@@ -1,6 +1,6 @@
-"""The page's container: serves each run's page as its records stand, live while the run goes on.
+"""The page's container: serves each run's page from its current records, live while the run goes on.
 
-`python -m deploy.page --port 8080`; it is the page that `fed-asi watch` serves.
+`python -m deploy.page --port 8080`; it is the same page that `fed-asi watch` serves.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ STARTING = "The fleet is starting: the SuperLink makes its keys, devices enrol, 
 
 
 def starting() -> str:
-    """Return what is shown before there is a run, with what the runner is at."""
+    """Return what is shown before there is a run: what the runner is doing."""
     now = read_now(RUNS)
     return f"{STARTING} {f'Now: {now.text}. ' if now else ''}This page renews itself."
 
 
 def how_on(_folder: Path) -> str:
-    """Return the line that goes on with a run whose runner was stopped."""
+    """Return the command that resumes a run whose runner was stopped."""
     return "docker compose start runner"
 
 
 def main() -> int:
-    """Serve until stopped."""
+    """Serve the pages until stopped."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=8080)
     port = parser.parse_args().port

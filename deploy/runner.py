@@ -1,9 +1,9 @@
-"""The runner's container: starts the run, hosts its ServerApp, follows it, exits with the run's true result.
+"""The runner's container: starts the run, hosts its ServerApp, follows it, and exits with the run's true result.
 
 `python -m deploy.runner --fleet /fleet/fleet.toml`
 
-`flwr run` itself exits 0 when a run fails, so the exit code comes from the run's own records. A runner that
-was killed goes on where the records end, and one whose run is finished prints its table again.
+`flwr run` itself exits 0 even when a run fails, so the exit code is taken from the run's own records. A runner that was
+killed continues where the records end; if the run is finished, it prints the table again.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ _START_S = 120.0
 
 
 def certificate() -> Path | None:
-    """Return the authority's certificate, or None under the profile "insecure"."""
+    """Return the authority's certificate, or None with the profile "insecure"."""
     return None if insecure() else TRUST / "ca.crt"
 
 
 def recorded(folder: Path, config: RunConfig) -> int | None:
-    """Return the exit code of the run in `folder`, or None where it is yet to be done, or to be resumed.
+    """Return the exit code of the run in `folder`, or None if it has yet to be started or resumed.
 
-    Raises RunError where the folder holds a run of other settings.
+    Raises RunError if the folder holds a run with other settings.
     """
     if not (folder / FILE_NAME).exists():
         return None
@@ -78,9 +78,9 @@ def recorded(folder: Path, config: RunConfig) -> int | None:
 
 
 def connect(devices: int) -> ControlHttpClient:
-    """Return a client of the SuperLink once all devices are there, or as many as came in time.
+    """Return a client of the SuperLink once all devices are connected, or those that connected in time.
 
-    Raises RunError when the SuperLink does not answer.
+    Raises RunError if the SuperLink does not answer.
     """
     _tell(Now("waiting for the SuperLink"))
     if not wait_for(lambda: reachable(OPERATOR_HOST), _START_S):
@@ -103,7 +103,7 @@ def _all_there(client: ControlHttpClient, devices: int) -> bool:
 
 
 def _tell(now: Now) -> None:
-    """Say in the log and to the page what is being done, once."""
+    """Report what is being done in the log and on the page, once."""
     if read_now(RUNS) != now:
         say(WHO, now.text)
         write_now(RUNS, now)
@@ -114,7 +114,7 @@ def _online(client: ControlHttpClient) -> int:
 
 
 def follow(client: ControlHttpClient, fleet: str) -> str:
-    """Run the fleet with `flwr run`, its log copied here; return Flower's word, as "finished:completed"."""
+    """Run the fleet with `flwr run`, copying its log here; return Flower's status, such as "finished:completed"."""
     _write_flower_config(Path(os.environ["FLWR_HOME"]))
     address = f"{OPERATOR_HOST}:{PORT}"
     trust = ["--insecure"] if insecure() else ["--root-certificates", str(certificate())]
@@ -153,7 +153,7 @@ def show(folder: Path) -> None:
 
 
 def run(fleet: str) -> int:
-    """Do the fleet's run, or what is left of it; return the exit code its records give."""
+    """Do the fleet's run, or the rest of it; return the exit code that follows from its records."""
     config = load_config(fleet)
     folder = RUNS / config.name
     code = recorded(folder, config)

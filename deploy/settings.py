@@ -1,4 +1,4 @@
-"""What the containers of a fleet agree on: names, ports, folders, and how they speak in the log."""
+"""What the containers of a fleet share: names, ports, folders, and how they log."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fed_asi.texts import visible_lines
 FLEET_HOST = "superlink"  # the SuperLink as devices see it
 OPERATOR_HOST = "superlink-operator"  # the SuperLink as the runner sees it, on a network without devices
 PORT = 8443
-OWN = Path("/own")  # this container's own volume: nobody else mounts it
-TRUST = Path("/trust")  # the authority's announcements: its certificate and the nodes it enrolled
+OWN = Path("/own")  # this container's own volume, which no other mounts
+TRUST = Path("/trust")  # published by the authority: its certificate and the nodes it enrolled
 ENROL = Path("/enrol")  # the devices' public keys
 RUNS = Path("/runs")
 AFRESH = "to start afresh: docker compose down --volumes"
@@ -26,12 +26,12 @@ def insecure() -> bool:
 
 
 def warn_insecure(who: str) -> None:
-    """Say in the log what the profile "insecure" gives up."""
+    """Log which protection the profile "insecure" gives up."""
     say(who, "WARNING: profile 'insecure': no TLS and no node authentication, any device may join")
 
 
 def say(who: str, text: str) -> None:
-    """Print one line to the container's log at once."""
+    """Print one line to the container's log immediately."""
     print(f"[{who}] {visible_lines(text)}", flush=True)
 
 
@@ -42,7 +42,7 @@ def fail(who: str, text: str, code: int = 2) -> int:
 
 
 def wait_for(ready: Callable[[], bool], seconds: float, interval: float = 0.2) -> bool:
-    """Return True as soon as `ready()` holds, False when it does not within `seconds`."""
+    """Return True as soon as `ready()` is true, or False if it is not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""The SuperLink's container: makes the fleet's authority at first start, enrols its devices, serves Flower.
+"""The SuperLink's container: creates the fleet's authority at the first start, enrols its devices, serves Flower.
 
 `python -m deploy.superlink --devices N`
 """
@@ -40,7 +40,7 @@ WHO = "superlink"
 
 
 def enrol(devices: int) -> None:
-    """Register every device's public key: the first key a device shows is the only one it may use."""
+    """Register every device's public key; the first key that a device shows is the only one it may use."""
     if not wait_for(_serving, 60):
         say(WHO, "error: the SuperLink did not start within 60 s")
         os._exit(1)
@@ -83,12 +83,12 @@ def _serving() -> bool:
 
 
 def application(arguments: list[str]) -> tuple[OperatorGate, dict[str, Any]]:
-    """Return what `flower-superlink` would serve with these arguments, gated, and the server's options.
+    """Return what `flower-superlink` would serve with these arguments, behind the gate, and the server's options.
 
-    The gate is around Flower's application, not handed to Flower to put in: it cannot be left out.
+    The gate is put around Flower's application, not passed to Flower, so it cannot be left out.
     """
     for opens_a_port in ("FLWR_INTERNAL_GRPC_CONTROL_API", "FLWR_INTERNAL_GRPC_FLEET_API"):
-        os.environ.pop(getattr(flwr_private, opens_a_port), None)  # a port of its own, beside the gate
+        os.environ.pop(getattr(flwr_private, opens_a_port), None)  # would open a port beside the gate
     sys.argv = ["flower-superlink", *arguments]
     config = flwr_private._parse_superlink_lifespan_config()
     gated = OperatorGate(flwr_private.create_app(config, flwr_private.SuperLinkLifespan), OPERATOR_HOST)
@@ -107,7 +107,7 @@ def application(arguments: list[str]) -> tuple[OperatorGate, dict[str, Any]]:
 def serve(arguments: list[str]) -> int:
     """Run Flower's SuperLink in this process, behind the operator's gate, and return the exit code.
 
-    No port opens before the application that will be served has refused a stranger's call.
+    No port opens until the application that will be served has refused a stranger's call.
     """
     try:
         gated, options = application(arguments)

@@ -1,4 +1,4 @@
-"""The process that runs a device's ClientApp: the one the kernel kills when memory runs out."""
+"""The process that runs a device's ClientApp: the one that the kernel kills when memory runs out."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def trainer_main(pipe: Connection) -> None:
 
 
 def _offer_to_the_kernel() -> None:
-    # Of all processes in the container this one must be the kernel's choice: its death can be reported.
+    # The kernel must choose this process of all in the container, because its death can be reported.
     Path("/proc/self/oom_score_adj").write_text("1000")
 
 
@@ -64,7 +64,7 @@ def _app(apps: dict[str, Any], run: Any, fab: Any) -> Any:
 
 
 def _carry_ballast() -> None:
-    """Break the device's promise by FED_ASI_BALLAST_MIB, to show what the kernel does about it."""
+    """Allocate FED_ASI_BALLAST_MIB more than the device was planned for, to show what the kernel does about it."""
     size = int(os.environ.get("FED_ASI_BALLAST_MIB", "0")) * 2**20
     if size and not _BALLAST:
         block = bytearray(size)

@@ -1,8 +1,8 @@
 """A device's worker: takes messages from its SuperNode and trains in one long-lived child process.
 
-Flower's own SuperExec starts a new process, and imports torch, for every message. Here the child is started
-once, so that what it has loaded (model, data) stays loaded, and its death is noticed at once: when the kernel
-kills it for passing the container's memory limit, the worker answers in its place and says so.
+Flower's own SuperExec starts a new process, and imports torch, for every message. Here the child is started once, so
+model and data stay loaded, and its death is noticed at once: if the kernel kills it for exceeding the container's
+memory limit, the worker answers in its place and gives the reason.
 
 `python -m deploy.worker --device 0 --runtime 127.0.0.1:9094`
 """
@@ -51,7 +51,7 @@ LATE = 75  # exit code of a ClientApp that ends itself because its device hangs 
 
 @dataclass(slots=True)
 class Trainer:
-    """The child process that runs the ClientApp, started anew when it dies."""
+    """The child process that runs the ClientApp; it is restarted when it dies."""
 
     device: int
     process: BaseProcess | None = None
@@ -59,7 +59,7 @@ class Trainer:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def start(self) -> tuple[BaseProcess, Connection]:
-        """Start the child; it imports torch while no message waits."""
+        """Start the child, which imports torch while there is no message to answer."""
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=trainer_main, args=(theirs,), daemon=True)
@@ -70,7 +70,7 @@ class Trainer:
     def answer(
         self, run: Run, fab: Fab, message: Message, context: Context
     ) -> tuple[Message, Context | None]:
-        """Return the reply to one message and the context it leaves; a dead child's is an error."""
+        """Return the reply to one message and the new context; if the child dies, the reply is an error."""
         process, pipe = self.ready()
         kills = killed_by_kernel_count()
         try:
@@ -87,7 +87,7 @@ class Trainer:
         return answer
 
     def ready(self) -> tuple[BaseProcess, Connection]:
-        """Return a living child and the pipe to it."""
+        """Return a running child and the pipe to it."""
         if self.process is None or self.pipe is None or not self.process.is_alive():
             return self.start()
         return self.process, self.pipe
@@ -107,19 +107,19 @@ class Trainer:
 
 
 def seconds_left(message: Message) -> float:
-    """Return for how long the sender still waits for an answer to `message`."""
+    """Return how much longer the sender of `message` waits for an answer."""
     return max(1.0, message.metadata.created_at + message.metadata.ttl - time.time())
 
 
 def serve(runtime: str, trainer: Trainer) -> None:
-    """Take one message after another from the SuperNode, for ever."""
+    """Take one message after another from the SuperNode, forever."""
     client = _client(runtime)
     trainer.start()
     while True:
         try:
             task = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
             if task.HasField("task") and task.token:
-                # In a thread: a message of a run that was stopped while it came in is waited for in vain.
+                # In a thread: waiting for a message never ends if its run was stopped while the message came in.
                 threading.Thread(target=_handle, args=(runtime, task.token, trainer), daemon=True).start()
                 continue
         except httpx.HTTPError as error:
@@ -138,14 +138,14 @@ def _handle(runtime: str, token: str, trainer: Trainer) -> None:
     details = ""
     try:
         message, before, run, fab = pull_task_input(client)
-        with trainer.lock:  # one message after another
+        with trainer.lock:  # one message at a time
             reply, context = trainer.answer(run, fab, message, before)
         if reply.has_content():
             status = SubStatus.COMPLETED
         else:
             details = str(reply.error.reason)
         push_message(client, reply, before)
-    except Exception as error:  # whatever Flower raises: the message is lost, the device is not
+    except Exception as error:  # whatever Flower raises: the message is lost, but the device is not
         details = f"{type(error).__name__}: {error}"
         say(f"device {trainer.device}", traceback.format_exc())
     finally:
@@ -155,7 +155,7 @@ def _handle(runtime: str, token: str, trainer: Trainer) -> None:
 
 
 def _beat(client: RuntimeHttpClient) -> bool:
-    # Flower's own function ends the whole process when the task is over for the SuperNode, as after a stop.
+    # Flower's own function ends the whole process when the SuperNode has ended the task, as after a stop.
     with contextlib.suppress(httpx.HTTPError):
         client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
     return True

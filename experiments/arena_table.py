@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def row(name: str, method: Method | None, size: int, layers: int, seconds: list[float]) -> list[str]:
-    """Return the cells of one form; `seconds` gets the processor time of each plan, trunk and tail."""
+    """Return the cells of one form; `seconds` collects the processor time of each plan, of trunk and tail."""
     pixels, _ = NETWORKS[name]
     model = models.build(name, 10, resolution=pixels).eval()
     trained = tune_last_(model, layers)
@@ -107,7 +107,7 @@ def row(name: str, method: Method | None, size: int, layers: int, seconds: list[
 
 
 def same(tail: nn.Module, x: torch.Tensor, y: torch.Tensor) -> bool:
-    """Return whether loss and gradients are torch's to the bit where the step is done again in its arena."""
+    """Return whether the step, repeated in its arena, gives torch's loss and gradients to the bit."""
     return proved(record_step(tail, x, y, with_values=True)).equal
 
 

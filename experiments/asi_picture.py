@@ -1,4 +1,4 @@
-"""What waits in memory for the backward pass: a layer's input, or what ASI keeps of it. Areas are bytes, to scale.
+"""Draw what is kept in memory for the backward pass: a layer's whole input, or what ASI keeps of it. Areas are bytes.
 
 python experiments/asi_picture.py docs/explanation/asi.svg
 """
@@ -16,14 +16,14 @@ from matplotlib.patches import Rectangle
 
 DIMS, RANKS = (64, 96, 8, 8), (8, 8, 3, 3)
 MODES = ("batch", "channels", "height", "width")
-INPUT, CORE, FACTOR, INK = "#56B4E9", "#D55E00", "#E69F00", "#333333"  # Okabe and Ito's
+INPUT, CORE, FACTOR, INK = "#56B4E9", "#D55E00", "#E69F00", "#333333"  # colours of Okabe and Ito
 UNIT = 3.2 / sqrt(prod(DIMS))  # the input is 3.2 high
 
 
 def block(
     axes: Axes, place: tuple[float, float], numbers: int, rows: float, colour: str
 ) -> tuple[float, float]:
-    """Draw so many numbers as a rectangle, about `rows` of it high, and return its width and height."""
+    """Draw `numbers` as a rectangle, about `rows` of them high, and return its width and height."""
     height = rows * UNIT
     width = numbers / rows * UNIT
     axes.add_patch(Rectangle(place, width, height, facecolor=colour, edgecolor="white", linewidth=0.8))
@@ -31,7 +31,7 @@ def block(
 
 
 def draw(axes: Axes) -> None:
-    """Draw the two ways side by side."""
+    """Draw both ways side by side."""
     axes.set(xlim=(-0.2, 9.4), ylim=(-1.15, 3.75), aspect="equal")
     axes.axis("off")
     side = sqrt(prod(DIMS))
@@ -55,7 +55,7 @@ def draw(axes: Axes) -> None:
 
 
 def note(axes: Axes, place: tuple[float, float], text: str) -> None:
-    """Write beside a rectangle what it is."""
+    """Write a label beside a rectangle."""
     axes.text(place[0] + 0.12, place[1], text, va="center", fontsize=9, color=INK)
 
 

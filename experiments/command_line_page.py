@@ -1,4 +1,4 @@
-"""The reference of the command line, from the parsers themselves.
+"""Write the reference of the command line, from the parsers themselves.
 
 python experiments/command_line_page.py > docs/reference/command_line.md
 """
@@ -34,7 +34,7 @@ Results go to standard output; progress and errors go to standard error. What ea
 
 
 def parser_of(command: str) -> argparse.ArgumentParser:
-    """Return a command's parser, as `fed-asi` makes it."""
+    """Return a command's parser, built as `fed-asi` builds it."""
     parser = argparse.ArgumentParser(prog=f"fed-asi {command}", add_help=False)
     import_module(f"fed_asi.commands.{command.replace('-', '_')}").add_arguments(parser)
     return parser

@@ -1,11 +1,12 @@
-"""The presets of boards and phones, fitted to ncnn's published table by our own counts of its networks.
+"""Write the presets of boards and phones, fitted to ncnn's published table with our own counts of its networks.
 
     git clone --depth 1 https://github.com/Tencent/ncnn   # its benchmark/README.md, BSD-3-Clause
     python experiments/device_presets.py ncnn/benchmark/README.md fed_asi/fleets/presets
 
-Each device's seconds of ten networks, all cores of the table's first block, give its rates. What ncnn computes in half
-precision (cores from Cortex-A76 on, Kryo 485) is taken as twice float32's speed. Links are the mean of FLASH's 19
-networks. What no public document gives is marked as an estimate. Microcontrollers' presets are written by hand.
+Each device's rates are fitted to its seconds for ten networks, using all cores of the table's first block. Where ncnn
+computes in half precision (cores from Cortex-A76 on, Kryo 485), it is assumed to be twice as fast as float32. Links are
+the mean of FLASH's 19 networks. Numbers that no public document gives are marked as estimates. The presets of
+microcontrollers are written by hand.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ Number = tuple[float | str, str, str]  # value, source, how
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """section: the table's heading. threads: of the block that is read. half: whether ncnn computes in half floats."""
+    """section: the heading in the table. threads: of the block to read. half: whether ncnn computes in half floats."""
 
     title: str
     section: str
@@ -70,39 +71,39 @@ POET = (
     "Apache-2.0",
 )
 PHONE = {
-    "idle_watts": estimate(0.03, "a phone that sleeps beside its screen"),
-    "compute_watts": estimate(3.5, "all big cores of a phone, above its screen"),
-    "radio_watts": estimate(1.0, "Wi-Fi while it sends"),
-    "battery_joules": estimate(2900.0, "5 % of a 15 Wh battery, what an owner may be ready to give"),
+    "idle_watts": estimate(0.03, "a phone asleep, its screen not counted"),
+    "compute_watts": estimate(3.5, "all big cores of a phone, its screen not counted"),
+    "radio_watts": estimate(1.0, "Wi-Fi while sending"),
+    "battery_joules": estimate(2900.0, "5 % of a 15 Wh battery, which an owner may be willing to give"),
     "charge_watts": estimate(0.0, "not charged while it trains"),
 }
 BOARDS = {
     "raspberry-pi-zero-2-w": Board(
         "Raspberry Pi Zero 2 W: four Cortex-A53 cores at 1.0 GHz", "Raspberry Pi Zero 2 W", 4, False, "512 MiB",
         {"idle_watts": (0.69, "otcamera", "0.13 A at 5.3 V"),
-         "compute_watts": estimate(2.2, "three times idle, as Pis of that class draw under full load"),
-         "radio_watts": estimate(1.2, "idle and 0.5 W for Wi-Fi")},
+         "compute_watts": estimate(2.2, "three times idle, as Raspberry Pis of this class draw under full load"),
+         "radio_watts": estimate(1.2, "idle plus 0.5 W for Wi-Fi")},
         {"otcamera": ZERO},
     ),
     "raspberry-pi-3": Board(
         "Raspberry Pi 3 B+: four Cortex-A53 cores at 1.4 GHz", "Raspberry Pi 3 Model B+", 4, False, "1 GiB",
-        {"idle_watts": estimate(1.9, "a Pi 3 that does nothing"),
-         "compute_watts": (4.9, "poet", "its 600 mA at 5 V above idle, and idle"),
-         "radio_watts": estimate(2.6, "idle and 0.7 W for Wi-Fi")},
+        {"idle_watts": estimate(1.9, "an idle Pi 3"),
+         "compute_watts": (4.9, "poet", "600 mA at 5 V, plus idle"),
+         "radio_watts": estimate(2.6, "idle plus 0.7 W for Wi-Fi")},
         {"poet": POET},
     ),
     "raspberry-pi-4": Board(
         "Raspberry Pi 4 B: four Cortex-A72 cores at 1.8 GHz", "Raspberry Pi 4 Model B", 4, False, "4 GiB",
-        {"idle_watts": estimate(2.7, "a Pi 4 that does nothing"),
-         "compute_watts": (5.2, "top500", "HPL on the Compute Module 4, of the same processor"),
-         "radio_watts": estimate(3.4, "idle and 0.7 W for Wi-Fi")},
+        {"idle_watts": estimate(2.7, "an idle Pi 4"),
+         "compute_watts": (5.2, "top500", "HPL on the Compute Module 4, which has the same processor"),
+         "radio_watts": estimate(3.4, "idle plus 0.7 W for Wi-Fi")},
         {"top500": CM4},
     ),
     "raspberry-pi-5": Board(
         "Raspberry Pi 5: four Cortex-A76 cores at 2.4 GHz", "Raspberry Pi 5 Broadcom BCM2712, Cortex", 4, True, "8 GiB",
-        {"idle_watts": estimate(3.3, "a Pi 5 that does nothing"),
+        {"idle_watts": estimate(3.3, "an idle Pi 5"),
          "compute_watts": (11.0, "top500", "HPL on all four cores"),
-         "radio_watts": estimate(4.0, "idle and 0.7 W for Wi-Fi")},
+         "radio_watts": estimate(4.0, "idle plus 0.7 W for Wi-Fi")},
         {"top500": TOP500},
     ),
     "snapdragon-410": Board("A phone of 2014: Snapdragon 410, four Cortex-A53 cores at 1.2 GHz",
@@ -115,7 +116,7 @@ BOARDS = {
 
 
 def works() -> dict[str, Work]:
-    """Return a forward pass of each network on one image of 224x224."""
+    """Return the work of a forward pass of each network on one image of 224x224."""
     found = {}
     for name, ours in NETWORKS.items():
         model = models.build(ours, 1000, None, 224).eval()
@@ -125,7 +126,7 @@ def works() -> dict[str, Work]:
 
 
 def measured(text: str, board: Board) -> dict[str, float]:
-    """Return the table's least seconds of a device, by network."""
+    """Return a device's minimum seconds in the table, by network."""
     section = text.split(f"### {board.section}", 1)[1].split("\n### ", 1)[0]
     for block in section.split("loop_count")[1:]:
         gpu = re.search(r"gpu_device = (-?\d+)", block)
@@ -137,7 +138,7 @@ def measured(text: str, board: Board) -> dict[str, float]:
 
 
 def rates(board: Board, seconds: Mapping[str, float], counted: Mapping[str, Work]) -> dict[str, Number]:
-    """Return the rates of float32 and int8."""
+    """Return the rates in float32 and int8."""
     names = [name for name in counted if name in seconds]
     guess = Hardware("", **SIZES, call_seconds=5e-6)
     found = fitted([counted[name] for name in names], [seconds[name] for name in names], guess)
@@ -151,7 +152,7 @@ def rates(board: Board, seconds: Mapping[str, float], counted: Mapping[str, Work
     for key, value in found.items():
         if key == "call_seconds":
             made[key] = estimate(
-                float(f"{value:.2g}"), "a kernel of a compiled runtime; the table says little of it"
+                float(f"{value:.2g}"), "a kernel of a compiled runtime; the table says little about it"
             )
         else:
             made[key] = (float(f"{value * share:.3g}"), "ncnn", how)
@@ -180,7 +181,7 @@ def write(
 def main() -> None:
     text, folder, counted = Path(sys.argv[1]).read_text(), Path(sys.argv[2]), works()
     for name, board in BOARDS.items():
-        mean = "mean of its 19 networks"
+        mean = "mean of 19 networks"
         numbers = rates(board, measured(text, board), counted) | {
             "down_bits_per_second": (DOWN_KIB * 8192, "flash", mean),
             "up_bits_per_second": (UP_KIB * 8192, "flash", mean),

@@ -1,4 +1,4 @@
-"""Four figures that explain, each from the records or traces of the real thing, and the page that shows them.
+"""Write four figures that explain, each from real records or traces, and the page that shows them.
 
 python experiments/explain.py        writes docs/explanation/figures/ and docs/explanation/figures.md
 """
@@ -116,7 +116,7 @@ device = "snapdragon-410"
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """Bytes alive at each operation of a step: those saved for the backward, and all of them. forward: operations."""
+    """Bytes alive at each operation of a step: the saved ones, and all. forward: the number of forward operations."""
 
     saved: tuple[int, ...]
     total: tuple[int, ...]
@@ -124,20 +124,20 @@ class Alive:
 
     @property
     def peak(self) -> int:
-        """The most bytes that are alive at one time."""
+        """The most bytes alive at any time."""
         return max(self.total)
 
     @property
     def between(self) -> int:
-        """The bytes that wait between forward and backward."""
+        """The bytes kept between forward and backward pass."""
         return self.saved[self.forward]
 
 
 def alive(model: nn.Module, x: Tensor, y: Tensor) -> Alive:
-    """Return what is alive over a training step of a network, each gradient applied as soon as it is there."""
+    """Return what is alive over a training step of a network; each gradient is applied as soon as it is computed."""
     trace = record_step(model, x, y, gradients="applied")
     found, loss = laid_out(trace), trace.results["loss"].storage
-    kept = found.factor_bytes  # from the step before
+    kept = found.factor_bytes  # from the previous step
     saved, total = [kept] * len(found.operations), [kept] * len(found.operations)
     for one in found.tensors:
         waits = one.first < trace.forward <= one.last and loss not in one.storages
@@ -150,7 +150,7 @@ def alive(model: nn.Module, x: Tensor, y: Tensor) -> Alive:
 def network(
     name: str, resolution: int, layers: int, batch: int, method: Method | None
 ) -> tuple[nn.Module, nn.Module, Tensor, Tensor]:
-    """Return the trunk of a network, its part that trains, compressed or not, images and labels."""
+    """Return a network's trunk, its trained part (compressed if a method is given), images and labels."""
     model = models.build(name, 10, resolution=resolution).eval()
     trained = tune_last_(model, layers)
     x = torch.randn(batch, 3, resolution, resolution, generator=torch.Generator().manual_seed(0))
@@ -162,7 +162,7 @@ def network(
 
 
 def steps(name: str = "mcunet", resolution: int = 128, layers: int = 8, batch: int = 8) -> dict[str, Alive]:
-    """Return what is alive over a step, plain and with ASI."""
+    """Return what is alive over a step, with plain PyTorch and with ASI."""
     found = {}
     for title, method in (("plain PyTorch", None), (f"ASI, ranks {FORM.ranks}", FORM)):
         trunk, tail, x, y = network(name, resolution, layers, batch, method)
@@ -173,7 +173,7 @@ def steps(name: str = "mcunet", resolution: int = 128, layers: int = 8, batch: i
 
 
 def devices(name: str = "mcunet", resolution: int = 128, layers: int = 4) -> dict[str, DeviceMemory]:
-    """Return what a device holds, from plain PyTorch to all that makes it less; one image at a time."""
+    """Return what a device holds, from plain PyTorch to everything that reduces it; one image at a time."""
     trunk, plain, x, y = network(name, resolution, layers, 1, None)
     _, tail, _, _ = network(name, resolution, layers, 1, FORM)
     small = {"trunk": folded(trunk), "gradients": "applied", "storage": "int8"}
@@ -188,7 +188,7 @@ def devices(name: str = "mcunet", resolution: int = 128, layers: int = 4) -> dic
 
 
 def run() -> tuple[dict[str, Plan], dict[str, float], Timeline]:
-    """Return plans of a small fleet's network by budget, what each captures, and its last round on the clock."""
+    """Return a small fleet's plans by budget, what each captures, and its last round on the clock."""
     with tempfile.TemporaryDirectory() as folder:
         file, home = Path(folder) / "explain.toml", Path(folder) / "run"
         file.write_text(FLEET)
@@ -203,7 +203,7 @@ def run() -> tuple[dict[str, Plan], dict[str, float], Timeline]:
 
 
 def draw_steps(figure: Figure, found: dict[str, Alive]) -> None:
-    """Draw bytes alive over a step, one panel a way to do it, on one scale."""
+    """Draw the bytes alive over a step, one panel per method, on one scale."""
     axes = panels(figure, len(found))
     top = 1.15 * max(one.peak for one in found.values())
     for one, (title, curve) in zip(axes, found.items(), strict=True):
@@ -235,7 +235,7 @@ def _in_bytes(axes: Axes, which: str, most: float) -> None:
 
 
 def draw_devices(figure: Figure, found: dict[str, DeviceMemory]) -> None:
-    """Draw RAM and flash of a device, stacked, beside what two boards have."""
+    """Draw a device's RAM and flash, stacked, beside the sizes of two boards."""
     left, right = panels(figure, 2)
     names = list(found)
     parts = {
@@ -272,7 +272,7 @@ def _stack(axes: Axes, names: Sequence[str], parts: dict[str, tuple[str, list[in
 
 
 def draw_plans(figure: Figure, found: dict[str, Plan]) -> None:
-    """Draw each plan's bytes by layer, coloured by how the layer's input is kept."""
+    """Draw each plan's bytes by layer, coloured by the form in which the layer's input is kept."""
     (axes,) = panels(figure, 1)
     named: set[str] = set()
     for row, chosen in enumerate(found.values()):
@@ -348,7 +348,7 @@ own shard, in simulated seconds. The round takes {round}. **The slowest device s
 
 
 def numbers(found: dict[str, Alive], held: dict[str, DeviceMemory]) -> dict[str, object]:
-    """Return the numbers of the page that shapes alone decide, so that they are the same on every machine."""
+    """Return those numbers on the page that depend on shapes alone, so they are the same on every machine."""
     plain, low_rank = found.values()
     return {
         "plain_saved": format_bytes(plain.between),

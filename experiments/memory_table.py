@@ -3,8 +3,8 @@
     python experiments/memory_table.py --data-dir FOLDER --weights-dir FOLDER > docs/results/memory_table.md
 
 MCUNet: ImageNet weights, CIFAR-10 images at 128x128, batch 128, ranks of HOSVD at 0.8 on those images.
-MobileNetV2, ResNet18: 224x224, batch 64, random weights; their ranks are a stand-in, in proportion to the
-modes, at which the Tucker forms take the bytes the poster prints for HOSVD 0.8 on ImageNet.
+MobileNetV2, ResNet18: 224x224, batch 64, random weights. Their ranks are a stand-in: proportional to the dimensions,
+such that the Tucker forms take the bytes that the poster prints for HOSVD 0.8 on ImageNet.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Ranks = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Case:
-    """The tail of one network, its batch of the trunk's features, and the ranks of its last n convolutions."""
+    """The tail of one network, a batch of the trunk's features, and the ranks of its last n convolutions."""
 
     name: str
     n: int
@@ -49,7 +49,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """One form: what the papers count, what is saved, both in bytes, and the relative error of dW."""
+    """One form: the papers' count and the saved bytes, and the relative error of dW."""
 
     form: str
     counted: int
@@ -79,7 +79,7 @@ def cases(name: str, data_dir: Path, weights_dir: Path) -> Iterator[Case]:
     for n in (2, 4):
         model = models.build(name, 10, weights, weights_dir=weights_dir).eval()
         trained = tune_last_(model, n)
-        # The frozen trunk keeps nothing, so it runs once and every form is measured on the tail.
+        # The frozen trunk keeps nothing, so it runs only once, and every form is measured on the tail.
         trunk, tail = cut(model, {key.rpartition(".")[0] for key in trained}, x[:1])
         with torch.no_grad():
             features = trunk.eval()(x)
@@ -109,7 +109,7 @@ def conv_inputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 
 def hosvd_ranks(inputs: Mapping[str, Tensor], epsilon: float = 0.8) -> Ranks:
-    """Return for each mode the fewest directions that hold a share epsilon of the energy."""
+    """Return, for each mode, the fewest directions that hold a share epsilon of the energy."""
     ranks: Ranks = {}
     for name, x in inputs.items():
         _, factors = tucker.hosvd(x[None], epsilon)
@@ -120,7 +120,7 @@ def hosvd_ranks(inputs: Mapping[str, Tensor], epsilon: float = 0.8) -> Ranks:
 
 
 def stand_in_ranks(shapes: Mapping[str, tuple[int, ...]], mib: float) -> Ranks:
-    """Return ranks, one share of every mode, whose forms take as many bytes as the poster prints."""
+    """Return ranks, the same share of every mode, whose forms take as many bytes as the poster prints."""
     low, high = 0.0, 1.0
     for _ in range(40):
         share = (low + high) / 2
@@ -151,7 +151,7 @@ def forms(case: Case) -> dict[str, dict[str, Method]]:
 
 
 def measure(case: Case) -> Iterator[Row]:
-    """Yield plain PyTorch, the same with batch norm folded, and every form of ours."""
+    """Yield plain PyTorch, plain PyTorch with batch norm folded, and every form of ours."""
     counted, saved, exact = step(case.model, case)
     yield Row("plain PyTorch", counted, saved, 0.0)
     counted, saved, _ = step(folded(case.model, case.n), case)
@@ -162,7 +162,7 @@ def measure(case: Case) -> Iterator[Row]:
             if isinstance(module, nn.Dropout):
                 module.eval()
         compress_(model, methods)
-        for _ in range(3):  # factors warm up
+        for _ in range(3):  # warm up the factors
             counted, saved, found = step(model, case)
         yield Row(form, counted, saved, error(found, exact, case))
 

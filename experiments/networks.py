@@ -1,4 +1,4 @@
-"""Ten unlike torchvision networks through tune_last_, cut, profile, plan, compress_ and one step: what happens.
+"""What happens to ten different torchvision networks in tune_last_, cut, profile, plan, compress_ and one step.
 
 python experiments/networks.py --out docs/results/networks.md
 """
@@ -25,7 +25,7 @@ from fed_asi.planning.search import plan
 from fed_asi.torch_private import BATCH_NORM
 from fed_asi.units import format_bytes
 
-# name -> (layers trained, resolution); transformers have one convolution, so their head or last blocks train
+# name -> (layers trained, resolution); transformers have one convolution, so their heads or last blocks train
 NETWORKS: dict[str, tuple[int | tuple[str, ...], int]] = {
     "mobilenet_v3_small": (4, 64),
     "efficientnet_b0": (4, 64),
@@ -43,7 +43,7 @@ BATCH = 4
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What happened to one network; bytes are those between forward and backward, loss included."""
+    """What happened to one network. Bytes are those between forward and backward pass, loss included."""
 
     name: str
     trained: int
@@ -56,7 +56,7 @@ class Outcome:
 
 
 def attempt(name: str) -> Outcome:
-    """Return what happens to a network: planned at half of what plain PyTorch keeps, compressed, and stepped."""
+    """Return what happens to a network: planned at half of plain PyTorch's bytes, compressed, and trained one step."""
     layers, resolution = NETWORKS[name]
     model = models.build(name, 10, resolution=resolution).train()
     trained = _train_(model, layers)
@@ -86,7 +86,7 @@ def _train_(model: nn.Module, layers: int | tuple[str, ...]) -> list[str]:
 
 
 def _step(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
-    """Return the bytes one step keeps; batch norms fixed, as everywhere in training."""
+    """Return the bytes that one step keeps; batch norms are fixed, as in all training here."""
     model.zero_grad()
     for module in model.modules():
         if isinstance(module, BATCH_NORM):

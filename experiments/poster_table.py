@@ -1,10 +1,11 @@
-"""The poster's ImageNet table, counted anew beside what it prints, with true MACs and really saved bytes.
+"""The poster's ImageNet table, counted again and shown beside the printed figures, with true MACs and saved bytes.
 
     python experiments/poster_table.py --out docs/results/poster_table.md
 
-Vanilla and gradient-filter figures depend on sizes alone, and the vanilla ones and all MB must agree to the
-printed digit (tests/experiments/test_poster_table.py). HOSVD and ASI ranks depend on ImageNet activations, which
-are not here: theirs come from a stand-in, CIFAR-10 images enlarged to 224 pixels, and are marked so.
+Figures for vanilla and the gradient filter depend on sizes alone. The vanilla ones and all MB must agree with the
+poster to the printed digit (tests/experiments/test_poster_table.py). The ranks of HOSVD and ASI depend on activations
+of ImageNet, which are not available here; they come from a stand-in, CIFAR-10 images enlarged to 224 pixels, and are
+marked.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ ALL = "all"
 
 Key = tuple[str, str, int | str]
 Ranks = Sequence[Sequence[int]]
-# (network, method, layers) -> (MB, GFLOPs) as the poster prints them; what it leaves out is not here
+# (network, method, layers) -> (MB, GFLOPs) as the poster prints them; what it leaves out is missing here too
 PRINTED: dict[Key, tuple[str, str]] = {
     ("mobilenet_v2", "vanilla", ALL): ("1651.84", "830.82"),
     ("resnet18", "vanilla", ALL): ("532.88", "291.79"),
@@ -79,13 +80,13 @@ PRINTED: dict[Key, tuple[str, str]] = {
     ("mcunet", "asi", 4): ("0.83", "11.93"),
     ("resnet34", "asi", 4): ("1.09", "35.31"),
 }
-# The poster's own slip: 839.125 is printed so.
+# A misprint on the poster: its layers add up to 839.125.
 MISPRINTED: dict[Key, str] = {("resnet34", "vanilla", ALL): "839.13"}
 
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """The trained convolutions of a network, in module order: names, sizes at BATCH, whether dX is needed."""
+    """A network's trained convolutions in module order: names, sizes at BATCH, whether dX is needed."""
 
     names: tuple[str, ...]
     sizes: tuple[LayerSize, ...]
@@ -94,7 +95,7 @@ class Layers:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table; saved_mib is None where it was not measured."""
+    """One line of the table; saved_mib is None if it was not measured."""
 
     network: str
     method: str
@@ -109,12 +110,12 @@ class Row:
 
 
 def digits(value: float, places: int = 2) -> str:
-    """Return a figure as people round it: half away from zero."""
+    """Return a figure rounded half away from zero, as people round."""
     return str(Decimal(repr(value)).quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP))
 
 
 def trained_layers(model: nn.Module, layers: int | str) -> Layers:
-    """Return the last `layers` convolutions, trained from here on, with their sizes for BATCH images."""
+    """Return the last `layers` convolutions, which train from now on, with their sizes for BATCH images."""
     convolutions = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
     tune_last_(model, len(convolutions) if isinstance(layers, str) else layers)
     sizes: dict[str, LayerSize] = {}
@@ -167,9 +168,9 @@ def counted_rows(network: str, model: nn.Module) -> Iterator[Row]:
 
 
 def saved_mib(model: nn.Module, layers: int | str, method: Method | None, x: torch.Tensor) -> float:
-    """Return what a step really keeps for BATCH images, in MiB; method None is plain PyTorch.
+    """Return what a step really saves for BATCH images, in MiB; method None is plain PyTorch.
 
-    x: fewer images are scaled up, which is exact for methods whose bytes are a sum over samples.
+    x: if it has fewer images, the result is scaled up, which is exact for methods whose bytes are a sum over samples.
     """
     count = sum(isinstance(module, nn.Conv2d) for module in model.modules())
     tune_last_(model, count if isinstance(layers, str) else layers)
@@ -184,7 +185,7 @@ def saved_mib(model: nn.Module, layers: int | str, method: Method | None, x: tor
 def tucker_rows(
     network: str, model: nn.Module, layers: int, x: torch.Tensor, y: torch.Tensor
 ) -> Iterator[Row]:
-    """Yield HOSVD and ASI on stand-in activations; ASI's budget is what the poster prints for HOSVD."""
+    """Yield HOSVD and ASI on stand-in activations; ASI's budget is the poster's figure for HOSVD."""
     of = trained_layers(model, layers)
     trunk, tail = cut.cut(model, of.names, x[:1])
     with torch.no_grad():
@@ -200,7 +201,7 @@ def tucker_rows(
 
 
 def _with_saved(row: Row, tail: nn.Module, of: Layers, ranks: Ranks, features: torch.Tensor) -> Row:
-    """Return the row with the bytes a step of the tail keeps at these ranks: the frozen trunk keeps none."""
+    """Return the row with the bytes that a step of the tail saves at these ranks; the frozen trunk saves none."""
     methods: dict[str, Method] = {name: ASI(tuple(r)) for name, r in zip(of.names, ranks, strict=True)}
     methods[models.head_name(tail)] = Vanilla()
     compress_(tail, methods)
@@ -212,12 +213,12 @@ def _with_saved(row: Row, tail: nn.Module, of: Layers, ranks: Ranks, features: t
 def record(
     tail: nn.Module, names: Sequence[str], features: torch.Tensor, y: torch.Tensor
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Return the named layers' inputs, and the loss's gradients by their outputs."""
+    """Return the named layers' inputs, and the gradients of the loss with respect to their outputs."""
     found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def hook(name: str, _: nn.Module, args: tuple[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
         found[name] = (args[0].detach().clone(), out)
-        return out.clone()  # what follows may write in place
+        return out.clone()  # later operations may write in place
 
     handles = [tail.get_submodule(name).register_forward_hook(partial(hook, name)) for name in names]
     loss = nn.functional.cross_entropy(tail.eval()(features), y)
@@ -234,10 +235,10 @@ def published_selection(
     gradients: Sequence[torch.Tensor],
     budget: int,
 ) -> Ranks | None:
-    """Return the ranks, one epsilon of the grid a layer, of least summed perplexity within `budget` bytes.
+    """Return the ranks, one epsilon of the grid per layer, with the least summed perplexity within `budget` bytes.
 
-    The perplexity is the distance between the weight gradient of the HOSVD and the exact one. None where
-    nothing fits. Source: arXiv 2505.05086, section 3.3; exhaustive, as published.
+    The perplexity is the distance between HOSVD's weight gradient and the exact one. None if nothing fits.
+    Source: arXiv 2505.05086, section 3.3; exhaustive, as published.
     """
     choices = []
     for name, size, a, g in zip(of.names, of.sizes, activations, gradients, strict=True):
@@ -263,7 +264,7 @@ def hosvd_ranks(activation: torch.Tensor, epsilon: float) -> list[int]:
 
 
 def stand_in(network: str, images: data.Dataset) -> tuple[nn.Module, torch.Tensor, torch.Tensor, str]:
-    """Return (model, x, y, where its weights are from); without ImageNet weights they stay random."""
+    """Return (model, x, y, where its weights come from); without ImageNet weights they stay random."""
     try:
         model, weights = models.build(network, 1000, "imagenet"), "ImageNet weights"
     except WeightsError:
@@ -273,7 +274,7 @@ def stand_in(network: str, images: data.Dataset) -> tuple[nn.Module, torch.Tenso
 
 
 def measured_rows(network: str, images: data.Dataset) -> tuple[list[Row], str]:
-    """Return all rows of a network with the bytes really saved, and where its weights are from."""
+    """Return all rows of a network with the bytes really saved, and where its weights come from."""
     model, x, y, weights = stand_in(network, images)
     rows = []
     for row in counted_rows(network, model):
@@ -308,7 +309,7 @@ def line(row: Row) -> str:
 
 
 def document(rows: Sequence[Row], weights: dict[str, str], source: str) -> str:
-    """Return the page: what is counted how, and the table."""
+    """Return the page: how everything is counted, and the table."""
     where = ", ".join(f"{network} {kind}" for network, kind in weights.items())
     return (
         f"""# The poster's table, recounted

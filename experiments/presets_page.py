@@ -1,4 +1,4 @@
-"""The presets of devices as a page: every number, and where it is from.
+"""Write the page of device presets: every number with its source.
 
 python experiments/presets_page.py > docs/reference/presets.md
 """
@@ -13,12 +13,12 @@ from fed_asi.units import format_bytes
 
 HEAD = """# Presets of devices
 
-What `device = "NAME"` of a [fleet file](fleet_file.md#a-device) stands for, and where each number is from. Written by
-`python experiments/presets_page.py > docs/reference/presets.md` from the files of
-`fed_asi/fleets/presets/`; [clock.md](../explanation/clock.md) says what the numbers do.
-An estimate is a number that no public document gives: it says how it was made, and a better one is welcome.
+The devices that `device = "NAME"` in a [fleet file](fleet_file.md#a-device) can name, with the source of each number.
+The page is written by `python experiments/presets_page.py > docs/reference/presets.md` from the files in
+`fed_asi/fleets/presets/`; [the clock](../explanation/clock.md) says how the numbers are used. An *estimate* is a number
+that we found in no public document; its *how* says how it was made. Better numbers are welcome.
 
-| preset | what | dense multiply-accumulates / s | bytes / s | bits / s down, up | computing | RAM, flash | estimates |
+| preset | device | dense MACs / s | bytes / s | bits / s down, up | power while computing | RAM, flash | estimates |
 |---|---|---|---|---|---|---|---|"""
 
 
@@ -35,7 +35,7 @@ def row(name: str, preset: Preset) -> str:
 
 
 def number(value: float | None) -> str:
-    """Return a rate with three digits and its thousands by name."""
+    """Return a rate with three digits and a prefix for thousands (k, M, G)."""
     if value is None:
         return "-"
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -49,7 +49,7 @@ def _size(size: int | None) -> str:
 
 
 def origins(preset: Preset) -> Iterator[str]:
-    """Yield a row for each number of a preset, in the order of its file, by which "the same" means the one above."""
+    """Yield a row for each number of a preset, in the order of its file, so that "the same" refers to the row above."""
     for key, source in preset.sources.items():
         licence = f", {source.licence}" if source.licence else ""
         where = "estimate" if source.is_estimate else f"[{_short(source.url)}]({source.url}){licence}"
@@ -72,7 +72,14 @@ def page() -> str:
     presets = {name: hardware.preset(name) for name in hardware.names()}
     lines = [HEAD, *(row(name, preset) for name, preset in presets.items())]
     for name, preset in presets.items():
-        lines += ["", f"## {name}", "", "| key | value | from | how |", "|---|---|---|---|", *origins(preset)]
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            "| key | value | source | how |",
+            "|---|---|---|---|",
+            *origins(preset),
+        ]
     return "\n".join(lines)
 
 

@@ -1,11 +1,11 @@
-"""What a format of the frozen part costs in accuracy and saves in bytes: a linear probe of MCUNet's features.
+"""What each format of the frozen part costs in accuracy and saves in bytes: a linear probe on MCUNet's features.
 
 python experiments/storage_formats.py
 
-Features of the last spatial mean, all convolutions frozen; a ridge classifier on training images of CIFAR-10, judged
-on test images. A loss is beside float32's on the same images, with its standard error; the last row rounds weights to
-eight bits and leaves activations in float32. Bytes: MCUNet with its last four convolutions and head in training,
-micro-batch 1.
+Features are those of the last spatial mean, with all convolutions frozen. A ridge classifier is fitted to training
+images of CIFAR-10 and evaluated on test images. A loss is relative to float32 on the same images, with its standard
+error. The last row rounds weights to eight bits and leaves activations in float32. Bytes are those of MCUNet training
+its last four convolutions and head at micro-batch 1.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def _line(name: str, found: Probed, whole: Probed) -> str:
-    """Return a row's first cells. A loss is a mean over images of what both probes made of each."""
+    """Return a row's first cells. A loss is a mean over images of the difference between the two probes."""
     lost = whole.right.astype(float) - found.right
     error = lost.std(ddof=1) / len(lost) ** 0.5
     wrong = np.linalg.norm(found.features - whole.features) / np.linalg.norm(whole.features)
@@ -104,7 +104,7 @@ def _features(trunk: fx.GraphModule, x: Tensor) -> Array:
 
 
 def _probed(trunk: fx.GraphModule, train: Labelled, test: Labelled) -> Probed:
-    """Return what ridge regression onto the classes makes of a trunk's features."""
+    """Return the result of a ridge regression onto the classes, on a trunk's features."""
     seen, judged = _features(trunk, train.x), _features(trunk, test.x)
     mean, scale = seen.mean(0), seen.std(0) + 1e-9
     a = np.c_[(seen - mean) / scale, np.ones(len(seen))]

@@ -1,4 +1,4 @@
-"""What strategies and codecs gained, sent and held, as a table: the runs of a study, by variant.
+"""What strategies and codecs gained, sent and held, as a table: a study's runs by variant.
 
 fed-asi study experiments/studies/demo_strategies.toml
 python experiments/strategies_table.py experiments/studies/demo_strategies.toml runs/demo_strategies
@@ -24,13 +24,13 @@ HEADER = (
 
 @dataclass(frozen=True)
 class Row:
-    """One run: accuracies of its last round from 0 to 1, and bytes of a device that trained."""
+    """One run: accuracies of its last round, from 0 to 1, and bytes of the devices that trained."""
 
     accuracy: float
     worst_class: float
-    up: float  # mean over device-rounds, as is down
+    up: float  # mean over device-rounds, like `down`
     down: float
-    held: int  # the largest, as is kept
+    held: int  # the largest, like `kept`
     kept: int
 
 
@@ -43,7 +43,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def row_of(folder: Path) -> Row:
-    """Return what a finished run came to."""
+    """Return the results of a finished run."""
     with RunStore.read(folder) as store:
         last = list(store.rounds())[-1]
         told = [one for one in store.device_rounds() if one.outcome == "trained"]
@@ -78,7 +78,7 @@ def lines(variants: Mapping[str, Mapping[int, Row]], baseline: str | None) -> It
 
 
 def points(shares: Sequence[float], sign: str = "") -> str:
-    """Return a mean over seeds in points, and half of its 95 % interval where there are three seeds."""
+    """Return a mean over seeds in points and, with three seeds or more, half of its 95 % interval."""
     found = estimate(100 * share for share in shares)
     if found is None:
         return ""
@@ -96,7 +96,7 @@ def main() -> None:
     study = load_study(given.study)
     variants: dict[str, dict[int, Row]] = {}
     for run in expand(study, given.folder / "runs"):
-        if is_finished(run.cell.folder):  # a study that goes on has gaps
+        if is_finished(run.cell.folder):  # a study that is still running has gaps
             variants.setdefault(run.cell.variant, {})[run.cell.seed] = row_of(run.cell.folder)
     print("\n".join(lines(variants, study.baseline)))
 

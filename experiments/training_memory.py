@@ -1,4 +1,4 @@
-"""Everything a device holds while it trains MCUNet's last 4 convolutions, each part under its own name.
+"""Everything a device holds while it trains MCUNet's last 4 convolutions, each part by name.
 
 python experiments/training_memory.py > docs/results/training_memory.md
 """
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def measured(method: Method | None, size: int, resolution: int, accumulate: bool) -> TrainingMemory:
-    """Return what a step of the tail needs in one form, behind its frozen trunk."""
+    """Return what a step of the tail needs in one form; the frozen trunk runs before it."""
     model = models.build("mcunet", 10).eval()
     trained = tune_last_(model, 4)
     x = torch.randn(size, 3, resolution, resolution)
@@ -53,7 +53,7 @@ def measured(method: Method | None, size: int, resolution: int, accumulate: bool
 
 
 def show(rows: dict[str, TrainingMemory]) -> None:
-    """Print one table, a line for each part, in KiB."""
+    """Print one table, with a line for each part, in KiB."""
     names = [field.name for field in fields(TrainingMemory)] + ["static_bytes", "total_bytes"]
     print("| KiB | " + " | ".join(rows) + " |")
     print("|---" * (len(rows) + 1) + "|")

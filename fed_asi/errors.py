@@ -42,11 +42,11 @@ class BudgetError(FedAsiError):
 
 
 class SlowPlanError(BudgetError):
-    """Plans fit the budget, and none of them is within the seconds or joules that a round may take."""
+    """Plans fit the budget, but none is within the seconds or joules that a round may take."""
 
 
 class OverBudgetError(FedAsiError):
-    """A step's measured bytes passed the budget; nothing has been updated yet. measured_bytes: of that step."""
+    """A step's measured bytes exceed the budget; no weight has moved yet. measured_bytes: of that step."""
 
     def __init__(self, text: str, measured_bytes: int) -> None:
         self.measured_bytes = measured_bytes
@@ -57,12 +57,12 @@ class OverBudgetError(FedAsiError):
 
     @property
     def columns(self) -> dict[str, int]:
-        """What was measured, by column of a device's round."""
+        """What was measured, by column of `device_rounds`."""
         return {"measured_bytes": self.measured_bytes}
 
 
 class OverRamError(OverBudgetError):
-    """A step needs more RAM or flash than its device has; nothing is updated yet. measured_bytes: that it saves."""
+    """A step needs more RAM or flash than its device has; no weight has moved yet. measured_bytes: what it saves."""
 
     def __init__(self, text: str, measured_bytes: int, ram_bytes: int, flash_bytes: int) -> None:
         super().__init__(text, measured_bytes)
@@ -71,7 +71,7 @@ class OverRamError(OverBudgetError):
 
     @property
     def columns(self) -> dict[str, int]:
-        """What was counted, by column of a device's round."""
+        """What was counted, by column of `device_rounds`."""
         return {
             "measured_bytes": self.measured_bytes,
             "ram_bytes": self.ram_bytes,
@@ -84,7 +84,7 @@ class ProfileError(FedAsiError):
 
 
 class MissingDataError(FedAsiError):
-    """The images asked for are neither here nor reachable."""
+    """The requested images are neither here nor available for download."""
 
 
 class WeightsError(FedAsiError):
@@ -96,7 +96,7 @@ class UpdateError(FedAsiError):
 
 
 class TorchMovedError(FedAsiError):
-    """A private part of torch that is not where it was: nothing can be measured or computed with it."""
+    """A private part of torch is not where it is expected: nothing can be measured or computed with it."""
 
 
 class RunError(FedAsiError):
@@ -104,12 +104,12 @@ class RunError(FedAsiError):
 
 
 def first_line(error: BaseException) -> str:
-    """Return an error's first line, or its type's name where it has no text."""
+    """Return an error's first line, or the name of its type if it has no text."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint that names the closest of `known`, or all of them when none is close."""
+    """Return a hint with the closest of `known`, or with all of them if none is close."""
     names = sorted(known)
     close = get_close_matches(name, names, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"

@@ -55,7 +55,7 @@ def _shell_word(word: str) -> str:
 
 
 def _in_dollar_quotes(one: str) -> str:
-    """Return a character as bash, zsh and POSIX of 2024 read it between $' and '."""
+    """Return a character as bash, zsh and POSIX 2024 read it between $' and '."""
     if one in "'\\":
         return f"\\{one}"
     if visible(one) == one:

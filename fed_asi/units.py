@@ -55,7 +55,7 @@ def shown(value: object) -> str:
     """Return a value as a message shows it: on one line, cut to a readable length."""
     try:
         text = repr(value)
-    except ValueError:  # Python writes no integer of thousands of digits
+    except ValueError:  # Python refuses to print integers with thousands of digits
         return "a number of thousands of digits"
     return text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)"
 

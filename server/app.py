@@ -1,7 +1,7 @@
 """The Flower ServerApp that `flwr run` and the SuperLink load: it does the run that `run_config` names.
 
-The rounds are those of `fed_asi.rounds`, which know no Flower; `fed_asi.flower.server` waits for the devices and
-`fed_asi.flower.executor` carries jobs to them.
+The rounds are those of `fed_asi.rounds`, which do not depend on Flower; `fed_asi.flower.server` waits for the devices,
+and `fed_asi.flower.executor` sends jobs to them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Headless Chromium, where there is one: what it makes of a page at a width, and a picture of it."""
+"""Headless Chromium, where installed: how a page renders at a given width, and a screenshot of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixtures: where real data and weights are, and a machine kept quiet and repeatable."""
+"""Fixtures: where real data and weights are, and a quiet, repeatable machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's figures as matplotlib was told them; pictures themselves are not made."""
+"""A run's figures as the calls that matplotlib received; no pictures are rendered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A ClientApp whose devices fail as a file says, to rehearse what a fleet does (test_faults.py).
+"""A ClientApp whose devices fail as a file says, to test how a fleet copes (test_faults.py).
 
 FED_ASI_REHEARSAL names a JSON file: {"ROUND:PARTITION_ID": "raise" | "exit" | "sys-exit" | "kill" | "hang" |
 "slow" | "nan" | "inf" | "shape" | "missing" | "surplus" | "garbage"}.

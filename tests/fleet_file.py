@@ -1,4 +1,4 @@
-"""A small fleet file that is right, and what is said of it once it is not."""
+"""A small valid fleet file, and the errors it gives once it is not."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Fleet files, CSVs and data sets with mistakes in them: what may be wrong in each, drawn by hypothesis.
+"""Fleet files, CSVs and data sets with mistakes, drawn by hypothesis.
 
-Draws are what a careless or a careful user could write; what must then happen is tests/fleets/test_mutated_files.py's.
+The draws are what a careless or a careful user could write; tests/fleets/test_mutated_files.py says what must happen.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Hypothesis strategies: whatever a device may send, from noise to a good reply with one thing wrong in it."""
+"""Hypothesis strategies for everything a device may send, from noise to a good reply with one mistake in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that mean something to what shows them: rich, matplotlib, HTML, YAML, compose, SQL, a shell, a terminal."""
+"""Names with a meaning for whatever shows them: rich, matplotlib, HTML, YAML, compose, SQL, a shell, a terminal."""
 
 from __future__ import annotations
 

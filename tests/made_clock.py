@@ -1,4 +1,4 @@
-"""What a clock adds to a made-up run (made_run.py): rounds of an hour, in which device 7 is late."""
+"""What a clock adds to a made-up run (made_run.py): rounds of one hour, in which device 7 is late."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps made up for tests of rates that are fitted to them: what a machine of known rates would take."""
+"""Made-up steps for tests of fitted rates: the times of a machine with known rates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's records made up for tests of what reads them: three groups, one of them too tight to train."""
+"""Made-up records of a run, for tests of their readers: three groups, one with a budget too small to train."""
 
 from __future__ import annotations
 

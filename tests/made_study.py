@@ -1,4 +1,4 @@
-"""A study's runs made up for tests of what reads them: no training, and accuracies that a test can work out by hand."""
+"""Made-up runs of a study, for tests of their readers: no training, accuracies that can be worked out by hand."""
 
 from __future__ import annotations
 

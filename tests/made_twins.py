@@ -1,4 +1,4 @@
-"""What twins and judged groups add to a made-up run (made_run.py)."""
+"""What twins and evaluated groups add to a made-up run (made_run.py)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A Flower grid within this process: its nodes run the real handlers of devices, without Ray, in a shuffled order.
+"""A Flower grid within this process: its nodes run the devices' real handlers, without Ray, in a shuffled order.
 
-What Flower's simulation engine does around a handler is done here too: messages are pickled on both ways, each node
-keeps its Context, and what a handler raises comes back as an error reply in Flower's words.
+It also does what Flower's simulation engine does around a handler: messages are pickled both ways, each node keeps its
+Context, and an exception in a handler comes back as an error reply in Flower's words.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The project of docs/howto/own_code.md, written into a folder: a fleet all of whose names are code of its own."""
+"""The project of docs/howto/own_code.md, written into a folder: a fleet with its own code for everything."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Ports that stay free until the one that they are for listens on them.
+"""Ports that stay free until the program they are meant for listens on them.
 
-A port that the system chose may be given to anybody else as soon as it is let go of: Ray alone takes dozens of them.
-Those below the system's own range are given to nobody.
+A port that the system chose may be given to another program as soon as it is released: Ray alone takes dozens of
+them.
+Ports below the system's own range are never handed out.
 """
 
 from __future__ import annotations

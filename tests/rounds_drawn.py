@@ -1,4 +1,4 @@
-"""Rounds for the tests of strategies: made by hand, or drawn, of whole and of partial updates."""
+"""Rounds for the tests of strategies: made by hand or drawn, with whole and partial updates."""
 
 from __future__ import annotations
 

@@ -1,15 +1,16 @@
-"""A second device that every machine has: its tensors are elsewhere as torch sees it, and the CPU computes them.
+"""A second device that every machine has: torch treats its tensors as being elsewhere, and the CPU computes them.
 
-It is as strict as a GPU. An operation on tensors of both devices raises, no tensor of it has a numpy array, and what
-makes a host wait for a GPU is written down: a number read, a copy back, a copy there, a size that data decide. As the
-CPU computes, results are the CPU's but for the last bits, where the package has a quick way that is the CPU's alone.
+It is as strict as a GPU. An operation on tensors of both devices raises, its tensors have no numpy array, and whatever
+would make the host wait for a GPU is recorded: a number read, a copy back, a copy there, a size that depends on data.
+Because the CPU computes, results equal the CPU's, except for the last bits where the package has a fast way only for
+the CPU.
 
     with second_device() as device:
         model.to(device.place)
         with device.unattended():   # raises where the host would wait
             ...
 
-Its tensors say "meta", the one other device type that torch has everywhere; a real tensor of it has no numbers.
+Its tensors say "meta", the one other device type that torch has everywhere; a real "meta" tensor has no numbers.
 """
 
 from __future__ import annotations

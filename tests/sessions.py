@@ -1,10 +1,11 @@
-"""The terminal sessions of a page: its files are written, its commands are run, and their outputs put in place.
+"""The terminal sessions of a page: writes its files, runs its commands, and puts their outputs in place.
 
     python tests/sessions.py docs/tutorial/getting_started.md
 
-writes the page's outputs anew. A block of TOML, Python or CSV whose first line is `# NAME.toml` becomes that file. In a
-block of `console`, a line that begins with `$ ` is a command; the lines up to the next one are what it printed. Numbers
-that another machine may print otherwise are compared as numbers of any value.
+writes the page's outputs anew. A block of TOML, Python or CSV whose first line is `# NAME.toml` becomes that file.
+In a block of `console`, a line that begins with `$ ` is a command; the lines up to the next command are what it
+printed.
+Numbers that may differ on another machine are compared as numbers of any value.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stand-ins for libraries that tests do without: a module in sys.modules, and the version that pip would know."""
+"""Stand-ins for libraries that tests do without: a module in sys.modules, and the version that pip would report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A second oracle of the meter: weak references to every storage that any operation makes."""
+"""A second oracle for the meter: weak references to every storage that any operation creates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hypothesis strategies: layers in every geometry torch accepts, inputs for them, and methods."""
+"""Hypothesis strategies: layers in every geometry that torch accepts, inputs for them, and methods."""
 
 from __future__ import annotations
 

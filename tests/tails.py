@@ -1,4 +1,4 @@
-"""A network cut behind its frozen trunk, and a micro-batch of the trunk's features for its tail."""
+"""A network cut after its frozen trunk, and a micro-batch of the trunk's features for its tail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public names: all there, and none that loads more than it needs."""
+"""The public names: all exist, and none loads more than it needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shape of the package: rooms by role, every import downward, and Flower, Ray and private parts in their places.
+"""The structure of the package: rooms by role, imports downward only, Flower, Ray and private parts in their places.
 
 Every import counts, also those inside functions and for type checkers.
 """

@@ -1,4 +1,4 @@
-"""Code that other processes are given as a text: no linter, type checker or import of a test reads it."""
+"""Code that is passed to other processes as text, which no linter, type checker or import of a test reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `make` installs: pinned, one version a package, within the ranges that the package asks for."""
+"""What `make` installs: pinned, one version per package, within the ranges that the package requires."""
 
 from __future__ import annotations
 

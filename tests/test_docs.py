@@ -1,4 +1,4 @@
-"""The documents: every file they name is there, and none cites a page that is not."""
+"""The documents: every file they name exists, and none cites a page that does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The errors a user can meet: one tree, one line each, and hints that name what was meant."""
+"""The errors that a user can meet: one tree, one line each, and hints that name what was meant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From outside the package: a method, a kind of layer, a network, a data set, a sharding scheme and a policy.
+"""Extensions from outside the package: a method, a kind of layer, a network, a data set, a sharding scheme, a policy.
 
 Each is a few lines of the user's own and one `register`; one fleet uses them all.
 """

@@ -1,4 +1,4 @@
-"""What there is of GPUs, and what is said where there is none; their numbers are made up, as few machines have one."""
+"""The GPUs here, and the error if there is none; their numbers are made up, because few machines have one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of other libraries' things: pinned to a version without an import, and found in that version alone."""
+"""Names from other libraries: pinned to a version without an import, and found in that version only."""
 
 from __future__ import annotations
 

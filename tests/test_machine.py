@@ -1,4 +1,4 @@
-"""What a process may use of its machine, and that it is given back."""
+"""What a process may use of its machine, and that settings are restored."""
 
 from __future__ import annotations
 

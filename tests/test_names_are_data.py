@@ -1,7 +1,7 @@
-"""Names are data, not markup: what a user or a device calls things is shown as it is wherever it is shown.
+"""Names are data, not markup: names given by a user or a device are shown unchanged everywhere.
 
-One run whose groups, causes, notes, versions and folder are hostile goes through every place that shows text. A new
-place belongs into PLACES.
+One run whose groups, causes, notes, versions and folder have hostile names goes through every place that shows text. A
+new place must be added to PLACES.
 """
 
 from __future__ import annotations

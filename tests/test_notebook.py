@@ -1,4 +1,4 @@
-"""The notebook: executed as it is, with the outputs that are in it; the cells tagged "varies" may differ in numbers."""
+"""The notebook gives the outputs that are stored in it; cells tagged "varies" may differ in numbers."""
 
 from __future__ import annotations
 

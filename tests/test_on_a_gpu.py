@@ -1,4 +1,4 @@
-"""What only a GPU can show: its own gradients, its own peak, and that torch itself finds nobody waiting for it.
+"""What only a GPU can show: its own gradients, its own peak, and that torch finds nothing waiting for it.
 
 What a second device without a GPU can show is in training/, devices/ and workplace/ (test_on_a_device.py).
 """

@@ -1,4 +1,4 @@
-"""A user's own code by its name: pinned by content, run at most once, and only where it is asked for."""
+"""A user's own code by name: pinned by content, run at most once, and only when it is asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The second device of the tests is as strict as a GPU: what would fail or wait there fails or is told here."""
+"""The tests' second device is as strict as a GPU: what would fail or wait there fails or is reported here."""
 
 from __future__ import annotations
 

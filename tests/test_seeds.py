@@ -1,4 +1,4 @@
-"""Seeds: stable for ever, and different for every purpose."""
+"""Seeds: fixed forever, and different for every purpose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's text as it is shown: no control character gets through, and what it said can still be read."""
+"""A user's text as shown: no control character gets through, and the text can still be read."""
 
 from __future__ import annotations
 

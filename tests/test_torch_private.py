@@ -1,4 +1,4 @@
-"""The private parts of torch: each does what it is used for, and is used through one place."""
+"""The private parts of torch: each does what it is used for, and is used through one module."""
 
 from __future__ import annotations
 

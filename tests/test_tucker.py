@@ -1,4 +1,4 @@
-"""Tucker forms: against tensorly, and by what defines them."""
+"""Tucker forms: against tensorly, and against their defining properties."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sizes: what people write, and what they get back."""
+"""Sizes: how people write them, and how they are shown."""
 
 from __future__ import annotations
 

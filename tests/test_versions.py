@@ -1,4 +1,4 @@
-"""docs/reference/versions.md: the ranges that the package asks for are what was tested, no more and no less."""
+"""docs/reference/versions.md: the ranges that the package accepts are those tested, no more and no less."""
 
 from __future__ import annotations
 

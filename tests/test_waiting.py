@@ -1,4 +1,4 @@
-"""What is told is heard by whoever listens outside, and by nobody else."""
+"""Progress is heard by whoever listens outside, and by nobody else."""
 
 from __future__ import annotations
 

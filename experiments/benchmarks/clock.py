@@ -1,4 +1,4 @@
-"""Does the clock tell the truth here? A device that was measured predicts steps it was not fitted on.
+"""Does the clock tell the truth here? A calibrated device predicts the times of steps that it was not fitted on.
 
     fed-asi calibrate-device --out this-machine.toml
     python experiments/benchmarks/clock.py this-machine.toml
@@ -29,7 +29,7 @@ BATCHES = (1, 4, 16, 64)
 
 
 def line(name: str, taken: list[Measured], device: Hardware) -> str:
-    """Return a row: how far off predictions are, and whether they are high or low."""
+    """Return a row: how far off predictions are, and whether they are too high or too low."""
     ratios = [seconds_of(one.work, device) / one.seconds for one in taken]
     off = [abs(ratio - 1) for ratio in ratios]
     middle = statistics.geometric_mean(ratios)

@@ -1,10 +1,10 @@
-"""What the run's clock costs: processor milliseconds a device-round, and nothing where no device has a clock.
+"""What the run's clock costs: processor milliseconds per device-round; nothing if no device has a clock.
 
     python experiments/benchmarks/clock_cost.py experiments/fleets/demo.toml
     python experiments/benchmarks/clock_cost.py experiments/fleets/cifar10.toml data.limit=4000
 
-All groups get a preset with a spread, a share of the hours and a deadline. A plan made for the first time is planning's
-cost, not the clock's: the first round is not counted.
+All groups get a preset with a spread, presence and a deadline. Making a plan for the first time is a cost of planning
+and not of the clock, so the first round is not counted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OWN = {"device": DEVICE, "presence": {"kind": "random", "share": 0.7}}
 
 
 def milliseconds(place: Workplace, config: RunConfig) -> float:
-    """Return processor milliseconds a device-round of all that the clock is asked, from round 2 on."""
+    """Return the processor milliseconds per device-round of everything the clock is asked, from round 2 on."""
     place, devices = replace(place, config=config), fleet.build(config)
     clock, taken, asked = RoundClock(place, devices), 0.0, 0
     for round in range(1, ROUNDS + 1):
@@ -65,7 +65,7 @@ def _record(place: Workplace, clock: RoundClock, job: Job) -> DeviceRoundRecord:
 
 
 def clocked(config: RunConfig) -> RunConfig:
-    """Return the same fleet with devices of all kinds of limits."""
+    """Return the same fleet, with devices that have all kinds of limits."""
     content: dict[str, Any] = config.model_dump(mode="json")
     content["groups"] = [{**group, **OWN} for group in content["groups"]]
     content["clock"] = {"deadline_seconds": 3600.0, "fit": True}

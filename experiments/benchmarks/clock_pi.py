@@ -1,8 +1,8 @@
-"""What our count predicts of "1.5 times faster on a Raspberry Pi 5": plain training's seconds over ASI's, by preset.
+"""What our count predicts for "1.5 times faster on a Raspberry Pi 5": seconds of plain training over ASI's, by preset.
 
     python experiments/benchmarks/clock_pi.py [DEVICE]
 
-224x224 pixels, the last two and four convolutions; ranks (8, 8, 3, 3), as published and in our order.
+224x224 pixels, the last two and four convolutions; ranks (8, 8, 3, 3), in the published order and in ours.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FORMS = {"published": ASI(RANKS, order="published"), "ours": ASI(RANKS)}
 
 
 def told(name: str, layers: int, batch: int, device: hardware.Hardware) -> list[float]:
-    """Return plain training's seconds over those of each form, trunk left out, then with it; then its ms an image."""
+    """Return plain training's seconds over each form's, without and with the trunk, and then its ms per image."""
     model = models.build(name, 10, None, 224).eval()
     body = [n for n, module in model.named_modules() if isinstance(module, nn.Conv2d)][-layers:]
     image = torch.zeros(1, 3, 224, 224)

@@ -1,13 +1,14 @@
-"""How a training step compares with plain PyTorch's at a fleet's sizes: small images and batches, nothing tuned.
+"""How a training step compares with plain PyTorch's at the sizes of a fleet: small images and batches, nothing tuned.
 
-    python experiments/benchmarks/fleet_steps.py [--networks mcunet,mobilenet_v2] [--layers 2,4,8,14] [--batches 16,32]
+    python experiments/benchmarks/fleet_steps.py [--networks mcunet,mobilenet_v2] [--layers 2,4,8,14] [--batches
+    16,32]
     ... [--micro-batches 1,4,16] [--resolution 128] [--seconds 2] [--cpu-time] [--channels-last]
 
-A line is one network, tail and batch: milliseconds of plain PyTorch (eager, batch norm in eval mode), and of the same
-step under ASI in micro-batches side by side, ranks (8, 8, 3, 3) or the micro-batch where that is smaller. "alone" is
-one true micro-batch of 1 against plain PyTorch at batch 1. Inputs are contiguous, but for --channels-last, and the
-allocator is as it comes. Times are of the wall, medians of steps taken in turns in one process with one thread;
---cpu-time takes the thread's processor time instead, for a machine that others use too.
+A row is one network, tail and batch: milliseconds of plain PyTorch (eager, batch norm in eval mode), and ratios of the
+same step under ASI with micro-batches side by side, at ranks (8, 8, 3, 3), or the micro-batch's size where that is
+smaller. "alone" is a single micro-batch of 1 against plain PyTorch at batch size 1. Inputs are contiguous unless
+--channels-last is given, and the allocator is the default one. Times are wall time, medians of interleaved steps in one
+process with one thread; --cpu-time takes the thread's processor time instead, for a machine with other work.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ RANKS = (8, 8, 3, 3)
 
 
 def ours(tail: nn.Module, micro_batch: int) -> nn.Module:
-    """Return the tail compressed for micro-batches side by side, in the memory format that it has."""
+    """Return the tail compressed for micro-batches side by side, in its own memory format."""
     found = copy.deepcopy(tail).train()
     compress_(found, ASI((min(RANKS[0], micro_batch), *RANKS[1:])), seed=0, micro_batch=micro_batch)
     return found
 
 
 def steps_of(tail: nn.Module, x: Tensor, y: Tensor, micro_batches: list[int]) -> dict[str, Step]:
-    """Return the steps of a line, by name."""
+    """Return the steps of a row, by name."""
     steps = {"plain": step_of(copy.deepcopy(tail).eval(), x, y)}
     for size in micro_batches:
         if size <= len(y):
@@ -46,7 +47,7 @@ def steps_of(tail: nn.Module, x: Tensor, y: Tensor, micro_batches: list[int]) ->
 
 
 def medians(steps: dict[str, Step], seconds: float, cpu_time: bool) -> dict[str, float]:
-    """Return the median milliseconds of each step, run in turns for about `seconds`, at least five times."""
+    """Return the median milliseconds of each step, interleaved for about `seconds`, at least five times."""
     clock = time.thread_time if cpu_time else time.perf_counter
     taken: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
@@ -61,7 +62,7 @@ def medians(steps: dict[str, Step], seconds: float, cpu_time: bool) -> dict[str,
 
 
 def ratios(found: dict[str, float]) -> dict[str, float]:
-    """Return what each step takes of plain PyTorch's."""
+    """Return each step's ratio to plain PyTorch."""
     beside = {name: taken / found["plain"] for name, taken in found.items() if name.startswith("micro")}
     return {**beside, "alone": found["alone"] / found["plain alone"]}
 
@@ -72,7 +73,7 @@ def line(cells: list[str]) -> str:
 
 
 def main() -> None:
-    """Print a line for each network, tail and batch, then means and extremes, as Markdown."""
+    """Print a row for each network, tail and batch, then means and extremes, as Markdown."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

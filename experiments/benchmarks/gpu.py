@@ -1,16 +1,16 @@
-"""What a GPU gives, held against the CPU: the same gradients and counted bytes, its peak, and how fast it is.
+"""A GPU compared with the CPU: whether gradients and counted bytes are the same, the GPU's peak, and its speed.
 
     python experiments/benchmarks/gpu.py                            # on cuda:0, three to five minutes
-    python experiments/benchmarks/gpu.py --device cpu --tiny        # the script itself, on any machine
+    python experiments/benchmarks/gpu.py --device cpu --tiny        # tests the script itself, on any machine
     ... --parts gradients,peak --markdown docs/results/gpu.md --json gpu.json
 
-It needs the package and torch: no data, no weights, neither Flower nor Ray. Exit code 1 where something that must hold
-does not: a gradient is off by more than 1e-4 of its norm, a counted byte differs, or a step makes the host wait.
+It needs the package and torch, but no data or weights, and neither Flower nor Ray. The exit code is 1 if a check fails:
+a gradient is off by more than 1e-4 of its norm, a counted byte differs, or a step makes the host wait.
 
-`gradients` compares those of one step, of every method, with the CPU's, and the counted bytes. `waits` does steps where
-torch refuses whatever waits for the GPU. `peak` holds the most that the allocator gave a step against what the arena
-counts. `steps` and `micro` are ratios to plain PyTorch, in turns, medians. `round` trains 32 devices of a fleet, so
-many at a time, each in a process of its own.
+`gradients` compares one step of every method, and its counted bytes, with the CPU. `waits` runs steps while torch
+refuses everything that waits for the GPU. `peak` compares the allocator's peak in a step with the arena's count.
+`steps` and `micro` are ratios to plain PyTorch, medians of interleaved steps. `round` trains 32 devices of a fleet,
+several at a time, each in its own process.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ METHODS: dict[str, Method] = {
     "biases": BiasOnly(),
 }
 RANKS = (8, 8, 3, 3)
-DEVICES = 32  # of the fleet, all of which train in a round
+DEVICES = 32  # in the fleet; all of them train in a round
 Row = dict[str, Any]
 
 
@@ -101,7 +101,7 @@ def tails(size: Size) -> Iterator[tuple[str, nn.Module, torch.Size]]:
 
 
 def batch_of(count: int, shape: torch.Size, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return inputs of a tail and labels, the same numbers on every device."""
+    """Return inputs of a tail and labels, with the same numbers on every device."""
     draws = torch.Generator().manual_seed(1)
     x, y = torch.randn(count, *shape, generator=draws).relu_(), torch.arange(count) % 10
     return x.to(device, memory_format=torch.channels_last), y.to(device)
@@ -110,7 +110,7 @@ def batch_of(count: int, shape: torch.Size, device: torch.device) -> tuple[Tenso
 def one_step(
     tail: nn.Module, method: Method, x: Tensor, y: Tensor, device: torch.device
 ) -> tuple[Tensor, int]:
-    """Return all gradients of a step as one vector, on the CPU, and the bytes that it kept."""
+    """Return all gradients of a step as one vector on the CPU, and the bytes that the step kept."""
     ours = copy.deepcopy(tail).to(device)
     compress_(ours, method, seed=0)
     training_mode_(ours)
@@ -123,7 +123,7 @@ def one_step(
 
 
 def gradients(size: Size, device: torch.device) -> Iterator[Row]:
-    """Yield, of every network and method, how far the gradients are off, and the bytes counted on both."""
+    """Yield, for every network and method, the gradients' relative error, and the bytes counted on both."""
     for name, tail, shape in tails(size):
         here, there = (batch_of(8, shape, where) for where in (torch.device("cpu"), device))
         for label, method in METHODS.items():
@@ -146,11 +146,11 @@ def stepper_of(tail: nn.Module, method: Method, device: torch.device) -> Stepper
 
 
 def waits(size: Size, device: torch.device) -> Iterator[Row]:
-    """Yield, of every network and method, whether steps went through where nothing may wait for the GPU."""
+    """Yield, for every network and method, whether steps succeed while nothing may wait for the GPU."""
     for name, tail, shape in tails(size):
         for label, method in METHODS.items():
             stepper, batch = stepper_of(tail, method, device), batch_of(8, shape, device)
-            stepper.step_(*batch, 0.01)  # what is kept on the device is made by the first one
+            stepper.step_(*batch, 0.01)  # the first step creates what is kept on the device
             said = ""
             try:
                 if device.type == GPU:
@@ -167,7 +167,7 @@ def waits(size: Size, device: torch.device) -> Iterator[Row]:
 
 
 def peak(size: Size, device: torch.device) -> Iterator[Row]:
-    """Yield the most bytes that a step holds at one time: given by the allocator, and counted."""
+    """Yield the most bytes that a step holds at any time: by the allocator, and as counted."""
     for name, tail, shape in tails(size):
         for label in ("whole", "8 bits", "ASI, cold", "biases"):
             ours = copy.deepcopy(tail).to(device)
@@ -192,7 +192,7 @@ def peak(size: Size, device: torch.device) -> Iterator[Row]:
 
 
 def steps(size: Size, device: torch.device) -> Iterator[Row]:
-    """Yield milliseconds of a step, plain PyTorch's and ours, by batch."""
+    """Yield the milliseconds of a step, plain PyTorch's and ours, by batch size."""
     for name, tail, shape in tails(size):
         for count in size.batches:
             x, y = batch_of(count, shape, device)
@@ -210,7 +210,7 @@ def timed() -> dict[str, Method]:
 
 
 def micro(size: Size, device: torch.device) -> Iterator[Row]:
-    """Yield milliseconds of many micro-batches of one image, side by side and one after another."""
+    """Yield the milliseconds of many micro-batches of one image, side by side and one after another."""
     for name, tail, shape in tails(size):
         x, y = batch_of(size.micro_batches, shape, device)
         method, there = ASI((1, 8, 3, 3)), tail.to(device)
@@ -225,7 +225,7 @@ def micro(size: Size, device: torch.device) -> Iterator[Row]:
 
 
 def noise(images: int) -> Dataset:
-    """Return images of noise for every device of the fleet: what they show costs no time."""
+    """Return images of noise for every device of the fleet: time does not depend on what they show."""
     rng, count = np.random.default_rng(0), DEVICES * images + 128
     x = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
     y = np.arange(count) % 10
@@ -233,7 +233,7 @@ def noise(images: int) -> Dataset:
 
 
 def fleet_of(size: Size, device: torch.device) -> RunConfig:
-    """Return a fleet of 32 devices with a budget that makes them compress."""
+    """Return a fleet of 32 devices with a budget that requires compression."""
     group = {"name": "all", "count": DEVICES, "budget": "64 KiB", "batch_size": 16}
     name = size.networks[0]
     settings = {
@@ -247,7 +247,7 @@ def fleet_of(size: Size, device: torch.device) -> RunConfig:
 
 
 def fleet_round(size: Size, device: torch.device) -> Iterator[Row]:
-    """Yield the seconds of a round of 32 devices, so many at a time, each of them in a process of its own."""
+    """Yield the seconds of a round of 32 devices, several at a time, each in its own process."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FED_ASI_FEATURES_DIR"] = str(Path(folder) / "features")
         data.register("noise", lambda *_: noise(size.images))
@@ -262,7 +262,7 @@ def fleet_round(size: Size, device: torch.device) -> Iterator[Row]:
 
 
 def _round(folder: Path, count: int) -> tuple[float, int]:
-    """Return the seconds of a round and how many devices trained; the processes had a device each before."""
+    """Return the seconds of a round and how many devices trained; every process has trained one device before."""
     context = multiprocessing.get_context("spawn")
     waiting, done = context.Queue(), context.Queue()
     processes = [
@@ -318,7 +318,7 @@ def _cell(value: Any) -> str:
 
 
 def about(device: torch.device) -> Row:
-    """Return what the figures are of."""
+    """Return what the figures were measured on."""
     card = (
         str(gpus_here()[device.index]) if device.type == GPU else platform.processor() or platform.machine()
     )

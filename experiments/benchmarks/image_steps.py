@@ -1,11 +1,12 @@
-"""What a simulated device's step of one image costs, its weights moving layer by layer within the backward.
+"""What a simulated device's step of one image costs when weights move layer by layer within the backward pass.
 
     python experiments/benchmarks/image_steps.py [--network mcunet] [--layers 14] [--resolution 128] [--seconds 20]
-    ... --profile channels    # where the time of one of the forms goes, by Python function
+    ... --profile channels    # where the time of one form goes, by Python function
 
-The steps are a run's own, its meter included (`fed_asi.training.steps.Stepper`); what a run does once a batch or less,
-such as reading features, is left out. Milliseconds are of the thread's processor time: medians of steps taken in turns
-in one process with one thread. "plain" is a step of plain PyTorch on the same image with all those layers trained.
+The steps are a run's own, with the meter (`fed_asi.training.steps.Stepper`); work that a run does once per batch or
+less often, such as reading features, is left out. Milliseconds are the thread's processor time: medians of interleaved
+steps in one process with one thread. "plain" is a step of plain PyTorch on the same image with all these layers
+trained.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from fed_asi.methods import BiasOnly, Channels, Method, Vanilla
 from fed_asi.training.sgd import Sgd
 from fed_asi.training.steps import Stepper, training_mode_
 
-SHARE = 8  # of a layer's input channels, one in so many
+SHARE = 8  # one in so many of a layer's input channels trains
 RATE = 1e-3
-BATCH = 16  # images of one call of the stepper
+BATCH = 16  # images per call of the stepper
 
 
 def trained_layers(tail: nn.Module) -> dict[str, nn.Module]:
@@ -38,7 +39,7 @@ def trained_layers(tail: nn.Module) -> dict[str, nn.Module]:
 
 
 def forms_of(tail: nn.Module) -> dict[str, dict[str, Method]]:
-    """Return what each form asks of the trained layers; the head is whole in all of them."""
+    """Return each form's methods for the trained layers; the head is kept whole in all of them."""
     every = trained_layers(tail)
     head = {name: Vanilla() for name, module in every.items() if isinstance(module, nn.Linear)}
     inputs = {n: m.in_channels for n, m in every.items() if isinstance(m, nn.Conv2d)}
@@ -53,7 +54,7 @@ def forms_of(tail: nn.Module) -> dict[str, dict[str, Method]]:
 
 
 def stepper_of(tail: nn.Module, methods: dict[str, Method]) -> Stepper:
-    """Return what steps the tail under these methods, image after image."""
+    """Return a stepper for the tail with these methods, image by image."""
     ours = copy.deepcopy(tail)
     inputs = {name: getattr(module, "in_channels", 0) for name, module in trained_layers(tail).items()}
     energies = {name: torch.rand(count) for name, count in inputs.items() if count}
@@ -79,7 +80,7 @@ def plain_step(tail: nn.Module, x: Tensor, y: Tensor) -> Step:
 
 
 def main() -> None:
-    """Print milliseconds an image of every form, and of plain PyTorch."""
+    """Print milliseconds per image for every form, and for plain PyTorch."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,9 +1,9 @@
-"""Gradient accumulators in int8: what 128 micro-batches of one image do to the sum.
+"""Gradient accumulators in int8: the error of the sum after 128 micro-batches of one image.
 
     python experiments/benchmarks/int8_accumulators.py --data-dir DATA --weights-dir WEIGHTS
 
-MCUNet, ImageNet weights, the last 4 convolutions and the head, CIFAR-10 at 128x128. Every micro-batch's
-gradient is added to the restored accumulator, which is rounded again, one scale a row.
+MCUNet, ImageNet weights, the last 4 convolutions and the head, CIFAR-10 at 128x128. Each micro-batch's gradient is
+added to the dequantised accumulator, which is then quantised again, with one scale per row.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ def network(data_dir: Path, weights_dir: Path) -> tuple[nn.Module, Tensor, Tenso
 
 
 def gradients(tail: nn.Module, weights: dict[str, nn.Parameter], x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """Return one micro-batch's share of every weight's gradient, a row an output channel."""
+    """Return one micro-batch's share of every weight's gradient, with a row per output channel."""
     tail.zero_grad()
     torch.autograd.backward(F.cross_entropy(tail(x.clone()), y) / IMAGES)
     return {name: p.grad.detach().flatten(1).clone() for name, p in weights.items() if p.grad is not None}
 
 
 def int8(to_integer: Round) -> Round:
-    """Return the rounding of a matrix to 255 levels a row."""
+    """Return a function that rounds a matrix to 255 levels per row."""
 
     def rounded(total: Tensor) -> Tensor:
         scale = total.abs().amax(1, keepdim=True).clamp_min(1e-20) / 127

@@ -1,20 +1,20 @@
-"""How fast a training step of a tail is, and a compression alone, as ratios to plain PyTorch.
+"""How fast a tail's training step is, and compression alone, as ratios to plain PyTorch.
 
     taskset -c 3 python experiments/benchmarks/kernels.py steps    # the last 2 and 4 convolutions of four networks
     taskset -c 3 python experiments/benchmarks/kernels.py compress # one activation against the published order
     taskset -c 3 python experiments/benchmarks/kernels.py micro    # micro-batches 1 to 4, and 64 side by side
-    python experiments/benchmarks/kernels.py peak                  # the most bytes a step holds at one time
+    python experiments/benchmarks/kernels.py peak                  # the most bytes a step holds at any time
     ... --networks mcunet,resnet18 --batches 16,64,128 --seconds 6 --markdown docs/results/kernels.md
 
-All figures of a line come from one process, one thread, runs interleaved, medians; the allocator keeps its
-memory for both sides (a fresh page costs more than a pass over it). On CPU the time is that of the thread: what
-other processes take of the core is left out, what they take of its caches is not. On a machine with CUDA,
-`--device cuda` times with synchronised events.
+All figures of a row are medians of interleaved runs in one process with one thread; the allocator keeps its memory for
+both sides (a fresh page costs more than a pass over it). On the CPU the time is the thread's own: it excludes what
+other processes take of the core, but not their effect on its caches. On a machine with CUDA, `--device cuda` times with
+synchronised events.
 
-A tail begins where the first trained layer gets its input, or before the residual block around it.
-In `compress` "one pass" is a sum over the activation, which no compression can go below. In the others
-"floor" is what no way of keeping the inputs can go below: the step with `BiasOnly` (forward, dX, masks, bias sums) and
-one pass over the inputs of the trained layers at the bandwidth of the memory (a sum over as many bytes).
+A tail begins where the first trained layer gets its input, or before the residual block around that layer.
+In `compress`, "one pass" is a sum over the activation, a lower limit for any compression. Elsewhere, "floor" is a lower
+limit for any way of keeping the inputs: the step with `BiasOnly` (forward, dX, masks, bias sums), and one pass over the
+inputs of the trained layers at memory bandwidth (a sum over as many bytes).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def tail_of(network: str, convolutions: int, resolution: int = 224) -> tuple[nn.
 
 @dataclass(frozen=True)
 class Case:
-    """One tail with a batch for it."""
+    """One tail and a batch for it."""
 
     name: str
     tail: nn.Module
@@ -84,7 +84,7 @@ class Case:
 
 
 def cases(options: argparse.Namespace) -> Iterator[Case]:
-    """Yield every tail with every batch asked for."""
+    """Yield every requested combination of tail and batch."""
     for network in options.networks.split(","):
         for convolutions in (2, 4):
             tail, shape = tail_of(network, convolutions)
@@ -96,7 +96,7 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
 
 
 def step_of(model: nn.Module, x: Tensor, y: Tensor) -> Step:
-    """Return one training step: forward, loss, backward, and the commit of warm factors."""
+    """Return one training step: forward, loss, backward, and keeping the warm factors."""
 
     def step() -> None:
         for parameter in model.parameters():
@@ -108,7 +108,7 @@ def step_of(model: nn.Module, x: Tensor, y: Tensor) -> Step:
 
 
 def medians(steps: dict[str, Step], seconds: float, device: str) -> dict[str, float]:
-    """Return the median milliseconds of each step, run in turns for about `seconds`."""
+    """Return the median milliseconds of each step, interleaved for about `seconds`."""
     taken: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
         step()
@@ -165,7 +165,7 @@ def with_pass(step: Step, inputs: Tensor) -> Step:
 
 
 def steps_rows(options: argparse.Namespace) -> Iterator[Row]:
-    """Yield one row a network, tail and batch: milliseconds of plain, ours and the floor."""
+    """Yield one row per network, tail and batch: milliseconds of plain PyTorch, ours and the floor."""
     for case in cases(options):
         plain = copy.deepcopy(case.tail).eval()
         plain_last = copy.deepcopy(plain).to(memory_format=torch.channels_last)
@@ -181,7 +181,7 @@ def steps_rows(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def compress_rows(options: argparse.Namespace) -> Iterator[Row]:
-    """Yield milliseconds of one warm compression of one activation: published order and ours."""
+    """Yield the milliseconds of one warm compression of one activation, in the published order and in ours."""
     for channels, size in ACTIVATIONS:
         for batch in map(int, options.batches.split(",")):
             x = torch.randn(1, batch, channels, size, size, device=options.device).relu_()
@@ -206,13 +206,13 @@ def published(x: Tensor, ranks: list[int], starts: tucker.Factors) -> tuple[Tens
         begin = torch.randn(matrix.shape[0], rank, device=x.device) if start is None else start
         factors.append(torch.linalg.qr(matrix @ (matrix.T @ begin))[0].unsqueeze(0))
     core = x[0]
-    for factor in factors:  # each takes the first mode and puts its rank last
+    for factor in factors:  # each contracts the first mode and puts its rank last
         core = torch.tensordot(core, factor[0], dims=([0], [0])) if factor is not None else core
     return core.unsqueeze(0), factors
 
 
 def peak_rows(options: argparse.Namespace) -> Iterator[Row]:
-    """Yield the most MB that a step holds at one time, of plain and ours, and the largest activation."""
+    """Yield the most MB that a step holds at any time, plain and ours, and the largest activation."""
     for case in cases(options):
         found = {"plain": peak(step_of(copy.deepcopy(case.tail).eval(), case.x, case.y), options.device)}
         for name, ranks in RANKS.items():
@@ -222,7 +222,7 @@ def peak_rows(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def peak(step: Step, device: str) -> float:
-    """Return the most MB a step holds at one time beyond what there was before; of the second step."""
+    """Return the most MB that the second step holds at any time, beyond what was allocated before."""
     step()
     with StepMeter(torch.device(device)) as meter:
         step()
@@ -230,7 +230,7 @@ def peak(step: Step, device: str) -> float:
 
 
 def micro_rows(options: argparse.Namespace) -> Iterator[Row]:
-    """Yield steps at batch 1 to 4, and 64 micro-batches one after another and side by side."""
+    """Yield steps at batch sizes 1 to 4, and 64 micro-batches one after another and side by side."""
     device = options.device
     for network in options.networks.split(","):
         tail, shape = tail_of(network, 4, resolution=128)
@@ -263,7 +263,7 @@ def beside(tail: nn.Module, method: Method, size: int) -> nn.Module:
 
 
 def in_turns(model: nn.Module, xs: tuple[Tensor, ...], ys: tuple[Tensor, ...]) -> Step:
-    """Return the same step done one micro-batch after another, with accumulation."""
+    """Return the same step, one micro-batch after another, with accumulated gradients."""
 
     def step() -> None:
         for parameter in model.parameters():
@@ -276,7 +276,7 @@ def in_turns(model: nn.Module, xs: tuple[Tensor, ...], ys: tuple[Tensor, ...]) -
 
 
 def ratios(part: str, row: Row) -> dict[str, float]:
-    """Return the ratios a row is judged by, by name."""
+    """Return a row's ratios that have targets, by name."""
     value = {name: float(number) for name, number in row.items() if name != "case"}
     if part == "steps":
         best = min(value["plain"], value["plain channels_last"])
@@ -296,7 +296,7 @@ def ratios(part: str, row: Row) -> dict[str, float]:
 
 
 def table(part: str, rows: list[Row]) -> str:
-    """Return the rows as Markdown, with the geometric mean and the extremes of every ratio."""
+    """Return the rows as Markdown, with the geometric mean and extremes of every ratio."""
     judged = [ratios(part, row) for row in rows]
     times = [name for name in rows[0] if name != "case"]
     names, unit = list(judged[0]), "MB" if part == "peak" else "ms"

@@ -1,9 +1,9 @@
-"""Kill a run's whole process tree at random moments, resume it each time, compare with one left alone.
+"""Kill a run's whole process tree at random moments, resume it each time, and compare it with an uninterrupted run.
 
     python experiments/benchmarks/kill_test.py [--kills 20] [--first 1] [--in-rounds] [--at-work N] [--log FILE]
 
-Every kill is SIGKILL to the run's session: server, Ray and workers at once. The run is then resumed until it
-ends, and its weights and records must be those of the uninterrupted run, to the bit.
+Every kill is a SIGKILL to the run's session: server, Ray and workers at once. The run is then resumed until it ends,
+and its weights and records must equal those of the uninterrupted run, to the bit.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ RUN = [sys.executable, "-m", "fed_asi", "run"]
 
 
 def fleet_file(method: str, at_work: int | None) -> str:
-    """Return the fleet as TOML. at_work: make updates of replies, so many devices at work at any time; None: rounds."""
+    """Return the fleet as TOML. at_work: asynchronous, with so many devices at work at any time; None: rounds."""
     if at_work is None:
         return FLEET.format(method=method, clock="", slow="", quick="")
     return FLEET.format(
@@ -70,13 +70,13 @@ def fleet_file(method: str, at_work: int | None) -> str:
 
 
 def start(arguments: list[str]) -> subprocess.Popen[bytes]:
-    """Start a run in a session of its own, so that all of it can be killed."""
+    """Start a run in its own session, so that all of it can be killed."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "stdin": subprocess.DEVNULL}
     return subprocess.Popen([*RUN, *arguments], start_new_session=True, **quiet)
 
 
 def finish(arguments: list[str]) -> int:
-    """Do a run to its end and return its exit code; nothing of it outlives this call."""
+    """Run to the end and return the exit code; no process outlives this call."""
     process = start(arguments)
     try:
         return process.wait()
@@ -85,7 +85,7 @@ def finish(arguments: list[str]) -> int:
 
 
 def kill_session(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL everything in the process's session, whatever group it has moved to."""
+    """Send SIGKILL to every process in the session, whatever group it has moved to."""
     listed = subprocess.run(["ps", "-A", "-o", "pid=,sess="], capture_output=True, text=True, check=True)
     pairs = [tuple(map(int, line.split())) for line in listed.stdout.splitlines()]
     for pid in [pid for pid, session in pairs if session == process.pid]:
@@ -97,7 +97,7 @@ def kill_session(process: subprocess.Popen[bytes]) -> None:
 
 
 def records(folder: Path) -> tuple[list[object], str | None]:
-    """Return every record but the times, and the weights' hash."""
+    """Return all records except times, and the hash of the weights."""
     with RunStore.read(folder) as store:
         rows = [*store.rounds(), *store.device_rounds()]
         kept = [{k: getattr(r, k) for k in r.__dataclass_fields__ if k not in TIMES} for r in rows]
@@ -105,7 +105,7 @@ def records(folder: Path) -> tuple[list[object], str | None]:
 
 
 def last_round(folder: Path) -> int:
-    """Return the last recorded round, -1 before any."""
+    """Return the last recorded round, or -1 before any."""
     try:
         with RunStore.read(folder) as store:
             return max((record.round for record in store.rounds()), default=-1)
@@ -114,7 +114,7 @@ def last_round(folder: Path) -> int:
 
 
 def seconds_of_rounds(folder: Path) -> float:
-    """Return how long a run's rounds took together, its start left out."""
+    """Return how long a run's rounds took together, without its start."""
     with RunStore.read(folder) as store:
         return sum(record.host_seconds or 0.0 for record in store.rounds())
 
@@ -122,7 +122,7 @@ def seconds_of_rounds(folder: Path) -> float:
 def one_kill(
     number: int, fleet: Path, out: Path, backend: str, longest: float, in_rounds: bool
 ) -> tuple[float, int, Path]:
-    """Start a run, kill it at a random moment, resume it to its end; return when and where.
+    """Start a run, kill it at a random moment, and resume it to its end; return when and where it was killed.
 
     longest: seconds within which the moment is drawn, from the start or, with in_rounds, from round 0's record.
     """
@@ -143,7 +143,7 @@ def one_kill(
     reached = last_round(folder)
     for _ in range(3):
         again = ["--resume", str(folder), "--backend", backend]
-        if not (folder / "run.sqlite").exists():  # killed before its first line
+        if not (folder / "run.sqlite").exists():  # killed before its first record
             shutil.rmtree(folder, ignore_errors=True)
             again = [str(fleet), "--out", str(out), "--backend", backend]
         if finish(again) == 0:
@@ -160,7 +160,7 @@ def main() -> int:
         "--first", type=int, default=1, help="of the kills, whose moments are drawn by number"
     )
     parser.add_argument("--backend", default="flower", choices=("flower", "loop"))
-    # Factors of "asi-published" are warm: a state of devices, which a resumed run has to find again.
+    # "asi-published" has warm factors: state of the devices, which a resumed run must find again.
     parser.add_argument("--method", default="asi", choices=("asi", "asi-published"))
     parser.add_argument("--in-rounds", action="store_true", help="kill after round 0, not at any moment")
     parser.add_argument(
@@ -168,7 +168,7 @@ def main() -> int:
     )
     parser.add_argument("--log", type=Path)
     given = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(1))  # so that nothing outlives us
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(1))  # so that no process outlives this one
     lines = []
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary)

@@ -4,10 +4,10 @@
     python experiments/benchmarks/local_work.py parts RUN [--rounds 2]   # a table
     python experiments/benchmarks/local_work.py micro [--log docs/results/scale.md]
 
-`again` does the jobs of a finished run's rounds 2, 3, ... again, one after another or beside each other in so many
-processes, with neither Flower nor Ray; simulation.py holds its wall time against them.
-`parts` does them one after another, and says what their processor time goes to.
-`micro` compares micro-batches of 1, side by side, with one full batch, on the cifar10 fleet's features.
+`again` repeats the jobs of rounds 2, 3, ... of a finished run, one after another or in several processes side by side,
+without Flower and Ray; simulation.py compares their wall time with the run's. `parts` repeats them one after another
+and shows how their processor time is divided. `micro` compares micro-batches of 1, side by side, with one full batch,
+on the cifar10 fleet's features.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ BUDGETS = ("64 KiB", "128 KiB", "256 KiB", "512 KiB", "1 MiB", None)
 
 
 def again(given: argparse.Namespace) -> list[str]:
-    """Return one line of JSON: by round, each job's seconds and CPU seconds, and when the last one ended."""
+    """Return one line of JSON: by round, each job's seconds and CPU seconds, and when the last job ended."""
     context = multiprocessing.get_context("spawn")
     waiting, done = context.Queue(), context.Queue()
     processes = [
@@ -73,7 +73,7 @@ def again(given: argparse.Namespace) -> list[str]:
             return costs.estimate(job.resources.budget_bytes, images[job.partition_id])
 
         order = in_order([job for job, _ in jobs], cost, given.workers)
-        if round == 1:  # every worker opens the workplace, and warms up
+        if round == 1:  # every worker opens the workplace and warms up
             order = [replace(order[0])] * given.workers
         started = time.perf_counter()
         for job in order:
@@ -92,7 +92,7 @@ def again(given: argparse.Namespace) -> list[str]:
 
 
 def _rounds(folder: Path, rounds: int) -> dict[int, list[tuple[Job, int]]]:
-    """Return the jobs of a run's first rounds, each with its images, starting from no warm factors."""
+    """Return the jobs of a run's first rounds, each with its number of images and without warm factors."""
     place = open_workplace(folder / "workplace", opened=Sources.open_rows)
     with RunStore.read(folder) as store:
         loop = Rounds(place, store, LoopExecutor(place, folder / "devices"), Unwatched())
@@ -106,7 +106,7 @@ def _rounds(folder: Path, rounds: int) -> dict[int, list[tuple[Job, int]]]:
 
 
 def _work(folder: Path, waiting: Queue[Job | None], done: Queue[tuple[Job, float, float]]) -> None:
-    """Do jobs until None comes, from the weights of the run's end: a step's cost does not depend on them."""
+    """Do jobs until None comes, from the run's final weights: a step's cost does not depend on the weights."""
     place = open_workplace(folder / "workplace", opened=Sources.open_rows)
     torch.set_num_threads(place.config.compute.threads)
     with RunStore.read(folder) as store:
@@ -120,14 +120,14 @@ def _work(folder: Path, waiting: Queue[Job | None], done: Queue[tuple[Job, float
 
 PARTS = {
     "steps": (Stepper, "step_"),
-    "held-out images, judged before and after": (work, "_judged"),
-    "features and labels, read": (Workplace, "batch"),
+    "evaluation on held-out images, before and after": (work, "_judged"),
+    "reading features and labels": (Workplace, "batch"),
     "compressing the layers": (work, "_compress_"),
 }
 
 
 def parts(given: argparse.Namespace) -> list[str]:
-    """Return the table of what the processor time of a run's jobs goes to, which are done again."""
+    """Return a table of how the processor time of a run's jobs is divided; the jobs are repeated."""
     place = open_workplace(given.run / "workplace", opened=Sources.open_rows)
     jobs = [job for jobs in _rounds(given.run, given.rounds).values() for job, _ in jobs]
     answer(place, jobs[0], place.reference, None)  # warms up
@@ -157,7 +157,7 @@ def _clocked(call: Callable[..., Any], name: str, spent: dict[str, float]) -> Ca
 
 
 def micro(given: argparse.Namespace) -> list[str]:
-    """Return the table of a device's epoch with micro-batches of 1, side by side, beside one full batch."""
+    """Return a table of a device's epoch with micro-batches of 1, side by side, against one full batch."""
     with tempfile.TemporaryDirectory() as folder:
         config = load_config(FLEET, ["train.epochs=1"])
         groups = [{**g, "micro_batch": None} for g in config.model_dump(mode="json")["groups"]]
@@ -173,7 +173,7 @@ def micro(given: argparse.Namespace) -> list[str]:
 
 
 def _row(place: Workplace, budget: str | None, device: int) -> str:
-    """Return one budget's row; the two are timed in turns, the median of five each."""
+    """Return one budget's row; the two ways are interleaved, the median of five each."""
     size = None if budget is None else parse_bytes(budget)
     plans = {}
     for micro_batch in (1, 32):
@@ -212,7 +212,7 @@ def _described(plan: Plan) -> str:
 
 
 def main() -> int:
-    """Do one of the two; return 0."""
+    """Run one of the two; return 0."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

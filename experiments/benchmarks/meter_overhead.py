@@ -1,10 +1,10 @@
-"""The time that ActivationMeter adds to a training step, as a share of the step.
+"""The time that ActivationMeter adds to a training step, relative to the step.
 
     OMP_NUM_THREADS=1 python experiments/benchmarks/meter_overhead.py
 
-MCUNet's compressed tail (what local training runs, on the trunk's features) and the whole of MCUNet. "Total" is the
-meter of every step of local training (detailed=False, made once), "by layer" the one of its first step. Bare and
-metered steps alternate; medians of the time of this thread.
+For MCUNet's compressed tail (what local training runs, on the trunk's features) and for the whole MCUNet. "Total" is
+the meter of every step of local training (detailed=False, created once), "by layer" that of its first step. Steps with
+and without the meter alternate; medians of this thread's time.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def row(part: str, method: Method, batch: int, steps: int) -> None:
 
 
 def made(part: str, batch: int) -> tuple[nn.Module, Tensor, Tensor]:
-    """Return the part of MCUNet with its last 4 convolutions trained, at 128x128, and a batch for it."""
+    """Return this part of MCUNet, with its last 4 convolutions trained at 128x128, and a batch for it."""
     model = models.build("mcunet", 10).train()
     x = torch.randn(batch, 3, 128, 128)
     y = torch.arange(batch) % 10
@@ -73,7 +73,7 @@ def made(part: str, batch: int) -> tuple[nn.Module, Tensor, Tensor]:
 
 
 def step(model: nn.Module, x: Tensor, y: Tensor, meter: ActivationMeter | None) -> float:
-    """Return the CPU seconds of one forward and backward; other processes do not disturb them."""
+    """Return the CPU seconds of one forward and backward pass, to which other processes do not add."""
     start = time.thread_time()
     with meter or contextlib.nullcontext():
         loss = F.cross_entropy(model(x), y)

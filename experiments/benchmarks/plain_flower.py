@@ -1,9 +1,9 @@
-"""The rival of simulation.py: the same fleet as Flower's own PyTorch quickstart would write it.
+"""The counterpart of simulation.py: the same fleet, written as in Flower's own PyTorch quickstart.
 
-Each message builds the network, loads the global state, runs the whole network over the client's images with
-plain PyTorch layers, and sends the whole state back; FedAvg averages; as many clients then judge the average on
-their held-out images, and the server on the test images. Nothing of fed_asi's layers, features and round loop is
-used; its data loading, network, shards and learning rates are, so that the work is the same.
+Each message builds the network, loads the global state, runs the whole network over the client's images with plain
+PyTorch layers, and sends the whole state back. FedAvg averages. Then as many clients evaluate the average on their
+held-out images, and the server evaluates it on the test images. fed_asi's layers, features and round loop are not used;
+its data loading, network, shards and learning rates are, so that the work is the same.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ def dataset() -> data.Dataset:
 
 @cache
 def shards() -> dict[str, np.ndarray]:
-    """Return each client's rows of x_train: "3" it trains on, "3-holdout" it judges by."""
+    """Return each client's rows of x_train: "3" for training, "3-holdout" for evaluation."""
     with np.load(os.environ["PLAIN_SHARDS"]) as rows:
         return {name: rows[name] for name in rows.files}
 
 
 def network() -> nn.Module:
-    """Return MCUNet with its ImageNet weights and 10 classes, the last layers trainable."""
+    """Return MCUNet with its ImageNet weights and 10 classes; the last layers train."""
     model = models.build("mcunet-in1", 10, "imagenet", RESOLUTION, seed=0)
     tune_last_(model, LAYERS)
     return model
 
 
 def batch(images: np.ndarray) -> torch.Tensor:
-    """Return normalised images at the network's resolution, a batch at a time."""
+    """Return normalised images at the network's resolution, one batch at a time."""
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     large = nn.functional.interpolate(pixels, (RESOLUTION, RESOLUTION), mode="bilinear")
     mean, std = (torch.tensor(part).view(1, 3, 1, 1) for part in models.normalisation("mcunet-in1"))
@@ -98,7 +98,7 @@ def train(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Judge the average on the client's held-out images."""
+    """Evaluate the average on the client's held-out images."""
     rows = shards()[f"{context.node_config['partition-id']}-holdout"]
     right = correct(received(message), dataset().x_train[rows], dataset().y_train[rows])
     metrics = {"accuracy": right / max(1, len(rows)), "num-examples": max(1, len(rows))}
@@ -106,7 +106,7 @@ def evaluate(message: Message, context: Context) -> Message:
 
 
 def correct(model: nn.Module, images: np.ndarray, labels: np.ndarray) -> int:
-    """Return how many images the whole network gets right."""
+    """Return how many images the whole network classifies correctly."""
     model.eval()
     right = 0
     with torch.inference_mode():
@@ -117,14 +117,14 @@ def correct(model: nn.Module, images: np.ndarray, labels: np.ndarray) -> int:
 
 
 class Timed(FedAvg):
-    """FedAvg with a cosine learning rate that notes when each round began and when it was averaged."""
+    """FedAvg with a cosine learning rate, which records when each round began and when it was averaged."""
 
     rounds = 1
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Note the round's start, and set its learning rate."""
+        """Record the round's start, and set its learning rate."""
         if server_round == 1:
             self.begun, self.averaged = list[float](), list[float]()
         self.begun.append(time.perf_counter())
@@ -134,14 +134,14 @@ class Timed(FedAvg):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Average and note the time."""
+        """Average, and record the time."""
         result = super().aggregate_train(server_round, replies)
         self.averaged.append(time.perf_counter())
         return result
 
 
 def judged(_round: int, arrays: ArrayRecord) -> MetricRecord:
-    """Return the average's accuracy on the test images, judged by the server on all cores, which is torch's default."""
+    """Return the average's test accuracy, evaluated by the server on all cores, which is torch's default."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     model = network()
     model.load_state_dict(arrays.to_torch_state_dict())
@@ -186,6 +186,6 @@ def main(out: Path, rounds: int, clients: int, cohort: int, workers: int) -> Non
 
 
 if __name__ == "__main__":
-    import plain_flower  # by its name, so that Ray's workers can import what they are sent
+    import plain_flower  # by name, so that Ray's workers can import what they receive
 
     plain_flower.main(Path(sys.argv[1]), *(int(word) for word in sys.argv[2:6]))

@@ -1,10 +1,10 @@
-"""What a plan with time costs: processor seconds of one device's plan, by what is asked of it.
+"""What planning with time costs: processor seconds of one device's plan, by what is asked.
 
     fed-asi plan --model mcunet --source cifar10 --data-dir DATA --profile mcunet.json
     python experiments/benchmarks/plan_time.py mcunet mcunet.json stm32f746 "16 KiB"
 
-The round has 100 images of which none was counted before, so that a form's work is counted too; "again" is the next
-plan for a device with as many images, such as that of another budget.
+The round has 100 images, a number not seen before, so the work of each form has to be counted too. "again" is the next
+plan for a device with the same number of images, such as one with another budget.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from fed_asi.planning.search import plan
 from fed_asi.planning.wishes import Wishes
 
 DUTY = Duty({32: 3, 4: 1}, held=10, down_bytes=1 << 20)
-SHARE = 0.9  # of the seconds of the plan without a limit
+SHARE = 0.9  # of the seconds that the plan without a limit takes
 
 
 def rounds_of(network: str, profile: Profile, device: str) -> Callable[[], DeviceRound]:
-    """Return what makes a device's round, of which nothing is counted yet."""
+    """Return a function that makes a device's round, with nothing counted yet."""
     resolution = models.resolution_of(network)
     model = models.build(network, 10, None, resolution).eval()
     image = torch.zeros(1, 3, resolution, resolution)
@@ -46,7 +46,7 @@ def rounds_of(network: str, profile: Profile, device: str) -> Callable[[], Devic
 
 
 def main(network: str, path: str, device: str, budget: str) -> None:
-    """Print a line for each thing that is asked."""
+    """Print a line for each question."""
     profile = Profile.load(Path(path))
     fresh = rounds_of(models.canonical(network), profile, device)
     began = time.process_time()

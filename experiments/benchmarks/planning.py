@@ -1,11 +1,11 @@
-"""How long planning takes: the search alone on made-up layers, and the calibration it starts from.
+"""How long planning takes: the search alone on made-up layers, and the calibration that it starts from.
 
     python experiments/benchmarks/planning.py --weights-dir WEIGHTS
 
-Search: 42 layers of 64 candidates at 8 micro-batches, worth and bytes drawn at random and correlated as in
-networks, nine budgets from tight to ample. Calibration: `profile` of tiny and of MCUNet. Both are processor time of
-one thread, so that other work on the machine counts little. Neighbour: the whole command, its imports included, and
-one QR of many small matrices, at torch's own number of threads, alone and while another process keeps a core busy.
+Search: 42 layers with 64 candidates each at 8 micro-batches; captured gradient and bytes are random, and correlated as
+in networks; nine budgets from small to large. Calibration: `profile` of tiny and of MCUNet. Both are processor times of
+one thread, so other work on the machine counts little. Neighbour: the whole command, with imports, and one QR of many
+small matrices, at torch's own number of threads, alone and while another process keeps a core busy.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ REPEATS = 3
 
 
 def made_up_profile(seed: int = 0) -> Profile:
-    """Return a profile of LAYERS layers whose worths span orders of magnitude."""
+    """Return a profile of LAYERS layers whose captured gradients span orders of magnitude."""
     rng = seeds.rng(seed, "planning")
     layers = tuple(_layer(rng, index) for index in range(LAYERS))
     floors = {b: tuple(512 * b * (LAYERS - i) for i in range(LAYERS)) for b in MICRO_BATCHES}
@@ -84,7 +84,7 @@ def search_table() -> str:
 
 @dataclass(frozen=True)
 class Calibration:
-    """One `profile` to time. last: the last so many convolutions and the head; None for every layer."""
+    """One `profile` to time. last: the number of last convolutions, trained with the head; None: every layer."""
 
     network: str
     pixels: int
@@ -96,13 +96,13 @@ class Calibration:
 CALIBRATIONS = (
     Calibration("tiny", 32, 32, None, (1, 4, 16, 32)),
     Calibration("mcunet", 128, 32, 14, (1, 4, 16, 32)),
-    Calibration("mcunet", 128, 32, 8, (1, 2, 4, 8, 16, 32)),  # what a device does for itself, and its floors
+    Calibration("mcunet", 128, 32, 8, (1, 2, 4, 8, 16, 32)),  # what a device does itself, with floors
     Calibration("mcunet", 128, 128, 14, tuple(2**power for power in range(8))),
 )
 
 
 def calibration_table(weights_dir: Path | None) -> str:
-    """Return the processor seconds of `profile` for every line of CALIBRATIONS."""
+    """Return the processor seconds of `profile` for every entry of CALIBRATIONS."""
     lines = [
         "| network | pixels | images | layers | micro-batches | profile, s |",
         "|---|---|---|---|---|---|",
@@ -149,7 +149,7 @@ for name, work in (("torch's", lambda: torch.linalg.qr(many)), ("ours", lambda: 
 
 
 def neighbour_table(weights_dir: Path | None) -> str:
-    """Return what a plan and a QR take alone and beside a busy process, at torch's own number of threads."""
+    """Return the times of a plan and a QR, alone and beside a busy process, at torch's own number of threads."""
     command = [sys.executable, "-m", "fed_asi", "plan", "--model", "mcunet", "--budget", "16 KiB"]
     command += ["--weights-dir", str(weights_dir)] if weights_dir else []
     free = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}

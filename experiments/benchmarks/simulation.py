@@ -1,4 +1,4 @@
-"""How fast the simulation is: against a plain Flower app, by size of the fleet, and on a Ray cluster.
+"""How fast the simulation is: compared with a plain Flower app, by size of the fleet, and on a Ray cluster.
 
     python experiments/benchmarks/simulation.py plain  [--rounds 20] [--workers 4]
     python experiments/benchmarks/simulation.py alone  [--rounds 20]   # ours without the plain app
@@ -7,7 +7,7 @@
     python experiments/benchmarks/simulation.py needs  # images whose features the cifar10 fleet needs, and when
     python experiments/benchmarks/simulation.py cluster   # two nodes on loopback
 
-All of one table is measured in one call on one machine; --log FILE keeps what is printed.
+All figures of one table are measured in one call on one machine; --log FILE keeps what is printed.
 """
 
 from __future__ import annotations
@@ -40,8 +40,10 @@ from fed_asi.workplace.splits import split_images
 from fed_asi.workplace.start import shards_of
 
 ROOT = Path(__file__).parents[2]
-IMAGES_EACH = 8  # a device's, in the table by scale: the same work in every row, as long as there are so many
-IMAGES = 50_000 - 256  # that devices can have
+IMAGES_EACH = (
+    8  # per device, in the table by scale: the same work in every row, as long as there are enough images
+)
+IMAGES = 50_000 - 256  # that are left for devices
 FLEET = ROOT / "experiments" / "fleets" / "cifar10.toml"
 RUN = """
 import json, pathlib, resource, sys, time
@@ -85,7 +87,7 @@ except BaseException as error:
 
 
 def ours(folder: Path, config: RunConfig) -> tuple[float, float, float]:
-    """Do a run in a process of its own; return its seconds with start-up, its peak MiB, its CPU s a round."""
+    """Do a run in its own process; return its seconds with start-up, its peak MiB, and its CPU seconds per round."""
     (folder.parent / f"{folder.name}.json").write_text(config.to_json())
     command = [sys.executable, "-c", RUN, str(folder)]
     started = time.perf_counter()
@@ -98,17 +100,19 @@ def ours(folder: Path, config: RunConfig) -> tuple[float, float, float]:
 
 
 def seconds_of_rounds(folder: Path) -> list[float]:
-    """Return the seconds of each round from the second on: the first carries the workers' start."""
+    """Return the seconds of each round from the second on; the first includes the workers' start."""
     with RunStore.read(folder) as store:
         return [record.host_seconds for record in store.rounds() if record.round >= 2]
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Mean seconds of a round and of what it is made of, over the same rounds of one run; each holds the one before.
+    """Mean seconds of a round and of its parts, over the same rounds of one run; each part contains the one before.
 
-    alone: the jobs one after another, / workers. beside: as many at once, / workers, and cpu: theirs. packed: until
-    the last of those ends. flower: the jobs in the run, / workers. replied: until the last reply. round: all of it.
+    alone: the jobs one after another, / workers. beside: as many at once as workers, / workers, and cpu: their CPU
+    time.
+    packed: until the last of those ends. flower: the jobs in the run, / workers. replied: until the last reply.
+    round: all.
     """
 
     alone: float
@@ -132,7 +136,7 @@ PARTS = (
 
 
 def parts(folder: Path, workers: int, rounds: int = 6) -> Parts:
-    """Return where the time of a run's rounds 2, 3, ... goes, from doing their jobs again outside of it."""
+    """Return where the time of a run's rounds 2, 3, ... goes, found by repeating their jobs outside of the run."""
     alone, beside = (again(folder, number, rounds) for number in (1, workers))
     wanted = [int(round) for round in alone]
     with RunStore.read(folder) as store:
@@ -152,7 +156,7 @@ def parts(folder: Path, workers: int, rounds: int = 6) -> Parts:
 
 
 def again(folder: Path, workers: int, rounds: int) -> dict[str, dict[str, Any]]:
-    """Return what local_work.py measures of a run's jobs done again, by round."""
+    """Return what local_work.py measures when it repeats a run's jobs, by round."""
     script = Path(__file__).with_name("local_work.py")
     options = ["--rounds", str(rounds), "--workers", str(workers)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -163,7 +167,7 @@ def again(folder: Path, workers: int, rounds: int) -> dict[str, dict[str, Any]]:
 
 
 def parts_table(measured: Mapping[str, Parts]) -> list[str]:
-    """Return the table of what a round is made of."""
+    """Return the table of a round's parts."""
     rows = [
         f"| {name} | {' | '.join(f'{seconds:.2f}' for seconds in astuple(found))} |"
         for name, found in measured.items()
@@ -172,7 +176,7 @@ def parts_table(measured: Mapping[str, Parts]) -> list[str]:
 
 
 def with_(config: RunConfig, **changes: object) -> RunConfig:
-    """Return the settings with sections merged."""
+    """Return the settings with these sections merged in."""
     content = config.model_dump(mode="json")
     for key, value in changes.items():
         content[key] = {**content[key], **value} if isinstance(value, dict) else value
@@ -226,7 +230,7 @@ Measured = tuple[list[float], float, float, Parts]
 
 
 def _both(given: argparse.Namespace, out: Path) -> tuple[dict[str, RunConfig], list[Measured]]:
-    """Do the cifar10 fleet with its budgets and without; return the settings and what was measured."""
+    """Run the cifar10 fleet with and without its budgets; return the settings and what was measured."""
     fleet = with_(load_config(FLEET), rounds=given.rounds, compute={"workers": given.workers})
     groups = [{**group, "budget": None} for group in fleet.model_dump(mode="json")["groups"]]
     whole = with_(fleet, groups=groups, method={"name": "vanilla", "centered": False})
@@ -236,7 +240,7 @@ def _both(given: argparse.Namespace, out: Path) -> tuple[dict[str, RunConfig], l
 
 
 def _ours(folder: Path, config: RunConfig, given: argparse.Namespace) -> Measured:
-    """Return a run's seconds a round, its seconds end to end, its last accuracy, and where a round goes."""
+    """Return a run's seconds per round, its total seconds, its last accuracy, and a round's parts."""
     if not given.features:
         os.environ["FED_ASI_FEATURES_DIR"] = str(folder.parent / f"features-{folder.name}")
     seconds, _, _ = ours(folder, config)
@@ -246,7 +250,7 @@ def _ours(folder: Path, config: RunConfig, given: argparse.Namespace) -> Measure
 
 
 def _plain(out: Path, fleet: RunConfig, given: argparse.Namespace) -> dict[str, Any]:
-    """Return what the plain app measured of itself."""
+    """Return what the plain app measured about itself."""
     environment = {
         **os.environ,
         **QUIET,
@@ -268,7 +272,7 @@ def _plain(out: Path, fleet: RunConfig, given: argparse.Namespace) -> dict[str, 
 
 
 def _write_shards(run: Path, path: Path, config: RunConfig) -> None:
-    """Write each device's rows of x_train: those it trains on, and those it judges by."""
+    """Write each device's rows of x_train: those for training, and those for evaluation."""
     from fed_asi.workplace.features_again import Sources
     from fed_asi.workplace.opening import open_workplace
 
@@ -281,7 +285,7 @@ def _write_shards(run: Path, path: Path, config: RunConfig) -> None:
 
 
 def scaled(devices: int, cohort: int, images: int, workers: int) -> RunConfig:
-    """Return a fleet whose devices train little: what surrounds training is what there is to measure."""
+    """Return a fleet whose devices train little, so that the overhead around training is what is measured."""
     return with_(
         load_config(ROOT / "experiments" / "fleets" / "demo.toml"),
         name=f"scale-{devices}",
@@ -297,7 +301,7 @@ def scaled(devices: int, cohort: int, images: int, workers: int) -> RunConfig:
 
 
 def by_scale(given: argparse.Namespace, out: Path) -> list[str]:
-    """Return the table of fleets of growing size on tiny local work, where overhead is all there is."""
+    """Return the table of fleets of growing size with tiny local work, where overhead dominates."""
     rows = []
     for devices in given.devices:
         cohort = min(devices, 50)
@@ -334,9 +338,9 @@ def by_scale(given: argparse.Namespace, out: Path) -> list[str]:
 
 
 def starts(given: argparse.Namespace, out: Path) -> list[str]:
-    """Return the table of what comes before round 1, by devices; all have the same images.
+    """Return the table of the time before round 1, by number of devices; all fleets have the same images.
 
-    The first row's fleet is run twice: the first run makes the features.
+    The first row's fleet is run twice: the first run computes the features.
     """
     rows, first = [], None
     for number, devices in enumerate([given.devices[0], *given.devices]):
@@ -364,7 +368,7 @@ def starts(given: argparse.Namespace, out: Path) -> list[str]:
 
 
 def needs(_given: argparse.Namespace, _out: Path) -> list[str]:
-    """Return the table of the images whose features the cifar10 fleet needs, by its rounds."""
+    """Return a table of the number of images whose features the cifar10 fleet needs, by the number of rounds."""
     fleet = load_config(FLEET)
     splits = split_images(fleet, data.load(fleet.data.source))
     shards = shards_of(fleet, splits)
@@ -381,10 +385,10 @@ def needs(_given: argparse.Namespace, _out: Path) -> list[str]:
 
 
 def on_cluster(_given: argparse.Namespace, out: Path) -> list[str]:
-    """Return whether a fleet on two Ray nodes on loopback ends with the bits of one on this machine alone."""
+    """Return whether a fleet on two Ray nodes on loopback gives the same bits as on this machine alone."""
     config = load_config(ROOT / "experiments" / "fleets" / "demo.toml")
     ours(out / "alone", config)
-    os.environ["FED_ASI_WORKPLACE_DIR"] = str(out / "workplaces")  # by which a machine finds it, or not
+    os.environ["FED_ASI_WORKPLACE_DIR"] = str(out / "workplaces")  # decides whether a machine finds it
     other = {f"FED_ASI_{name}_DIR": str(out / "other" / name) for name in ("WORKPLACE", "FEATURES", "NODE")}
     head = ["--head", "--port=6399", "--include-dashboard=false"]
     with ray_node(head, {}), ray_node(["--address=127.0.0.1:6399"], other):
@@ -400,7 +404,7 @@ def on_cluster(_given: argparse.Namespace, out: Path) -> list[str]:
 
 @contextlib.contextmanager
 def ray_node(arguments: list[str], changes: Mapping[str, str]) -> Iterator[None]:
-    """Run one Ray node in a session of its own, and end that session. changes: of the environment that it sees."""
+    """Run one Ray node in its own session, and end that session afterwards. changes: to its environment."""
     ray = str(Path(sys.executable).with_name("ray"))
     command = [ray, "start", "--block", "--node-ip-address=127.0.0.1", "--num-cpus=2", *arguments]
     environment = {**os.environ, **QUIET, "PYTHONPATH": str(ROOT), **changes}
@@ -415,7 +419,7 @@ def ray_node(arguments: list[str], changes: Mapping[str, str]) -> Iterator[None]
 
 
 def main() -> int:
-    """Run one table; return 0."""
+    """Make one table; return 0."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

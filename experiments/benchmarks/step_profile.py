@@ -1,10 +1,10 @@
-"""Where the time of a tail's training step goes, call by call of torch.
+"""Where the time of a tail's training step goes, by call of torch.
 
     taskset -c 3 python experiments/benchmarks/step_profile.py mcunet 2 64 asi
     ... NETWORK CONVOLUTIONS BATCH plain|floor|asi [--ranks 8|32] [--resolution 224] [--micro-batch N] [--rows 20]
 
-Printed are, summed over the step, the median microseconds of the thread's processor time of every call with the
-sizes of its tensors, the longest first. The first line is the step without the clock, which itself takes time.
+It prints the median microseconds of the thread's processor time, summed over the step, of each call and sizes of its
+tensors, longest first. The first line is the step without the clock, which takes time itself.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Call = tuple[str, str]
 
 
 class Clock(TorchDispatchMode):
-    """Notes every call of torch: (its name, its tensors' sizes), and its microseconds."""
+    """Records every call of torch: (its name, its tensors' sizes), and its microseconds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Clock(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Run the call, timed."""
+        """Run the call and time it."""
         started = time.thread_time()
         result = function(*args, **(kwargs or {}))
         taken = (time.thread_time() - started) * 1e6
@@ -53,7 +53,7 @@ class Clock(TorchDispatchMode):
 
 
 def chosen(given: argparse.Namespace) -> Step:
-    """Return the step asked for."""
+    """Return the requested step."""
     tail, shape = tail_of(given.network, given.convolutions, given.resolution)
     x, y = torch.randn(given.batch, *shape), torch.randint(0, 10, (given.batch,))
     if given.side == "plain":
@@ -68,7 +68,7 @@ def chosen(given: argparse.Namespace) -> Step:
 
 
 def profile(step: Step) -> dict[Call, tuple[float, int]]:
-    """Return each call's microseconds in one step and how often it is made, medians over the repeats."""
+    """Return each call's microseconds in one step and how often it is made, as medians over the repeats."""
     runs = []
     for _ in range(REPEATS):
         with Clock() as clock:

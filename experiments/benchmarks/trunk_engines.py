@@ -1,14 +1,14 @@
-"""What ONNX Runtime makes of the frozen trunk of four networks, as ratios to torch's time.
+"""ONNX Runtime on the frozen trunk of four networks, as ratios to torch's time.
 
     pip install "fed-asi[fast]"
     python experiments/benchmarks/trunk_engines.py [--networks mcunet,resnet18] [--batches 4,8,16,32]
         [--resolution 128] [--layers 4] [--rounds 15]
 
-A trunk is what is frozen before the last 4 convolutions, in its quick form (batch norms folded, channels last), and
-gets 32 images, as a group of the feature store does: torch at once, ONNX Runtime in batches. All of a line is of one
-process with one thread, in turns, medians of the thread's own time; a ratio below 1 is quicker. "apart" is the largest
-difference of a number from torch's, as a share of the largest. "ready" is what writing the trunk as ONNX takes, once a
-process, in seconds; the imports count with the first network.
+A trunk is what is frozen before the last 4 convolutions, in its fast form (batch norms folded, channels last). It gets
+32 images, like a group of the feature store: all at once in torch, in batches in ONNX Runtime. All figures of a row are
+medians of the thread's own time, interleaved in one process with one thread; a ratio below 1 is faster. "apart" is the
+largest difference of a number from torch's, relative to the largest number. "ready" is the time to write the trunk as
+ONNX, once per process, in seconds; for the first network it includes the imports.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ NETWORKS = "mcunet", "mobilenet_v2", "resnet18", "resnet34"
 
 
 def trunk_of(network: str, layers: int, resolution: int) -> fx.GraphModule:
-    """Return what is frozen before the last convolutions, in its quick form."""
+    """Return what is frozen before the last convolutions, in its fast form."""
     model = models.build(network, 10, resolution=resolution, seed=0).eval()
     trunk, _ = cut.cut(model, tune_last_(model, layers), torch.zeros(2, 3, resolution, resolution))
     return cut.folded(trunk)
 
 
 def in_turns(calls: Sequence[Callable[[], object]], rounds: int) -> list[float]:
-    """Return each call's median time of this thread, in seconds; every round does all of them."""
+    """Return each call's median time in this thread, in seconds; every round makes all of them."""
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
         for call, own in zip(calls, times, strict=True):
@@ -56,7 +56,7 @@ def infer(trunk: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 
 def row(network: str, batches: Sequence[int], given: argparse.Namespace) -> str:
-    """Return a network's line of the table."""
+    """Return a network's row of the table."""
     trunk = trunk_of(network, given.layers, given.resolution)
     images = torch.randn(
         GROUP, 3, given.resolution, given.resolution, generator=torch.Generator().manual_seed(0)
@@ -66,7 +66,7 @@ def row(network: str, batches: Sequence[int], given: argparse.Namespace) -> str:
     ready = time.thread_time() - start
     engines += [onnx_runtime(trunk, images, size) for size in batches[1:]]
     calls = [partial(infer, one, images) for one in (trunk, *engines)]
-    wanted, *found = [call() for call in calls]  # the first call of each counts for no time
+    wanted, *found = [call() for call in calls]  # the first call of each is not timed
     apart = max(float((one - wanted).abs().max() / wanted.abs().max()) for one in found)
     by_torch, *others = in_turns(calls, given.rounds)
     ratios = " | ".join(f"{one / by_torch:.2f}" for one in others)

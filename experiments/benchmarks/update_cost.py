@@ -1,10 +1,10 @@
-"""What updates in place of rounds cost beside training: processor milliseconds a reply, in a fleet of many devices.
+"""What asynchronous updates cost in addition to training: processor milliseconds per reply, in a large fleet.
 
     python experiments/benchmarks/update_cost.py [--devices 100000] [--at-work 1000] [--cohort 10] [--updates 200]
 
-Everything is done as in a run but what devices compute, the strategy's mean, judging and files: who is there, who is
-drawn, what its round takes, who replies next, and what is older than it. The first update is not counted, as plans are
-made in it for the first time.
+Everything is done as in a run, except for the devices' computing, the strategy's mean, evaluation and files: who is
+present, who is drawn, what its round takes, who replies next, and how stale it is. The first update is not counted,
+because it makes the plans.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ BATTERY = {"battery_joules": 1e6, "charge_watts": 5.0}
 
 
 class Foretold(Asking):
-    """Asks nobody: each device does what was foretold, and moves nothing."""
+    """Asks nobody: each device does what was predicted, and moves nothing."""
 
     def answers(self, jobs: Mapping[int, tuple[Job, float]], parcel: Parcel) -> Iterator[Answer]:
-        """Yield the answer of each job."""
+        """Yield the answer to each job."""
         self.clock.sends(parcel.whole)
         for one, (job, began) in jobs.items():
             spent = None if self.clock.timing is None else self.clock.timing.ahead(job)
@@ -56,7 +56,7 @@ class Foretold(Asking):
 
 
 class Uncounted:
-    """The end of an update without its strategy, its judging and its files."""
+    """The end of an update without its strategy, evaluation and files."""
 
     watcher = Unwatched()
 
@@ -64,7 +64,7 @@ class Uncounted:
         """Ignore them."""
 
     def after(self, before: State, *_given: Any) -> State:
-        """Return the same weights, with what devices keep."""
+        """Return the same weights, with what devices keep for later."""
         return State(before.round + 1, before.tensors, {**before.factors_round})
 
     def finish(self, *_given: Any) -> None:
@@ -72,7 +72,7 @@ class Uncounted:
 
 
 def fleet_of(config: RunConfig, given: argparse.Namespace, *, limits: bool) -> RunConfig:
-    """Return a fleet of three kinds of devices, with presence, batteries and a deadline or without limits."""
+    """Return a fleet of three kinds of devices, with presence, batteries and a deadline, or without limits."""
     content: dict[str, Any] = config.model_dump(mode="json")
     content["groups"] = [
         {
@@ -90,13 +90,13 @@ def fleet_of(config: RunConfig, given: argparse.Namespace, *, limits: bool) -> R
 
 
 def milliseconds(place: Workplace, config: RunConfig, updates: int) -> tuple[float, int]:
-    """Return processor milliseconds a reply, and the largest staleness."""
+    """Return processor milliseconds per reply, and the largest staleness."""
     place, devices = replace(place, config=config), fleet.build(config)
     clock, exchange = RoundClock(place, devices), Exchange.of(config)
     if clock.timing is not None:
         clock.timing._images.update(
             dict.fromkeys(devices.partition_ids, IMAGES)
-        )  # there are no shards of them
+        )  # there are no shards for them
     asking = Foretold(place, devices, SimpleNamespace(parallel=1), clock, exchange, print)
     buffered = Buffered(asking, clock, Uncounted())  # type: ignore[arg-type]
     state = buffered.next(State(0, dict(place.reference)))
@@ -108,7 +108,7 @@ def milliseconds(place: Workplace, config: RunConfig, updates: int) -> tuple[flo
 
 
 def main() -> None:
-    """Print what it costs, without limits and with all of them."""
+    """Print the cost, without limits and with all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name, default in (("devices", 100_000), ("at-work", 1000), ("cohort", 10), ("updates", 200)):
         parser.add_argument(f"--{name}", type=int, default=default)

@@ -1,8 +1,9 @@
-"""RAM of MCUNet's training step by when weights move: gradients accumulated, and applied where layers find them.
+"""RAM of MCUNet's training step by when weights move: gradients accumulated, or applied as layers compute them.
 
-python experiments/benchmarks/update_memory.py
-prints the tables of docs/explanation/updates.md. Every layout is proved: the step done again in one buffer of that size
-gives torch's loss and weights to the bit, else the row ends with "not proved".
+    python experiments/benchmarks/update_memory.py
+
+It prints the tables of docs/explanation/updates.md. Every layout is proved: the step, repeated in one buffer of that
+size, gives torch's loss and weights to the bit; otherwise the row ends with "not proved".
 """
 
 from __future__ import annotations
@@ -81,12 +82,12 @@ def row(name: str, size: int, pixels: int, layers: int) -> list[str]:
 
 
 def without_trunk(memory: DeviceMemory) -> int:
-    """Return the bytes of RAM of the step alone: what is static, and its arena."""
+    """Return the bytes of RAM of the step alone: static bytes and its arena."""
     return memory.static_bytes + memory.step.bytes
 
 
 def made(name: str, image: torch.Tensor, layers: int) -> tuple[nn.Module, nn.Module]:
-    """Return the frozen trunk and the tail in one form."""
+    """Return the frozen trunk, and the tail in one form."""
     model = models.build("mcunet", 10, resolution=image.shape[-1]).eval()
     trained = tune_last_(model, layers)
     trunk, tail = cut(model, {key.rpartition(".")[0] for key in trained}, image)
@@ -99,7 +100,7 @@ def made(name: str, image: torch.Tensor, layers: int) -> tuple[nn.Module, nn.Mod
 
 
 def some_channels_(tail: nn.Module, bits: int) -> None:
-    """Let an eighth of the input channels of every trained layer train; no byte depends on which they are."""
+    """Let an eighth of the input channels of every trained layer train; the bytes do not depend on which."""
     trained = {key.rpartition(".")[0] for key, one in tail.named_parameters() if one.requires_grad}
     every = ((name, tail.get_submodule(name)) for name in sorted(trained))
     counts = {name: channels_of(one) for name, one in every if weight_kind_of(one) is not None}

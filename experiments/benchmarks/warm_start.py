@@ -1,13 +1,13 @@
-"""What each way to find an activation's subspaces costs in error, on real MCUNet activations.
+"""The error of each way to find an activation's subspaces, on real MCUNet activations.
 
     python experiments/benchmarks/warm_start.py --data-dir DATA --weights-dir WEIGHTS --markdown FILE
 
 Written to docs/results/warm_start.md.
 
-MCUNet with ImageNet weights, CIFAR-10 at 128x128, the last 4 convolutions and the head trained by SGD (lr 0.05,
-clip 2.0) for 50 steps on shuffled batches. In every step each variant, with its own warm factors, compresses the
-same input of each trained convolution; printed are the mean relative errors of the input and of dW, after the
-first fifth of the steps.
+MCUNet with ImageNet weights, CIFAR-10 at 128x128; the last 4 convolutions and the head are trained by SGD (lr 0.05,
+clip 2.0) for 50 steps on shuffled batches. In every step each variant, with its own warm factors, compresses the same
+input of each trained convolution. The table has the mean relative errors of the input and of dW, without the first
+fifth of the steps.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CHANNELS, HEIGHT, WIDTH, BATCH = 1, 2, 3, 0
 
 @dataclass
 class Variant:
-    """One way to decompose: the order of modes, iterations of each, and which start warm."""
+    """One way to decompose: the order of modes, the iterations for each, and which of them start warm."""
 
     name: str
     order: tuple[int, ...] = (CHANNELS, HEIGHT, WIDTH, BATCH)
@@ -47,12 +47,12 @@ class Variant:
     iterations: dict[int, int] = field(default_factory=dict)
     cold: tuple[int, ...] = (BATCH,)
     share: float = 1.0
-    spread: int = 1_000_000  # samples, evenly spread, of which the spatial bases are found
-    shipped: bool = False  # by the layers' own code
+    spread: int = 1_000_000  # evenly spread samples from which the spatial bases are found
+    shipped: bool = False  # uses the layers' own code
     warm: dict[str, list[Tensor | None]] = field(default_factory=dict)
 
     def compress(self, layer: str, x: Tensor, ranks: tuple[int, ...]) -> TuckerInput:
-        """Return x: (B, C, H, W) compressed; the factors are the next step's start."""
+        """Return x: (B, C, H, W) compressed; the factors are the start of the next step."""
         starts = self.warm.get(layer, [None] * 4)
         starts = [None if mode in self.cold else start for mode, start in enumerate(starts)]
         core, factors = (self._shipped if self.shipped else self._decomposed)(x, ranks, starts)
@@ -88,7 +88,7 @@ class Variant:
 
 
 def variants() -> list[Variant]:
-    """Return the ways compared; the last two are the layers' own code."""
+    """Return the ways that are compared; the last two are the layers' own code."""
     published = (BATCH, CHANNELS, HEIGHT, WIDTH)
     every = (BATCH, CHANNELS, HEIGHT, WIDTH)
     return [
@@ -121,7 +121,7 @@ def variants() -> list[Variant]:
 
 
 def training(options: argparse.Namespace) -> Iterator[dict[str, tuple[nn.Module, Tensor, Tensor]]]:
-    """Yield, after every backward, each trained convolution with its input and output gradient."""
+    """Yield, after every backward pass, each trained convolution with its input and output gradient."""
     model = models.build("mcunet", 10, weights="imagenet", weights_dir=options.weights_dir).eval()
     trained = tune_last_(model, 4)
     mean, std = models.normalisation("mcunet")
@@ -156,7 +156,7 @@ def _watch(name: str, module: nn.Module, seen: dict[str, tuple[Tensor, Tensor]])
 
 
 def measured(options: argparse.Namespace) -> dict[tuple[str, tuple[int, ...]], tuple[float, float, float]]:
-    """Return mean (input error, dW error, worst layer's dW error) of each variant and ranks."""
+    """Return the mean (input error, dW error, worst layer's dW error) of each variant at each ranks."""
     ways = {ranks: variants() for ranks in RANKS}
     errors: dict[tuple[str, tuple[int, ...]], dict[str, list[tuple[float, float]]]] = defaultdict(
         lambda: defaultdict(list)

@@ -1,4 +1,4 @@
-"""A network, images, a method and a strategy of one's own, as experiments/own/fleet.toml names them."""
+"""A network, images, a method and a strategy of your own, as experiments/own/fleet.toml names them."""
 
 from dataclasses import dataclass
 from math import prod
@@ -25,7 +25,7 @@ def network(num_classes, resolution, seed):
 
 
 def drawn(count, seed):
-    """Yield noisy images of one shape each, (16, 16, 3) of uint8, and which shape it is."""
+    """Yield noisy images with one shape each, (16, 16, 3) of uint8, and the class of that shape."""
     rng = np.random.default_rng(seed)
     for index in range(count):
         y, x = np.mgrid[0:16, 0:16] - rng.uniform(6, 10, (2, 1, 1))
@@ -43,12 +43,12 @@ def images(folder, size):
 
 @dataclass(slots=True)
 class LargestKept(Kept):
-    """The largest numbers of each sample, and where they are."""
+    """The largest numbers of each sample, and their positions."""
 
     shape: tuple[int, ...] = ()
 
     def restore(self):
-        """Return the input with zeros for what was not kept."""
+        """Return the input, with zeros for what was not kept."""
         values, places = self.tensors
         flat = values.new_zeros(len(values), prod(self.shape[1:]))
         return flat.scatter(1, places.long(), values).reshape(self.shape)
@@ -56,7 +56,7 @@ class LargestKept(Kept):
 
 @dataclass(frozen=True, slots=True)
 class Largest(Method):
-    """A share of each sample's numbers, those of the largest size; a plan chooses the share for each layer."""
+    """A share of each sample's numbers, those with the largest magnitude; a plan chooses the share for each layer."""
 
     kind: ClassVar[str] = "largest"
     share: float = 0.5
@@ -68,11 +68,11 @@ class Largest(Method):
         return LargestKept((flat.gather(1, places), places.to(torch.int32)), tuple(x.shape))
 
     def kept_bytes(self, dims, dtype):
-        """Return the bytes of it: a number and its place each."""
+        """Return the bytes kept: a value and a position for each number."""
         return dims[0] * self._count(dims) * (dtype.itemsize + 4)
 
     def published_bytes(self, size, ranks=(), element_bytes=4):
-        """Return the same for tables."""
+        """Return the same bytes, for tables."""
         return size.dims[0] * self._count(size.dims) * (element_bytes + 4)
 
     def _count(self, dims):
@@ -80,20 +80,20 @@ class Largest(Method):
 
     @classmethod
     def propose(cls, seen):
-        """Yield what a plan may choose from."""
+        """Yield the forms that a plan may choose from."""
         yield from ((cls(share), None) for share in (0.5, 0.25, 0.1, 0.05, 0.02))
 
 
 @dataclass(frozen=True, slots=True)
 class SameLength(Strategy):
-    """The mean of what devices moved a tensor by, each move first brought to the median length times `gain`."""
+    """The mean of all devices' moves, each first scaled to the median length times `gain`."""
 
     name: ClassVar[str] = "same-length"
     weighs: ClassVar[bool] = False
     gain: float = 1.0
 
     def combine(self, given, state):
-        """Return what a round comes to."""
+        """Return the result of a round."""
 
         def moved(places, now):
             moves = torch.stack([(values.double() - now).flatten() for _, _, values in places.said])

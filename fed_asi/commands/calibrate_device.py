@@ -1,7 +1,7 @@
 """`fed-asi calibrate-device`: measure how fast this machine trains, and write it as a device that fleet files can name.
 
-It takes about a minute of one thread. What cannot be measured here is the network link, which --link says, and the
-power that it draws, which you add to the file by hand.
+It takes about a minute with one thread. Two things cannot be measured here: the network link, which --link describes,
+and power, which you add to the file by hand.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fed_asi.fleets.hardware import Hardware, load, problem_of, to_toml
 from fed_asi.texts import visible
 from fed_asi.training.measuring import Measured, measure
 
-# None of them among those that docs/explanation/clock.md tries the rates on.
+# None of these is among the networks on which docs/explanation/clock.md tests the rates.
 NETWORKS = ("mcunet-in4", "mnasnet1_0", "squeezenet1_1", "resnet50")
 FORMS = (
     "vanilla",
@@ -42,7 +42,7 @@ LINK = ("down_bits_per_second", "up_bits_per_second", "latency_seconds")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments."""
     parser.add_argument(
         "--out",
         type=Path,
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(given: argparse.Namespace) -> int:
-    """Measure, fit, and write the file; return the exit code."""
+    """Measure, fit the rates, and write the file; return the exit code."""
     link = _link(given.link)
     check_writable(given.out)
     taken = _measured()
@@ -69,14 +69,14 @@ def main(given: argparse.Namespace) -> int:
     numbers: dict[str, tuple[float | str, str]] = {key: (float(f"{rates[key]:.4g}"), how) for key in KEYS}
     numbers |= {key: (value, "as given to fed-asi calibrate-device --link") for key, value in link.items()}
     write_text(given.out, to_toml("this machine, one thread, as torch runs on it", numbers))
-    load(given.out)  # what was written can be read
+    load(given.out)  # check that the file can be read back
     show(f"{visible(given.out)}: {how}")
     answer(file=given.out, steps=len(taken), median_error=statistics.median(off))
     return OK
 
 
 def _measured() -> list[Measured]:
-    """Return the steps of every network, in every form and batch."""
+    """Return the measured steps of every network, for every form and batch size."""
     total, taken = len(NETWORKS) * len(FORMS) * len(BATCHES), list[Measured]()
     with bar("measuring steps") as progress:
         for one in measure(NETWORKS, FORMS, BATCHES, lambda name: say(f"measuring steps of {name}")):
@@ -86,13 +86,13 @@ def _measured() -> list[Measured]:
 
 
 def errors(taken: list[Measured], hardware: Hardware) -> list[float]:
-    """Return by which share each predicted step is off, sorted."""
+    """Return the relative error of each predicted step, sorted."""
     costs = costs_of(hardware)
     return sorted(abs(float(np.array(one.work) @ costs) / one.seconds - 1) for one in taken)
 
 
 def _link(text: str) -> dict[str, float]:
-    """Return the link's numbers. Raises ConfigError for anything but three of them."""
+    """Return the link's numbers. Raises ConfigError unless there are exactly three."""
     parts = text.split(",")
     try:
         values = [float(part) for part in parts]

@@ -1,4 +1,4 @@
-"""`fed-asi check`: load all that a fleet file names, plan each group, and start nothing."""
+"""`fed-asi check`: load everything that a fleet file names, plan each group, and start nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(given: argparse.Namespace) -> int:
-    """Print the plan of each kind of device, and return the exit code: 1 where no device has one.
+    """Print the plan of each kind of device, and return the exit code: 1 if no device has a plan.
 
     Raises ConfigError with all of the file's problems, MissingDataError and WeightsError.
     """
@@ -53,7 +53,7 @@ def main(given: argparse.Namespace) -> int:
 
 
 def _data(one: Ahead) -> dict[str, Any]:
-    """Return a kind of device and its plan for programs."""
+    """Return a kind of device and its plan as data for --json."""
     who = {
         "group": one.group,
         "devices": one.devices,
@@ -74,7 +74,7 @@ def _data(one: Ahead) -> dict[str, Any]:
 
 
 def _table(found: Sequence[Ahead]) -> list[tuple[str, ...]]:
-    """Return the table of plans; columns of whole devices and of resolutions only where a device has such."""
+    """Return the table of plans; the columns for RAM, flash and resolution appear only where a device uses them."""
     whole = any(one.resources.whole_device for one in found)
     sizes = len({one.resolution for one in found}) > 1
     head = ["group", "devices", "from round", "budget", "planned"]
@@ -97,7 +97,7 @@ def _row(one: Ahead, whole: bool, sizes: bool) -> tuple[str, ...]:
 
 
 def _needs(memory: DeviceMemory | None, update: str | None) -> list[str]:
-    """Return RAM and flash of a device's step, and when its weights move; dashes where they are not counted."""
+    """Return the RAM and flash of a device's step, and when its weights move; dashes where they are not counted."""
     if memory is None:
         return ["-", "-", "-"]
     return [format_bytes(memory.ram_bytes), format_bytes(memory.flash_bytes), update or "-"]

@@ -1,4 +1,4 @@
-"""`fed-asi compare`: say how two runs differ; exits 1 if they do."""
+"""`fed-asi compare`: show how two runs differ; exits 1 if they do."""
 
 from __future__ import annotations
 

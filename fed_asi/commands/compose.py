@@ -1,7 +1,7 @@
-"""`fed-asi compose`: write a fleet as containers, a docker-compose.yml, and with --up start it.
+"""`fed-asi compose`: write a fleet as containers (a docker-compose.yml) and, with --up, start it.
 
-Each device is a container whose memory limit is what its processes need beside its budget. Docker is asked for, and
-the machine's memory, before anything starts.
+The memory limit of each device's container is its budget plus what its processes need. Before anything starts, the
+container engine and the machine's memory are checked.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from fed_asi.machine import machine_bytes
 from fed_asi.texts import visible
 from fed_asi.units import format_bytes, parse_bytes
 
-# A device's activation budget goes in by --node-config; its container's memory limit is what its processes were
-# measured to need, plus a margin far below the hundreds of MiB that a broken promise would cost.
+# A device's activation budget is passed with --node-config. Its container's memory limit is what its processes were
+# measured to need, plus a margin far below the hundreds of MiB that exceeding the budget would take.
 EXAMPLE = "fed-asi compose fleet.toml --out my-fleet.yml --up"
 
 
 def check_fits(fleet: Fleet, memory: int) -> None:
-    """Raise ConfigError, with the number of devices that fit, where the limits pass the machine's memory."""
+    """Raise ConfigError, with the number of devices that fit, if all limits together exceed the machine's memory."""
     fixed = SUPERLINK_BYTES + RUNNER_BYTES + PAGE_BYTES + RESERVE_BYTES
     total, fitting = fixed, 0
     for device in fleet:
@@ -55,7 +55,7 @@ def check_fits(fleet: Fleet, memory: int) -> None:
 
 
 def check_device(name: str) -> None:
-    """Raise ConfigError where a fleet file computes on a GPU."""
+    """Raise ConfigError if a fleet file computes on a GPU."""
     if name != CPU.type:
         raise ConfigError(
             f'compute.device: "{name}", but containers are given no GPU: use "cpu", or simulate the fleet '
@@ -64,7 +64,7 @@ def check_device(name: str) -> None:
 
 
 def check_engine() -> None:
-    """Raise ConfigError where no container engine answers."""
+    """Raise ConfigError if no container engine answers."""
     if shutil.which("docker") is None:
         raise ConfigError("no container engine here: install Docker, or use fed-asi run, which needs none")
     for command, problem in (
@@ -73,14 +73,14 @@ def check_engine() -> None:
     ):
         try:
             done = subprocess.run(command, capture_output=True, check=False, timeout=60)
-        except subprocess.TimeoutExpired:  # an engine elsewhere that cannot be reached
+        except subprocess.TimeoutExpired:  # a remote engine that cannot be reached
             raise ConfigError(problem) from None
         if done.returncode:
             raise ConfigError(problem)
 
 
 def check_port(port: int) -> None:
-    """Raise ConfigError where another program already listens on the report's port."""
+    """Raise ConfigError if another program already listens on the report's port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -92,7 +92,7 @@ def check_port(port: int) -> None:
 
 
 def up(file: Path, out: TextIO | None = None) -> int:
-    """Start the fleet of a compose file and return its runner's exit code. out: gets what it prints; None: stdout."""
+    """Start the fleet of a compose file and return its runner's exit code. out: where its output goes; None: stdout."""
     with bar("asking Docker"):
         check_engine()
     port = os.environ.get("FED_ASI_PORT", "8080")
@@ -123,9 +123,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(given: argparse.Namespace) -> int:
-    """Write the compose file of a fleet, and with --up start it; return the exit code.
+    """Write the compose file of a fleet and, with --up, start it; return the exit code.
 
-    Raises ConfigError for a fleet file with problems, a fleet too large for the machine, a missing engine.
+    Raises ConfigError for a fleet file with problems, a fleet too large for the machine, and a missing engine.
     """
     config = load_config(given.fleet, data_dir=given.data_dir)
     check_device(config.compute.device)

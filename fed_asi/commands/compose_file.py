@@ -27,7 +27,7 @@ IN_THE_IMAGE = {
     "torchvision",
     "sklearn",
     "scipy",
-}  # packages whose code a fleet may name there
+}  # packages in the image, whose code a fleet may name
 
 
 DEVICE_BYTES = 512 * MIB  # measured: SuperNode, worker, torch, one network (docs/howto/compose.md)
@@ -36,7 +36,7 @@ DEVICE_BYTES = 512 * MIB  # measured: SuperNode, worker, torch, one network (doc
 WHOLE_DEVICE_BYTES = 128 * MIB  # the solver and the traces of a step
 
 
-MARGIN_BYTES = 128 * MIB  # above that: what a step may take beside its budget, page cache, /tmp
+MARGIN_BYTES = 128 * MIB  # on top of that: what a step may take beyond its budget, page cache, /tmp
 
 
 SUPERLINK_BYTES = 384 * MIB
@@ -45,10 +45,10 @@ SUPERLINK_BYTES = 384 * MIB
 RUNNER_BYTES = 2048 * MIB
 
 
-PAGE_BYTES = 384 * MIB  # it draws: measured 164 MiB (docs/howto/compose.md)
+PAGE_BYTES = 384 * MIB  # for drawing figures: measured 164 MiB (docs/howto/compose.md)
 
 
-RESERVE_BYTES = 1024 * MIB  # left to the machine itself
+RESERVE_BYTES = 1024 * MIB  # left for the machine itself
 
 
 _HEAD = """\
@@ -124,7 +124,7 @@ _DEVICE = """
 
 
 def node_config(device: Device, num_devices: int) -> str:
-    """Return what a device's SuperNode is told: its partition, and its budget, RAM and flash, each where it has one."""
+    """Return a SuperNode's configuration: its partition, and its budget, RAM and flash where the device has them."""
     text = f"partition-id={device.partition_id} num-partitions={num_devices}"
     own = {
         "budget": largest_budget(device),
@@ -135,7 +135,7 @@ def node_config(device: Device, num_devices: int) -> str:
 
 
 def has(device: Device) -> str:
-    """Return what limits a device, for people."""
+    """Return a device's limits, for people."""
     found = device.resources
     sizes = {"RAM": found.ram_bytes, "flash": found.flash_bytes}
     said = [f"{format_bytes(size)} {name}" for name, size in sizes.items() if size is not None]
@@ -145,7 +145,7 @@ def has(device: Device) -> str:
 
 
 def largest_budget(device: Device) -> int | None:
-    """Return the most a device may keep in any round, in bytes; None where no budget is finite."""
+    """Return a device's largest budget in any round, in bytes; None if none is finite."""
     budgets = [resources.budget_bytes for _, resources in device.phases]
     finite = [budget for budget in budgets if budget is not None]
     return max(finite) if len(finite) == len(budgets) else None
@@ -154,7 +154,7 @@ def largest_budget(device: Device) -> int | None:
 def limit_bytes(device: Device) -> int:
     """Return the memory limit of a device's container, in bytes.
 
-    A device that names its RAM plans its whole step inside, which takes more than the step.
+    A device with a RAM limit plans its whole step in the container, which takes more memory than the step.
     """
     planning = WHOLE_DEVICE_BYTES if device.resources.whole_device else 0
     return DEVICE_BYTES + MARGIN_BYTES + planning + (largest_budget(device) or 0)
@@ -165,7 +165,7 @@ def compose_text(
 ) -> str:
     """Return the docker-compose.yml of a fleet, to be written into `folder`.
 
-    fleet_file: what the runner reads. mounts: further volumes of runner and devices, as "./data:/data:ro".
+    fleet_file: what the runner reads. mounts: further volumes of runner and devices, such as "./data:/data:ro".
     """
     if config.compute.trunk_engine != "torch":
         raise ConfigError(
@@ -194,7 +194,7 @@ def compose_text(
 
 
 def _code(fleet_file: Path) -> list[Path]:
-    """Return the files of code that a fleet file names. Raises ConfigError for packages that the image has not."""
+    """Return the files of code that a fleet file names. Raises ConfigError for packages that are not in the image."""
     raw = read_toml(fleet_file)
     for where, package in packages_of(raw):
         if package not in IN_THE_IMAGE:
@@ -240,16 +240,16 @@ def _more(mounts: Sequence[str]) -> str:
 
 
 def _scalar(text: str) -> str:
-    """Return a text as a value of the file: YAML's quotes, and compose's $$ for a $. Raises ConfigError."""
+    """Return a text as a value of the file: quoted for YAML, with $ doubled for compose. Raises ConfigError."""
     if not is_unicode(text):
         raise ConfigError(f"{text} is not valid Unicode, which compose files need: rename it")
     return in_yaml(text.replace("$", "$$"))
 
 
 def mount(source: Path, inside: str, folder: Path) -> str:
-    """Return a file or folder seen read-only inside a container, as compose writes it: "SOURCE:INSIDE:ro".
+    """Return a read-only mount of a file or folder, as compose writes it: "SOURCE:INSIDE:ro".
 
-    Raises ConfigError where a name has a colon, which ends a name there.
+    Raises ConfigError for a name with a colon, which compose would take for the end of the name.
     """
     parts = relative(source, folder), inside
     for part in parts:
@@ -259,7 +259,7 @@ def mount(source: Path, inside: str, folder: Path) -> str:
 
 
 def _beside(path: Path, fleet_file: Path, folder: Path) -> str:
-    """Return a device's file as the runner sees it, beside the fleet file. Raises ConfigError where it is not."""
+    """Return a device's file as the runner sees it, beside the fleet file. Raises ConfigError if it is elsewhere."""
     inside = relative(path, fleet_file.parent)
     if inside.startswith(".."):
         why = "the runner's container sees no more than the fleet file's folder"
@@ -268,15 +268,15 @@ def _beside(path: Path, fleet_file: Path, folder: Path) -> str:
 
 
 def relative(path: Path, folder: Path) -> str:
-    """Return a path as seen from a folder, as a compose file writes it."""
+    """Return a path relative to a folder, as a compose file writes it."""
     text = os.path.relpath(path.resolve(), folder.resolve())
     return text if text.startswith(".") else f"./{text}"
 
 
 def repository() -> Path:
-    """Return the folder of this clone, which the image is built from.
+    """Return the folder of this clone, from which the image is built.
 
-    Raises ConfigError where the package was installed without it.
+    Raises ConfigError if the package was installed without a clone.
     """
     root = Path(__file__).resolve().parents[2]
     if not (root / "Dockerfile").is_file():

@@ -1,7 +1,7 @@
-"""How a command speaks: its result on stdout, all else on stderr, as --quiet, --json and --wide ask.
+"""How a command prints: its result on stdout, everything else on stderr, as --quiet, --json and --wide ask.
 
-A result is said once for people (`show`, `hint`) and once for programs (`answer`), and each is silent where the other
-is asked for. What goes wrong (`complain`) is said always.
+A result is printed once for people (`show`, `hint`) or once for programs (`answer`); each is silent when the other was
+asked for. Problems (`complain`) are always printed.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from fed_asi.texts import visible, visible_lines
 from fed_asi.waiting import listening
 
 OK, LOST, USER_ERROR, STOPPED = 0, 1, 2, 130
-VERSION = 1  # of what --json prints
-NARROW, WIDE = 80, 100_000  # characters of a line where there is no terminal, and with --wide
+VERSION = 1  # of the documents that --json prints
+NARROW, WIDE = 80, 100_000  # characters per line without a terminal, and with --wide
 
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """What the user asked of a command's output, each by the option of its name."""
+    """What the user asked of a command's output: one field per option, with its name."""
 
     quiet: bool = False
     json: bool = False
     wide: bool = False
-    out: TextIO | None = None  # where the document goes, with --json
+    out: TextIO | None = None  # where --json prints the document
 
 
 _PLAIN = Manner()
@@ -45,7 +45,7 @@ _manner: ContextVar[Manner] = ContextVar("manner", default=_PLAIN)
 
 
 def add_output(parser: argparse.ArgumentParser, *, json: bool = True, wide: bool = False) -> None:
-    """Add how a command speaks, in the same words for each. wide: it has a table that may leave columns out."""
+    """Add the output options, worded alike for every command. wide: its table may leave columns out."""
     add = parser.add_argument_group("output").add_argument
     add("--quiet", action="store_true", help="the result alone: no progress, no hints")
     if json:
@@ -56,9 +56,9 @@ def add_output(parser: argparse.ArgumentParser, *, json: bool = True, wide: bool
 
 @contextlib.contextmanager
 def speaking(given: argparse.Namespace) -> Iterator[None]:
-    """Let a command speak as it was asked to while the block lasts.
+    """Set how a command prints, as the user asked, inside the block.
 
-    With --json what anything else prints, such as code of the user's own, goes to stderr.
+    With --json, anything printed by other code, such as the user's own, goes to stderr.
     """
     quiet, as_json, wide = (getattr(given, name, False) for name in ("quiet", "json", "wide"))
     before = _manner.set(Manner(quiet, as_json, wide, sys.stdout))
@@ -70,10 +70,10 @@ def speaking(given: argparse.Namespace) -> Iterator[None]:
 
 
 class Terminal(Console):
-    """A console that leaves a reader who has gone to `main`; rich's own would exit with 1."""
+    """A console that leaves broken pipes to `main`; rich's own would exit with 1."""
 
     def on_broken_pipe(self) -> None:
-        """Raise what was met."""
+        """Raise BrokenPipeError."""
         raise BrokenPipeError
 
 
@@ -88,26 +88,27 @@ def width() -> int:
 
 
 def console() -> Terminal:
-    """Return the console of a result for people, which is silent where one for programs is asked for."""
+    """Return the console for results, which is silent if one for programs was asked for."""
     return Terminal(width=width(), quiet=_manner.get().json, **colours())
 
 
 def beside() -> Terminal:
-    """Return the console of what is said beside a result, on stderr."""
+    """Return the console for everything that is not the result, on stderr."""
     return Terminal(file=sys.stderr, quiet=_manner.get().quiet, **colours())
 
 
 def speak_any_language() -> None:
-    """Let what the terminal's encoding has no characters for be escaped, where it would be an error."""
-    with contextlib.suppress(AttributeError):  # not every stream that stands in for stdout can
+    """Escape characters that the terminal's encoding does not have, instead of raising an error."""
+    with contextlib.suppress(AttributeError):  # not every replacement of stdout has this method
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 @contextlib.contextmanager
 def bar(text: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar beside the output while the block lasts, from its first moment; nothing where there is no terminal.
+    """Show a progress bar on stderr inside the block, from its first moment; without a terminal show nothing.
 
-    What it yields moves the bar: steps done, and steps in all. What is told from further inside has a bar below it.
+    It yields a function that moves the bar: steps done, and steps in all. Progress told by inner code has its own
+    bar below.
     """
     with Bars(beside()) as bars, listening(bars.hear):
         task = bars.add_task(text, total=None)
@@ -115,38 +116,38 @@ def bar(text: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def show(text: str) -> None:
-    """Print a result for people, of one line or several; in a terminal, lines too long for it go on below."""
+    """Print a result for people, of one or more lines; in a terminal, lines that are too long are wrapped."""
     if not _manner.get().json:
         lines = visible_lines(text).split("\n")
         print("\n".join((folded(line, width()) for line in lines) if sys.stdout.isatty() else lines))
 
 
 def hint(text: str) -> None:
-    """Print what helps to read a result or says what to do next, where people read it who want to know."""
+    """Print what helps to read a result, or what to do next; only where a person reads it."""
     if not _manner.get().quiet:
         show(text)
 
 
 def answer(**found: Any) -> None:
-    """Print a result for programs, where it is asked for: one JSON document, once a command."""
+    """Print a result for programs, if asked for: one JSON document per command."""
     if _manner.get().json:
         said = json.dumps({"version": VERSION, **_data(found)}, indent=1)
-        print(said, file=_manner.get().out, flush=True)  # a pipe has it while the command goes on
+        print(said, file=_manner.get().out, flush=True)  # pipes get it while the command still runs
 
 
 def say(text: str) -> None:
-    """Print a line for the user beside the result."""
+    """Print a line for the user on stderr."""
     if not _manner.get().quiet:
         complain(text)
 
 
 def complain(text: str) -> None:
-    """Print a line on what is wrong, beside the result."""
+    """Print a line on stderr that says what is wrong."""
     print(visible(text), file=sys.stderr)
 
 
 def _data(value: Any) -> Any:
-    """Return a value as JSON has it: what is no number, or a name's, is null or text."""
+    """Return a value in a form that JSON has: what is not finite becomes null, and other types become text."""
     if is_dataclass(value) and not isinstance(value, type):
         return {one.name: _data(getattr(value, one.name)) for one in fields(value)}
     if isinstance(value, Mapping):
@@ -159,7 +160,7 @@ def _data(value: Any) -> Any:
 
 
 def stop_on_signals() -> None:
-    """Let SIGTERM and Ctrl-C raise KeyboardInterrupt, also where a shell started us in the background."""
+    """Let SIGTERM and Ctrl-C raise KeyboardInterrupt, even if a shell started this process in the background."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
 

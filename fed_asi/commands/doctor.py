@@ -1,4 +1,4 @@
-"""`fed-asi doctor`: what this machine has for a run, what is missing, and what to do; exits 2 if it cannot run."""
+"""`fed-asi doctor`: what this machine has for a run, what is missing, and what to do; exits 2 if no run can work."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from fed_asi.texts import visible
 from fed_asi.units import format_bytes
 from fed_asi.workplace.features import store_path
 
-State = Literal["ok", "note", "wrong"]  # "note": most things work without it
+State = Literal["ok", "note", "wrong"]  # "note": most things work all the same
 
-# Variables of the environment that are read, and what each is for.
+# Environment variables that are read, with the purpose of each.
 VARIABLES = {
     "FED_ASI_APP": "the program's folder, in containers",
     "FED_ASI_BALLAST_MIB": "MiB that a device's container takes up, to test its memory limit",
@@ -48,19 +48,17 @@ VARIABLES = {
     "FED_ASI_WEIGHTS_DIR": "where pretrained weights are",
     "FED_ASI_WORKPLACE_DIR": "where machines of one run share its workplace",
 }
-# Those of tests, of which no command knows.
+# Those that only tests read.
 OF_TESTS = frozenset({"FED_ASI_NEEDS_ENGINE", "FED_ASI_SHARED"})
 EXAMPLE = "fed-asi doctor"
-LITTLE_DISK = 2 * 1024**3  # what two runs of the cifar10 fleet take with their features
+LITTLE_DISK = 2 * 1024**3  # what two runs of the cifar10 fleet take, features included
 LITTLE_MEMORY = 4 * 1024**3
-_PYTHON = (
-    "Programming Language :: Python :: 3."  # each a version that was tested (docs/reference/versions.md)
-)
+_PYTHON = "Programming Language :: Python :: 3."  # one line per version that was tested (docs/reference/versions.md)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: what was looked at, how it stands, what was found, and what to do where it is not "ok"."""
+    """One line: what was checked, its state, what was found, and what to do if it is not "ok"."""
 
     about: str
     state: State
@@ -68,18 +66,18 @@ class Finding:
     do: str = ""
 
 
-# A new check is one more function, registered: it yields findings.
+# A new check is one more registered function that yields findings.
 CHECKS: list[Callable[[], Iterator[Finding]]] = []
 
 
 def register(check: Callable[[], Iterator[Finding]]) -> Callable[[], Iterator[Finding]]:
-    """Return a check, which is made from now on."""
+    """Return a check, after adding it to those that `examine` runs."""
     CHECKS.append(check)
     return check
 
 
 def examine() -> list[Finding]:
-    """Return what all checks found, in their order."""
+    """Return the findings of all checks, in order."""
     return [finding for check in CHECKS for finding in check()]
 
 
@@ -107,7 +105,7 @@ def _packages() -> Iterator[Finding]:
 
 @register
 def _together() -> Iterator[Finding]:
-    """Yield what our packages ask of others in vain, such as a torchvision that was built for another torch."""
+    """Yield requirements of our packages that others do not meet, such as a torchvision built for another torch."""
     for owner in _needs("fed-asi", {""}):
         for needed in _needs(owner.name, {"", *owner.extras}):
             version = _version(needed.name)
@@ -117,7 +115,7 @@ def _together() -> Iterator[Finding]:
 
 
 def _needs(package: str, extras: set[str]) -> list[Requirement]:
-    """Return what a package asks for here with some of its extras, "" among them; nothing where it is not installed."""
+    """Return what a package requires here with some of its extras ("" among them); empty if it is not installed."""
     try:
         needed = [Requirement(text) for text in metadata.requires(package) or ()]
     except metadata.PackageNotFoundError:
@@ -226,7 +224,7 @@ def _folders() -> Iterator[Finding]:
 
 
 def _written(about: str, path: Path) -> Finding:
-    """Return whether files can be written under a folder, which need not be there yet."""
+    """Return whether files can be written under a folder, which need not exist yet."""
     there = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         why = "no folder" if not there.is_dir() else "not writable"

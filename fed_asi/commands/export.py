@@ -1,4 +1,4 @@
-"""`fed-asi export`: write a run's records as files for other tools, one a table."""
+"""`fed-asi export`: write a run's records as files for other tools, one per table."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(given: argparse.Namespace) -> int:
-    """Write the files, say where they are, and return the exit code."""
+    """Write the files, print where they are, and return the exit code."""
     run = given.run.parent if given.run.name == FILE_NAME else given.run
     with bar("writing the records"):
         written = export(run, given.to, given.out or run / given.to)

@@ -1,4 +1,4 @@
-"""Arguments of the commands that read a fleet file: where data and weights are, and keys that are changed."""
+"""Arguments of the commands that read a fleet file: the folders of data and weights, and changed keys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def add_folders(parser: argparse.ArgumentParser) -> None:
-    """Add where the data and the weights are; None looks at the environment, then at the publishers."""
+    """Add the folders of data and weights; without them, environment variables and then downloads are used."""
     parser.add_argument(
         "--data-dir", type=Path, metavar="FOLDER", help="the data's folder; default: FED_ASI_DATA_DIR"
     )
@@ -17,7 +17,7 @@ def add_folders(parser: argparse.ArgumentParser) -> None:
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """Add keys of the fleet file that are changed for this once, as a list of texts."""
+    """Add the option that changes keys of the fleet file for this one time; its value is a list of texts."""
     parser.add_argument(
         "--set",
         action="append",

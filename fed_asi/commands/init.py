@@ -1,4 +1,4 @@
-"""`fed-asi init`: start a project of your own, with a fleet file, a network and images that can be run at once."""
+"""`fed-asi init`: create a project with a fleet file, a network and images, ready to run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fed_asi.files import write_text
 from fed_asi.fleets.config import folder_name
 from fed_asi.texts import command_line, visible
 
-FILES = Path(__file__).parent / "project"  # NAME.in: as NAME is written, but for the word NAME in it
+FILES = Path(__file__).parent / "project"  # NAME.in is written as NAME, with the word NAME in it replaced
 
 NEXT = ("cd FOLDER", "fed-asi check fleet.toml", "fed-asi run fleet.toml")
 EXAMPLE = "fed-asi init my-fleet"
@@ -24,9 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(given: argparse.Namespace) -> int:
-    """Write the project, say what to do next, and return the exit code.
+    """Write the project, print what to do next, and return the exit code.
 
-    Raises ConfigError where one of its files is there already, or the folder's name cannot name a run.
+    Raises ConfigError if one of its files exists already, or if the folder's name cannot be the name of a run.
     """
     folder: Path = given.folder
     try:

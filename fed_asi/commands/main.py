@@ -1,7 +1,7 @@
 """The command line: `fed-asi COMMAND`, with the commands below.
 
-Exit codes: 0 all is well; 1 a round was lost, a device is unaccounted for or none trained; 2 the user can mend it;
-130 stopped by the user, and to be resumed.
+Exit codes: 0 success; 1 a round was lost, a device is unaccounted for or none trained; 2 an error that the user can
+correct; 130 stopped by the user, and can be resumed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from fed_asi.commands.console import (
 from fed_asi.errors import ConfigError, FedAsiError, nearest
 
 # A command NAME is fed_asi/commands/NAME.py, with _ for -: it has `add_arguments(parser)`, which calls `add_output`, an
-# EXAMPLE of a line, and `main(given)`, which returns the exit code; tests/commands/test_every_command.py has its words.
+# EXAMPLE of a line, and `main(given)`, which returns the exit code. It is tested by a line of WORDS in
+# tests/commands/test_every_command.py.
 COMMANDS = {
     "run": "simulate a fleet",
     "init": "start a project of your own",
@@ -60,13 +61,13 @@ What every command does in detail: fed-asi COMMAND --help"""
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose help fits the terminal, with an example at its end, and whose mistakes are one line."""
+    """A parser whose help fits the terminal and ends with an example, and whose errors are one line."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def say(self, what: str | None, example: str) -> None:
-        """Set what the help says before and after its list: paragraphs, and lines that are indented as they are."""
+        """Set the help's text before and after its options: paragraphs, and indented lines, which stay as they are."""
         most = max(40, shutil.get_terminal_size().columns - 2)
         paragraphs = (what or "").strip().split("\n\n")
         self.description = "\n\n".join(
@@ -76,18 +77,18 @@ class Parser(argparse.ArgumentParser):
         self.epilog = example
 
     def error(self, message: str) -> NoReturn:
-        """End with a mistake on the command line, as one line that says where to look."""
+        """Exit with an error of the command line, in one line that says where to look."""
         complain(f"{self.prog}: {message}; see {self.prog} --help")
         sys.exit(USER_ERROR)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return the exit code of one command; errors are printed as lines, never as a traceback."""
+    """Run one command and return its exit code; errors are printed as lines, never as a traceback."""
     words = sys.argv[1:] if argv is None else list(argv)
     speak_any_language()
     try:
         code = _command(words)
-        sys.stdout.flush()  # now, while a reader that has gone is no mistake
+        sys.stdout.flush()  # here, where a reader that has gone is not an error
         return code
     except ConfigError as error:
         return _refuse(error.problems)
@@ -96,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("fed-asi: stopped")
         return STOPPED
-    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+    except BrokenPipeError:  # the reader of our output is gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except Exception as error:
@@ -104,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(words: Sequence[str]) -> int:
-    """Do one command; only its own module is imported."""
+    """Run one command and return its exit code; only its own module is imported."""
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
         raise ConfigError(f"no command {words[0]!r}; {nearest(words[0], COMMANDS)}")
     with speaking(argparse.Namespace(quiet="--quiet" in words)):
@@ -118,7 +119,7 @@ def _command(words: Sequence[str]) -> int:
 
 
 def parser_of(commands: Sequence[str], kind: type[Parser] = Parser) -> Parser:
-    """Return the parser of the command line, with the arguments of these commands, whose modules are imported."""
+    """Return the parser of the command line with the arguments of these commands, whose modules are imported."""
     parser = kind(prog="fed-asi")
     parser.say((sys.modules["fed_asi"].__doc__ or "").partition("\n")[0], EXAMPLE)
     parser.add_argument("--version", action="version", version=f"fed-asi {metadata.version('fed-asi')}")
@@ -134,7 +135,7 @@ def parser_of(commands: Sequence[str], kind: type[Parser] = Parser) -> Parser:
 
 
 def _unknown(command: str, word: str) -> str:
-    """Return what is said of a word that a command knows nothing of."""
+    """Return the message for a word that a command does not know."""
     alone = Parser(prog=command)
     _module(command).add_arguments(alone)
     near = get_close_matches(word, re.findall(r"--[\w-]+", alone.format_usage()), n=1)
@@ -157,7 +158,7 @@ def _refuse(problems: Sequence[str]) -> int:
 
 
 def _details(error: Exception) -> str:
-    """Return the file that an error's traceback was written to, or how to see it where none can be written."""
+    """Return the file that an error's traceback was written to, or how to see it if none can be written."""
     lines = "".join(traceback.format_exception(error))
     try:
         with tempfile.NamedTemporaryFile(
@@ -170,7 +171,7 @@ def _details(error: Exception) -> str:
 
 
 def _own_mistake(error: Exception) -> int:
-    """Print whose mistake this is, ours or a user's own code's, and keep the traceback where it can be sent from."""
+    """Print whose error this is, ours or that of the user's own code, and keep the traceback to be sent."""
     if os.environ.get("FED_ASI_DEBUG"):
         raise error
     text = str(error).partition("\n")[0]

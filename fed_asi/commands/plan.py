@@ -50,11 +50,11 @@ MOST_AT_ONCE = 1024
 EXAMPLE = "fed-asi plan --model mcunet --budget '16 KiB'"
 
 
-_REPEATS, _TIMED = 2, 4  # passes, and micro-batches of a pass: the others take as long
+_REPEATS, _TIMED = 2, 4  # passes, and micro-batches timed in each: the others take as long
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print a plan (or the differences of two) and return 0; FedAsiError for what the user got wrong."""
+    """Print a plan (or the differences of two) and return 0. Raises FedAsiError for mistakes of the user."""
     if arguments.diff:
         left, right = (Plan.load(path) for path in arguments.diff)
         show(diff_table(left, right, width()))
@@ -64,13 +64,13 @@ def main(arguments: argparse.Namespace) -> int:
         raise ConfigError("fed-asi plan needs --model NAME (and --budget), or --diff A B")
     _check(arguments)
     _check_outputs(arguments)
-    with threads(1):  # as a run does; beside other work two threads of small products wait for each other
+    with threads(1):  # as in a run; on a busy machine, two threads with small products wait for each other
         _answer(arguments)
     return OK
 
 
 def _answer(arguments: argparse.Namespace) -> None:
-    """Print what was asked for, and write the files."""
+    """Print the result that was asked for, and write the files."""
     first, *others = _resolutions(arguments)
     model, x, y, made = _calibrated(arguments, first)
     options = _options(arguments, model)
@@ -102,7 +102,7 @@ def _answer(arguments: argparse.Namespace) -> None:
 
 
 def _calibrated(arguments: argparse.Namespace, pixels: int) -> tuple[nn.Module, Tensor, Tensor, Profile]:
-    """Return a network, the calibration images at a resolution and their labels, and the profile made of them."""
+    """Return a network, the calibration images at a resolution, their labels, and the profile made from them."""
     with bar("network and images"):
         model, x, y = _calibration(arguments, pixels)
     with bar(f"calibration on {len(x)} images") as progress:
@@ -201,16 +201,16 @@ def _add_calibration(parser: argparse.ArgumentParser) -> None:
 
 
 def _check_outputs(arguments: argparse.Namespace) -> None:
-    """Raise ConfigError or RunError, before the long part, where what is asked for could not be written."""
+    """Raise ConfigError or RunError, before the long part, for output files that could not be written."""
     for path in (arguments.save, arguments.profile):
-        if path and not (path == arguments.profile and path.exists()):  # a profile that is there is read
+        if path and not (path == arguments.profile and path.exists()):  # an existing profile is read
             check_writable(path)
     if arguments.figure:
         check_figure(arguments.figure)
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Raise ConfigError with every argument whose number or list can be nothing at all."""
+    """Raise ConfigError with every argument whose number or list is impossible."""
     wrong = list(wrong_arguments(arguments))
     if arguments.last is not None and arguments.last < 0:
         wrong.append(f"--last {arguments.last}: a count of last convolutions, 0 for the head alone")
@@ -230,14 +230,14 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _resolutions(arguments: argparse.Namespace) -> tuple[int, ...]:
-    """Return the resolutions asked for, the largest first; by default the network's own."""
+    """Return the requested resolutions, largest first; by default the network's own."""
     if arguments.resolution is None:
         return (models.resolution_of(models.canonical(arguments.model)),)
     return pixels_of([int(text) for text in arguments.resolution.split(",")])
 
 
 def _wrong_resolution(text: str) -> Iterator[str]:
-    """Yield what is wrong with the pixels given."""
+    """Yield what is wrong with the resolutions given."""
     try:
         pixels_of([int(one) for one in text.split(",")])
     except ValueError as error:
@@ -268,7 +268,7 @@ def _options(arguments: argparse.Namespace, model: nn.Module) -> dict[str, Any]:
 
 
 def _of_devices() -> tuple[Family, ...]:
-    """Return what plans of whole devices may use where nothing is said: some channels of a layer, too."""
+    """Return the methods that plans of whole devices use by default; training some channels only is among them."""
     return (*default_families(), Family(Channels))
 
 
@@ -277,7 +277,7 @@ def _methods(arguments: argparse.Namespace) -> tuple[str, ...] | None:
 
 
 def _schedule(arguments: argparse.Namespace) -> list[tuple[int, int | None]]:
-    """Return (from this round, bytes) of --budget and every --schedule."""
+    """Return (first round, bytes) of --budget and of every --schedule."""
     changes: dict[int, int | None] = {1: parse_bytes(arguments.budget)}
     for text in arguments.schedule:
         round, equals, budget = text.partition("=")
@@ -288,7 +288,7 @@ def _schedule(arguments: argparse.Namespace) -> list[tuple[int, int | None]]:
 
 
 def _calibration(arguments: argparse.Namespace, resolution: int) -> tuple[nn.Module, Tensor, Tensor]:
-    """Return the model and the calibration batch."""
+    """Return the model and the calibration batch, images and labels."""
     name = models.canonical(arguments.model)
     dataset = data.load(arguments.source, arguments.data_dir)
     weights = None if arguments.weights == "none" else arguments.weights
@@ -313,7 +313,7 @@ def _profile(
     methods = tuple(dict.fromkeys([*default_families(), *families(_methods(arguments) or ())]))
     if asks_device(arguments):
         methods = tuple(dict.fromkeys([*_of_devices(), *methods]))
-    kept = arguments.profile is not None  # for questions that are not asked yet
+    kept = arguments.profile is not None  # so that the saved profile answers later questions too
     made = profile(
         model,
         x,
@@ -331,7 +331,7 @@ def _profile(
 
 
 def _last(model: nn.Module, count: int | None) -> list[str]:
-    """Return the names of the last `count` convolutions; None: of the last LAST, or all where there are fewer."""
+    """Return the names of the last `count` convolutions; None: of the last LAST, or of all if there are fewer."""
     every = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
     if count is not None and count > len(every):
         raise ConfigError(f"--last {count}: the network has {len(every)} convolutions")
@@ -339,7 +339,7 @@ def _last(model: nn.Module, count: int | None) -> list[str]:
 
 
 def _time_text(model: nn.Module, chosen: Plan, x: Tensor, y: Tensor) -> str:
-    """Return what a step costs here, one micro-batch after another, against plain PyTorch's whole batch."""
+    """Return what a step takes here, one micro-batch after another, against plain PyTorch with the whole batch."""
     planned = copied(model).train()
     compress_(planned, chosen)
     plain = copied(model).eval()
@@ -355,7 +355,7 @@ def _time_text(model: nn.Module, chosen: Plan, x: Tensor, y: Tensor) -> str:
 
 
 def _seconds(model: nn.Module, x: Tensor, y: Tensor, micro_batch: int) -> float:
-    """Return the seconds of all samples, one micro-batch after another, from the quicker of two passes over some."""
+    """Return the seconds for all samples, one micro-batch after another, from the faster of two passes over some."""
     parts = list(zip(torch.split(x, micro_batch), torch.split(y, micro_batch), strict=True))
     timed = parts[:_TIMED]
     passes = []

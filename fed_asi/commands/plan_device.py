@@ -1,4 +1,4 @@
-"""`fed-asi plan --ram --flash`: the best plan of a whole device, and what its step needs, by name."""
+"""`fed-asi plan --ram --flash`: the best plan of a whole device, and the parts that its step needs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ANY = "any"  # the planner chooses
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what a device has."""
+    """Add the arguments that describe a device's memory."""
     add = parser.add_argument_group("a whole device's memory").add_argument
     add("--ram", metavar="SIZE", help='what a whole step may take, such as "320 KiB"')
     add("--flash", metavar="SIZE", help="what the weights that are only read may take, as they are stored")
@@ -48,7 +48,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def wrong_arguments(arguments: argparse.Namespace) -> Iterator[str]:
-    """Yield what does not go with --ram and --flash, or not without them."""
+    """Yield which arguments do not go with --ram and --flash, or not without them."""
     if asks_device(arguments):
         if arguments.schedule:
             yield "--schedule: is for budgets alone; leave out --ram and --flash"
@@ -66,13 +66,13 @@ def wrong_arguments(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def asks_device(arguments: argparse.Namespace) -> bool:
-    """Return whether the plan is that of a whole device."""
+    """Return whether the plan of a whole device is asked for."""
     return bool(arguments.ram or arguments.flash)
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """A network, a batch of images at one resolution, and the profile made of them."""
+    """A network, a batch of images at one resolution, and the profile made from them."""
 
     model: nn.Module
     batch: tuple[Tensor, Tensor]
@@ -80,16 +80,16 @@ class Sight:
 
     @property
     def pixels(self) -> int:
-        """The images' height and width."""
+        """The images' height and width, in pixels."""
         return int(self.batch[0].shape[-1])
 
 
 def show_device_plan(arguments: argparse.Namespace, sights: Sequence[Sight], options: dict[str, Any]) -> None:
-    """Print the best plan of a whole device, what its step needs by name, and what stands beside it.
+    """Print the best plan of a whole device, the parts that its step needs, and simpler ways on the same device.
 
-    sights: one a resolution, the largest first; the plan is that of the first at which there is one. It is saved where
-    that is asked for.
-    Raises BudgetError where there is none at any.
+    sights: one per resolution, largest first; the plan is that of the first resolution that has one. It is saved if
+    asked for.
+    Raises BudgetError if no resolution has a plan.
     """
     within = Within.of(arguments.ram, arguments.flash, arguments.budget, arguments.reserve)
     micro_batch = options["micro_batch"]
@@ -128,7 +128,7 @@ def _at(
     micro_batch: int | None,
     options: dict[str, Any],
 ) -> tuple[Sight, list[DevicePlanner], DevicePlan | BudgetError]:
-    """Return the planners at one resolution, and the best plan or why there is none."""
+    """Return the planners at one resolution, and the best plan or the reason why there is none."""
     benches = _benches(arguments, one.model, one.batch, one.profile)
     planners = [DevicePlanner(one.profile, bench, **options) for bench in benches]
     try:
@@ -138,7 +138,7 @@ def _at(
 
 
 def _resolutions_text(tried: Sequence[tuple[int, Profile, DevicePlan | BudgetError]]) -> str:
-    """Return the table of the best plan at each resolution."""
+    """Return a table of the best plan at each resolution."""
     rows: list[tuple[str, ...]] = [
         ("resolution", "of its gradient captured", "RAM", "flash", "micro-batch", "layers")
     ]
@@ -158,7 +158,7 @@ def _resolutions_text(tried: Sequence[tuple[int, Profile, DevicePlan | BudgetErr
 def _benches(
     arguments: argparse.Namespace, model: nn.Module, batch: tuple[Tensor, Tensor], made: Profile
 ) -> list[Bench]:
-    """Return where steps are traced: one for each format and update that the plan may choose, the finest first."""
+    """Return the benches that trace steps: one per format and update that the plan may choose, the finest first."""
     names = {layer.name for layer in made.layers}
     formats = FORMATS if arguments.storage == ANY else (format_of(arguments.storage or FORMATS[0]),)
     updates = TrainConfig(update=arguments.update or "step").updates

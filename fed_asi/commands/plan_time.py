@@ -1,4 +1,4 @@
-"""`fed-asi plan --device`: a plan with the seconds and joules of a step, where they go, and what other bytes take."""
+"""`fed-asi plan --device`: a plan with the seconds and joules of a step, by part, and what other budgets would take."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from fed_asi.planning.wishes import Wishes
 
 
 def add_time_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what a device is, and what a step on it may take."""
+    """Add the arguments that describe a device and limit a step on it."""
     add = parser.add_argument_group("a device's time and energy").add_argument
     add("--device", metavar="NAME", help="a preset such as stm32f746, or the TOML file of a device")
     add("--max-seconds", type=float, metavar="S", help="what a step of all calibration images may take")
@@ -45,12 +45,12 @@ def add_time_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def asks_time(arguments: argparse.Namespace) -> bool:
-    """Return whether the plan's time is asked about."""
+    """Return whether a plan with time is asked for."""
     return arguments.device is not None or bool(arguments.quicker)
 
 
 def wrong_time(arguments: argparse.Namespace) -> Iterator[str]:
-    """Yield what is wrong with a device and with what a step on it may take."""
+    """Yield what is wrong with a device and with the limits of a step on it."""
     limits = {f"--{key.replace('_', '-')}": getattr(arguments, key) for key in ("max_seconds", "max_joules")}
     asked = [key for key, most in limits.items() if most is not None]
     asked += [f"--objective {arguments.objective}"] if arguments.objective in RATES else []
@@ -79,7 +79,7 @@ def _wrong_device(arguments: argparse.Namespace) -> Iterator[str]:
         return
     if found.missing:
         yield f"--device {arguments.device}: lacks {', '.join(found.missing)}, without which it has no clock"
-    power = [key for key in found.lacking_power if key != "radio_watts"]  # a step sends nothing
+    power = [key for key in found.lacking_power if key != "radio_watts"]  # a step does not send anything
     if power and (arguments.max_joules is not None or arguments.objective == "captured-per-joule"):
         yield f"--device {arguments.device}: lacks {', '.join(power)}, without which its joules are not known"
 
@@ -91,7 +91,7 @@ def show_timed_plan(
     made: Profile,
     options: dict[str, Any],
 ) -> None:
-    """Print the best plan with its time, where that goes, and other bytes; save it where that is asked for."""
+    """Print the best plan with its time, by part, and the times of other budgets; save it if asked for."""
     with bar("the work of a step"):
         round, named = _round(arguments, model, batch[0], made)
     wishes = Wishes(
@@ -118,7 +118,7 @@ def show_timed_plan(
 
 
 def _data(one: TimedPlan) -> dict[str, Any]:
-    """Return a plan with its time for programs."""
+    """Return a plan with its time as data for --json."""
     seconds, joules = (None, None) if one.spent is None else (one.spent.sim_seconds, one.spent.energy_joules)
     return {
         "plan": one.plan.to_dict(),
@@ -131,7 +131,7 @@ def _data(one: TimedPlan) -> dict[str, Any]:
 def _round(
     arguments: argparse.Namespace, model: nn.Module, x: Tensor, made: Profile
 ) -> tuple[DeviceRound, str]:
-    """Return one step of all images on the device, with nothing sent, and how the device is named."""
+    """Return one step over all images on the device, without messages, and the name of the device."""
     trunk, tail = cut.cut(model.eval(), {layer.name for layer in made.layers}, x[:1])
     quick = cut.folded(trunk)
     with torch.inference_mode():
@@ -146,7 +146,7 @@ def _nothing(_shape: Shape) -> int:
 
 
 def _unlinked(device: Preset | None) -> Hardware | None:
-    """Return a device whose messages take nothing: a step has none."""
+    """Return the device with a link that takes no time, since a step sends no messages."""
     if device is None:
         return None
     return replace(device.hardware, latency_seconds=0.0, radio_watts=device.hardware.radio_watts or 0.0)

@@ -1,4 +1,4 @@
-"""`fed-asi run`: simulate a fleet, or go on with a run that was stopped."""
+"""`fed-asi run`: simulate a fleet, or resume a run that was stopped."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def main(given: argparse.Namespace) -> int:
 
 
 def _shown(folder: Path) -> int:
-    """Print what a run came to, write its page, and return the exit code."""
+    """Print the result of a run, write its page, and return the exit code."""
     from fed_asi.results import report
     from fed_asi.results.store import RunStore
 
@@ -123,7 +123,7 @@ def _begun(given: argparse.Namespace) -> tuple[Any, Path]:
 
 
 def _resumed(given: argparse.Namespace) -> tuple[Any, Path]:
-    """Return the settings the run was started with; only where it runs may change."""
+    """Return the settings that the run was started with, and its folder; only where it runs may change."""
     from fed_asi.fleets.checks import check
     from fed_asi.results.store import RunStore
 
@@ -143,7 +143,7 @@ def _resumed(given: argparse.Namespace) -> tuple[Any, Path]:
 
 
 def _sinks(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Return the sinks asked for. Raises ConfigError before anything is begun; a new run's name is free then."""
+    """Return the requested sinks. Raises ConfigError before anything starts, so that a new run's name stays free."""
     from fed_asi import sinks
 
     try:
@@ -155,7 +155,7 @@ def _sinks(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def backend_of(name: str) -> Callable[..., None]:
-    """Return what does a whole run on that back end."""
+    """Return the function that does a whole run on that back end."""
     if name == "loop":
         from fed_asi.rounds.run import run_loop
 
@@ -166,10 +166,10 @@ def backend_of(name: str) -> Callable[..., None]:
 
 
 def _failed(error: FedAsiError, folder: Path, kept: bool) -> int:
-    """Print why a run stopped. Where it had not begun its rounds, its folder goes, and its name is free."""
+    """Print why a run stopped. If no round had begun, its folder is removed and its name is free again."""
     from fed_asi.results.store import RunStore
 
-    # Where not even its records could be made, none of its rounds can be read.
+    # If not even its records could be created, there are no rounds to read.
     with contextlib.suppress(RunError), RunStore.read(folder) as store:
         kept = kept or bool(store.rounds())
     if not kept:

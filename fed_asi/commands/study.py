@@ -1,4 +1,4 @@
-"""`fed-asi study`: many runs as one comparison, from a study file; the same line again goes on where it stopped."""
+"""`fed-asi study`: many runs as one comparison, from a study file; the same command continues where it stopped."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(given: argparse.Namespace) -> int:
-    """Do the runs that are left, write the report, and return the exit code: 1 where there are gaps."""
+    """Do the remaining runs, write the report, and return the exit code: 1 if there are gaps."""
     with bar("starting"):
         from fed_asi.studies.study_file import load_study
 
@@ -120,7 +120,7 @@ def _done(found: Agenda, given: argparse.Namespace) -> int:
 
 
 def _run(found: Agenda, given: argparse.Namespace) -> None:
-    """Do the runs that are left, here or on a cluster."""
+    """Do the remaining runs, here or on a cluster."""
     from fed_asi.studies.runner import Runner
 
     runner = Runner(
@@ -148,7 +148,7 @@ def _make(folder: Path) -> None:
 
 
 def _again(given: argparse.Namespace) -> str:
-    """Return the line that goes on with a study, for people to copy."""
+    """Return the command that continues a study, for people to copy."""
     words: list[object] = ["fed-asi", "study", given.study]
     for name in ("out", "jobs", "only", "data_dir", "weights_dir", "ray_address", "results"):
         value = getattr(given, name)
@@ -157,7 +157,7 @@ def _again(given: argparse.Namespace) -> str:
 
 
 def _line(given: argparse.Namespace) -> str:
-    """Return the line that makes this report, for its readers: with names for the folders of this machine."""
+    """Return the command that makes this report, for its readers, with placeholders for the folders of this machine."""
     words: list[object] = ["fed-asi", "study", given.study]
     words += ["--data-dir", "DATA"] if given.data_dir is not None else []
     words += ["--weights-dir", "WEIGHTS"] if given.weights_dir is not None else []
@@ -165,7 +165,7 @@ def _line(given: argparse.Namespace) -> str:
 
 
 def _report(runs: StudyRuns, folder: Path, given: argparse.Namespace) -> int:
-    """Write the report of the runs there are, and say where it is."""
+    """Write the report of the runs that are finished, print where it is, and return the exit code."""
     from fed_asi.studies.findings import as_data, find
     from fed_asi.studies.report import write_report
     from fed_asi.studies.tables import text_table

@@ -2,8 +2,8 @@
 
     fed-asi watch runs/demo
 
-Served to this machine alone; Ctrl-C ends it, and the run goes on. Of a folder of runs it shows the newest. Where there
-is no run it says so at once, unless it is to --wait for one.
+Only this machine can reach the page; Ctrl-C ends it, and the run goes on. For a folder of runs, the newest is shown. If
+there is no run, the command says so at once; with --wait it waits for one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fed_asi.texts import clipped, visible
 EXAMPLE = "fed-asi watch runs/demo"
 WAITING = "No run here yet. This page shows it as soon as it starts."
 PORT = 8088
-MOST_NAMED = 5  # runs in a message
+MOST_NAMED = 5  # runs that a message names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(given: argparse.Namespace) -> int:
     """Serve the page until Ctrl-C, and return the exit code.
 
-    Raises ConfigError where there is no run, and for a port that cannot be had.
+    Raises ConfigError if there is no run, or if the port cannot be used.
     """
     from fed_asi.results.serving import Pages, server
 
@@ -65,7 +65,7 @@ def main(given: argparse.Namespace) -> int:
     address = f"http://127.0.0.1:{serving.server_address[1]}"
     show(f"{visible(home)} is at {address} (stop with Ctrl-C)")
     answer(folder=home, address=address)
-    sys.stdout.flush()  # whoever reads a pipe wants to know where before it ends
+    sys.stdout.flush()  # so that readers of a pipe get the address while this still runs
     try:
         serving.serve_forever()
     except KeyboardInterrupt:
@@ -76,7 +76,7 @@ def main(given: argparse.Namespace) -> int:
 
 
 def _nothing(home: Path) -> str:
-    """Return what is said of a folder without a run: which runs are beside it, and how to wait for one."""
+    """Return the message for a folder without a run: the runs beside it, and how to wait for one."""
     from fed_asi.results.serving import Pages
 
     beside = [visible(run) for run in Pages(home.parent).runs()] if home.name else []

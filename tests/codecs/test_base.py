@@ -1,4 +1,4 @@
-"""Codecs: what comes back is within their bounds, of the right form, and finite, whatever a device sends."""
+"""Codecs: decoded updates are within their bounds, of the right form and finite, whatever a device sends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fleet file in a folder of its own, and a back end that does what a test wants."""
+"""A fleet file in its own folder, and a back end that does what a test wants."""
 
 from __future__ import annotations
 

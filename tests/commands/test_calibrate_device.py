@@ -1,4 +1,4 @@
-"""fed-asi calibrate-device: what is measured becomes a device that a fleet file can name."""
+"""`fed-asi calibrate-device`: measurements become a device that a fleet file can name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fed-asi check`: everything loaded and planned, nothing started."""
+"""`fed-asi check`: everything is loaded and planned, and nothing is started."""
 
 from __future__ import annotations
 

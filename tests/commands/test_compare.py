@@ -1,4 +1,4 @@
-"""`fed-asi compare`: exits 0 where two runs are equal, 1 where they differ."""
+"""`fed-asi compare`: exits 0 if two runs are equal, 1 if they differ."""
 
 from __future__ import annotations
 

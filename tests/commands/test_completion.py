@@ -1,4 +1,4 @@
-"""`fed-asi completion`: what a shell completes with what it prints."""
+"""`fed-asi completion`: what a shell completes with the printed script."""
 
 from __future__ import annotations
 

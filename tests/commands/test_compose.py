@@ -1,4 +1,4 @@
-"""A fleet as a compose file: what it says, and what is refused before anything starts."""
+"""A fleet as a compose file: its contents, and what is refused before anything starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a command speaks: results on stdout, all else on stderr, lines long enough for the table."""
+"""How a command prints: results on stdout, everything else on stderr, lines long enough for the table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fed-asi doctor`: every check against a machine that has what it looks for, and one that has not."""
+"""`fed-asi doctor`: every check, on a machine that has what it looks for and on one that does not."""
 
 from __future__ import annotations
 

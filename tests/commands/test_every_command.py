@@ -1,6 +1,6 @@
-"""What all commands have in common, found by their files: help, --quiet, --json, colours, and lines that fit.
+"""What all commands, found by their files, have in common: help, --quiet, --json, colours, and lines that fit.
 
-A new command gets a line in WORDS: what it is told in a folder with made-up runs, where nothing takes long.
+A new command gets a line in WORDS: arguments for a folder with made-up runs, where nothing takes long.
 """
 
 from __future__ import annotations

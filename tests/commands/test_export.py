@@ -1,4 +1,4 @@
-"""`fed-asi export`, as it is typed."""
+"""`fed-asi export` on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fed-asi init`: a project that can be checked and run at once, by Flower's own command too."""
+"""`fed-asi init`: a project that can be checked and run at once, also with Flower's own command."""
 
 from __future__ import annotations
 

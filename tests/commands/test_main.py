@@ -1,4 +1,4 @@
-"""The command line: exit codes, one line an error, no traceback."""
+"""The command line: exit codes, one line per error, no traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fed-asi report`: tables again, and one page about all the runs named."""
+"""`fed-asi report`: tables printed again, and one page about all the runs named."""
 
 from __future__ import annotations
 

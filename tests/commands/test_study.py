@@ -1,4 +1,4 @@
-"""`fed-asi study`: what it says before, between and after the runs, and its exit codes."""
+"""`fed-asi study`: what it prints before, between and after the runs, and its exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fed-asi watch`: where the page is, and what cannot be had."""
+"""`fed-asi watch`: the address of the page, and what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The image is built once; every test's containers, networks and volumes are removed with it."""
+"""The image is built once; afterwards it is removed, with all containers, networks and volumes of the tests."""
 
 from __future__ import annotations
 

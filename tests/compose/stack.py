@@ -1,4 +1,4 @@
-"""One fleet of containers under test: started, watched, read, and taken away with all it made."""
+"""One fleet of containers under test: started, watched, read, and removed with everything it created."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The project of experiments/own in containers, from a folder outside of the clone, as docs/howto/own_code.md says."""
+"""The project of experiments/own in containers, from a folder outside the clone, as in docs/howto/own_code.md."""
 
 from __future__ import annotations
 

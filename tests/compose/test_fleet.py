@@ -1,4 +1,4 @@
-"""docker compose up, for real: a fleet within its limits, and what may happen to one.
+"""docker compose up, for real: a fleet within its limits, and faults in it.
 
 Run with: make compose-test
 """

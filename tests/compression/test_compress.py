@@ -1,4 +1,4 @@
-"""compress_: gradients are torch's where exact, bytes are what was predicted, all of it can be undone."""
+"""compress_: exact gradients equal torch's, bytes are those predicted, and everything can be undone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cut: trunk and tail together are the network, to the bit; its Parameters are the network's own."""
+"""The cut: trunk and tail together equal the network, to the bit, and share its Parameters."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A compressed network is the network: in every mode, under hooks, with modules used twice, in other precisions.
+"""A compressed network equals the network: in every mode, under hooks, with modules used twice, in other precisions.
 
-Methods that keep the input whole are exact, so whatever differs from plain PyTorch here is a fault of ours.
+Methods that keep the whole input are exact, so any difference from plain PyTorch here is a defect of ours.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pairs, fusions and pools, read from data flow by hand-made networks and real ones."""
+"""Pairs, fusions and pools found from the data flow of hand-made and real networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random small networks, compressed, are the networks themselves: outputs, gradients, and bytes by an oracle."""
+"""Random small networks equal themselves when compressed: outputs, gradients, and bytes by an oracle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which parameters train, and nothing else changes."""
+"""Which parameters train, and that nothing else changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets' tests have no data folder, an empty cache, and a network that answers nobody."""
+"""Tests of data sets have no data folder, an empty cache, and no network connection."""
 
 from __future__ import annotations
 

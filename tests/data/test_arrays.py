@@ -1,4 +1,4 @@
-"""Arrays are looked at once, before use: each thing that is wrong with them is named, and nothing else."""
+"""Arrays are checked once, before use: every problem is named, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets as they are: arrays checked, fingerprints of all that is in them, splits, and halves."""
+"""Data sets: checked arrays, fingerprints of their whole content, splits, and halves."""
 
 from __future__ import annotations
 

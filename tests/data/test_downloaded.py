@@ -1,4 +1,4 @@
-"""Data sets as torchvision lays them out, and one line where they are neither here nor reachable."""
+"""Data sets in torchvision's layout, and one line if they are neither here nor reachable."""
 
 from __future__ import annotations
 

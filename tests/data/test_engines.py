@@ -1,4 +1,4 @@
-"""What computes a trunk in torch's place: its numbers and addresses, what it does not take, and where it is missing."""
+"""Engines that compute a trunk instead of torch: numbers and addresses, trunks they refuse, and missing packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One entry of the feature store: written in pieces, gone on with after a kill, whole under its name or not at all."""
+"""One entry of the feature store: written in pieces, continued after a kill, complete under its name or absent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Features that come row by row: each once a machine, as they were, and none that nobody needs."""
+"""Features that arrive row by row: each once per machine, unchanged, and only those that are needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The feature store: the same training as the whole network, and entries that are whole or absent."""
+"""The feature store: the same training as with the whole network, and entries that are complete or absent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets in folders, as their publishers lay them out."""
+"""Data sets in folders, in their publishers' layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pixels to what a network reads, and images read from disk only when they are asked for."""
+"""From pixels to a network's input, and images read from disk only when asked for."""
 
 from __future__ import annotations
 

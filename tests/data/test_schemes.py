@@ -1,4 +1,4 @@
-"""Schemes: the shards they gave before are the shards they give, and those of one's own are held to the contract."""
+"""Schemes: their shards have not changed, and your own schemes are held to the contract."""
 
 from __future__ import annotations
 

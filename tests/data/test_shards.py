@@ -1,4 +1,4 @@
-"""Shards: every sample on one device, no device below its minimum, at any size, or an error that says why."""
+"""Shards: every sample on one device, no device below its minimum, at any size; otherwise an error that says why."""
 
 from __future__ import annotations
 

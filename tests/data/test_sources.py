@@ -1,4 +1,4 @@
-"""Data sets by name: real digits, an .npz, one's own, and one line where there is nothing."""
+"""Data sets by name: real digits, an .npz, your own, and one line if there is nothing."""
 
 from __future__ import annotations
 

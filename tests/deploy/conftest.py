@@ -1,4 +1,4 @@
-"""What the tests of several services share: a message as a SuperNode hands it on."""
+"""Shared by the tests of several services: a message as a SuperNode passes it on."""
 
 from __future__ import annotations
 

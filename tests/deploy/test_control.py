@@ -1,4 +1,4 @@
-"""Calls to the SuperLink: whether it is there. What it answers is in test_superlink.py."""
+"""Calls to the SuperLink: whether it is there. Its answers are tested in test_superlink.py."""
 
 from __future__ import annotations
 

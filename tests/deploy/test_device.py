@@ -1,4 +1,4 @@
-"""A device's container: who it is, how it enrols, and that what dies in it is started again."""
+"""A device's container: its identity, its enrolment, and that whatever dies in it is restarted."""
 
 from __future__ import annotations
 

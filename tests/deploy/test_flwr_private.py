@@ -1,4 +1,4 @@
-"""The parts of Flower that it does not publish: each where deploy/ looks for it, and used through one place."""
+"""The private parts of Flower: each is where deploy/ looks for it, and is used through one module only."""
 
 from __future__ import annotations
 

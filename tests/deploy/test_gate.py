@@ -1,4 +1,4 @@
-"""The gate: who may call what, and that an application without it is found out."""
+"""The gate: who may call what, and that an application without a gate is detected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fleet's keys: made once, private from their first byte on, and signed by the fleet's own authority."""
+"""The fleet's keys: created once, private from their first byte on, and signed by the fleet's own authority."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the kernel says of a container's memory."""
+"""What the kernel reports about a container's memory."""
 
 from __future__ import annotations
 

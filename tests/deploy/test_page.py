@@ -1,4 +1,4 @@
-"""The page's container: the pages of all runs of its volume, in the words of containers."""
+"""The page's container: the pages of all runs in its volume, in words for containers."""
 
 from __future__ import annotations
 

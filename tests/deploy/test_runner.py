@@ -1,4 +1,4 @@
-"""The runner: it goes on where records end, reports again what is finished, and its exit code is the run's own."""
+"""The runner: it continues where records end, reports a finished run again, and exits with the run's own code."""
 
 from __future__ import annotations
 

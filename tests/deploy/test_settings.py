@@ -1,4 +1,4 @@
-"""What the containers agree on, and how they speak in the log."""
+"""What the containers share, and how they log."""
 
 from __future__ import annotations
 

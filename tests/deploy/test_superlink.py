@@ -1,4 +1,4 @@
-"""The SuperLink's container: nothing is served but behind the gate, and a device keeps the key it showed first."""
+"""The SuperLink's container: nothing is served without the gate, and a device keeps the key it showed first."""
 
 from __future__ import annotations
 

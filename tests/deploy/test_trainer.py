@@ -1,4 +1,4 @@
-"""The process that runs a device's ClientApp: it answers every message, also where the app fails."""
+"""The process that runs a device's ClientApp: it answers every message, even if the app fails."""
 
 from __future__ import annotations
 

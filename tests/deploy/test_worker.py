@@ -1,4 +1,4 @@
-"""A device's worker: it answers for a training process that died, and says why."""
+"""A device's worker: it answers for a training process that died, and gives the reason."""
 
 from __future__ import annotations
 

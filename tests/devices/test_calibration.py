@@ -1,4 +1,4 @@
-"""What a device finds out about its own images: which profile its plans come from, and where it is kept."""
+"""A device's own calibration: the profile from which its plans are made, and where it is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The forms to which what a device says is parsed: every column with its bounds, and a reason in plain words."""
+"""Parsing what a device says: every column with its bounds, and a reason in plain words."""
 
 from __future__ import annotations
 

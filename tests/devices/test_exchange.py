@@ -1,4 +1,4 @@
-"""What goes both ways beside plain weights: encoded and read back, kept, counted, and looked at where it comes in."""
+"""What is sent both ways beside plain weights: encoded, decoded, kept, counted, and checked on arrival."""
 
 from __future__ import annotations
 

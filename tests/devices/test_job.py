@@ -1,4 +1,4 @@
-"""What a device is asked, as the small JSON of a message."""
+"""A device's job, as the small JSON of a message."""
 
 from __future__ import annotations
 

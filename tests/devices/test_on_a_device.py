@@ -1,6 +1,7 @@
-"""A device's whole work on another device than the CPU: the same reply, and steps that nobody waits for.
+"""A device's whole work on a device other than the CPU: the same reply, and steps that wait for nothing.
 
-The device is that of second_device.py, whose numbers the CPU computes; what is a GPU's alone is in test_on_a_gpu.py.
+The device is that of second_device.py, whose numbers the CPU computes; what only a GPU can show is in
+test_on_a_gpu.py.
 """
 
 from __future__ import annotations

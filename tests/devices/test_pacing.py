@@ -1,4 +1,4 @@
-"""Plans of a run whose devices' time counts: what the clock then says of their rounds."""
+"""Plans of a run with limits on time: what the clock then says about their rounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is sent of tensors of which some places moved, and what a device makes of it."""
+"""Updates of tensors of which only some places moved, and what a device makes of them."""
 
 from __future__ import annotations
 

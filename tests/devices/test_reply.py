@@ -1,4 +1,4 @@
-"""What a device answers: it is read as it was said, and a device fails alone, whatever its state holds."""
+"""A device's reply: it is read as it was sent, and a device fails alone, whatever its state holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sums the server expects: an honest device's pass, whatever is tried, and bytes are not a device's to say."""
+"""The sums that the server expects: an honest device's pass, whatever else is sent, and a device cannot claim bytes."""
 
 from __future__ import annotations
 

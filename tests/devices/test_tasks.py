@@ -1,4 +1,4 @@
-"""What a device's round consists of, by hand."""
+"""The parts of a device's round, worked out by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Twins: what a device would have done without its budget, to the bit, and what no twin may touch."""
+"""Twins: what a device would have done without its budget, to the bit, and what a twin must not affect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A device's warm factors on disk: those of the round it starts from, or one line on why there are none."""
+"""A device's warm factors on disk: those of the round it starts from, or one line that says why there are none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of the command line is what the parsers say."""
+"""The page of the command line agrees with the parsers."""
 
 from __future__ import annotations
 

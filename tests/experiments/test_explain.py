@@ -1,4 +1,4 @@
-"""The figures that explain draw the trace, the counts and the plans they are given; the page has their numbers."""
+"""The figures that explain show the trace, counts and plans they are given; the page has their numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The script that measures a GPU works: its tiny mode, on the CPU, does every part and finds what does not hold."""
+"""The script that measures a GPU: its tiny mode, on the CPU, runs every part and finds what fails."""
 
 from __future__ import annotations
 

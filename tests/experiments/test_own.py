@@ -1,4 +1,4 @@
-"""The project of experiments/own: outside of the clone, by `fed-asi run` and by Flower's own command."""
+"""The project of experiments/own, outside the clone, run by `fed-asi run` and by Flower's own command."""
 
 from __future__ import annotations
 

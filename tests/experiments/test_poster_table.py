@@ -1,4 +1,4 @@
-"""The poster's figures: vanilla and gradient-filter ones to the printed digit."""
+"""The poster's figures: those for vanilla and the gradient filter, to the printed digit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of presets is what the presets say."""
+"""The page of presets agrees with the presets."""
 
 from __future__ import annotations
 

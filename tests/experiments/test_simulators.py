@@ -1,4 +1,4 @@
-"""The comparison of simulators: one work for all, the same in fed_asi as without one; its table and its file."""
+"""The comparison of simulators: the same work for all, and in fed_asi as without a simulator; its table and file."""
 
 from __future__ import annotations
 

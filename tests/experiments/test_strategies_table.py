@@ -1,4 +1,4 @@
-"""The table of strategies: differences are paired by seed, bytes are of a device that trained."""
+"""The table of strategies: differences are paired by seed, and bytes are those of devices that trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of fleet files share."""
+"""Shared by the tests of fleet files."""
 
 from __future__ import annotations
 

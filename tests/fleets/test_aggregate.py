@@ -1,4 +1,4 @@
-"""[aggregate] and [upload]: a strategy's and a codec's own keys, and what does not go together, before the start."""
+"""[aggregate] and [upload]: keys of strategies and codecs, and combinations refused before the start."""
 
 from __future__ import annotations
 

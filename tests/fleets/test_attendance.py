@@ -1,4 +1,4 @@
-"""Who of a fleet is there, each by its own description, and nobody keeps a week in memory."""
+"""Which devices of a fleet are present, each by its own description; presence over a week is not stored."""
 
 from __future__ import annotations
 

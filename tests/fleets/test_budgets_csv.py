@@ -1,4 +1,4 @@
-"""The CSV of single devices' budgets beside a fleet file."""
+"""The CSV with budgets of single devices, beside a fleet file."""
 
 from __future__ import annotations
 

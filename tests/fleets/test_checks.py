@@ -1,4 +1,4 @@
-"""What a fleet file's values must be to each other, to the machine, and to what is registered."""
+"""Checks of a fleet file's values against each other, the machine, and what is registered."""
 
 from __future__ import annotations
 

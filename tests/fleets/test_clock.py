@@ -1,4 +1,4 @@
-"""Seconds and joules of a task by hand, and of one that is broken off."""
+"""Seconds and joules of a task, worked out by hand, and of one that is broken off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""[clock] that cannot be is said before the start, with all else that is wrong."""
+"""An impossible [clock] is reported before the start, with all other errors."""
 
 from __future__ import annotations
 

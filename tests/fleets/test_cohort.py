@@ -1,4 +1,4 @@
-"""Which devices a round asks: a function of seed, round and fleet alone, that reaches everyone."""
+"""Which devices a round asks: a function of seed, round and fleet only, which reaches every device."""
 
 from __future__ import annotations
 

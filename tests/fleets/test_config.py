@@ -1,4 +1,4 @@
-"""Fleet files: what is read, and that everything wrong in one is said at once."""
+"""Fleet files: what is read, and that all errors are reported at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a fleet file says of devices, wrong in every way, is said before anything starts, all of it."""
+"""Every kind of error in a fleet file's devices is reported before anything starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a fleet's devices are has a digest: of what files hold, not of where they are."""
+"""The digest of a fleet's devices: it depends on the content of files, not on their paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The keys of a device: a text stands for its first key, a number is held to what it may be."""
+"""The keys of a device: a text stands for the first key, and numbers must be within their range."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of devices as they are published, and as they should not be."""
+"""Published tables of devices, and malformed ones."""
 
 from __future__ import annotations
 

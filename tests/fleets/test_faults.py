@@ -1,4 +1,4 @@
-"""[faults]: shares that are shares, and together no more than all devices."""
+"""[faults]: shares from 0 to 1, which together are at most all devices."""
 
 from __future__ import annotations
 

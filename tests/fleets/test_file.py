@@ -1,4 +1,4 @@
-"""A fleet file from the disk: all of its mistakes at once, and files that are none."""
+"""A fleet file on disk: all of its errors at once, and files that are not fleet files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rates found back from seconds that they made."""
+"""Rates recovered from seconds that were computed with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Devices and what they have, round by round."""
+"""Devices and their resources, round by round."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shares of GPUs among workers, and what a fleet file cannot ask of them."""
+"""Shares of GPUs among workers, and what a fleet file may not ask for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Presets: every shipped number says where it is from, and what is wrong with a file is said all at once."""
+"""Presets: every shipped number has its source, and all errors in a file are reported at once."""
 
 from __future__ import annotations
 

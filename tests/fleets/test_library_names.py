@@ -1,4 +1,4 @@
-"""A fleet file that names things of other libraries: docs/howto/libraries.md's own, on stand-ins for the packages."""
+"""A fleet file with names of other libraries: that of docs/howto/libraries.md, on stand-ins for the packages."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Fleet files, CSVs and data sets with mistakes in them, run by the real command: one line a problem, or a real run.
+"""Fleet files, CSVs and data sets with mistakes, run by the real command: one line per problem, or a real run.
 
-Never a traceback, never "an error in this program", never exit 0 where no device trained.
+Never a traceback, never "an error in this program", never exit 0 if no device trained.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What follows a plan over its budget: each policy's tries, never what failed, and policies of one's own."""
+"""What follows a plan over its budget: each policy's tries, never one that failed before, and your own policies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fleet whose every name is code of its own: pinned, run, resumed, read; and what is said where that fails."""
+"""A fleet in which every name is the user's own code: pinned, run, resumed, read; and the errors when that fails."""
 
 from __future__ import annotations
 

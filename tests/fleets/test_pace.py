@@ -1,4 +1,4 @@
-"""What a group and its devices may take of their time, and fleets that cannot tell it."""
+"""Limits on the time of groups and devices, and fleets in which time cannot be counted."""
 
 from __future__ import annotations
 

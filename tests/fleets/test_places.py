@@ -1,4 +1,4 @@
-"""Files that a fleet file names: beside it, absolute, or by a name in the data folder; found from any folder later."""
+"""Files that a fleet file names: beside it, absolute, or in the data folder; found from any folder later."""
 
 from __future__ import annotations
 

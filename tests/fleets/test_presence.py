@@ -1,4 +1,4 @@
-"""Presence: whoever is there says so at every moment until it leaves, and nobody keeps a week in memory."""
+"""Presence: a device that is present stays so until it leaves, and presence over a week is not stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How what is wrong is said: one line a place, with what would be right."""
+"""Error messages: one line per place, with what would be right."""
 
 from __future__ import annotations
 

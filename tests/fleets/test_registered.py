@@ -1,4 +1,4 @@
-"""A table whose further keys are the settings of what one of its keys names; test_sharding.py shows it of schemes."""
+"""A table whose further keys are settings of what one key names; test_sharding.py shows this for schemes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""At which resolution devices may train, as a fleet file says it."""
+"""The resolutions at which devices may train, as a fleet file gives them."""
 
 from __future__ import annotations
 

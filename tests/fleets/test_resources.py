@@ -1,4 +1,4 @@
-"""What a device has: each field has its key, its way through a job, and its column; one added says what it lacks."""
+"""A device's resources: each field has a key, a way through a job and a column; a new field says what it lacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base of every table: nothing is guessed, nothing is changed afterwards."""
+"""The base of every table: nothing is guessed, and nothing changes afterwards."""
 
 from __future__ import annotations
 

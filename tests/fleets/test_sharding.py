@@ -1,4 +1,4 @@
-"""[sharding]: today's keys, and those of a scheme of one's own, checked against its dataclass."""
+"""[sharding]: its own keys, and those of your own scheme, checked against its dataclass."""
 
 from __future__ import annotations
 

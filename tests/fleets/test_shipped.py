@@ -1,4 +1,4 @@
-"""Every fleet file the project ships is right, and so is what the documents say of them."""
+"""Every shipped fleet file is valid, and so is what the documents say about it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traces of presence as they are published, and those that cannot be."""
+"""Traces of presence as published, and impossible ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stand-ins for what is wrong: the rest is checked too, and nothing is made up."""
+"""Stand-ins for wrong values: the rest is checked too, and nothing is invented."""
 
 from __future__ import annotations
 

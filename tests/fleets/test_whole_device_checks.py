@@ -1,4 +1,4 @@
-"""What a fleet file says of RAM and flash, right and wrong, before anything starts."""
+"""RAM and flash in a fleet file, right and wrong, before anything starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flower's own imports warn, and in these tests a warning is an error: it is imported here, before any of them."""
+"""Imports Flower first: its own imports warn, and in these tests a warning is an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A device's side of Flower: who it says it is, and jobs that are not for it."""
+"""A device's side of Flower: its identity, and jobs that are not for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two Ray nodes on this machine that see no common folder: the weights and records of one machine, to the bit."""
+"""Two Ray nodes on this machine without a shared folder: weights and records as on one machine, to the bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What workers elsewhere ask of the server's machine: answered, refused in one line, or not reached in one line."""
+"""Requests of remote workers to the server's machine: answered, refused in one line, or unreachable in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A device's warm factors: from its Flower state, else from its disk, else one line on what is broken."""
+"""A device's warm factors: from its Flower state, else from disk, else one line about what is broken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One device of a fleet sends whatever hypothesis finds: the run ends as it should, and the device is named."""
+"""One device sends whatever hypothesis finds: the run ends as it should, and the device is named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The executor on Flower, without Ray: the loop's bits, and every way in which a device can be lost."""
+"""The executor on Flower, without Ray: the same bits as the loop, and every way in which a device can be lost."""
 
 from __future__ import annotations
 

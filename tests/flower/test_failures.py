@@ -1,4 +1,4 @@
-"""What a device's error reply means: one outcome, and a cause in plain words."""
+"""The meaning of a device's error reply: one outcome, and a cause in plain words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Devices that raise, exit, are killed, hang, or send what must not be averaged; and a run that goes on."""
+"""Devices that raise, exit, are killed, hang, or send what must not be averaged; and the run continues."""
 
 from __future__ import annotations
 

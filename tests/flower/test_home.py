@@ -1,4 +1,4 @@
-"""What a run's folder holds of devices at work, whatever is in it."""
+"""A run's folder with files of devices at work, whatever they contain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages out and replies in: each reply with the message it answers, and reasons for what cannot be unpacked."""
+"""Messages out and replies in: each reply with its message, and reasons for what cannot be unpacked."""
 
 from __future__ import annotations
 

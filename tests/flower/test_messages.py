@@ -1,4 +1,4 @@
-"""What Flower carries: to the bit there and back, and refused by name where it is not what it says."""
+"""What Flower carries: unchanged to the bit both ways, and refused by name if it is not what it claims to be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who the nodes are: each is asked once, and one that is nobody, or somebody twice, is named and gets no jobs."""
+"""The nodes' identities: each node is asked once; unknown or duplicate nodes are named and get no jobs."""
 
 from __future__ import annotations
 

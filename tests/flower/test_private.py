@@ -1,4 +1,4 @@
-"""A private part that has moved is named, with what it was for; what is essential is an error."""
+"""A private part that has moved is named, with its purpose; if it is essential, that is an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The processes that this one started: found by name, and ended with those they started."""
+"""The processes that this one started: found by name, and ended together with their children."""
 
 from __future__ import annotations
 

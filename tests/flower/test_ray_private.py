@@ -1,4 +1,4 @@
-"""What is used of Ray though it is private: a part that has moved fails here by its name."""
+"""The private parts of Ray in use: a part that has moved fails here by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ray's start is tried again on a busy machine; a failure in the end is one line with Ray's own words."""
+"""Ray's start is repeated on a busy machine; a final failure is one line with Ray's own words."""
 
 from __future__ import annotations
 

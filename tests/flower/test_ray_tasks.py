@@ -1,4 +1,4 @@
-"""Calls on a Ray of this machine: results come back, and what raises or dies is said, once."""
+"""Calls on Ray on this machine: results come back, and whatever raises or dies is reported once."""
 
 from __future__ import annotations
 

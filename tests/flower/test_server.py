@@ -1,4 +1,4 @@
-"""The server under `flwr run`: its fleet file, its folder, its run, and an error where a run is not whole."""
+"""The server under `flwr run`: its fleet file, its folder, its run, and an error if a run is incomplete."""
 
 from __future__ import annotations
 

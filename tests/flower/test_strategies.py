@@ -1,4 +1,4 @@
-"""Strategies and codecs on Flower and Ray: the loop's bits, also where a device keeps something from round to round."""
+"""Strategies and codecs on Flower and Ray: the same bits as the loop, also when devices keep state between rounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the server waits, and that it stops when it is told to."""
+"""How the server waits, and that it stops when told to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker process leaves behind: word of a device at work, and of one that it had to end."""
+"""What a worker process leaves behind: notes about a device at work, and about one that it had to end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two-slope activations give torch's gradients from one bit; smooth ones say by how much they are off."""
+"""Two-slope activations give torch's gradients from one bit; smooth ones state their error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a compressed layer remembers, and that a model around it stays the model it was."""
+"""What a compressed layer remembers, and that the model around it does not change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small numbers survive packing, in the bytes promised."""
+"""Small numbers survive packing, in the promised bytes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Every layer with a weight, under every method, in every geometry: its gradients are what they claim.
+"""Every layer with a weight, under every method, in every geometry: its gradients are what they claim to be.
 
-The oracle is autograd through the plain layer on the reconstructed input: dW must be its weight gradient,
-dX the plain layer's own, the output the plain layer's own.
+The oracle is autograd through the plain layer on the reconstructed input: dW must equal its weight gradient, and dX and
+the output must equal the plain layer's own.
 """
 
 from __future__ import annotations

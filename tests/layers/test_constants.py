@@ -1,4 +1,4 @@
-"""What is remembered of frozen numbers changes nothing, and goes when they change."""
+"""Remembering what follows from frozen numbers changes no result, and ends when they change."""
 
 from __future__ import annotations
 

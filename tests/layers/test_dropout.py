@@ -1,4 +1,4 @@
-"""Dropout by a stream of its own: repeatable, one bit an element, the global state untouched."""
+"""Dropout with its own random stream: repeatable, one bit per element, global state untouched."""
 
 from __future__ import annotations
 

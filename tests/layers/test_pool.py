@@ -1,4 +1,4 @@
-"""Pooling against torch's, in every geometry it takes; maxima in few bits, means in none."""
+"""Pooling against torch's, in every supported geometry; maxima need few bits, means none."""
 
 from __future__ import annotations
 

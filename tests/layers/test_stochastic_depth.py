@@ -1,4 +1,4 @@
-"""Stochastic depth by a stream of its own: repeatable, one number a sample, the global state untouched."""
+"""Stochastic depth with its own random stream: repeatable, one number per sample, global state untouched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gradients taken where a layer finds them, whole or as thin matrices, against autograd's on the restored input."""
+"""Gradients handed over in the layer, whole or as thin matrices, against autograd's on the restored input."""
 
 from __future__ import annotations
 

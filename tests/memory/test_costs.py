@@ -1,4 +1,4 @@
-"""Costs: the poster's vanilla figures to the digit, true MACs by hand, bytes as the layers keep them."""
+"""Costs: the poster's vanilla figures to the digit, true MACs by hand, and bytes as the layers keep them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A device's RAM and flash: sums of parts that are each what they say."""
+"""A device's RAM and flash: sums of parts, each of which is what it claims to be."""
 
 from __future__ import annotations
 

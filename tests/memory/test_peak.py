@@ -1,7 +1,7 @@
-"""The peak of a block: what was alive at once, and an error where the profiler tells nothing.
+"""The peak of a block: what was alive at one time, and an error if the profiler reports nothing.
 
-Against a step's sizes worked out by hand it is held in test_training.py; what of torch's private parts it needs is
-in tests/test_torch_private.py.
+test_training.py compares it with a step's sizes worked out by hand; the private parts of torch that it needs are in
+tests/test_torch_private.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bytes of what is frozen, counted by hand."""
+"""Bytes of frozen tensors, counted by hand."""
 
 from __future__ import annotations
 

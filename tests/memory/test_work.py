@@ -1,4 +1,4 @@
-"""Work counted from shapes: its products are those that `cost` counts by running, its sums those of the step."""
+"""Work counted from shapes: its products equal those that `cost` counts by running, its sums those of the step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Methods as people write them and as files keep them."""
+"""Methods as people write them and as files store them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Some input channels only: gradients against autograd's, what trains and what stays, and a plan's bytes."""
+"""Training some input channels only: gradients against autograd's, what trains and what stays, and a plan's bytes."""
 
 from __future__ import annotations
 

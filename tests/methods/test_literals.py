@@ -1,4 +1,4 @@
-"""A method's text is read as Python would read its literals, without Python's own parser."""
+"""A method's text is read as Python reads its literals, without Python's own parser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks nobody wrote code for: planned, compressed and stepped within half of what plain PyTorch keeps."""
+"""Networks without code of their own here: planned, compressed and stepped within half of plain PyTorch's bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks of one's own: registered, built, normalised and given weights as those of this package are."""
+"""Your own networks: registered, built, normalised and given weights like those of this package."""
 
 from __future__ import annotations
 

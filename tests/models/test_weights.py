@@ -1,4 +1,4 @@
-"""Weights: found in folders, downloaded once and checked, and refused in one line where they don't fit."""
+"""Weights: found in folders, downloaded once and checked, and refused in one line if they do not fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What calibration and planning are tried on: a tiny network, a batch of it, and its profile."""
+"""Shared by the tests of calibration and planning: a tiny network, a batch for it, and its profile."""
 
 from __future__ import annotations
 

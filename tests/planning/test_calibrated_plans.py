@@ -1,4 +1,4 @@
-"""Plans made of a calibration: their bytes against the meter, and what they use of a budget."""
+"""Plans made from a calibration: their bytes against the meter, and how much of a budget they use."""
 
 from __future__ import annotations
 

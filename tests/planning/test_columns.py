@@ -1,4 +1,4 @@
-"""Rows as lines: aligned, and within a width where one is given."""
+"""Rows as lines: aligned, and within a width if one is given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A round's cost as a sum over layers: what the clock counts of the whole plan, to the digit."""
+"""A round's cost as a sum over layers: equal to the clock's count for the whole plan, to the digit."""
 
 from __future__ import annotations
 

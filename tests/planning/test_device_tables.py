@@ -1,4 +1,4 @@
-"""What a device's plan stands beside: bytes that bind, what more of them buy, and simpler ways, each at its best."""
+"""What is shown beside a device's plan: the limits that bind, what more would buy, and simpler ways at their best."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The error of every form that calibration tries, against one that shares nothing and takes no short way."""
+"""The error of every form that calibration tries, against a separate computation without shortcuts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans with time: the best of all plans there are, by the clock's own count of every one of them."""
+"""Plans with time: the best of all possible plans, each counted by the clock itself."""
 
 from __future__ import annotations
 

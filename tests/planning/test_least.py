@@ -1,4 +1,4 @@
-"""The choice of least cost within several limits, against every choice there is."""
+"""The cheapest choice within several limits, against exhaustive search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The best forms within RAM and flash: equal to trying everything, and to a mixed-integer solver on more."""
+"""The best forms within RAM and flash: equal to exhaustive search, and to a mixed-integer solver on larger cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a fleet does about a device over its budget, and budgets that change by round: real small runs."""
+"""What a fleet does about a device over its budget, and budgets that change by round: small real runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of its resolutions a device takes: by hand, with plans that are there or not."""
+"""Which of its resolutions a device takes: by hand, with and without plans."""
 
 from __future__ import annotations
 

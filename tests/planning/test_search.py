@@ -1,4 +1,4 @@
-"""The plan: exact, never over budget, monotone in the budget, and readable again from its file."""
+"""The plan: exact, never over budget, monotone in the budget, and readable from its file."""
 
 from __future__ import annotations
 

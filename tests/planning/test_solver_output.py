@@ -1,4 +1,4 @@
-"""Lines that a solver prints by itself, at the level of the operating system."""
+"""Lines that a solver prints itself, at the level of the operating system."""
 
 from __future__ import annotations
 

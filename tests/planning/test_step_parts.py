@@ -1,4 +1,4 @@
-"""Where a step's work goes: the parts together are what the clock counts, to the digit."""
+"""Where a step's work goes: the parts add up to the clock's count, to the digit."""
 
 from __future__ import annotations
 

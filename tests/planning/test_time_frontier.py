@@ -1,4 +1,4 @@
-"""Bytes against seconds: each row is the quickest plan of its worth within its bytes."""
+"""Bytes against seconds: each row is the fastest plan that captures as much within its bytes."""
 
 from __future__ import annotations
 

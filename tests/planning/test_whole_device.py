@@ -1,4 +1,4 @@
-"""The plan of a whole device: the best of all plans that were traced one by one, and it says why there is none."""
+"""The plan of a whole device: the best of all plans traced one by one, and the reason if there is none."""
 
 from __future__ import annotations
 

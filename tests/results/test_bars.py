@@ -1,4 +1,4 @@
-"""Bars: what is happening, how much is done, what is left; gone when it is over, nothing where there is no terminal."""
+"""Progress bars: what is happening, how much is done, what is left; removed at the end, and none without a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What figures' captions say, with the run's own numbers."""
+"""The captions of figures, with the run's own numbers."""
 
 from __future__ import annotations
 

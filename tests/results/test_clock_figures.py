@@ -1,4 +1,4 @@
-"""The clock's figures, as matplotlib was told them."""
+"""The clock's figures, as matplotlib received them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two runs against each other: equal to the bit, or the first record that differs."""
+"""Two runs compared: equal to the bit, or the first record that differs."""
 
 from __future__ import annotations
 

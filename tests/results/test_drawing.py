@@ -1,4 +1,4 @@
-"""What figures are made of."""
+"""The parts that figures are made of."""
 
 from __future__ import annotations
 

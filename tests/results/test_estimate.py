@@ -1,4 +1,4 @@
-"""A mean and its interval, held against scipy's own statistics."""
+"""A mean and its interval, compared with scipy's own statistics."""
 
 from __future__ import annotations
 

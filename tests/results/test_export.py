@@ -1,4 +1,4 @@
-"""A run's records as files: every table and column that the page of records names, the same values, at one moment."""
+"""A run's records as files: every table and column on the page of records, the same values, at one moment."""
 
 from __future__ import annotations
 

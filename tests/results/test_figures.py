@@ -1,4 +1,4 @@
-"""The figures: what they show of a run, as matplotlib was told it, and that the same run gives the same bytes."""
+"""The figures: what they show of a run, as matplotlib received it; the same run gives the same bytes."""
 
 from __future__ import annotations
 

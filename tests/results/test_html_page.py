@@ -1,4 +1,4 @@
-"""What every page has."""
+"""What all pages have in common."""
 
 from __future__ import annotations
 

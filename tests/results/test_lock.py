@@ -1,4 +1,4 @@
-"""A run's folder: one writer at a time, and a name of its own."""
+"""A run's folder: one writer at a time, and a unique name."""
 
 from __future__ import annotations
 

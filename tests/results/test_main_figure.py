@@ -1,4 +1,4 @@
-"""The main figure: against twins where there are any, and without them nothing that one run cannot say."""
+"""The main figure: against twins if there are any; without them, nothing that one run cannot show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures by night: nothing is lost on dark paper, and nothing is changed by day."""
+"""Figures in dark mode: nothing is lost on a dark background, and light mode is unchanged."""
 
 from __future__ import annotations
 

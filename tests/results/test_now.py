@@ -1,4 +1,4 @@
-"""What a run is at: said beside its records, and gone with the run."""
+"""What a run is doing now: written beside its records, and removed at its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page: everything in one file, nothing from outside, whatever names say."""
+"""The page: everything in one file, nothing from outside, whatever names contain."""
 
 from __future__ import annotations
 

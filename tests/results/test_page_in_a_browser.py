@@ -1,4 +1,4 @@
-"""A run's page in headless Chromium, on the screens of a phone and of a laptop; skipped where there is no Chromium."""
+"""A run's page in headless Chromium, at the widths of a phone and a laptop; skipped without Chromium."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a watcher prints: a line a round where there is no terminal, and bars where there is one."""
+"""What a watcher prints: a line per round without a terminal, bars with one."""
 
 from __future__ import annotations
 

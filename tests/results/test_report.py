@@ -1,4 +1,4 @@
-"""What is shown of a run in the terminal, and the page that is written beside its records."""
+"""What the terminal shows of a run, and the page that is written beside its records."""
 
 from __future__ import annotations
 

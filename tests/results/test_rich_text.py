@@ -1,4 +1,4 @@
-"""Texts that rich is given: no markup, no emoji code, no link, no control character is read in them."""
+"""Texts given to rich: no markup, emoji code, link or control character in them is interpreted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The records' names, which other people's queries use: none may go or change its meaning."""
+"""The records' names, which other people's queries use: none may be removed or change its meaning."""
 
 from __future__ import annotations
 

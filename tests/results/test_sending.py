@@ -1,4 +1,4 @@
-"""What sinks get of a run, what becomes of one that fails, and that a run with sinks is the run without."""
+"""What sinks receive of a run, what happens if one fails, and that sinks do not change a run."""
 
 from __future__ import annotations
 

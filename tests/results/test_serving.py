@@ -1,4 +1,4 @@
-"""Pages over HTTP: they show the records as they are now, follow a run that goes on, and give away no other file."""
+"""Pages over HTTP: they show the current records, follow a run that goes on, and serve no other file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A record's dataclass as an SQL table; what a run's store makes of it, older files too, is in test_store.py."""
+"""A record's dataclass as an SQL table; a run's store, also of older files, is tested in test_store.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The views, asked as their readers ask them: of new runs, and of runs from before there were any."""
+"""The views, queried as readers query them: in new runs, and in runs older than the views."""
 
 from __future__ import annotations
 

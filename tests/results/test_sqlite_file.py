@@ -1,4 +1,4 @@
-"""A database that one process writes and others read, and what goes wrong with it in one line."""
+"""A database that one process writes and others read, and its errors in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's records: whole rounds or none, readable at any time, errors in one line."""
+"""A run's records: complete rounds or none, readable at any time, errors in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run's records come to, counted by hand from made-up runs."""
+"""The summary of a run's records, counted by hand from made-up runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The result as a table: what was bought, who was left out, and what fits a narrow terminal."""
+"""The result as a table: what budgets bought, which devices were left out, and what fits a narrow terminal."""
 
 from __future__ import annotations
 

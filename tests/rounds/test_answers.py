@@ -1,4 +1,4 @@
-"""Which replies count: the first that train, whatever was foretold; nobody is lost, and nobody counts twice."""
+"""Which replies count: the first that train, whatever was predicted; none is lost, and none counts twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batteries: full at first, drained by rounds, charged in between, never above full nor below empty."""
+"""Batteries: full at first, drained by rounds, charged in between, never above full or below empty."""
 
 from __future__ import annotations
 

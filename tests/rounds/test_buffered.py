@@ -1,4 +1,4 @@
-"""Updates of so many replies: who is at work when, what each began from, and the weights, by slow and plain oracles."""
+"""Asynchronous updates: who is at work when, from which weights, and the result, by slow and simple oracles."""
 
 from __future__ import annotations
 

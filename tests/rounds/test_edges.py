@@ -1,4 +1,4 @@
-"""The round loop over any executor: replies of any kind, too many or of nobody, and a run that ends as it should."""
+"""The round loop over any executor: replies of any kind, too many or from nobody, and a run that ends as it should."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plain loop's executor, and one reply a job from any executor."""
+"""The plain loop's executor, and one reply per job from any executor."""
 
 from __future__ import annotations
 

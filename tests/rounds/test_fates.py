@@ -1,4 +1,4 @@
-"""What becomes of a device's round, by hand and for any limits: one end, one cause, no second more than spent."""
+"""The outcome of a device's round, by hand and for any limits: one end, one cause, and no second too many."""
 
 from __future__ import annotations
 

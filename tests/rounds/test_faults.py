@@ -1,4 +1,4 @@
-"""Devices lost on purpose: the shares asked for, the same ones each time, recorded, and never made to compute."""
+"""Devices lost on purpose: in the given shares, the same ones each time, recorded, and never computed."""
 
 from __future__ import annotations
 

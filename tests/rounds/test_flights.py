@@ -1,4 +1,4 @@
-"""The queue of events against the smallest of a list, and who may be asked while it goes on."""
+"""The event queue against the minimum of a list, and which devices may be asked meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shared model by group: counted by hand, whoever trained, and the same for any number of workers."""
+"""The shared model by group: counted by hand, whoever trained, and the same with any number of workers."""
 
 from __future__ import annotations
 

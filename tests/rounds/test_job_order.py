@@ -1,4 +1,4 @@
-"""The order in which jobs begin: it wastes little of the workers' time, and follows what was learned."""
+"""The order in which jobs begin: it wastes little of the workers' time, and follows measured times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Devices that train some channels only: what they send, what they are sent, and what of a weight never moves."""
+"""Devices that train some channels only: what they send and receive, and which parts of a weight never move."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibration by sums: what adds up is what pooled images give, and runs plan from it on both back ends."""
+"""Calibration from sums: they add up to what pooled images give, and runs plan from them on both back ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fleet whose devices see their images at several resolutions: what each sees, trains on and is judged by."""
+"""A fleet with several resolutions: what each device sees, trains on and is evaluated on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that are killed or stopped from outside, and go on."""
+"""Runs that are killed or stopped from outside, and resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From where a stopped run goes on when something of it was lost: with the same bits, or not at all."""
+"""Where a stopped run resumes if something of it was lost: with the same bits, or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whom a round asks, and when it ends, by the run's clock."""
+"""Which devices a round asks, and when it ends, by the run's clock."""
 
 from __future__ import annotations
 

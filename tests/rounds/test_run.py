@@ -1,4 +1,4 @@
-"""A whole run as a library's user calls it: what it records, and that it leaves his process as it was."""
+"""A whole run as a user of the library calls it: what it records, and that it leaves the process unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole runs under each strategy and codec: resumed to the same bits, counted, and with hostile devices in them."""
+"""Whole runs under each strategy and codec: resumed with the same bits, counted, and with hostile devices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The clock in a run: columns that add up, equal everywhere, and nothing for devices without one."""
+"""The clock in a run: columns that add up, equal on both back ends, and empty for devices without a clock."""
 
 from __future__ import annotations
 

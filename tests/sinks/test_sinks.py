@@ -1,4 +1,4 @@
-"""Each sink against a stand-in of its package: what it calls, where its files go, and how a resumed run goes on."""
+"""Each sink against a stand-in for its package: the calls, where its files go, and how a resumed run continues."""
 
 from __future__ import annotations
 

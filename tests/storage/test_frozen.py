@@ -1,4 +1,4 @@
-"""Weights of a tail as they are stored, against rounding by hand; what a device trains of them stays."""
+"""A tail's weights as stored, against rounding by hand; the parts that a device trains are not rounded."""
 
 from __future__ import annotations
 

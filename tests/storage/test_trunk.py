@@ -1,4 +1,4 @@
-"""Trunks in eight bits, against what their scales allow and against plain arithmetic on the same grids."""
+"""Trunks in eight bits, within the error that their scales allow, and against plain arithmetic on the same grids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every strategy: pure, in any order, tensor by tensor, and finite whatever a device sends."""
+"""What holds for every strategy: pure, order-independent, tensor by tensor, and finite whatever a device sends."""
 
 from __future__ import annotations
 

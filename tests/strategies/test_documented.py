@@ -1,4 +1,4 @@
-"""What docs/reference/strategies.md shows is so: its fleet file loads, its strategy and codec run, its numbers hold."""
+"""What docs/reference/strategies.md says holds: its fleet file loads, its strategy and codec run, its numbers hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What FedProx and SCAFFOLD make of a device's steps, against the same steps written out in plain float64."""
+"""FedProx and SCAFFOLD in a device's steps, against the same steps written out in plain float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Updates of parts of a tensor: its channels are to every strategy as tensors of their own would be."""
+"""Updates of parts of a tensor: to every strategy, its channels are like separate tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The robust strategies against devices that send what they like: the result stays where honest devices are."""
+"""The robust strategies against devices that send anything: the result stays near the honest devices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SCAFFOLD at the server: against the paper's algorithm 1 of whole updates, and what partial ones come to."""
+"""SCAFFOLD at the server: whole updates against the paper's algorithm 1, and the result of partial ones."""
 
 from __future__ import annotations
 

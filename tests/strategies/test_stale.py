@@ -1,4 +1,4 @@
-"""A stale update moves the weights of now as far, in its direction, as its share of its move: place by place."""
+"""A stale update moves the current weights in its own direction, by its share of its move, place by place."""
 
 from __future__ import annotations
 

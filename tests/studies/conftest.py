@@ -1,4 +1,4 @@
-"""A study that several test files read: made once, and changed by none."""
+"""A study that several test files read: made once, and never changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a study has to do: what is left, what is not done again unasked, how long, and all that is wrong before it."""
+"""What remains of a study: runs left, runs not repeated unasked, the time, and all errors beforehand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What start.py knows of a run is said of every run of a study before the first, once each, and is cheap."""
+"""What start.py finds about a run is said about every run of a study before the first, once each, and cheaply."""
 
 from __future__ import annotations
 

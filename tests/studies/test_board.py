@@ -1,4 +1,4 @@
-"""What a study shows: plain lines where there is no terminal, a table where there is one, names as they are."""
+"""What a study shows: plain lines without a terminal, a table with one, names unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs of a study on a Ray of this machine: the bits of the plain loop, and a death named."""
+"""Runs of a study on Ray on this machine: the same bits as the plain loop, and a worker's death is named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The CSV files: tidy, unrounded, and nothing left out."""
+"""The CSV files: tidy, unrounded and complete."""
 
 from __future__ import annotations
 

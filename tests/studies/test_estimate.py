@@ -1,4 +1,4 @@
-"""How long it will take: by the same variant's runs where there are any, by all of them otherwise."""
+"""The expected time: from runs of the same variant if there are any, from all runs otherwise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Families: what differs in one size alone is one line."""
+"""Families: variants that differ in one size only are one line."""
 
 from __future__ import annotations
 

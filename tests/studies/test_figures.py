@@ -1,4 +1,4 @@
-"""The figures, as matplotlib was told them: points, intervals, front, bands, costs, shares; and that names are data."""
+"""The figures, as matplotlib received them: points, intervals, front, bands, costs, shares; and names are data."""
 
 from __future__ import annotations
 

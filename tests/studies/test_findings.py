@@ -1,4 +1,4 @@
-"""What a study found, against the accuracies that its runs were made with."""
+"""A study's findings, against the accuracies with which its runs were made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The grid: every run once, with its own checked settings; what is wrong with some of them is said once for all."""
+"""The grid: every run once, with its own checked settings; a problem of several runs is reported once."""
 
 from __future__ import annotations
 

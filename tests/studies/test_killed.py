@@ -1,4 +1,4 @@
-"""A study that is killed at random moments, in every way there is, and gone on with: the bits of one left alone."""
+"""A study killed at random moments, in every way, and continued: the same bits as an uninterrupted one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""study.json: what is written is what the statistics read, of studies half-way too; whatever else is one line."""
+"""study.json: what is written is what the statistics read, of unfinished studies too; anything else is one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Variants at the same spending: what each had reached when the first run of all ends, worked out by hand."""
+"""Variants at equal spending: what each has reached when the first of all runs ends, worked out by hand."""
 
 from __future__ import annotations
 

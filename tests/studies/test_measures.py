@@ -1,4 +1,4 @@
-"""The registry: what is there, what may be added, and that columns of the records name what it asks."""
+"""The registry of measures: its contents, what may be added, and the record columns that they ask for."""
 
 from __future__ import annotations
 

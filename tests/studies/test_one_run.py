@@ -1,4 +1,4 @@
-"""One run of a study: begun, gone on with, or a cause; never an exception, and the bits of `fed-asi run`."""
+"""One run of a study: started, resumed, or a cause; never an exception, and the same bits as `fed-asi run`."""
 
 from __future__ import annotations
 

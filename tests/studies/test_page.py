@@ -1,4 +1,4 @@
-"""The page: everything in one file, the answer first, names as they are."""
+"""The page: everything in one file, the answer first, names unchanged."""
 
 from __future__ import annotations
 

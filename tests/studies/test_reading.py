@@ -1,4 +1,4 @@
-"""A run as a study reads it: today's records, an old run's, and a later one's with columns that are not written yet."""
+"""A run as a study reads it: current records, an old run's, and a later one's with columns that do not exist yet."""
 
 from __future__ import annotations
 

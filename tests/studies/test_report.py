@@ -1,4 +1,4 @@
-"""The report on disk: every file is there and says it is what it is."""
+"""The report on disk: every file exists and is of its kind."""
 
 from __future__ import annotations
 

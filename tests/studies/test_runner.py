@@ -1,4 +1,4 @@
-"""The runs that are left: each ends as a run or as a gap with its cause; a full disk ends them all."""
+"""The remaining runs: each ends as a run or as a gap with its cause; a full disk ends the study."""
 
 from __future__ import annotations
 

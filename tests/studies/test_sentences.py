@@ -1,4 +1,4 @@
-"""The study's answer: it says what the statistics carry, and no more."""
+"""The study's answer: it says what the statistics support, and no more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every study file the project ships, and the documents' own, is right; and every key is documented."""
+"""Every study file that is shipped or in the documents is valid, and every key is documented."""
 
 from __future__ import annotations
 

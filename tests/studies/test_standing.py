@@ -1,4 +1,4 @@
-"""How runs stand; one of other settings or another version is said, with what differs."""
+"""The state of runs; one with other settings or another version is named, with the differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The statistics, against numbers worked out by hand and by other ways, and against what must hold of any numbers."""
+"""The statistics: against hand-worked numbers and other methods, and against properties that hold for any numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study file: what is right is read as it is meant, what is wrong is one line each, all at once."""
+"""A study file: valid files are read as meant, and every error is one line, all at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables: what each column and row says, and which are there."""
+"""The tables: the content of each column and row, and which of them appear."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Worker processes: runs side by side, one that dies named and replaced, none left behind."""
+"""Worker processes: runs side by side, one that dies is named and replaced, and none is left behind."""
 
 from __future__ import annotations
 

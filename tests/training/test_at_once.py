@@ -1,4 +1,4 @@
-"""Weights that move inside the backward, against a step of all of them by plain PyTorch in float64."""
+"""Weights that move within the backward pass, against a whole step of plain PyTorch in float64."""
 
 from __future__ import annotations
 

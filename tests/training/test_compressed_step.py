@@ -1,4 +1,4 @@
-"""What a whole training step of a compressed model may not do: wait for the device, break a compiler, hold more."""
+"""What a compressed model's step must not do: wait for the device, break a compiler, hold more memory."""
 
 from __future__ import annotations
 

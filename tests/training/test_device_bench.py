@@ -1,4 +1,4 @@
-"""A network of one's own planned for RAM and flash, by the names that the package says in public."""
+"""Your own network planned for RAM and flash, through the package's public names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Judging: by hand, with the bits of batches one by one, and of weights loaded in place."""
+"""Evaluation: by hand, with the same bits as batches one by one, and with weights loaded in place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps that are measured are those that are counted, and the network is as it was."""
+"""Measured steps are the steps that are counted, and the network is left unchanged."""
 
 from __future__ import annotations
 

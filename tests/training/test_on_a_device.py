@@ -1,6 +1,7 @@
-"""Steps, evaluation and pretraining on another device than the CPU: the same numbers and bytes, and nobody waits.
+"""Steps, evaluation and pretraining on a device other than the CPU: the same numbers and bytes, and no waiting.
 
-The device is that of second_device.py, whose numbers the CPU computes; what is a GPU's alone is in test_on_a_gpu.py.
+The device is that of second_device.py, whose numbers the CPU computes; what only a GPU can show is in
+test_on_a_gpu.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pretraining on the public split: it learns, the same seed gives the same bits, and batch norm is of its time."""
+"""Pretraining on the public split: it learns, batch norms included, and the same seed gives the same bits."""
 
 from __future__ import annotations
 

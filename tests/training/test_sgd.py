@@ -1,4 +1,4 @@
-"""SGD: torch's own to the bit, and the rate of each round."""
+"""SGD: equal to torch's to the bit, and the learning rate of each round."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A device's step: its micro-batches add up to the batch, and nothing moves that passes its budget."""
+"""A device's step: its micro-batches add up to the batch, and no weight moves if it exceeds its budget."""
 
 from __future__ import annotations
 

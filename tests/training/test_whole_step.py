@@ -1,4 +1,4 @@
-"""A device that names its RAM: its plan is what its step counts, and a step above it is out of memory, by phase."""
+"""A device with a RAM limit: its plan equals its step's count, and a step above it is out of memory, by phase."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run's workplace is, and which settings make it another one."""
+"""A run's workplace: where it is, and which settings lead to another one."""
 
 from __future__ import annotations
 

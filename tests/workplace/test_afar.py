@@ -1,4 +1,4 @@
-"""A workplace opened on a machine that cannot see its folder: the same inputs, plans and weights, and no more of it."""
+"""A workplace opened on a machine without access to its folder: the same inputs, plans and weights, and no more."""
 
 from __future__ import annotations
 

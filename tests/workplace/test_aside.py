@@ -1,4 +1,4 @@
-"""A call beside the main thread: its result, its error, and that it stops where the rest fails."""
+"""A call beside the main thread: its result, its error, and that it stops if the rest fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run whose plans choose in which format its devices store what they only read."""
+"""A run whose plans choose the format in which devices store what they only read."""
 
 from __future__ import annotations
 

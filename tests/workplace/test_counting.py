@@ -1,4 +1,4 @@
-"""The sizes of a run's trunk and tail: together they are the network, and norms of the trunk are folded."""
+"""The sizes of a run's trunk and tail: together they are the network, with the trunk's norms folded."""
 
 from __future__ import annotations
 

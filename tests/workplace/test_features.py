@@ -1,4 +1,4 @@
-"""What computes a run's features: noted, part of their address, and torch where another does not take the trunk."""
+"""Engines that compute a run's features: noted, part of the address, and torch if an engine refuses the trunk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A profile is calibrated once for all runs whose numbers it would be, and never taken for another's."""
+"""A profile is calibrated once for all runs with the same numbers, and never used for others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A workplace opened again, by the server or by a worker: whole, made whole, or refused in one line."""
+"""A workplace opened again, by the server or a worker: complete, completed, or refused in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a workplace lies on a device, and what has no room or no exact numbers there."""
+"""Which parts of a workplace are on a device, and which have no room or no exact numbers there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images by use: none has two, and there are enough to go round."""
+"""Images by use: none is used twice, and there are enough for all."""
 
 from __future__ import annotations
 

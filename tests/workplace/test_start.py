@@ -1,4 +1,4 @@
-"""What can be known before the long part of a run is said before it, all at once, and nothing is trained till then."""
+"""What can be known before the long part of a run is said before it, all at once; nothing is trained until then."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run whose devices store what is frozen in another format: its features, its weights, and what is refused."""
+"""A run whose devices store frozen weights in another format: features, weights, and what is refused."""
 
 from __future__ import annotations
 

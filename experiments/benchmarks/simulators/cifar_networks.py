@@ -1,7 +1,7 @@
-"""The networks that every simulator trains, in plain PyTorch: a small CNN, and ResNet18 as torchvision has it.
+"""The networks that every simulator trains, in plain PyTorch: a small CNN, and ResNet18 as in torchvision.
 
 The fleet file names them as `./cifar_networks.py:small_cnn`; the other simulators import them. Batch norms keep their
-statistics, in every simulator: they stay in eval mode whatever mode the network is put in.
+statistics in every simulator: they stay in eval mode, whatever mode the network is set to.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Still(nn.Module):
     """A network whose batch norms stay in eval mode."""
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of all but the batch norms."""
+        """Set the mode of everything but the batch norms."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -42,7 +42,7 @@ class SmallCnn(Still):
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions and the way around them."""
+    """Two 3x3 convolutions with a shortcut around them."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Block(nn.Module):
 
 
 class ResNet18(Still):
-    """ResNet18 with its stem for ImageNet, the names of its tensors torchvision's."""
+    """ResNet18 with its stem for ImageNet; its tensors have torchvision's names."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()

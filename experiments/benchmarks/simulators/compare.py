@@ -38,7 +38,7 @@ ONE_THREAD = dict.fromkeys(THREADS, "1")  # a client has one core
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained: a network, which of its layers, at which rate."""
+    """What is trained: a network, which of its layers, and the learning rate."""
 
     network: str
     layers: int | str
@@ -54,7 +54,7 @@ CASES = {
 
 @dataclass(frozen=True)
 class Simulator:
-    """How one is run. python: whose interpreter. script, words: its adapter. processes: that train side by side."""
+    """How to run a simulator. python: whose interpreter. script, words: its adapter. processes: those that train."""
 
     python: str
     script: str
@@ -78,9 +78,9 @@ FLOOR = "no simulator"
 
 @dataclass(frozen=True)
 class Run:
-    """One run of one simulator. setup, rounds: seconds, of each round.
+    """One run of one simulator. setup: seconds. rounds: seconds of each round.
 
-    difference: of the weights from those without a simulator, as a share of what the training moved them by.
+    difference: distance of the weights from those without a simulator, relative to how far training moved them.
     """
 
     setup: float
@@ -93,7 +93,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Row:
-    """A simulator's line in the table. failed: the last line that it said, where it did not end well."""
+    """A simulator's row in the table. failed: the last line that it printed, if it failed."""
 
     name: str
     processes: int
@@ -102,12 +102,12 @@ class Row:
 
     @property
     def round_seconds(self) -> float:
-        """Median of all rounds after the first of each run."""
+        """Median over all rounds but the first of each run."""
         return statistics.median(seconds for run in self.runs for seconds in run.rounds[1:])
 
 
 def command(simulator: Simulator, python: str, folder: Path, out: Path) -> list[str]:
-    """Return the command of an adapter."""
+    """Return the command that starts an adapter."""
     return [
         python,
         *simulator.launcher,
@@ -119,7 +119,7 @@ def command(simulator: Simulator, python: str, folder: Path, out: Path) -> list[
 
 
 def run(simulator: Simulator, python: str, work: Work, out: Path) -> tuple[Run | None, str]:
-    """Do one run and return it, or None with the last line that it said."""
+    """Do one run and return it, or None with the last line that it printed."""
     environment = {**ONE_THREAD, "PYTHONPATH": str(ROOT if simulator.python == "fed_asi" else HERE)}
     out.mkdir(parents=True, exist_ok=True)
     seen = watched(command(simulator, python, work.folder, out), out, environment)
@@ -135,7 +135,7 @@ def run(simulator: Simulator, python: str, work: Work, out: Path) -> tuple[Run |
 
 
 def read(work: Work, out: Path, seen: Watched) -> Run:
-    """Return a run as its adapter wrote it; its weights are judged here, on the work's test images."""
+    """Return a run as its adapter wrote it; its weights are evaluated here, on the work's test images."""
     said: dict[str, Any] = json.loads((out / "times.json").read_text())
     model = work.model()
     model.load_state_dict(torch.load(out / "end.pt", weights_only=True))
@@ -146,7 +146,7 @@ def read(work: Work, out: Path, seen: Watched) -> Run:
 
 
 def difference(work: Work, ours: Path, theirs: Path) -> float:
-    """Return how far two runs' trained weights are apart, as a share of what the second moved them by."""
+    """Return the distance between two runs' trained weights, relative to how far the second run moved them."""
     start, one, two = (
         torch.load(path, weights_only=True)
         for path in (work.folder / "start.pt", ours / "end.pt", theirs / "end.pt")
@@ -159,7 +159,7 @@ def difference(work: Work, ours: Path, theirs: Path) -> float:
 
 
 def compare(work: Work, pythons: dict[str, str], names: Sequence[str], repeats: int) -> list[Row]:
-    """Return a row a simulator; the repeats go round all of them in turns."""
+    """Return a row per simulator; repeats are interleaved."""
     rows = {name: Row(name, SIMULATORS[name].processes, ()) for name in names}
     for repeat in range(repeats):
         for name, row in rows.items():
@@ -185,7 +185,7 @@ HEAD = (
 
 
 def lines(rows: Iterable[Row], cohort: int) -> list[str]:
-    """Return the table of a case, the quickest simulator first."""
+    """Return the table of a case, fastest simulator first."""
     done = sorted((row for row in rows if row.runs), key=lambda row: row.round_seconds)
     table = HEAD.split("\n")
     for row in done:
@@ -204,7 +204,7 @@ def lines(rows: Iterable[Row], cohort: int) -> list[str]:
 
 
 def settings_of(case: Case, given: argparse.Namespace) -> Settings:
-    """Return the settings of a case's work, but for what is found when it is made."""
+    """Return the settings of a case's work, except for what is only known when it is made."""
     return Settings(
         network=case.network,
         layers=case.layers,
@@ -228,7 +228,7 @@ def settings_of(case: Case, given: argparse.Namespace) -> Settings:
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return what the command line asks for."""
+    """Return the parsed command line."""
     assert __doc__ is not None
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -255,7 +255,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def known(path: Path | None, settings: dict[str, Any]) -> dict[str, list[Row]]:
-    """Return the rows by case that an earlier call left in a file. Raises SystemExit where its settings were others."""
+    """Return the rows by case from an earlier call's file. Raises SystemExit if its settings differ."""
     if path is None or not path.exists():
         return {}
     said = json.loads(path.read_text())
@@ -268,12 +268,12 @@ def known(path: Path | None, settings: dict[str, Any]) -> dict[str, list[Row]]:
 
 
 def run_of(said: dict[str, Any]) -> Run:
-    """Return a run as it was written."""
+    """Return a run from its written form."""
     return Run(**{**said, "rounds": tuple(said["rounds"])})
 
 
 def added(before: Iterable[Row], rows: Iterable[Row]) -> list[Row]:
-    """Return the rows with the runs of earlier ones of the same name before theirs."""
+    """Return the rows, with the runs of earlier rows of the same name put first."""
     earlier = {row.name: row for row in before}
     joined = [
         replace(row, runs=(*earlier[row.name].runs, *row.runs)) if row.name in earlier else row
@@ -283,14 +283,14 @@ def added(before: Iterable[Row], rows: Iterable[Row]) -> list[Row]:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Print a table a case."""
+    """Print a table per case."""
     given = arguments(words)
     pythons = {"fed_asi": sys.executable}
     pythons |= {
         name: said for name in ("pfl", "fluke", "flower") if (said := getattr(given, f"python_{name}"))
     }
     names = [name for name in given.simulators if SIMULATORS[name].python in pythons]
-    names.sort(key=lambda name: name != FLOOR)  # first, as the others' weights are held against its own
+    names.sort(key=lambda name: name != FLOOR)  # first, because the others' weights are compared with its own
     kept = ("clients", "cohort", "images", "test_images", "rounds")
     settings = {name: getattr(given, name) for name in kept}
     figures = known(given.json, settings)

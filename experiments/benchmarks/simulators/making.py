@@ -1,4 +1,4 @@
-"""The work made: the fleet file's own images, shards, cohorts and order of images, written for all simulators alike."""
+"""Makes the work: the fleet file's own images, shards, cohorts and order of images, the same for all simulators."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fed_asi.workplace.start import shards_of
 
 
 def make(folder: Path, settings: Settings, rounds: int, cohort: int) -> Work:
-    """Write the work of some rounds into a folder and return it. settings: `trained` and `cohorts` are found here."""
+    """Write the work of some rounds into a folder and return it. settings: `trained` and `cohorts` are set here."""
     clients = range(settings.clients)
     drawn = [sample_cohort(settings.seed, round + 1, clients, cohort) for round in range(rounds)]
     settings = replace(settings, cohorts=tuple(tuple(int(one) for one in ids) for ids in drawn))
@@ -47,7 +47,7 @@ def make(folder: Path, settings: Settings, rounds: int, cohort: int) -> Work:
 
 
 def order(config: RunConfig, round: int, client: int, rows: np.ndarray) -> np.ndarray:
-    """Return a client's rows in the order in which a run of fed_asi takes them in a round, which counts from 0."""
+    """Return a client's rows in the order in which a run of fed_asi uses them in a round, counted from 0."""
     drawn = [
         seeds.rng(config.seed, "shuffle", round + 1, int(client), epoch).permutation(np.sort(rows))
         for epoch in range(config.train.epochs)
@@ -56,7 +56,7 @@ def order(config: RunConfig, round: int, client: int, rows: np.ndarray) -> np.nd
 
 
 def settle_(model: nn.Module, images: Tensor) -> None:
-    """Give batch norms the statistics of some images, which they keep."""
+    """Set the statistics of batch norms, which then stay fixed, to those of some images."""
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum, norm.training = None, True

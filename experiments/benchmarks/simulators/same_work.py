@@ -1,7 +1,7 @@
-"""The work that every simulator does: the same network, images, shards, cohorts and order of images, and its clock.
+"""The work that every simulator does (the same network, images, shards, cohorts and order of images), and its clock.
 
-The driver (compare.py) writes it once into a folder; each simulator's adapter opens it in its own environment, so
-nothing is imported here but NumPy, PyTorch and the networks.
+The driver (compare.py) writes it once into a folder; each simulator's adapter opens it in its own environment, so this
+file imports only NumPy, PyTorch and the networks.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 VERSION = 1
-JUDGED_AT_ONCE = 100  # test images
+JUDGED_AT_ONCE = 100  # test images per batch
 
 Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is trained and how. trained: names of the parameters that train. layers: the same as a fleet file says it.
+    """What is trained and how. trained: names of the parameters that train. layers: the same, as in a fleet file.
 
     cohorts: the clients of each round. images: of all clients together. data: the folder of the data set.
     """
@@ -57,20 +57,20 @@ class Settings:
 
     @property
     def rounds(self) -> int:
-        """Rounds of a run."""
+        """The number of rounds."""
         return len(self.cohorts)
 
 
 @dataclass(frozen=True)
 class Work:
-    """The work in a folder, as `write` left it there."""
+    """The work in a folder, as `write` wrote it."""
 
     folder: Path
     settings: Settings
 
     @classmethod
     def open(cls, folder: Path) -> Work:
-        """Return the work in a folder. Raises ValueError where it is of another version."""
+        """Return the work in a folder. Raises ValueError if it has another version."""
         said = json.loads((folder / "work.json").read_text())
         if said.get("version") != VERSION:
             raise ValueError(f"{folder}/work.json is of version {said.get('version')}, not {VERSION}")
@@ -80,13 +80,13 @@ class Work:
 
     @cached_property
     def shards(self) -> dict[str, Rows]:
-        """Offsets of the clients' rows, and each training's rows in the order it takes them, all in one."""
+        """Offsets of the clients' rows, and the rows of each training in order, all concatenated."""
         with np.load(self.folder / "shards.npz") as arrays:
             return {name: arrays[name] for name in arrays.files}
 
     @cached_property
     def images(self) -> Tensor:
-        """The training images, (N, 3, H, W) float32, normalised; read from the disk where they are needed."""
+        """The training images, (N, 3, H, W) float32, normalised; read from disk when needed."""
         return torch.from_numpy(np.load(self.folder / "images.npy", mmap_mode="c"))
 
     @cached_property
@@ -96,7 +96,7 @@ class Work:
 
     @cached_property
     def test(self) -> tuple[Tensor, Tensor]:
-        """The test images that judge a round, and their classes."""
+        """The test images on which each round is evaluated, and their classes."""
         images, labels = (np.load(self.folder / f"test_{name}.npy") for name in ("images", "labels"))
         return torch.from_numpy(images), torch.from_numpy(labels)
 
@@ -106,14 +106,14 @@ class Work:
         return self.shards["indices"][start:end]
 
     def ordered(self, round: int, client: int) -> Tensor:
-        """Return the rows that a client trains on in a round (from 0), in its order, all epochs one after another."""
+        """Return the rows on which a client trains in a round (from 0), in order, one epoch after another."""
         number = self.settings.cohorts[round].index(client)
         number += sum(len(cohort) for cohort in self.settings.cohorts[:round])
         start, end = self.shards["order_offsets"][number : number + 2]
         return torch.from_numpy(self.shards["orders"][start:end])
 
     def model(self) -> nn.Module:
-        """Return the network with the weights it begins with, in training mode; what does not train has no gradient."""
+        """Return the network with its initial weights, in training mode; only trained parameters require gradients."""
         model = cifar_networks.NETWORKS[self.settings.network](
             self.settings.classes, self.settings.resolution
         )
@@ -123,7 +123,7 @@ class Work:
         return model.train()
 
     def batches(self, round: int, client: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of images and classes that a client trains on in a round."""
+        """Yield the batches of images and classes on which a client trains in a round."""
         for epoch in self.ordered(round, client).chunk(self.settings.epochs):
             for rows in epoch.split(self.settings.batch):
                 yield self.images[rows], self.labels[rows]
@@ -131,23 +131,23 @@ class Work:
 
 @dataclass
 class Clock:
-    """When each round ended, and how good its weights are; a simulator's adapter keeps one and writes it at the end."""
+    """When each round ended, and how good its weights are; an adapter keeps one and writes it at the end."""
 
     begun: float = 0.0
     ended: list[float] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
 
     def begin(self) -> None:
-        """Say that the first round begins; where it is said again, the first time counts."""
+        """Record that the first round begins; later calls are ignored."""
         self.begun = self.begun or time.time()
 
     def end(self, accuracy: float) -> None:
-        """Say that a round is averaged and judged."""
+        """Record that a round has been averaged and evaluated."""
         self.ended.append(time.time())
         self.accuracy.append(accuracy)
 
     def write(self, out: Path, state: Mapping[str, Tensor], **versions: str) -> None:
-        """Write the times, and the weights after the last round."""
+        """Write the times, and the final weights."""
         out.mkdir(parents=True, exist_ok=True)
         torch.save({name: tensor.detach().clone() for name, tensor in state.items()}, out / "end.pt")
         said: dict[str, Any] = {**asdict(self), "versions": {"torch": torch.__version__, **versions}}
@@ -174,7 +174,7 @@ def write(
 
 
 def judge(model: nn.Module, test: tuple[Tensor, Tensor]) -> float:
-    """Return the share of the test images that a network gets right, and leave it in the mode it was in."""
+    """Return a network's accuracy on the test images; its mode is restored afterwards."""
     mode, right = model.training, 0
     model.eval()
     with torch.inference_mode():
@@ -196,6 +196,6 @@ def train_(model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], lr: float
 
 
 def one_thread() -> None:
-    """Leave torch one thread: a client has one core, in every simulator."""
+    """Give torch one thread: a client has one core in every simulator."""
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""A command run and watched: its seconds, and the most memory that all of its processes had at one time."""
+"""Runs a command and watches it: its seconds, and the most memory that all of its processes had at any time."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-MARK = "SIMULATORS_RUN"  # a variable that every process of a run inherits, daemons of Ray too
+MARK = "SIMULATORS_RUN"  # a variable that every process of a run inherits, Ray's daemons included
 EVERY_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Watched:
-    """started: time.time() when the command began. peak_bytes: resident, shared pages counted in each process."""
+    """started: time.time() when the command began. peak_bytes: resident; shared pages count in each process."""
 
     started: float
     seconds: float
@@ -28,7 +28,7 @@ class Watched:
 
 
 def watched(command: Sequence[str], folder: Path, environment: dict[str, str]) -> Watched:
-    """Run a command in a folder to its end and return what was seen of it."""
+    """Run a command in a folder to its end and return what was measured."""
     token = uuid.uuid4().hex
     peak, ended = [0], threading.Event()
 
@@ -56,10 +56,10 @@ def watched(command: Sequence[str], folder: Path, environment: dict[str, str]) -
 
 
 def resident_bytes(token: str) -> int:
-    """Return the resident bytes of all processes that have the mark in their environment."""
+    """Return the resident bytes of all processes with this mark in their environment."""
     wanted, page, total = f"{MARK}={token}".encode(), os.sysconf("SC_PAGE_SIZE"), 0
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError, ValueError, IndexError):  # it may end while it is looked at
+        with suppress(OSError, ValueError, IndexError):  # the process may end meanwhile
             if wanted in (process / "environ").read_bytes().split(b"\0"):
                 total += int((process / "statm").read_text().split()[1]) * page
     return total

@@ -25,7 +25,7 @@ FLEET = Path(__file__).with_name("fleet.toml")
 
 
 class EachRound(Unwatched):
-    """Notes when each round ended."""
+    """Records when each round ended."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -35,13 +35,13 @@ class EachRound(Unwatched):
         self.clock.begin()
 
     def round_done(self, record: RoundRecord) -> None:
-        """Note the time of a round, but of what stands before the first."""
+        """Record the time of a round, except of round 0."""
         if record.round > 0:
             self.clock.end(float(record.accuracy or 0.0))
 
 
 def config_of(settings: Settings, start: Path | None, backend: str) -> RunConfig:
-    """Return the run's settings. start: the file of the weights it begins with; None: drawn by the seed."""
+    """Return the run's settings. start: the file with its initial weights; None: drawn from the seed."""
     said: dict[str, Any] = {
         "seed": settings.seed,
         "rounds": settings.rounds,

@@ -1,4 +1,4 @@
-"""The work in Flower, as its PyTorch quickstart does it: each message builds the network and brings the whole state.
+"""The work in Flower, as in its PyTorch quickstart: each message builds the network and carries the whole state.
 
 python with_flower.py WORK OUT, in an environment with `flwr[simulation]`.
 """
@@ -32,7 +32,7 @@ app = ClientApp()
 
 @cache
 def work(folder: str) -> Work:
-    """Return the work, opened once a process, as the quickstart's data set is."""
+    """Return the work, opened once per process, like the quickstart's data set."""
     return Work.open(Path(folder))
 
 
@@ -51,7 +51,7 @@ def train(message: Message, context: Context) -> Message:  # noqa: ARG001 - Flow
 
 
 class InCohorts(FedAvg):
-    """FedAvg that tells the nodes it drew which of the work's clients each of them is in a round."""
+    """FedAvg that tells each node it drew which of the work's clients it is in this round."""
 
     cohorts: tuple[tuple[int, ...], ...] = ()
     clock: Clock
@@ -108,6 +108,6 @@ def main(folder: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    import with_flower  # by its name, so that Ray's workers can import what they are sent
+    import with_flower  # by name, so that Ray's workers can import what they receive
 
     with_flower.main(Path(sys.argv[1]), Path(sys.argv[2]))

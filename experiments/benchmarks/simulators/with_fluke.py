@@ -1,9 +1,9 @@
-"""The work in fluke, by its own interface: FedAVG over clients that hold their data in its FastDataLoader.
+"""The work in fluke, through its own interface: FedAVG over clients that hold their data in its FastDataLoader.
 
 python with_fluke.py WORK OUT, in an environment with `fluke-fl`.
 """
 
-# ruff: noqa: E402 - what fluke imports needs the names of operators first
+# ruff: noqa: E402 - fluke's imports need the names of operators first
 from __future__ import annotations
 
 import sys
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-# A torchvision whose compiled operators are for another build of torch can be imported where these have a name.
+# A torchvision with operators compiled for another build of torch can be imported once these have a name.
 OPERATORS = torch.library.Library("torchvision", "FRAGMENT")
 for operator in ("nms", "qnms"):
     OPERATORS.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -31,7 +31,7 @@ from torch import Tensor
 
 
 class InOrder(FastDataLoader):
-    """A client's images, which it takes in another order in each round, as fluke's own would by shuffling."""
+    """A client's images in the work's order, which differs by round, as fluke's own shuffling would."""
 
     def __init__(self, work: Work, client: int) -> None:
         rows = torch.from_numpy(work.shard(client))
@@ -70,7 +70,7 @@ class InCohorts(FedAVG):
 
 
 class Data:
-    """What FedAVG takes for a splitter: the clients' data, which are split already."""
+    """What FedAVG accepts as a splitter: the clients' data, which are split already."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
@@ -85,7 +85,7 @@ class Data:
 
 
 class EachRound(FederationObserver):
-    """Notes when each round ended."""
+    """Records when each round ended."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock, self.accuracy = clock, 0.0
@@ -99,7 +99,7 @@ class EachRound(FederationObserver):
         self.accuracy = float(evals["accuracy"])
 
     def end_round(self, round: int) -> None:  # noqa: ARG002
-        """Note the time."""
+        """Record the time."""
         self.clock.end(self.accuracy)
 
 

@@ -1,4 +1,4 @@
-"""The work in pfl, as its own image benchmark does it: a simulated backend over a federated data set of tensors.
+"""The work in pfl, as in its own image benchmark: a simulated backend over a federated data set of tensors.
 
 python with_pfl.py WORK OUT, in an environment with `pfl[pytorch]`; with two processes:
 python -m torch.distributed.run --standalone --nproc-per-node 2 with_pfl.py WORK OUT
@@ -45,7 +45,7 @@ def metrics(self: nn.Module, x: Tensor, y: Tensor, eval: bool = True) -> dict[st
 
 
 class EachRound(TrainingProcessCallback):
-    """Notes when each round ended. It comes after the evaluation, whose metrics it reads."""
+    """Records when each round ended. It runs after the evaluation, whose metrics it reads."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -62,13 +62,13 @@ class EachRound(TrainingProcessCallback):
         *,
         central_iteration: int,  # noqa: ARG002
     ) -> tuple[bool, Metrics]:
-        """Note the time, and do not stop."""
+        """Record the time, and do not stop."""
         self.clock.end(float(aggregate_metrics["Central val | accuracy"].overall_value))
         return False, Metrics()
 
 
 def users(work: Work) -> FederatedDataset:
-    """Return the clients' data; a user is a client in a round, as it takes its images in another order in each."""
+    """Return the clients' data; a user is a client in one round, because its order of images differs by round."""
     asked = [(round, client) for round, cohort in enumerate(work.settings.cohorts) for client in cohort]
     ahead = itertools.cycle(range(len(asked)))
 
@@ -96,7 +96,7 @@ def main(folder: Path, out: Path) -> None:
     FederatedAveraging().run(
         algorithm_params=NNAlgorithmParams(
             central_num_iterations=settings.rounds,
-            evaluation_frequency=settings.rounds + 1,  # of the clients' own images; in the first round always
+            evaluation_frequency=settings.rounds + 1,  # clients evaluate too; in round 1 always
             train_cohort_size=len(settings.cohorts[0]),
             val_cohort_size=0,
         ),

@@ -1,4 +1,4 @@
-"""No simulator: the jobs one after another in plain PyTorch, which is what a simulator's own work comes on top of.
+"""No simulator: the jobs one after another in plain PyTorch, without any simulator's overhead.
 
 python with_torch.py WORK OUT
 """

@@ -1,4 +1,4 @@
-"""Partitioners of flwr-datasets as sharding schemes, on stand-ins: settings as keys, and shards as its own."""
+"""Partitioners of flwr-datasets as sharding schemes, on stand-ins: settings as keys, and the shards it gives."""
 
 from __future__ import annotations
 

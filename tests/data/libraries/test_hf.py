@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face by name, on a stand-in for its library: columns, parts and natural shards."""
+"""Data sets of Hugging Face by name, on a stand-in for its library: columns, splits and natural shards."""
 
 from __future__ import annotations
 

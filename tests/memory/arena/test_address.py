@@ -1,4 +1,4 @@
-"""Addresses of plans: equal where steps are, different where anything differs that sizes follow from, or none."""
+"""Addresses of plans: equal for equal steps, different wherever anything differs that affects sizes, or none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lifetimes by hand, what may take whose place, and bytes alive across the loss against the activation meter."""
+"""Lifetimes by hand, which tensors may take over which place, and bytes across the loss against the meter."""
 
 from __future__ import annotations
 

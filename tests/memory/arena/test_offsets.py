@@ -1,4 +1,4 @@
-"""Layouts: never overlapping, aligned, never below the bound, and held against the least there is on small cases."""
+"""Layouts: no overlaps, aligned, never below the bound, and compared with the optimum on small cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arena a user asks for: the figures of another planner, its text, its memory of plans, and what it refuses.
+"""The arena that a user asks for: another planner's figures, its text, remembered plans, and what it refuses.
 
 787.6 and 5,135.6 KiB are what ExecuTorch 1.5.1 plans for the same step of plain PyTorch.
 """

@@ -1,4 +1,4 @@
-"""What a recorder takes down: every operation, by the storages that it reads, makes and writes, and for which layer."""
+"""What a recorder records: every operation, with the storages it reads, creates and writes, and its layer."""
 
 from __future__ import annotations
 

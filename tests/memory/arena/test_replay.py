@@ -1,4 +1,4 @@
-"""The layout proved: a step done again in its arena gives torch's loss, gradients and weights; a wrong one does not."""
+"""The layout proved: a step repeated in its arena gives torch's loss, gradients and weights; a wrong one does not."""
 
 from __future__ import annotations
 

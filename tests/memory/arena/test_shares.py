@@ -1,4 +1,4 @@
-"""What each layer adds to a step: summed up, it is the most bytes alive at one time, also of mixes never traced."""
+"""What each layer adds to a step: the sum is the most bytes alive at any time, also for mixes never traced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The step that is recorded: what is there before, what becomes of gradients, and what is refused."""
+"""The step that is recorded: what exists before it, what becomes of gradients, and what is refused."""
 
 from __future__ import annotations
 

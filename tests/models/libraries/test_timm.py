@@ -1,4 +1,4 @@
-"""Networks of timm by name, on a stand-in with timm's functions: what it is asked, and what is said where it fails."""
+"""Networks of timm by name, on a stand-in with timm's functions: the calls made, and the errors."""
 
 from __future__ import annotations
 
