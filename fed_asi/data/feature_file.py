@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import zlib
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
@@ -43,12 +44,31 @@ class PartFile:
         self._row_bytes = math.prod(shape[1:]) * dtype.itemsize
 
     def __enter__(self) -> Self:
+        self.create()
+        self._open()
+        return self
+
+    def create(self) -> None:
+        """Create the entry, unless it is there in this form."""
         if not self._resumable():
             self._create()
-        self._features = (self.folder / "features.npy").open("r+b", buffering=0)
-        self._marks = (self.folder / MARKS).open("r+b", buffering=0)
-        self._offset = read_header(self._features)[2]
-        return self
+
+    def found(self) -> bool:
+        """Open the entry and return True if it is there in this form; create nothing."""
+        try:
+            if not self._resumable():
+                return False
+            self._open()
+        except FileNotFoundError:  # it has just been finished or evicted
+            return False
+        return True
+
+    def _open(self) -> None:
+        with ExitStack() as opened:
+            self._features = opened.enter_context((self.folder / "features.npy").open("r+b", buffering=0))
+            self._marks = opened.enter_context((self.folder / MARKS).open("r+b", buffering=0))
+            self._offset = read_header(self._features)[2]
+            opened.pop_all()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

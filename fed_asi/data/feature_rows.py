@@ -88,16 +88,25 @@ class FeatureRows:
         self._name = name_of_rows(form.key)
         self._at_once = at_once or max(1, PIECE_BYTES // max(1, form.row_bytes))
         self._seen = np.zeros(form.shape[0], dtype=bool)  # by this process: rows known to be in the store
+        self._file = PartFile(store.folder / self._name, form.shape, np.dtype(form.dtype), 1)
         with store.named():
-            store.folder.mkdir(parents=True, exist_ok=True)
-            with store.building(self._name):
-                if not (store.folder / self._name).is_dir():
-                    store.make_room(self._name, form.row_bytes * form.shape[0])
-                self._file = PartFile(store.folder / self._name, form.shape, np.dtype(form.dtype), 1)
-                self._file.__enter__()
-                self._file.hold()
+            while not self._found():
+                with store.building(self._name):
+                    if not (store.folder / self._name).is_dir():
+                        store.make_room(self._name, form.row_bytes * form.shape[0])
+                    self._file.create()
         self._close = weakref.finalize(self, self._file.__exit__, None, None, None)
         self.features = torch.from_numpy(self._file.mapped())
+
+    def _found(self) -> bool:
+        """Open the rows and return True if they are there; whoever fetches some meanwhile is not waited for."""
+        if not self._file.found():
+            return False
+        self._file.hold()
+        if self._file.in_place():
+            return True
+        self._file.__exit__(None, None, None)  # they have just been finished or evicted
+        return False
 
     def seen(self, rows: NDArray[np.integer]) -> bool:
         """Return whether this process already knows that these rows are stored."""

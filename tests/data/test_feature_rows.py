@@ -118,8 +118,8 @@ def test_whoever_trusts_marks_takes_what_is_there_and_waits_for_nobody(opened: O
     """Another process is at work on other rows meanwhile."""
     bring(opened(There()), 4)
     there, store = There(), FeatureStore(tmp_path / "store")
-    trusting = FeatureRows(store, FORM, there, trusting=True)
     with store.building("key.rows"):
+        trusting = FeatureRows(store, FORM, there, trusting=True)
         assert np.array_equal(bring(trusting, 4).numpy(), WHOLE[[4]])
     assert np.array_equal(bring(trusting, 4, 5).numpy(), WHOLE[[4, 5]])
     assert there.asked == [[5]]
