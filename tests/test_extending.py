@@ -30,7 +30,7 @@ from fed_asi.results.store import RunStore
 from fed_asi.rounds.run import run_loop
 from fed_asi.training.steps import SCALARS
 from fed_asi.workplace.address import workplace_folder
-from fed_asi.workplace.place import open_workplace
+from fed_asi.workplace.opening import open_workplace
 
 
 @dataclass(slots=True)

@@ -50,7 +50,7 @@ from fed_asi.memory.peak import StepMeter
 from fed_asi.methods import ASI, HOSVD, BiasOnly, FixedSubspace, GradientFilter, Method, Quantized, Vanilla
 from fed_asi.training.sgd import Sgd
 from fed_asi.training.steps import Stepper, training_mode_
-from fed_asi.workplace.place import open_workplace
+from fed_asi.workplace.opening import open_workplace
 from fed_asi.workplace.prepare import prepare
 
 TOLERANCE = 1e-4

@@ -4,6 +4,7 @@
     python experiments/benchmarks/simulation.py alone  [--rounds 20]   # ours without the plain app
     python experiments/benchmarks/simulation.py scale  [--devices 10 100 1000 5000]
     python experiments/benchmarks/simulation.py start  [--devices 100 20000 49000]   # what comes before round 1
+    python experiments/benchmarks/simulation.py needs  # images whose features the cifar10 fleet needs, and when
     python experiments/benchmarks/simulation.py cluster   # two nodes on loopback
 
 All figures of one table are measured in one call on one machine; --log FILE keeps what is printed.
@@ -34,6 +35,9 @@ from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.file import load_config
 from fed_asi.flower.environment import QUIET
 from fed_asi.results.store import RunStore
+from fed_asi.workplace.needs import needs_of
+from fed_asi.workplace.splits import split_images
+from fed_asi.workplace.start import shards_of
 
 ROOT = Path(__file__).parents[2]
 IMAGES_EACH = (
@@ -269,9 +273,10 @@ def _plain(out: Path, fleet: RunConfig, given: argparse.Namespace) -> dict[str, 
 
 def _write_shards(run: Path, path: Path, config: RunConfig) -> None:
     """Write each device's rows of x_train: those for training, and those for evaluation."""
-    from fed_asi.workplace.place import open_workplace
+    from fed_asi.workplace.features_again import Sources
+    from fed_asi.workplace.opening import open_workplace
 
-    place = open_workplace(run / "workplace")
+    place = open_workplace(run / "workplace", opened=Sources.open_rows)
     rows = data.load("cifar10").split(config.data.public, config.data.validation, config.seed).train
     found = {}
     for p in range(config.num_devices):
@@ -362,6 +367,23 @@ def starts(given: argparse.Namespace, out: Path) -> list[str]:
     return [head, "|---|---|---|---|---|---|", *rows]
 
 
+def needs(_given: argparse.Namespace, _out: Path) -> list[str]:
+    """Return a table of the number of images whose features the cifar10 fleet needs, by the number of rounds."""
+    fleet = load_config(FLEET)
+    splits = split_images(fleet, data.load(fleet.data.source))
+    shards = shards_of(fleet, splits)
+    rows = [
+        '| rounds | before round 1 | in all | with `measure.groups = "never"` | training images |',
+        "|---|---|---|---|---|",
+    ]
+    for rounds in (5, 10, 20, 50):
+        found = needs_of(with_(fleet, rounds=rounds), shards)
+        devices_alone = needs_of(with_(fleet, rounds=rounds, measure={"groups": "never"}), shards)
+        counts = (len(found.first), len(found.rows), len(devices_alone.rows), len(shards.indices))
+        rows.append(f"| {rounds} | {' | '.join(f'{count:,}' for count in counts)} |")
+    return rows
+
+
 def on_cluster(_given: argparse.Namespace, out: Path) -> list[str]:
     """Return whether a fleet on two Ray nodes on loopback gives the same bits as on this machine alone."""
     config = load_config(ROOT / "experiments" / "fleets" / "demo.toml")
@@ -401,7 +423,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("table", choices=("plain", "alone", "scale", "start", "cluster"))
+    parser.add_argument("table", choices=("plain", "alone", "scale", "start", "needs", "cluster"))
     parser.add_argument("--rounds", type=int, default=20, help="of each app in `plain`")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--devices", type=int, nargs="+", default=[10, 100, 1000, 5000])
@@ -413,6 +435,7 @@ def main() -> int:
         "alone": alone,
         "scale": by_scale,
         "start": starts,
+        "needs": needs,
         "cluster": on_cluster,
     }
     with tempfile.TemporaryDirectory() as temporary:

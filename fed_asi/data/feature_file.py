@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import zlib
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _DONE: Final = 1 << 32  # a group's mark is this bit and the CRC-32 of its features; 0 is not done
+MARKS: Final = "groups.bin"  # the marks of all groups
 _MARK: Final = np.dtype(np.uint64)
 
 
@@ -42,12 +44,31 @@ class PartFile:
         self._row_bytes = math.prod(shape[1:]) * dtype.itemsize
 
     def __enter__(self) -> Self:
+        self.create()
+        self._open()
+        return self
+
+    def create(self) -> None:
+        """Create the entry, unless it is there in this form."""
         if not self._resumable():
             self._create()
-        self._features = (self.folder / "features.npy").open("r+b", buffering=0)
-        self._marks = (self.folder / "groups.bin").open("r+b", buffering=0)
-        self._offset = read_header(self._features)[2]
-        return self
+
+    def found(self) -> bool:
+        """Open the entry and return True if it is there in this form; create nothing."""
+        try:
+            if not self._resumable():
+                return False
+            self._open()
+        except FileNotFoundError:  # it has just been finished or evicted
+            return False
+        return True
+
+    def _open(self) -> None:
+        with ExitStack() as opened:
+            self._features = opened.enter_context((self.folder / "features.npy").open("r+b", buffering=0))
+            self._marks = opened.enter_context((self.folder / MARKS).open("r+b", buffering=0))
+            self._offset = read_header(self._features)[2]
+            opened.pop_all()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -59,7 +80,7 @@ class PartFile:
         try:
             with (self.folder / "features.npy").open("rb") as file:
                 fits = read_header(file)[:2] == (self.shape, self.dtype)
-            return fits and (self.folder / "groups.bin").stat().st_size == self.groups * _MARK.itemsize
+            return fits and (self.folder / MARKS).stat().st_size == self.groups * _MARK.itemsize
         except (OSError, ValueError):
             return False
 
@@ -72,11 +93,11 @@ class PartFile:
             )
             file.flush()
             _reserve(file, file.tell() + self.shape[0] * self._row_bytes)
-        (self.folder / "groups.bin").write_bytes(bytes(self.groups * _MARK.itemsize))
+        (self.folder / MARKS).write_bytes(bytes(self.groups * _MARK.itemsize))
 
     def missing(self) -> list[int]:
         """Return the groups still to be written; a group whose bytes do not match its mark counts as missing."""
-        marks = np.frombuffer((self.folder / "groups.bin").read_bytes(), dtype=_MARK)
+        marks = np.frombuffer((self.folder / MARKS).read_bytes(), dtype=_MARK)
         return [group for group in range(self.groups) if marks[group] != self._mark(self._read(group))]
 
     def has(self, group: int) -> bool:
@@ -85,6 +106,20 @@ class PartFile:
             os.pread(self._marks.fileno(), _MARK.itemsize, group * _MARK.itemsize), dtype=_MARK
         )
         return bool((mark == self._mark(self._read(group))).any())
+
+    def marked(self) -> NDArray[np.bool_]:
+        """Return which groups have a mark, (groups,); their bytes are not checked."""
+        marks = os.pread(self._marks.fileno(), self.groups * _MARK.itemsize, 0)
+        found: NDArray[np.bool_] = np.frombuffer(marks, dtype=_MARK) != 0
+        return found
+
+    def in_place(self) -> bool:
+        """Return whether the folder still has the file that is open here, and not another one of that name."""
+        try:
+            there = (self.folder / "features.npy").stat()
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(self._features.fileno()))
 
     def mapped(self) -> NDArray[Any]:
         """Return all features of the file as a shared memory map, in which later writes show too."""
@@ -126,7 +161,7 @@ class PartFile:
             os.fsync(file.fileno())
         (self.folder / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
         self.folder.rename(final)
-        (final / "groups.bin").unlink()
+        (final / MARKS).unlink()
 
 
 def _reserve(file: BinaryIO, size: int) -> None:

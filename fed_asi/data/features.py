@@ -6,6 +6,7 @@ torch on the CPU. Images go through the trunk in fixed groups, one thread per gr
 number of workers nor on where a build was resumed.
 
     KEY.lock   held by the one process that builds; the others wait, and a killed process releases it
+    KEY.turn   held by the one that builds next, so that a process that builds again and again lets others in
     KEY.part/  an unfinished entry: features.npy, and the checksum of every finished group
     KEY/       a finished entry: features.npy and about.json, whose modification time is the time of its last use
 """
@@ -32,7 +33,7 @@ from torch import fx
 
 from fed_asi.data.engines import OnnxRuntime
 from fed_asi.data.feature_file import PartFile, read_header
-from fed_asi.data.images import Images, to_batch
+from fed_asi.data.images import Images, Rows, to_batch
 from fed_asi.errors import ConfigError, RunError
 from fed_asi.gpus import CPU, device_of, sent
 from fed_asi.units import format_bytes
@@ -94,7 +95,11 @@ class FeatureSource:
 
     def compute(self, group: int) -> NDArray[np.floating]:
         """Return the features of one group of images, (GROUP or fewer, ...)."""
-        images = self.images[group * GROUP : (group + 1) * GROUP]
+        return self.computed(slice(group * GROUP, (group + 1) * GROUP))
+
+    def computed(self, rows: Rows) -> NDArray[np.floating]:
+        """Return the features of some images that go through the trunk together, (n, ...)."""
+        images = self.images[rows]
         computed: Callable[[torch.Tensor], Any] = self.engine or self.trunk
         with torch.inference_mode():
             batch = to_batch(images, self.resolution, self.mean, self.std)
@@ -166,8 +171,9 @@ class FeatureStore:
         found = {}
         for path in self.folder.glob("*/features.npy"):
             about = path.parent / "about.json"
-            used = (about if about.exists() else path).stat().st_mtime_ns
-            found[path.parent.name] = (used, path.stat().st_size)
+            with contextlib.suppress(FileNotFoundError):  # it has just got another name, or is gone
+                used = (about if about.exists() else path).stat().st_mtime_ns
+                found[path.parent.name] = (used, path.stat().st_size)
         return {name: found[name][1] for name in sorted(found, key=lambda name: found[name])}
 
     def _open(self, key: str) -> torch.Tensor | None:
@@ -194,8 +200,11 @@ class FeatureStore:
     @contextmanager
     def building(self, key: str) -> Iterator[None]:
         """Hold the lock for building an entry inside the block; other processes wait for it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / f"{key}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            with (self.folder / f"{key}.turn").open("w") as turn:
+                fcntl.flock(turn, fcntl.LOCK_EX)
+                fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def _build(
@@ -227,7 +236,7 @@ class FeatureStore:
             return
         kept = {name: size for name, size in self.entries().items() if name.partition(".")[0] != key}
         for name in list(kept):
-            if sum(kept.values()) + needed > self.limit_bytes and self._evict(name):
+            if sum(kept.values()) + needed > self.limit_bytes and self.evict(name):
                 del kept[name]
         if sum(kept.values()) + needed > self.limit_bytes:
             raise ConfigError(
@@ -236,7 +245,7 @@ class FeatureStore:
                 "raise the limit, keep them as float16, or lower the resolution"
             )
 
-    def _evict(self, name: str) -> bool:
+    def evict(self, name: str) -> bool:
         """Return whether the entry was removed; one that a process builds or has open stays."""
         path = self.folder / name
         unfinished = path.suffix == ".part"

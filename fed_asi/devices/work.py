@@ -36,7 +36,8 @@ from fed_asi.training.sgd import Sgd
 from fed_asi.training.steps import DeadlineError, Stepper, compare, training_mode_
 from fed_asi.training.whole_step import WholeStep
 from fed_asi.units import format_bytes
-from fed_asi.workplace.place import Shard, Workplace
+from fed_asi.workplace.place import Workplace
+from fed_asi.workplace.shard import Shard
 
 
 @dataclass(frozen=True, slots=True)

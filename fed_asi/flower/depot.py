@@ -26,7 +26,7 @@ from fed_asi.errors import FedAsiError, RunError, first_line
 from fed_asi.flower.home import HomeFolder
 from fed_asi.flower.object_store import FULL
 from fed_asi.workplace.afar import Lender, Listing
-from fed_asi.workplace.place import TRAIN
+from fed_asi.workplace.uses import TRAIN
 
 NAMESPACE = "fed_asi"
 CALLS = 8  # answered concurrently

@@ -59,14 +59,15 @@ def serve(home: Path, grid: Grid, context: Context) -> None:
         recording(config, folder, resume) as store,
         Telling(terminal, folder) as watcher,
     ):
-        place = prepare(config, workplace_folder(folder), watcher=watcher)
         deployed = bool(context.run_config.get("deployed", False))
-        waiting, states = waiting_for(deployed, config), None if deployed else folder / "devices"
-        run = address_of(place.folder, config)
-        simulated = None if deployed else simulated_nodes
-        executor = FlowerExecutor(grid, config.num_devices, run, waiting, states, store.note, simulated)
-        executor.find_devices()
-        conduct(place, store, executor, watcher, None if deployed else state_folder(run))
+        place = prepare(config, workplace_folder(folder), watcher=watcher, early=not deployed)
+        with place.going_on():
+            waiting, states = waiting_for(deployed, config), None if deployed else folder / "devices"
+            run = address_of(place.folder, config)
+            simulated = None if deployed else simulated_nodes
+            executor = FlowerExecutor(grid, config.num_devices, run, waiting, states, store.note, simulated)
+            executor.find_devices()
+            conduct(place, store, executor, watcher, None if deployed else state_folder(run))
     with RunStore.read(folder) as done:
         code, missing = done.exit_code(), done.missing()
     if code:

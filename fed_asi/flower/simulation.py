@@ -73,9 +73,11 @@ def run_flower(
                 weights_dir=weights_dir,
                 watcher=watcher,
                 found=simulation.start,
+                early=True,
             )
-            watcher.stage("starting Flower and Ray")
-            simulation.run(place)
+            with place.going_on():
+                watcher.stage("starting Flower and Ray")
+                simulation.run(place)
 
 
 class Simulation:

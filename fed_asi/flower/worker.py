@@ -19,7 +19,9 @@ from fed_asi.flower.depot import Depot
 from fed_asi.flower.home import Home, HomeFolder
 from fed_asi.workplace.address import WORKPLACE_DIR, RunAddress
 from fed_asi.workplace.afar import open_afar
-from fed_asi.workplace.place import Workplace, open_workplace, prepared_for
+from fed_asi.workplace.features_again import Sources
+from fed_asi.workplace.opening import open_workplace, prepared_for
+from fed_asi.workplace.place import Workplace
 
 STATE_DIR = "FED_ASI_STATE_DIR"
 
@@ -44,7 +46,11 @@ def workplace(run: RunAddress) -> Workplace:
     if run not in _open:
         _open.clear()  # one run at a time: a workplace holds a network
         folder = folder_of(run)
-        place = open_afar(depot(run.depot), folder) if run.depot else open_workplace(folder)
+        place = (
+            open_afar(depot(run.depot), folder)
+            if run.depot
+            else open_workplace(folder, opened=Sources.open_rows)
+        )
         if prepared_for(place.folder) != run.fingerprint:
             raise RunError(f"{place.folder} was prepared for other settings than this run's")
         _open[run] = place

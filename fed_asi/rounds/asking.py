@@ -105,6 +105,7 @@ class Asking:
             yield replace(failure(job.partition_id, fault.outcome, fault.cause), bytes_down=down)
         if not asked:
             return
+        self.place.need_of(job.partition_id for job in asked)
         ordered = in_order(asked, self._cost, self.executor.parallel or 1)
         replies = self.executor.train(ordered, parcel.whole, self.exchange.sizes(parcel.tensors))
         yield from one_reply_a_job(replies, ordered, partial(self.note, jobs[0].round))

@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from fed_asi.fleets.cohort import sample_cohort
 from fed_asi.results.schema import DeviceRoundRecord, RoundRecord
 from fed_asi.rounds.answers import Answer
 from fed_asi.rounds.asking import Asking, Parcel
-from fed_asi.rounds.cohort import sample_cohort
 from fed_asi.rounds.fates import Fate
 from fed_asi.rounds.flights import Flight, Flights
 from fed_asi.rounds.round_clock import RoundClock, nobody_comes

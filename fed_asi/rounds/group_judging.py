@@ -75,6 +75,7 @@ class _Judged:
 
 def _judged_at(place: Workplace, held: Sequence[Tensor]) -> _Judged:
     rows = torch.cat([*held])
+    place.need(rows.numpy())  # all at once, not slice by slice
     loss, right = judge(place.tail, _Picked(place, rows), place.labels[rows], workers=cpus_here())
     each = torch.stack([hits.double().mean() for hits in torch.split(right, [len(one) for one in held])])
     return _Judged(loss, right, each)

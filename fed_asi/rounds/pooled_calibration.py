@@ -168,6 +168,7 @@ def _answers(expected: Expected, asked: Sequence[int], store: RunStore, executor
     sizes: dict[str, int] = {}
     for partition_id in asked:
         sizes |= {name: low.nbytes for name, (low, _) in expected.vectors(partition_id).items()}
+    expected.place.need_of(asked)
     replies = one_reply_a_job(executor.train(jobs, expected.pooled, sizes), jobs, store.note)
     found = []
     for reply in sorted(replies, key=lambda reply: reply.partition_id):

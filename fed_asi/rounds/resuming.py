@@ -15,13 +15,12 @@ from torch import Tensor
 from fed_asi.devices.warm_factors import load_factors
 from fed_asi.errors import RunError
 from fed_asi.files import round_file
+from fed_asi.fleets.cohort import asks_by_number, cohort_of
 from fed_asi.fleets.config import RunConfig
 from fed_asi.results.schema import DeviceRoundRecord
 from fed_asi.results.store import RunStore
 from fed_asi.rounds import checkpoints
 from fed_asi.rounds.checkpoints import KEPT_CHECKPOINTS, Checkpoint, weights_digest
-from fed_asi.rounds.cohort import sample_cohort
-from fed_asi.rounds.round_clock import asks_by_number
 from fed_asi.rounds.state import State
 from fed_asi.workplace.address import run_fingerprint
 from fed_asi.workplace.place import Workplace
@@ -121,9 +120,6 @@ def kept_factors(row: DeviceRoundRecord) -> int:
 
 def _asked_after(round: int, config: RunConfig) -> set[int]:
     """Return the devices that later rounds ask; all of them if that depends on who will be present."""
-    devices = range(config.num_devices)
     if not asks_by_number(config):
-        return set(devices)
-    asked = config.clock.ask or config.cohort
-    later = range(round + 1, config.rounds + 1)
-    return {one for number in later for one in sample_cohort(config.seed, number, devices, asked)}
+        return set(range(config.num_devices))
+    return {one for number in range(round + 1, config.rounds + 1) for one in cohort_of(config, number)}

@@ -13,25 +13,18 @@ from fed_asi.devices.job import Job
 from fed_asi.errors import ConfigError, RunError
 from fed_asi.fleets.attendance import Attendance
 from fed_asi.fleets.clock import Spent
-from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.cohort import sample_cohort
 from fed_asi.fleets.fleet import Fleet
 from fed_asi.fleets.presence import Ids, There
 from fed_asi.fleets.resources import of_one_round
 from fed_asi.results.schema import DeviceRoundRecord, RoundRecord
 from fed_asi.rounds.answers import Answer, counted, cut_at
 from fed_asi.rounds.batteries import LEAST, Batteries
-from fed_asi.rounds.cohort import sample_cohort
 from fed_asi.rounds.fates import Fate, Limits, cut_off, fate
 from fed_asi.rounds.timing import AT_ONCE, Timing
 from fed_asi.workplace.place import Workplace
 
 _TOUCH = 1e-3  # seconds; the time when a device comes may be rounded to just before it
-
-
-def asks_by_number(config: RunConfig) -> bool:
-    """Return whether the devices that a round asks depend only on seed and round, not on the time."""
-    owners = [*config.groups, *config.devices]
-    return config.clock.among == "all" or not any(one.presence or one.device for one in owners)
 
 
 def nobody_comes(at: float) -> RunError:

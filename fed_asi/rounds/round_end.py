@@ -13,7 +13,7 @@ from fed_asi.errors import RunError
 from fed_asi.fleets.fleet import Fleet
 from fed_asi.machine import cpus_here
 from fed_asi.results.progress import Watcher
-from fed_asi.results.schema import DeviceRoundRecord, RoundRecord
+from fed_asi.results.schema import DeviceRoundRecord, GroupRoundRecord, RoundRecord
 from fed_asi.results.store import RunStore
 from fed_asi.rounds import checkpoints
 from fed_asi.rounds.answers import Answer
@@ -84,7 +84,7 @@ class RoundEnd:
         found = evaluate(
             place.tail, place.test_features, place.test_labels, place.num_classes, workers=cpus_here()
         )
-        groups = judge_groups(place, self.fleet, summary.round) if self._judges_groups(summary.round) else ()
+        groups = self._groups(summary.round)
         checkpoints.save(self.checkpoints, checkpoints.of(state, run_fingerprint(place.config), records))
         record = replace(
             summary,
@@ -99,6 +99,17 @@ class RoundEnd:
         self.store.add_round(record, records, groups)
         self.watcher.round_done(record)
 
-    def _judges_groups(self, round: int) -> bool:
-        when = self.place.config.measure.groups
-        return when == "every-round" or (when == "ends" and round in {0, self.place.config.rounds})
+    def _groups(self, round: int) -> list[GroupRoundRecord]:
+        """Return the accuracy for each group with the weights that the tail has now, if this round is to be judged.
+
+        With `groups = "ends"`, the first weights are judged after the last round, so that no round waits for features
+        of all held-out images. The tail has the first weights afterwards.
+        """
+        place, when = self.place, self.place.config.measure.groups
+        if when == "never" or (when == "ends" and round < place.config.rounds):
+            return []
+        found = judge_groups(place, self.fleet, round)
+        if when == "ends":
+            load_tensors_(place.tail, place.reference)
+            found = judge_groups(place, self.fleet, 0) + found
+        return found

@@ -52,10 +52,16 @@ def run_loop(
     watcher = watcher or Unwatched()
     with recording(config, folder, resume) as store:
         place = prepare(
-            config, workplace_folder(folder), data_dir=data_dir, weights_dir=weights_dir, watcher=watcher
+            config,
+            workplace_folder(folder),
+            data_dir=data_dir,
+            weights_dir=weights_dir,
+            watcher=watcher,
+            early=True,
         )
         states = folder / "devices"
-        conduct(place, store, LoopExecutor(place, states), watcher, states)
+        with place.going_on():
+            conduct(place, store, LoopExecutor(place, states), watcher, states)
 
 
 def conduct(

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -28,19 +28,11 @@ from fed_asi.data.features import FeatureStore
 from fed_asi.errors import RunError
 from fed_asi.files import replacing
 from fed_asi.fleets.config import RunConfig
-from fed_asi.workplace.features import store_path
+from fed_asi.workplace.features import Features, store_path
 from fed_asi.workplace.kept_profiles import package_code
-from fed_asi.workplace.place import (
-    IMAGES,
-    MANIFEST,
-    PROFILE,
-    RESOLUTIONS,
-    TRAIN,
-    Workplace,
-    open_workplace,
-    profile_at,
-    train_at,
-)
+from fed_asi.workplace.opening import IMAGES, MANIFEST, PROFILE, RESOLUTIONS, open_workplace, profile_at
+from fed_asi.workplace.place import Workplace
+from fed_asi.workplace.uses import TEST, TRAIN, train_at
 
 NODE_DIR = "FED_ASI_NODE_DIR"
 FILES = (MANIFEST, "config.json", "index.npz", "base.pt", PROFILE, IMAGES)
@@ -152,7 +144,7 @@ def open_afar(source: Source, seen: Path) -> Workplace:
     listing = source.listing()
     near = _holds(seen, listing)
     folder = seen if near else _fetched(source, listing)
-    features, bring = {"test": torch.empty(0)}, dict[str, Callable[[Tensor], None]]()
+    features = Features({TEST: torch.empty(0)})
     stores = [folder / store_path()]
     if near:
         stores.insert(0, folder / json.loads((folder / MANIFEST).read_text())["store"])
@@ -161,10 +153,11 @@ def open_afar(source: Source, seen: Path) -> Workplace:
         if whole is None:
             limit = RunConfig.from_json((folder / "config.json").read_text()).compute.features_limit
             rows = FeatureRows(FeatureStore(stores[-1], limit), form, partial(source.rows, use=use))
-            whole, bring[use] = rows.features, rows.bring
-        features[use] = whole
+            features |= Features({use: rows.features}, bring={use: rows.bring})
+        else:
+            features |= Features({use: whole})
     fetch = None if near else partial(_fetch, source, folder)
-    return open_workplace(folder, features=features, bring=bring, fetch=fetch)
+    return open_workplace(folder, features=features, fetch=fetch)
 
 
 def _found(store: Path, key: str) -> Tensor | None:

@@ -12,7 +12,7 @@ from fed_asi.compression.graph import analyse
 from fed_asi.files import read_tensors
 from fed_asi.fleets.config import RunConfig
 from fed_asi.memory.work import Network, network_of
-from fed_asi.workplace.place import MANIFEST, rebuild
+from fed_asi.workplace.opening import MANIFEST, rebuild
 
 
 def networks_of(folder: Path, config: RunConfig) -> tuple[Network, Network]:

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor, fx
 
-from fed_asi import data, models
+from fed_asi import models
 from fed_asi.data import engines
 from fed_asi.data.engines import OnnxRuntime
+from fed_asi.data.feature_rows import FeatureForm
 from fed_asi.data.features import FeatureSource, FeatureStore, key_of
 from fed_asi.data.images import Images, images_fingerprint
-from fed_asi.errors import ConfigError, MissingDataError, RunError, UnsupportedLayerError
+from fed_asi.data.rows_ahead import Computing, RowsAhead, form_of, takes_any_order
+from fed_asi.errors import UnsupportedLayerError
 from fed_asi.fleets.config import RunConfig
 from fed_asi.gpus import CPU, exact
 from fed_asi.layers.copying import copied
 from fed_asi.results.progress import Watcher
 from fed_asi.workplace.aside import Check
+from fed_asi.workplace.needs import Needs
 from fed_asi.workplace.placing import trunk_device
 from fed_asi.workplace.profiling import batch_of
-from fed_asi.workplace.splits import Splits, split_images
+from fed_asi.workplace.splits import Splits
+from fed_asi.workplace.uses import TEST, TRAIN, images_of, split_of
 
 
 def store_path() -> str:
@@ -65,7 +70,8 @@ def engine_of(config: RunConfig, trunk: fx.GraphModule, public: Images) -> Engin
     return Engine(made, f"features: computed by {made.about}")
 
 
-def _source(config: RunConfig, trunk: fx.GraphModule, images: Images, engine: Engine) -> FeatureSource:
+def source_of(config: RunConfig, trunk: fx.GraphModule, images: Images, engine: Engine) -> FeatureSource:
+    """Return what the features of these images are computed from."""
     mean, std = models.normalisation(config.model.name)
     content = images_fingerprint(images)
     kept = config.compute.features if config.compute.features != "off" else "float32"
@@ -76,10 +82,10 @@ def _source(config: RunConfig, trunk: fx.GraphModule, images: Images, engine: En
     )
 
 
-def _made(source: FeatureSource, store: FeatureStore, use: str, watcher: Watcher, check: Check) -> Tensor:
+def made(source: FeatureSource, store: FeatureStore, use: str, watcher: Watcher, check: Check) -> Tensor:
     """Return the features of these images, computing them into the store if need be."""
     images = source.images
-    watcher.stage(f"features of {len(images):,} {use} images", len(images))
+    watcher.stage(f"features of {len(images):,} {images_of(use)}", len(images))
     shown = 0
 
     def progress(done: int, _total: int) -> None:
@@ -92,6 +98,29 @@ def _made(source: FeatureSource, store: FeatureStore, use: str, watcher: Watcher
         return store.features(source, progress=progress)
 
 
+@dataclass(frozen=True, slots=True)
+class Features:
+    """A run's features by use: open tensors, their keys in the store, and what brings rows of those not complete."""
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
+    bring: Mapping[str, Callable[[Tensor], None]] = field(default_factory=dict)
+
+    def __or__(self, others: Features) -> Features:
+        """Return these and others."""
+        return Features(
+            {**self.tensors, **others.tensors}, {**self.keys, **others.keys}, {**self.bring, **others.bring}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ByNeed:
+    """That features are computed as rounds need them. needs: returns what a run needs at its config's resolution."""
+
+    ahead: RowsAhead
+    needs: Callable[[RunConfig], Needs]
+
+
 def all_features(
     config: RunConfig,
     trunk: fx.GraphModule,
@@ -99,53 +128,68 @@ def all_features(
     splits: Splits,
     store: FeatureStore,
     watcher: Watcher,
+    by_need: ByNeed | None = None,
     check: Check = lambda: None,
-    uses: Collection[str] = ("train", "test"),
-) -> dict[str, str]:
-    """Return the keys of the features that the run needs, by use. engine: of `engine_of` for this trunk."""
-    needed = {
-        use: getattr(splits, use)[0] for use in uses if (use, config.compute.features) != ("train", "off")
-    }
-    sources = {use: _source(config, trunk, images, engine) for use, images in needed.items()}
-    for use, source in sources.items():
-        _made(source, store, use, watcher, check)
-    return {use: key_of(source) for use, source in sources.items()}
+    uses: Collection[str] = (TEST, TRAIN),
+) -> Features:
+    """Return the features that the run needs. engine: of `engine_of` for this trunk.
 
-
-def open_features(
-    config: RunConfig,
-    quick: Callable[[], fx.GraphModule],
-    keys: Mapping[str, str],
-    store: FeatureStore,
-    data_dir: Path | None,
-    watcher: Watcher,
-) -> dict[str, Tensor]:
-    """Return the run's features by use, memory-mapped; those that are gone from the store are made again, to the bit.
-
-    quick: makes the trunk that made them. keys: of the features in the store, by use. data_dir: where the data set is.
-    Raises RunError or MissingDataError where what they are made of is gone, or is not what it was.
+    by_need: those of the training images that are needed first are there when this returns, and the others are computed
+    from now on; None: all are there, as they are if the trunk does not take images in any order.
     """
-    found = {use: store.find(key) for use, key in keys.items()}
-    if gone := [use for use, features in found.items() if features is None]:
-        trunk = quick()
-        splits = _splits_again(config, store, data_dir)
-        engine = engine_of(config, trunk, splits.public[0])
-        for use in gone:
-            images = getattr(splits, use.partition(" ")[0])[0]  # of training images at any resolution
-            source = _source(config, trunk, images, engine)
-            if key_of(source) != keys[use]:
-                raise RunError(
-                    f"the features of the {use} images are gone from {store.folder}, and cannot be made again: "
-                    "images, weights, torch or the trunk's engine are not those that the run began with; start again"
-                )
-            found[use] = _made(source, store, use, watcher, lambda: None)
-    return {use: features for use, features in found.items() if features is not None}
+    found = Features()
+    for use in uses:
+        if (split_of(use), config.compute.features) == (TRAIN, "off"):
+            continue
+        source = source_of(config, trunk, getattr(splits, split_of(use))[0], engine)
+        if by_need is None or split_of(use) != TRAIN:
+            found |= Features({use: made(source, store, use, watcher, check)}, {use: key_of(source)})
+        else:
+            found |= _by_need(source, by_need.needs(config), by_need.ahead, store, use, watcher, check)
+    return found
 
 
-def _splits_again(config: RunConfig, store: FeatureStore, data_dir: Path | None) -> Splits:
-    try:
-        return split_images(config, data.load(config.data.source, data_dir))
-    except (MissingDataError, ConfigError) as error:
-        raise MissingDataError(
-            f"the run's features are gone from {store.folder}, and the images they are made of too: {error}"
-        ) from error
+def _by_need(
+    source: FeatureSource,
+    needs: Needs,
+    ahead: RowsAhead,
+    store: FeatureStore,
+    use: str,
+    watcher: Watcher,
+    check: Check,
+) -> Features:
+    """Return the features of training images, of which those needed first are there."""
+    key = key_of(source)
+    whole = store.find(key)
+    if whole is None and not takes_any_order(source):
+        whole = made(source, store, use, watcher, check)
+    show(needs, len(source.images), use, watcher)
+    if whole is not None:
+        watcher.advance(len(needs.first))
+        return Features({use: whole}, {use: key})
+    return begun(ahead, store, form_of(source), lambda: source, needs, use, watcher, check)
+
+
+def show(needs: Needs, images: int, use: str, watcher: Watcher) -> None:
+    """Show the progress of the features needed first; the text does not depend on how many are stored already."""
+    if first := len(needs.first):
+        watcher.stage(f"features of the first {first:,} of {images:,} {images_of(use)}", first)
+
+
+def begun(
+    ahead: RowsAhead,
+    store: FeatureStore,
+    form: FeatureForm,
+    source: Callable[[], FeatureSource],
+    needs: Needs,
+    use: str,
+    watcher: Watcher,
+    check: Check,
+) -> Features:
+    """Return features that `ahead` computes by need, once those needed first are there. source: as in Computing."""
+    rows = ahead.add(store, form, Computing(source), needs.rows)
+    for some in torch.split(torch.from_numpy(needs.first), rows.at_once):
+        check()
+        rows.bring(some)
+        watcher.advance(len(some))
+    return Features({use: rows.features}, {use: form.key}, {use: rows.bring})

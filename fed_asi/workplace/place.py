@@ -6,59 +6,27 @@ message carries only the trained tensors and a small job. Large arrays are memor
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from fed_asi import models, seeds
-from fed_asi.compression import cut
-from fed_asi.compression.tune import tune_
-from fed_asi.data.features import FeatureStore
+from fed_asi import models
 from fed_asi.data.images import to_batch
+from fed_asi.data.rows_ahead import RowsAhead
 from fed_asi.data.shards import Shards
-from fed_asi.errors import FedAsiError, RunError, first_line
-from fed_asi.files import read_tensors
+from fed_asi.errors import RunError
 from fed_asi.fleets.config import RunConfig
-from fed_asi.gpus import CPU, device_named, device_of, sent
-from fed_asi.memory.stored import format_of
-from fed_asi.methods import Vanilla
+from fed_asi.gpus import CPU, device_of, sent
 from fed_asi.planning.device_plans import DevicePlans
-from fed_asi.planning.profile import Profile
-from fed_asi.results.progress import Unwatched, Watcher
-from fed_asi.workplace.address import run_fingerprint
-from fed_asi.workplace.benches import benches_of
-from fed_asi.workplace.features import open_features
 from fed_asi.workplace.placing import kept_there, room_bytes
-from fed_asi.workplace.profiling import plans_at
-from fed_asi.workplace.storing import quick_trunk
-
-VERSION = 1
-
-
-MANIFEST, IMAGES, PROFILE = "manifest.json", "images.npy", "profile.json"
-TRAIN = "train"  # the use of features that devices train on
-RESOLUTIONS = "resolutions"  # in the manifest: what there is of each beside the model's own
-
-
-Rows = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """A device's rows: those it trains on, and those held out for its local accuracy."""
-
-    train: Rows
-    holdout: Rows
+from fed_asi.workplace.shard import Rows, Shard, shard_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +55,10 @@ class Workplace:
     that some device may train, by name. notes: for the report. whole: set if features are off.
     own_plans: plans from other profiles than the server's, by file name. kept: a cache for whatever else is made once.
     device: where the tail is and steps compute; features and their labels are there too, or on the CPU.
-    bring, fetch: fetch rows of features, or a file, from the machine that has the workplace (afar.py); None: it is
-    here. resolutions: of every device, by partition_id; None: all train at the model's. views: the same workplace at
-    each of the others.
+    bring: makes rows of features available, from the machine that has the workplace (afar.py) or by computing them;
+    None: all are here. fetch: fetches a file from that machine; None: it is here. ahead: computes features beside the
+    rounds, in the run's own process. resolutions: of every device, by partition_id; None: all train at the model's.
+    views: the same workplace at each of the others.
     """
 
     config: RunConfig
@@ -112,6 +81,7 @@ class Workplace:
     fetch: Callable[[str], None] | None = None
     resolutions: NDArray[np.int16] | None = None
     views: Mapping[int, Workplace] = field(default_factory=dict)
+    ahead: RowsAhead | None = None
 
     def seen_by(self, partition_id: int) -> Workplace:
         """Return the workplace at a device's resolution: its own settings, features and plans, one tail for all."""
@@ -132,12 +102,34 @@ class Workplace:
 
     def shard(self, partition_id: int) -> Shard:
         """Return a device's rows; the held-out rows are drawn once, and at least one row is left for training."""
-        rows = self.shards[partition_id]
-        held = min(int(len(rows) * self.config.data.holdout), len(rows) - 1)
-        if not held:
-            return Shard(np.sort(rows), rows[:0])  # whatever the draw
-        order = seeds.rng(self.config.seed, "holdout", partition_id).permutation(rows)
-        return Shard(np.sort(order[held:]), np.sort(order[:held]))
+        return shard_of(self.config, self.shards, partition_id)
+
+    def need(self, rows: Rows) -> None:
+        """Return once the features of these rows are here. Raises RunError where they cannot be."""
+        if self.bring is not None:
+            self.bring(torch.from_numpy(rows))
+
+    def need_of(self, partition_ids: Iterable[int]) -> None:
+        """Return once the features of these devices' images are here, each at its device's resolution.
+
+        Raises RunError where they cannot be.
+        """
+        held = dict[int, list[Rows]]()  # by resolution
+        for one in partition_ids:
+            held.setdefault(self.seen_by(one).resolution, []).append(self.shards[one])
+        for pixels, rows in held.items():
+            self.views.get(pixels, self).need(np.concatenate(rows))
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Compute features beside the rounds of the block, with what these leave of the machine, until it ends."""
+        try:
+            if self.ahead is not None:
+                self.ahead.yield_to_others()
+            yield
+        finally:
+            if self.ahead is not None:
+                self.ahead.close()
 
     def on(self, device: torch.device) -> Workplace:
         """Return the same workplace on a device: its network is moved, with as many features as fit."""
@@ -186,165 +178,3 @@ class Workplace:
         else:
             raise RunError(f"{self.folder} has neither features nor images")
         return found.contiguous(memory_format=torch.channels_last) if found.dim() == 4 else found
-
-
-def open_workplace(
-    folder: Path,
-    config: RunConfig | None = None,
-    *,
-    data_dir: Path | None = None,
-    watcher: Watcher | None = None,
-    features: Mapping[str, Tensor] | None = None,
-    bring: Mapping[str, Callable[[Tensor], None]] | None = None,
-    fetch: Callable[[str], None] | None = None,
-) -> Workplace:
-    """Return the workplace that `prepare` wrote; features that have been removed are recomputed.
-
-    folder: runs/NAME/workplace. config: of the run; None reads it from the folder. data_dir: where the data set is,
-    if it is needed; None: where it was. features: by use; None: those in the store. bring, by use, and fetch: as in
-    Workplace.
-    Raises RunError where it is missing, unfinished, damaged, of another version or of other settings.
-    """
-    manifest = _read_manifest(folder)
-    with _naming(folder):
-        config = _config_of(folder, manifest, config)
-        if config.storage.frozen == "any":
-            config = config.stored_as(format_of(manifest["storage"]))
-        _ = config.method.families  # makes a user's own methods known
-        trunk, tail = rebuild(config, manifest, read_tensors(folder / "base.pt"))
-        with (folder / "index.npz").open("rb") as file, np.load(file) as index:
-            arrays = {name: index[name] for name in index.files}
-        sights = list(_sights(folder, config, manifest, trunk))
-    if features is None:
-        store = FeatureStore(folder / manifest["store"], config.compute.features_limit)
-        where = data_dir or (Path(manifest["data_dir"]) if manifest.get("data_dir") else None)
-        features = {}
-        for one in sights:
-            features |= open_features(one.config, one.quick, one.keys, store, where, watcher or Unwatched())
-    reference = reference_of(tail, sights[0].profile)  # of the same layers at every resolution
-    places = [
-        Workplace(
-            config=one.config,
-            folder=folder,
-            num_classes=int(manifest["num_classes"]),
-            tail=tail,
-            features=features.get(one.use),
-            labels=torch.from_numpy(arrays["labels"]),
-            test_features=features["test"],
-            test_labels=torch.from_numpy(arrays["test_labels"]),
-            shards=Shards(arrays["indices"], arrays["offsets"]),
-            plans=plans_at(one.config, one.profile, benches_of(one.config, trunk, tail), len(sights) > 1),
-            reference=reference,
-            notes=tuple(manifest["notes"]),
-            whole=one.whole,
-            bring=(bring or {}).get(one.use),
-            fetch=fetch,
-        )
-        for one in sights
-    ]
-    views = {one.resolution: one for one in places[1:]}
-    own = replace(places[0], resolutions=arrays.get("resolutions"), views=views)
-    return own.on(device_named(config.compute.device))
-
-
-@dataclass(frozen=True, slots=True)
-class _Sight:
-    """What of a workplace's files is of one resolution. use: of its training images. keys: of features, by use.
-
-    quick: makes the trunk that made them. whole: that trunk and the images, where features are off.
-    """
-
-    config: RunConfig
-    use: str
-    keys: Mapping[str, str]
-    profile: Profile
-    quick: Callable[[], fx.GraphModule]
-    whole: WholeNetwork | None
-
-
-def _sights(
-    folder: Path, config: RunConfig, manifest: Mapping[str, Any], trunk: fx.GraphModule
-) -> Iterator[_Sight]:
-    """Yield what there is of the model's own resolution, then of each other that some device takes."""
-    images = np.load(folder / IMAGES, mmap_mode="r") if config.compute.features == "off" else None
-    for pixels, said in {"": manifest, **manifest.get(RESOLUTIONS, {})}.items():
-        at = config.seen_at(int(pixels)) if pixels else config
-        use, name = (train_at(int(pixels)), profile_at(int(pixels))) if pixels else (TRAIN, PROFILE)
-        quick = partial(quick_trunk, at, trunk, said)
-        keys = {} if pixels else {"test": manifest["test_features"]}
-        keys |= {use: said["features"]} if images is None else {}
-        whole = None if images is None else WholeNetwork(quick(), images, at)
-        yield _Sight(at, use, keys, Profile.load(folder / name), quick, whole)
-
-
-def train_at(pixels: int) -> str:
-    """Return the use of training images at another resolution than the model's, as features are told by it."""
-    return f"{TRAIN} at {pixels}"
-
-
-def profile_at(pixels: int) -> str:
-    """Return the file of the profile at another resolution than the model's."""
-    return f"profile-{pixels}.json"
-
-
-def _config_of(folder: Path, manifest: Mapping[str, Any], config: RunConfig | None) -> RunConfig:
-    config = config or RunConfig.from_json((folder / "config.json").read_text())
-    if manifest["fingerprint"] != run_fingerprint(config):
-        raise RunError("it was prepared for other settings")
-    return config
-
-
-@contextmanager
-def _naming(folder: Path) -> Iterator[None]:
-    """Turn any error in a workplace's files into one line that names the folder and says what to do."""
-    try:
-        yield
-    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile, FedAsiError) as error:
-        raise RunError(
-            f"{folder} cannot be used ({first_line(error)}): remove it, and it is made again on --resume"
-        ) from error
-
-
-def is_prepared(folder: Path, config: RunConfig) -> bool:
-    """Return whether the folder holds a finished workplace for these settings."""
-    try:
-        return prepared_for(folder) == run_fingerprint(config)
-    except RunError:
-        return False
-
-
-def prepared_for(folder: Path) -> str:
-    """Return the fingerprint of the settings for which a workplace was prepared, as they were given.
-
-    The opened workplace may have more: a storage format that they left open is chosen there.
-    Raises RunError where nothing is prepared.
-    """
-    return str(_read_manifest(folder)["fingerprint"])
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        raise RunError(f"no prepared workplace in {folder}") from error
-    if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
-        raise RunError(f"{folder / MANIFEST} is of another version; remove the folder and start again")
-    return manifest
-
-
-def rebuild(
-    config: RunConfig, manifest: Mapping[str, Any], base: Mapping[str, Tensor]
-) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """Return the frozen and the trained part of the network, with the weights from before the first round."""
-    resolution = manifest.get("resolution", config.model.resolution)  # where the network was cut
-    seed = seeds.derive(config.seed, "weights")  # as when it was built: a network may draw from it
-    model = models.build(config.model.name, int(manifest["num_classes"]), resolution=resolution, seed=seed)
-    model.load_state_dict(dict(base))
-    example = torch.zeros(1, 3, resolution, resolution)
-    return cut.cut(model.eval(), manifest["trained"], example)
-
-
-def reference_of(tail: fx.GraphModule, profile: Profile) -> dict[str, Tensor]:
-    """Return copies of every tensor that some plan from this profile trains, in the tail's order."""
-    names = set(tune_(tail, {layer.name: Vanilla() for layer in profile.layers}))
-    return {name: p.detach().clone() for name, p in tail.named_parameters() if name in names}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from torch import Tensor, fx, nn
 from fed_asi import data, models, own_code, seeds
 from fed_asi.data.features import FeatureStore
 from fed_asi.data.images import Images
+from fed_asi.data.rows_ahead import RowsAhead
 from fed_asi.data.shards import Shards
 from fed_asi.files import write_file, write_tensors
 from fed_asi.fleets import fleet
 from fed_asi.fleets.config import RunConfig
-from fed_asi.gpus import device_named, device_of, exact, sent
+from fed_asi.gpus import CPU, device_named, device_of, exact, sent
 from fed_asi.machine import threads
 from fed_asi.planning.profile import Profile
 from fed_asi.planning.resolutions import resolution_note, resolutions_of
@@ -30,20 +32,20 @@ from fed_asi.workplace.address import run_fingerprint
 from fed_asi.workplace.aside import aside
 from fed_asi.workplace.benches import benches_of
 from fed_asi.workplace.choosing import with_storage
-from fed_asi.workplace.features import Engine, all_features, engine_of, store_path
-from fed_asi.workplace.place import (
+from fed_asi.workplace.features import ByNeed, Engine, Features, all_features, engine_of, store_path
+from fed_asi.workplace.features_again import Sources
+from fed_asi.workplace.needs import needs_of
+from fed_asi.workplace.opening import (
     IMAGES,
     MANIFEST,
     PROFILE,
     RESOLUTIONS,
-    TRAIN,
     VERSION,
-    Workplace,
     is_prepared,
     open_workplace,
     profile_at,
-    train_at,
 )
+from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.profiled import AtResolution, profiled
 from fed_asi.workplace.profiling import (
     batch_of,
@@ -57,6 +59,7 @@ from fed_asi.workplace.profiling import (
 from fed_asi.workplace.splits import Splits, split_images
 from fed_asi.workplace.start import check_start
 from fed_asi.workplace.storing import moving_notes, storage_notes, stored
+from fed_asi.workplace.uses import TEST, TRAIN, train_at
 
 
 def prepare(
@@ -67,18 +70,23 @@ def prepare(
     weights_dir: Path | None = None,
     watcher: Watcher | None = None,
     found: Callable[[int], None] | None = None,
+    early: bool = False,
 ) -> Workplace:
     """Return the run's workplace, made under `folder` unless a killed run has left it there, complete.
 
     folder: runs/NAME/workplace. data_dir, weights_dir: where the data set and weights are; None tries the
     environment, then the publishers. found: called once data and weights are there, before the long part, with the
-    bytes of what the devices may train.
+    bytes of what the devices may train. early: return once the features that the run needs first are there; the others
+    are computed from then on, as rounds will need them, until the block of the place's `going_on` ends.
     Raises MissingDataError, WeightsError and ConfigError (all that `check_start` finds) before `found`, and RunError.
     """
-    device = device_named(config.compute.device)
-    with threads(config.compute.threads), exact(device):
+    device, watcher = device_named(config.compute.device), watcher or Unwatched()
+    with threads(config.compute.threads), exact(device), ExitStack() as undo:
+        ahead, features = None, None
+        if early and may_begin_early(config):
+            ahead = RowsAhead()
+            undo.callback(ahead.close)
         if not is_prepared(folder, config):
-            watcher = watcher or Unwatched()
             watcher.stage(f"data: {own_code.shown_name(config.data.source)}")
             source = data.load(config.data.source, data_dir)
             splits = split_images(config, source)
@@ -86,29 +94,55 @@ def prepare(
             shards = check_start(config, splits, model, source.num_classes)
             if found is not None:
                 found(trained_bytes(model, config))
-            _make(config, folder, source.num_classes, splits, shards, model, watcher, data_dir)
-        return open_workplace(folder, config, data_dir=data_dir, watcher=watcher)
+            given = _Given(splits, shards, source.num_classes, data_dir, watcher, ahead)
+            features = _make(config, folder, given, model)
+        opened = Sources.open if ahead is None else partial(Sources.open_ahead, ahead=ahead)
+        place = open_workplace(
+            folder, config, data_dir=data_dir, watcher=watcher, features=features, opened=opened
+        )
+        undo.pop_all()
+        return replace(place, ahead=ahead)
 
 
-def _make(
-    config: RunConfig,
-    folder: Path,
-    num_classes: int,
-    splits: Splits,
-    shards: Shards,
-    model: nn.Module,
-    watcher: Watcher,
-    data_dir: Path | None,
-) -> None:
+def may_begin_early(config: RunConfig) -> bool:
+    """Return whether rounds may begin before all features are there: only if all workers see this machine's store.
+
+    A GPU has all features in its memory from the beginning.
+    """
+    compute = config.compute
+    return compute.features != "off" and compute.ray_address is None and device_named(compute.device) == CPU
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What a workplace is made from. ahead: computes features by need; None: all are computed first."""
+
+    splits: Splits
+    shards: Shards
+    num_classes: int
+    data_dir: Path | None
+    watcher: Watcher
+    ahead: RowsAhead | None
+
+    def by_need(self, taken: Sequence[int] | None = None) -> ByNeed | None:
+        """Return how features are computed by need. taken: as in `needs_of`."""
+        if self.ahead is None:
+            return None
+        return ByNeed(self.ahead, partial(needs_of, shards=self.shards, taken=taken))
+
+
+def _make(config: RunConfig, folder: Path, given: _Given, model: nn.Module) -> Features:
+    """Write the workplace and return its features."""
+    splits, shards = given.splits, given.shards
     notes = []
     if config.model.weights == "public":
         notes.append(
-            _pretrain_(config, model.to(device_named(config.compute.device)), splits.public, watcher)
+            _pretrain_(config, model.to(device_named(config.compute.device)), splits.public, given.watcher)
         )
         model.cpu()
     own = with_storage(config, model.eval(), splits.public)
     notes += storage_notes(own, len(splits.public[1]), chosen=own is not config) + moving_notes(own)
-    made = _profile_and_features(own, folder, splits, model, watcher)
+    made = _profile_and_features(own, folder, given, model)
     notes += [text for text in (made.resolution, made.note) if text]
     if config.compute.features == "off":
         write_file(folder / IMAGES, _npy(splits.train[0][:]))
@@ -124,12 +158,12 @@ def _make(
     manifest = {
         "version": VERSION,
         "fingerprint": run_fingerprint(config),
-        "num_classes": num_classes,
+        "num_classes": given.num_classes,
         "trained": list(made.trained),
         "store": store_path(),
-        "data_dir": None if data_dir is None else str(data_dir.resolve()),
-        "features": made.features.get("train"),
-        "test_features": made.features["test"],
+        "data_dir": None if given.data_dir is None else str(given.data_dir.resolve()),
+        "features": made.features.keys.get(TRAIN),
+        "test_features": made.features.keys[TEST],
         "ranges": made.ranges,
         "storage": own.storage.form,
         "notes": notes,
@@ -137,17 +171,21 @@ def _make(
     if made.others:
         manifest["resolution"] = config.model.resolution  # of the network that is cut
         manifest[RESOLUTIONS] = {
-            str(pixels): {"features": made.features.get(train_at(pixels)), "ranges": other.ranges}
+            str(pixels): {
+                "features": made.features.keys.get(train_at(pixels)),
+                "ranges": other.ranges,
+            }
             for pixels, other in made.others.items()
         }
     write_file(
         folder / MANIFEST, json.dumps(manifest, indent=1).encode()
     )  # last: it marks the rest as complete
+    return made.features
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """trained: layers that some device may train. features: keys in the store, by use. ranges: of an int8 trunk.
+    """trained: layers that some device may train. ranges: of an int8 trunk.
 
     note, resolution: for the run's readers, on what computed the features and on who trains at which. others, taken: of
     `Profiled`.
@@ -155,7 +193,7 @@ class _Made:
 
     trained: Sequence[str]
     profile: Profile
-    features: dict[str, str]
+    features: Features
     ranges: Mapping[str, tuple[float, float]] | None
     note: str
     others: Mapping[int, AtResolution] = field(default_factory=dict)
@@ -163,10 +201,9 @@ class _Made:
     resolution: str = ""
 
 
-def _profile_and_features(
-    config: RunConfig, folder: Path, splits: Splits, model: nn.Module, watcher: Watcher
-) -> _Made:
-    """Return the profile and the features' keys, made concurrently where the cut does not need the profile."""
+def _profile_and_features(config: RunConfig, folder: Path, given: _Given, model: nn.Module) -> _Made:
+    """Return the profile and the features, made concurrently where the cut does not need the profile."""
+    splits, watcher = given.splits, given.watcher
     images = min(config.method.calibration_images, len(splits.public[1]))
     watcher.stage(calibrating(images))
     store = FeatureStore(folder / store_path(), config.compute.features_limit)
@@ -178,17 +215,18 @@ def _profile_and_features(
         parts = stored(config, cut, splits.public[0])
         benches = benches_of(config, *cut)
         engine = _engine(config, parts.trunk, splits, watcher)
-        with aside(partial(all_features, config, parts.trunk, engine, splits, store, watcher)) as kept:
+        make = partial(all_features, config, parts.trunk, engine, splits, store, watcher, given.by_need())
+        with aside(make) as kept:
             profile = profile_of(config, parts.tail, parts.trunk, splits.public, trained, benches)
             return _Made(trained, profile, kept.result(), parts.ranges, engine.note)
     made = profiled(config, model, splits.public)
-    own = made.own
+    own, by_need = made.own, given.by_need(made.taken if made.others else None)
     engine = _engine(config, own.trunk, splits, watcher)
-    features = all_features(config, own.trunk, engine, splits, store, watcher)
+    features = all_features(config, own.trunk, engine, splits, store, watcher, by_need)
     for pixels, other in made.others.items():
         at = engine_of(other.config, other.trunk, splits.public[0])
-        keys = all_features(other.config, other.trunk, at, splits, store, watcher, uses=(TRAIN,))
-        features |= {train_at(pixels): key for key in keys.values()}
+        use = train_at(pixels)
+        features |= all_features(other.config, other.trunk, at, splits, store, watcher, by_need, uses=(use,))
     note = resolution_note(fleet.build(config), config.model.resolution, made.taken)
     return _Made(made.trained, own.profile, features, own.ranges, engine.note, made.others, made.taken, note)
 

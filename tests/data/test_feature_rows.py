@@ -104,6 +104,28 @@ def test_a_store_with_no_room_says_so_before_anything_comes(opened: Open, tmp_pa
     assert list((tmp_path / "store").glob("*/features.npy")) == []
 
 
+def test_what_is_discarded_goes_once_nobody_has_it_open(opened: Open, tmp_path: Path) -> None:
+    first, second = opened(There()), opened(There())
+    bring(first, 1)
+    first.discard()
+    assert np.array_equal(bring(second, 1, 2).numpy(), WHOLE[[1, 2]])
+    assert (tmp_path / "store" / "key.rows").is_dir()
+    second.discard()
+    assert not (tmp_path / "store" / "key.rows").exists()
+
+
+def test_whoever_trusts_marks_takes_what_is_there_and_waits_for_nobody(opened: Open, tmp_path: Path) -> None:
+    """Another process is at work on other rows meanwhile."""
+    bring(opened(There()), 4)
+    there, store = There(), FeatureStore(tmp_path / "store")
+    with store.building("key.rows"):
+        trusting = FeatureRows(store, FORM, there, trusting=True)
+        assert np.array_equal(bring(trusting, 4).numpy(), WHOLE[[4]])
+    assert np.array_equal(bring(trusting, 4, 5).numpy(), WHOLE[[4, 5]])
+    assert there.asked == [[5]]
+    trusting.close()
+
+
 def test_what_is_open_is_not_evicted_and_what_is_not_makes_room(opened: Open, tmp_path: Path) -> None:
     found = opened(There())
     bring(found, 1)

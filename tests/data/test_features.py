@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -247,3 +250,30 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"the feature store in .*file"):
         FeatureStore(tmp_path / "file" / "store").features(source())
+
+
+def test_whoever_builds_again_and_again_lets_others_in(tmp_path: Path) -> None:
+    store, order = FeatureStore(tmp_path), list[str]()
+
+    def wait_for_it() -> None:
+        with store.building("key"):
+            order.append("the other")
+
+    with store.building("key"):
+        other = threading.Thread(target=wait_for_it)
+        other.start()
+        while free(tmp_path / "key.turn"):
+            time.sleep(0.001)
+    with store.building("key"):
+        order.append("the first again")
+    other.join()
+    assert order == ["the other", "the first again"]
+
+
+def free(lock: Path) -> bool:
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

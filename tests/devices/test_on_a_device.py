@@ -24,7 +24,8 @@ from fed_asi.layers import convolution
 from fed_asi.rounds.group_judging import judge_groups
 from fed_asi.training.evaluation import evaluate, load_tensors_
 from fed_asi.training.steps import Stepper
-from fed_asi.workplace.place import Workplace, open_workplace
+from fed_asi.workplace.opening import open_workplace
+from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.prepare import prepare
 from runs import job, small
 from second_device import SecondDevice, assert_alike, second_device

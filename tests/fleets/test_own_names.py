@@ -20,7 +20,7 @@ from fed_asi.results.store import RunStore
 from fed_asi.rounds.run import run_loop
 from fed_asi.workplace.address import run_fingerprint, workplace_folder
 from fed_asi.workplace.ahead import look_ahead
-from fed_asi.workplace.place import open_workplace
+from fed_asi.workplace.opening import open_workplace
 
 STEMS = ["board", "half", "net", "one_size", "part", "signs", "stripes", "turns"]
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from fed_asi.devices.job import Job
 from fed_asi.devices.reply import Reply, failure
 from fed_asi.errors import RunError
+from fed_asi.fleets.cohort import sample_cohort
 from fed_asi.results.progress import Unwatched
 from fed_asi.results.store import RunStore
 from fed_asi.rounds import checkpoints
 from fed_asi.rounds.checkpoints import weights_digest
-from fed_asi.rounds.cohort import sample_cohort
 from fed_asi.rounds.executor import LoopExecutor
 from fed_asi.rounds.run import conduct, recording, run_loop
 from fed_asi.workplace.address import run_fingerprint, workplace_folder

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,11 +16,13 @@ from torch.nn import functional as F
 
 from fed_asi import data
 from fed_asi.compression import cut
+from fed_asi.data.feature_file import MARKS
 from fed_asi.data.images import to_batch
 from fed_asi.devices.job import Job
 from fed_asi.devices.reply import Reply, do_job
 from fed_asi.devices.warm_factors import OnDisk
 from fed_asi.errors import ConfigError
+from fed_asi.files import read_tensors
 from fed_asi.fleets import fleet
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.fleet import Fleet
@@ -34,10 +37,11 @@ from fed_asi.rounds.run import conduct, recording, run_loop
 from fed_asi.rounds.timing import Timing
 from fed_asi.storage.trunk import stored_trunk
 from fed_asi.training.evaluation import load_tensors_
-from fed_asi.workplace import place as places
+from fed_asi.workplace import opening
 from fed_asi.workplace.afar import Lender, open_afar
 from fed_asi.workplace.ahead import look_ahead
-from fed_asi.workplace.place import Workplace, open_workplace
+from fed_asi.workplace.opening import open_workplace
+from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.prepare import prepare
 from fed_asi.workplace.splits import split_images
 from memory_grid import MemoryGrid, run_in_memory
@@ -117,9 +121,9 @@ def test_a_device_takes_the_largest_at_which_it_has_a_plan(done: Done) -> None:
 
 def test_it_is_fed_what_its_own_stored_trunk_gives_at_that_resolution(done: Done) -> None:
     splits = split_images(CONFIG, data.load("digits"))
-    manifest = places._read_manifest(done.place.folder)
-    base = places.read_tensors(done.place.folder / "base.pt")
-    trunk, _ = places.rebuild(CONFIG, manifest, base)
+    manifest = opening._read_manifest(done.place.folder)
+    base = read_tensors(done.place.folder / "base.pt")
+    trunk, _ = opening.rebuild(CONFIG, manifest, base)
     mean, std = normalisation("tiny")
     for partition_id, said in ((0, manifest["resolutions"]["16"]), (1, manifest)):
         place = done.place.seen_by(partition_id)
@@ -185,6 +189,34 @@ def test_stopped_without_its_features_or_on_flower_it_ends_with_the_same_bits(
         conduct(again, store, LoopExecutor(again, tmp_path / "devices"), Unwatched())
     run_in_memory(CONFIG, done.place, tmp_path / "flower", MemoryGrid.of(4, seed=3))
     assert records(done.folder / "run") == records(tmp_path / "cut") == records(tmp_path / "flower")
+
+
+def rows_kept(folder: Path) -> dict[int, set[int]]:
+    """Which rows of the training images a store has features of, by the height of the maps."""
+    found = dict[int, set[int]]()
+    for rows in folder.glob("*.rows"):
+        height = np.load(rows / "features.npy", mmap_mode="r").shape[-1]
+        found[height] = {*np.flatnonzero(np.fromfile(rows / MARKS, np.uint64)).tolist()}
+    return found
+
+
+def test_rounds_begin_with_the_rows_that_devices_need_at_each_resolution(
+    done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is computed at a resolution for devices of another one, also where features are lost."""
+    monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path / "features"))
+    run_loop(CONFIG, tmp_path / "run")
+    assert records(tmp_path / "run") == records(done.folder / "run")
+    ids = {32 // 4: (1, 2), 16 // 4: (0, 3)}
+    needed = {side: {int(row) for i in some for row in done.place.shards[i]} for side, some in ids.items()}
+    assert rows_kept(tmp_path / "features") == needed
+    shutil.rmtree(tmp_path / "features")
+    with (again := prepare(CONFIG, tmp_path / "run" / "workplace", early=True)).going_on():
+        again.need_of(range(4))
+        assert rows_kept(tmp_path / "features") == needed
+        for i in range(4):
+            rows = torch.from_numpy(again.shards[i])
+            assert torch.equal(again.seen_by(i).inputs(rows), done.place.seen_by(i).inputs(rows))
 
 
 def test_on_a_machine_that_cannot_see_the_folder_its_own_rows_come(

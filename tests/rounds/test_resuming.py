@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from fed_asi.errors import RunError
+from fed_asi.fleets.cohort import sample_cohort
 from fed_asi.flower.simulation import run_flower
 from fed_asi.results.progress import Unwatched
 from fed_asi.results.store import RunStore
-from fed_asi.rounds.cohort import sample_cohort
 from fed_asi.rounds.executor import LoopExecutor
 from fed_asi.rounds.run import conduct, recording, run_loop
 from fed_asi.workplace.address import workplace_folder

@@ -15,11 +15,11 @@ from fed_asi.devices.job import Job
 from fed_asi.devices.reply import Reply
 from fed_asi.errors import ConfigError, RunError
 from fed_asi.fleets import fleet
+from fed_asi.fleets.cohort import sample_cohort
 from fed_asi.results.progress import Unwatched
 from fed_asi.results.store import RunStore
 from fed_asi.results.summary import summarise
 from fed_asi.results.table import lines
-from fed_asi.rounds.cohort import sample_cohort
 from fed_asi.rounds.executor import LoopExecutor
 from fed_asi.rounds.loop import Rounds
 from fed_asi.rounds.round_clock import RoundClock

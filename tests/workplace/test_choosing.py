@@ -17,7 +17,7 @@ from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.resources import Resources
 from fed_asi.workplace.ahead import look_ahead
 from fed_asi.workplace.choosing import with_storage
-from fed_asi.workplace.place import open_workplace
+from fed_asi.workplace.opening import open_workplace
 from fed_asi.workplace.prepare import prepare
 from fed_asi.workplace.splits import split_images
 from fed_asi.workplace.storing import storage_notes

@@ -19,7 +19,8 @@ from fed_asi.errors import RunError
 from fed_asi.fleets.config import RunConfig
 from fed_asi.results.progress import Unwatched
 from fed_asi.workplace import features
-from fed_asi.workplace.place import Workplace, open_workplace
+from fed_asi.workplace.opening import open_workplace
+from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.prepare import prepare
 from runs import small
 
@@ -109,5 +110,5 @@ def test_whoever_makes_features_on_a_gpu_makes_them_in_whole_float32(monkeypatch
     monkeypatch.setattr(features, "exact", exact)
     store: Any = SimpleNamespace(features=lambda _source, **_: done.append("made"))
     source: Any = SimpleNamespace(images=[0], device="a GPU")
-    features._made(source, store, "train", Unwatched(), lambda: None)
+    features.made(source, store, "train", Unwatched(), lambda: None)
     assert done == ["exact on a GPU", "made", "as before"]

@@ -11,7 +11,8 @@ import torch
 
 from fed_asi import data
 from fed_asi.errors import FedAsiError, MissingDataError, RunError
-from fed_asi.workplace.place import Workplace, open_workplace
+from fed_asi.workplace.opening import open_workplace
+from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.prepare import prepare
 from runs import small
 

@@ -9,7 +9,8 @@ import pytest
 from fed_asi.devices.job import Job
 from fed_asi.devices.work import train_locally
 from fed_asi.fleets.resources import Resources
-from fed_asi.workplace.place import Workplace, open_workplace
+from fed_asi.workplace.opening import open_workplace
+from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.prepare import prepare
 from runs import small
 

@@ -19,7 +19,8 @@ from fed_asi.files import read_tensors
 from fed_asi.fleets.config import RunConfig
 from fed_asi.storage.trunk import stored_trunk
 from fed_asi.workplace.address import run_fingerprint
-from fed_asi.workplace.place import Workplace, open_workplace, rebuild
+from fed_asi.workplace.opening import open_workplace, rebuild
+from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.prepare import prepare
 from fed_asi.workplace.profiling import batch_of
 from fed_asi.workplace.splits import split_images

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from with_fed_asi import config_of
 
 from fed_asi import data, seeds
+from fed_asi.fleets.cohort import sample_cohort
 from fed_asi.fleets.config import RunConfig
-from fed_asi.rounds.cohort import sample_cohort
 from fed_asi.workplace.prepare import build_model
 from fed_asi.workplace.profiling import batch_of, trained_names
 from fed_asi.workplace.splits import split_images

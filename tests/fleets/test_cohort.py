@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fed_asi.rounds.cohort import sample_cohort
+from fed_asi.fleets.cohort import sample_cohort
 
 
 @given(st.integers(0, 2**31), st.integers(1, 50), st.integers(1, 60), st.randoms())
