@@ -190,6 +190,7 @@ PLAUSIBLE: dict[str, dict[str, list[Any]]] = {
     },
     "pretrain": {
         "epochs": [2],
+        "head_epochs": [1],
         "lr": [1e-9, 1.0, 1e12],
         "momentum": [0.0, 0.99],
         "batch_size": [1, 2, 3, 7, 8, 9],

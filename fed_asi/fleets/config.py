@@ -167,9 +167,13 @@ class TrainConfig(Section):
 
 
 class PretrainConfig(Section):
-    """How the server trains on its public split where `model.weights` is "public"."""
+    """How the server trains on its public split before the first round: the whole network, or its head alone.
+
+    epochs: of the whole network, where `model.weights` is "public". head_epochs: of the head, for all other weights.
+    """
 
     epochs: Count = 20
+    head_epochs: Annotated[int, Field(ge=0)] = 0
     lr: Rate = 0.05
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     batch_size: Count = 32
