@@ -124,3 +124,24 @@ def test_a_whole_run_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with RunStore.read(tmp_path / "run") as store:
         assert store.run().status == "finished"
         assert {row.outcome for row in store.device_rounds()} == {"trained"}
+
+
+def test_a_device_with_ram_and_flash_there_has_the_cpus_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path / "features"))
+    group = {"name": "all", "count": 6, "budget": "unlimited", "batch_size": 16, "micro_batch": 1}
+    group |= {"ram": "256 KiB", "flash": "1 MiB"}
+    method = {"name": "planner", "methods": ["channels", "bias"], "layers": 3, "calibration_images": 16}
+    found = {}
+    for device in ("cpu", "cuda"):
+        config = small(
+            groups=[group], method=method, storage={"frozen": "int8"}, pretrain={"epochs": 1},
+            train={"update": "layer", "clip_norm": "off"}, compute={"device": device, "gradients_at": 8},
+        )  # fmt: skip
+        run_loop(config, tmp_path / device)
+        with RunStore.read(tmp_path / device) as store:
+            rows = list(store.device_rounds())
+        assert {row.outcome for row in rows} == {"trained"}
+        found[device] = [(row.ram_bytes, row.flash_bytes, row.measured_bytes) for row in rows]
+    assert found["cuda"] == found["cpu"]

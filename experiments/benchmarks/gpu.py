@@ -24,6 +24,7 @@ import platform
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -303,6 +304,17 @@ PARTS = {
 }  # fmt: skip
 
 
+def _rows(part: str, size: Size, device: torch.device) -> list[Row]:
+    """Return a part's rows. One that breaks is a row that does not hold: the GPU may be lent for minutes."""
+    rows: list[Row] = []
+    try:
+        rows.extend(PARTS[part](size, device))
+    except Exception as error:
+        traceback.print_exc()
+        rows = [{"rows before it": len(rows), "broke": repr(error).splitlines()[0], "holds": False}]
+    return rows
+
+
 def table(rows: list[Row]) -> str:
     """Return rows as Markdown."""
     lines = ["| " + " | ".join(rows[0]) + " |", "|---" * len(rows[0]) + "|"]
@@ -344,7 +356,7 @@ def main() -> int:
     for part in given.parts.split(","):
         started = time.perf_counter()
         with exact(device):
-            found[part] = list(PARTS[part](size, device))
+            found[part] = _rows(part, size, device)
         print(f"\n{part}, {time.perf_counter() - started:.0f} s\n\n{table(found[part])}", flush=True)
         if given.json:
             given.json.write_text(json.dumps(found, indent=1))

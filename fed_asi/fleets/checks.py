@@ -261,7 +261,14 @@ def _gradients_at(config: RunConfig, broken: Collection[str], _cpus: int) -> Ite
     train, compute = config.train, config.compute
     if compute.gradients_at == "micro-batch" or _is_broken(broken, "train", "compute"):
         return
-    start = 'compute.gradients_at: "batch" computes the gradients of a batch with the weights from its start'
+    asked = compute.gradients_at
+    whose = (
+        "a batch with the weights from its"
+        if asked == "batch"
+        else f"{asked} images with the weights from their"
+    )
+    named = f'"{asked}"' if asked == "batch" else asked
+    start = f"compute.gradients_at: {named} computes the gradients of {whose} start"
     if set(train.updates) == {"step"}:
         yield f'{start}, which train.update = "step" does anyway. Leave it out'
     elif train.momentum > 0.0:

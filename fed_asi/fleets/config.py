@@ -196,8 +196,8 @@ class ComputeConfig(Section):
 
     backend, workers, cpus_per_client, gpus_per_client, ray_address, features_limit change how long a run takes, never
     its result. device, threads, features, trunk_engine and side_by_side can change the last bits of the result.
-    gradients_at = "batch" is an approximation. deadline_seconds decides who is late, and so whose updates count; it may
-    change when a run is resumed.
+    gradients_at other than "micro-batch" is an approximation. deadline_seconds decides who is late, and so whose
+    updates count; it may change when a run is resumed.
     """
 
     backend: Literal["flower", "loop"] = "flower"
@@ -218,7 +218,7 @@ class ComputeConfig(Section):
     side_by_side: bool = True  # micro-batches as one batched product; same gradients, same counted bytes
     # The weights that a micro-batch's gradient is computed with, where they move within a batch: its own first ones, as
     # on the device, or those from the batch's start, so that its micro-batches go side by side.
-    gradients_at: Literal["micro-batch", "batch"] = "micro-batch"
+    gradients_at: Literal["micro-batch", "batch"] | Count = "micro-batch"
 
 
 class _Named(Section):  # a base of its own, so that settings are printed with the name first
