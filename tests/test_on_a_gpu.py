@@ -6,6 +6,7 @@ What a second device without a GPU can show is in training/, devices/ and workpl
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -36,8 +37,10 @@ METHODS = {name: method for name, method in FORMS.items() if method is not None}
 def unattended() -> Iterator[None]:
     """Let torch raise at whatever makes the host wait for the GPU."""
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that it is a prototype, said once a process
+            torch.cuda.set_sync_debug_mode("error")
         yield
     finally:
         torch.cuda.set_sync_debug_mode(before)
