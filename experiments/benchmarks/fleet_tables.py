@@ -1,0 +1,270 @@
+"""Tables of a fleet's rounds: against a plain Flower app, where a round goes, by size of the fleet, on a cluster."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fleet_runs import FLEET, IMAGES, ROOT, ours, scaled, seconds_of_rounds, with_
+from kill_test import kill_session
+
+from fed_asi import data
+from fed_asi.fleets.config import RunConfig
+from fed_asi.fleets.file import load_config
+from fed_asi.flower.environment import QUIET
+from fed_asi.results.store import RunStore
+
+IMAGES_EACH = 8  # of a device by scale: the same work in every row, as long as there are enough images
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Mean seconds of a round and of its parts, over the same rounds of one run; each part contains the one before.
+
+    alone: the jobs one after another, / workers. beside: as many at once as workers, / workers, and cpu: their CPU
+    time.
+    packed: until the last of those ends. flower: the jobs in the run, / workers. replied: until the last reply.
+    round: all.
+    """
+
+    alone: float
+    beside: float
+    cpu: float
+    packed: float
+    flower: float
+    replied: float
+    round: float
+
+    @property
+    def efficiency(self) -> float:
+        """Wall time / (local training measured alone / workers)."""
+        return self.round / self.alone
+
+
+PARTS = (
+    "| | jobs alone / workers | beside each other / workers | their CPU / workers | until the last of them ends "
+    "| in the run: jobs / workers | until the last reply | the round |"
+)
+
+
+def parts(folder: Path, workers: int, rounds: int = 6) -> Parts:
+    """Return where the time of a run's rounds 2, 3, ... goes, found by repeating their jobs outside of the run."""
+    alone, beside = (again(folder, number, rounds) for number in (1, workers))
+    wanted = [int(round) for round in alone]
+    with RunStore.read(folder) as store:
+        records = [record.host_seconds for record in store.rounds() if record.round in wanted]
+        jobs = [row.host_seconds or 0.0 for row in store.device_rounds() if row.round in wanted]
+    replied = json.loads((folder / "replied.json").read_text())
+    each = workers * len(wanted)
+    return Parts(
+        sum(sum(found["seconds"]) for found in alone.values()) / each,
+        sum(sum(found["seconds"]) for found in beside.values()) / each,
+        sum(sum(found["cpu"]) for found in beside.values()) / each,
+        statistics.mean(found["ended"] for found in beside.values()),
+        sum(jobs) / each,
+        statistics.mean(replied[str(round)] for round in wanted),
+        statistics.mean(records),
+    )
+
+
+def again(folder: Path, workers: int, rounds: int) -> dict[str, dict[str, Any]]:
+    """Return what local_work.py measures when it repeats a run's jobs, by round."""
+    script = Path(__file__).with_name("local_work.py")
+    options = ["--rounds", str(rounds), "--workers", str(workers)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(script), "again", str(folder), *options]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    found: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def parts_table(measured: Mapping[str, Parts]) -> list[str]:
+    """Return the table of a round's parts."""
+    rows = [
+        f"| {name} | {' | '.join(f'{seconds:.2f}' for seconds in astuple(found))} |"
+        for name, found in measured.items()
+    ]
+    return ["", PARTS, "|---|---|---|---|---|---|---|---|", *rows]
+
+
+def against_plain(given: argparse.Namespace, out: Path) -> list[str]:
+    """Return the table of throughput against a plain Flower app; every run builds its own feature store."""
+    runs, measured = _both(given, out)
+    fleet = next(iter(runs.values()))
+    _write_shards(out / "ours-0", out / "shards.npz", fleet)
+    plain = _plain(out, fleet, given)
+    each, every = statistics.median(plain["training"][1:]), statistics.median(plain["rounds"][1:])
+    rows = [
+        f"| plain Flower, training alone | {each:.2f} | {fleet.cohort / each:.2f} | 1.0 | - | - | - | - |",
+        f"| plain Flower, the whole round | {every:.2f} | {fleet.cohort / every:.2f} | - "
+        f"| {plain['seconds']:.0f} | 1.0 | {100 * plain['accuracy'][-1]:.1f} % | - |",
+    ]
+    for name, (rounds, seconds, accuracy, made) in zip(runs, measured, strict=True):
+        own = statistics.median(rounds)
+        rows.append(
+            f"| {name} | {own:.2f} | {fleet.cohort / own:.2f} | {each / own:.1f} ({every / own:.1f}) "
+            f"| {seconds:.0f} | {plain['seconds'] / seconds:.1f} | {100 * accuracy:.1f} % | {made.efficiency:.2f} |"
+        )
+    head = (
+        "| | s a round (median, from the 2nd) | client-rounds/s | times plain (times its whole round) "
+        f"| {given.rounds} rounds end to end, s | times plain | accuracy after round {given.rounds} "
+        "| wall of rounds 2 to 7 / (their training alone / workers) |"
+    )
+    table = [head, "|---|---|---|---|---|---|---|---|", *rows]
+    return table + parts_table({name: one[3] for name, one in zip(runs, measured, strict=True)})
+
+
+def alone(given: argparse.Namespace, out: Path) -> list[str]:
+    """Return our rows of that table, without the plain app."""
+    runs, measured = _both(given, out)
+    rows = [
+        f"| {name} | {statistics.median(rounds):.2f} | {seconds:.0f} | {100 * accuracy:.1f} % "
+        f"| {made.efficiency:.2f} |"
+        for name, (rounds, seconds, accuracy, made) in zip(runs, measured, strict=True)
+    ]
+    head = (
+        f"| | s a round (median, from the 2nd) | {given.rounds} rounds end to end, s | accuracy "
+        "| wall of rounds 2 to 7 / (their training alone / workers) |"
+    )
+    table = [head, "|---|---|---|---|---|", *rows]
+    return table + parts_table({name: one[3] for name, one in zip(runs, measured, strict=True)})
+
+
+Measured = tuple[list[float], float, float, Parts]
+
+
+def _both(given: argparse.Namespace, out: Path) -> tuple[dict[str, RunConfig], list[Measured]]:
+    """Run the cifar10 fleet with and without its budgets; return the settings and what was measured."""
+    fleet = with_(load_config(FLEET), rounds=given.rounds, compute={"workers": given.workers})
+    groups = [{**group, "budget": None} for group in fleet.model_dump(mode="json")["groups"]]
+    whole = with_(fleet, groups=groups, method={"name": "vanilla", "centered": False})
+    runs = {"fed_asi, budgets (the cifar10 fleet)": fleet, "fed_asi, the same layers whole": whole}
+    measured = [_ours(out / f"ours-{number}", config, given) for number, config in enumerate(runs.values())]
+    return runs, measured
+
+
+def _ours(folder: Path, config: RunConfig, given: argparse.Namespace) -> Measured:
+    """Return a run's seconds per round, its total seconds, its last accuracy, and a round's parts."""
+    if not given.features:
+        os.environ["FED_ASI_FEATURES_DIR"] = str(folder.parent / f"features-{folder.name}")
+    seconds, _, _ = ours(folder, config)
+    with RunStore.read(folder) as store:
+        accuracy = store.rounds()[-1].accuracy or 0.0
+    return seconds_of_rounds(folder), seconds, accuracy, parts(folder, given.workers)
+
+
+def _plain(out: Path, fleet: RunConfig, given: argparse.Namespace) -> dict[str, Any]:
+    """Return what the plain app measured about itself."""
+    environment = {
+        **os.environ,
+        **QUIET,
+        "FLWR_HOME": str(out / "flower"),
+        "PLAIN_SHARDS": str(out / "shards.npz"),
+        "PYTHONPATH": str(ROOT),
+    }
+    script = Path(__file__).with_name("plain_flower.py")
+    numbers = [given.rounds, fleet.num_devices, fleet.cohort, given.workers]
+    command = [sys.executable, str(script), str(out / "plain.json"), *map(str, numbers)]
+    started = time.perf_counter()
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - started
+    if done.returncode:
+        raise SystemExit(done.stderr[-3000:])
+    found: dict[str, Any] = {**json.loads((out / "plain.json").read_text()), "seconds": seconds}
+    print(json.dumps(found), flush=True)
+    return found
+
+
+def _write_shards(run: Path, path: Path, config: RunConfig) -> None:
+    """Write each device's rows of x_train: those for training, and those for evaluation."""
+    from fed_asi.workplace.features_again import Sources
+    from fed_asi.workplace.opening import open_workplace
+
+    place = open_workplace(run / "workplace", opened=Sources.open_rows)
+    rows = data.load("cifar10").split(config.data.public, config.data.validation, config.seed).train
+    found = {}
+    for p in range(config.num_devices):
+        found[str(p)], found[f"{p}-holdout"] = rows[place.shard(p).train], rows[place.shard(p).holdout]
+    np.savez(path, **found)
+
+
+def by_scale(given: argparse.Namespace, out: Path) -> list[str]:
+    """Return the table of fleets of growing size with tiny local work, where overhead dominates."""
+    rows = []
+    for devices in given.devices:
+        cohort = min(devices, 50)
+        config = scaled(devices, cohort, min(IMAGES_EACH * devices, IMAGES), given.workers)
+        folder = out / f"scale-{devices}"
+        seconds, mebibytes, server = ours(folder, config)
+        rounds = seconds_of_rounds(folder)
+        with RunStore.read(folder) as store:
+            later = [row for row in store.device_rounds() if row.round >= 2]
+        busy = [row.host_seconds or 0.0 for row in later]
+        down, up = (
+            statistics.mean(getattr(row, name) or 0 for row in later) for name in ("bytes_down", "bytes_up")
+        )
+        idle = sum(rounds) - sum(busy) / given.workers
+        size = (folder / "run.sqlite").stat().st_size / 1024
+        started = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "fed_asi", "report", str(folder)], check=True, capture_output=True
+        )
+        report = time.perf_counter() - started
+        rows.append(
+            f"| {devices:,} | {cohort} | {seconds:.0f} | {statistics.median(rounds):.2f} "
+            f"| {1000 * idle / len(busy):.1f} | {1000 * server / cohort:.1f} | {down:,.0f} | {up:,.0f} "
+            f"| {mebibytes:.0f} | {size:.0f} | {report:.1f} |"
+        )
+        print(rows[-1], flush=True)
+    head = (
+        "| devices | cohort | whole run of 6 rounds, s | round, s (median from the 2nd) "
+        "| overhead beyond training, ms a device-round | server's CPU, ms a device-round "
+        "| bytes down a device-round | bytes up "
+        "| server's peak, MiB | run.sqlite, KiB | report, s |"
+    )
+    return [head, "|---|---|---|---|---|---|---|---|---|---|---|", *rows]
+
+
+def on_cluster(_given: argparse.Namespace, out: Path) -> list[str]:
+    """Return whether a fleet on two Ray nodes on loopback gives the same bits as on this machine alone."""
+    config = load_config(ROOT / "experiments" / "fleets" / "demo.toml")
+    ours(out / "alone", config)
+    os.environ["FED_ASI_WORKPLACE_DIR"] = str(out / "workplaces")  # decides whether a machine finds it
+    other = {f"FED_ASI_{name}_DIR": str(out / "other" / name) for name in ("WORKPLACE", "FEATURES", "NODE")}
+    head = ["--head", "--port=6399", "--include-dashboard=false"]
+    with ray_node(head, {}), ray_node(["--address=127.0.0.1:6399"], other):
+        time.sleep(10)
+        seconds, _, _ = ours(out / "cluster", with_(config, compute={"ray_address": "127.0.0.1:6399"}))
+    hashes = []
+    for name in ("alone", "cluster"):
+        with RunStore.read(out / name) as store:
+            hashes.append(store.run().weights_sha256)
+    same = "equal to the bit" if hashes[0] == hashes[1] else "DIFFERENT"
+    return [f"two Ray nodes on loopback, 2 CPUs each, no common folder: {seconds:.0f} s, weights {same}"]
+
+
+@contextlib.contextmanager
+def ray_node(arguments: list[str], changes: Mapping[str, str]) -> Iterator[None]:
+    """Run one Ray node in its own session, and end that session afterwards. changes: to its environment."""
+    ray = str(Path(sys.executable).with_name("ray"))
+    command = [ray, "start", "--block", "--node-ip-address=127.0.0.1", "--num-cpus=2", *arguments]
+    environment = {**os.environ, **QUIET, "PYTHONPATH": str(ROOT), **changes}
+    node = subprocess.Popen(
+        command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        time.sleep(5)
+        yield
+    finally:
+        kill_session(node)
