@@ -6,8 +6,9 @@ A network that cannot be traced still trains, without fusing, and the reason is 
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise, takewhile
@@ -23,6 +24,7 @@ from fed_asi.layers.classes import BATCH_NORMS, CONVOLUTIONS
 # Blocks whose product `scale * x` has a compressed form of its own: the trace must not enter them.
 Said = TypeVar("Said")
 _BLOCKS = frozenset({"SqueezeExcitation", "StochasticDepth"})
+_TRACING = threading.RLock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,31 @@ class Graph:
 
 
 class Tracer(fx.Tracer):
-    """Traces a network without entering compressed layers and blocks with a compressed form of their own."""
+    """Traces a network without entering compressed layers and blocks with a compressed form of their own.
+
+    While torch.fx traces, it replaces how every module of the process is called. What other threads call meanwhile, such
+    as the trunk that computes features beside the rounds, must therefore pass through; and one thread traces at a time.
+    """
+
+    def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
+        """Return the graph of `root`."""
+        with _TRACING:
+            self._thread = threading.get_ident()
+            return super().trace(root, concrete_args)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Return the proxy of a module's output; in another thread, the output itself."""
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """Return an attribute of a module, or a proxy of it; in another thread, the attribute itself."""
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Return whether the trace records module `m` as one call instead of entering it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import Tensor, fx, nn
@@ -83,3 +85,27 @@ def test_resnet_keeps_its_shared_relu_apart() -> None:
     assert graph.fusable["layer4.1.conv1"] == ("layer4.1.bn1",)
     assert "layer4.1.relu" in graph.repeated
     assert graph.fusable["conv1"] == ("bn1", "relu")
+
+
+class Accompanied(nn.Module):
+    """Another thread runs another network while this one is traced."""
+
+    def __init__(self, other: nn.Module) -> None:
+        super().__init__()
+        self.own, self.seen = nn.Conv2d(3, 4, 1), list[Tensor]()
+        self._run = lambda: other(torch.ones(2, 3))  # not a module of this network
+
+    def forward(self, x: Tensor) -> Tensor:
+        with ThreadPoolExecutor(1) as pool:
+            self.seen.append(pool.submit(self._run).result())
+        return self.own(x)
+
+
+def test_a_trace_leaves_other_threads_alone() -> None:
+    other = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+    model = Accompanied(other)
+    found = analyse(model)
+    assert found.reason is None
+    assert found.order == ("own",)
+    assert [tuple(one.shape) for one in model.seen] == [(2, 4)] * 2
+    assert all(torch.equal(one, other(torch.ones(2, 3))) for one in model.seen)
