@@ -1,11 +1,17 @@
-"""Runs of fleets in processes of their own, as the tables of simulation.py need them."""
+"""Runs of fleets in processes of their own, and where the time of their rounds goes, for simulation.py."""
 
 from __future__ import annotations
 
+import json
+import os
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 from fed_asi.fleets.config import RunConfig
 from fed_asi.fleets.file import load_config
@@ -78,3 +84,78 @@ def scaled(devices: int, cohort: int, images: int, workers: int) -> RunConfig:
         method={"name": "head", "methods": None},
         compute={"workers": workers},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Mean seconds of a round and of its parts, over the same rounds of one run; each part contains the one before.
+
+    alone: the jobs one after another, / workers. beside: as many at once as workers, / workers, and cpu: their CPU
+    time.
+    packed: until the last of those ends. flower: the jobs in the run, / workers. replied: until the last reply.
+    round: all.
+    """
+
+    alone: float
+    beside: float
+    cpu: float
+    packed: float
+    flower: float
+    replied: float
+    round: float
+
+    @property
+    def efficiency(self) -> float:
+        """Wall time / (local training measured alone / workers)."""
+        return self.round / self.alone
+
+
+PARTS = (
+    "| | jobs alone / workers | beside each other / workers | their CPU / workers | until the last of them ends "
+    "| in the run: jobs / workers | until the last reply | the round |"
+)
+
+
+def parts(folder: Path, workers: int, rounds: int = 6) -> Parts:
+    """Return where the time of a run's rounds 2, 3, ... goes, found by repeating their jobs outside of the run."""
+    alone, beside = (again(folder, number, rounds) for number in (1, workers))
+    wanted = [int(round) for round in alone]
+    with RunStore.read(folder) as store:
+        records = [record.host_seconds for record in store.rounds() if record.round in wanted]
+        jobs = [row.host_seconds or 0.0 for row in store.device_rounds() if row.round in wanted]
+    replied = json.loads((folder / "replied.json").read_text())
+    each = workers * len(wanted)
+    return Parts(
+        sum(sum(found["seconds"]) for found in alone.values()) / each,
+        sum(sum(found["seconds"]) for found in beside.values()) / each,
+        sum(sum(found["cpu"]) for found in beside.values()) / each,
+        statistics.mean(found["ended"] for found in beside.values()),
+        sum(jobs) / each,
+        statistics.mean(replied[str(round)] for round in wanted),
+        statistics.mean(records),
+    )
+
+
+def again(folder: Path, workers: int, rounds: int) -> dict[str, dict[str, Any]]:
+    """Return what local_work.py measures when it repeats a run's jobs, by round."""
+    script = Path(__file__).with_name("local_work.py")
+    options = ["--rounds", str(rounds), "--workers", str(workers)]
+    environment = {**os.environ, "PYTHONPATH": python_path()}
+    command = [sys.executable, str(script), "again", str(folder), *options]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    found: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def python_path() -> str:
+    """Return PYTHONPATH with the repository first, so that scripts beside it find the package under test."""
+    return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+
+
+def parts_table(measured: Mapping[str, Parts]) -> list[str]:
+    """Return the table of a round's parts."""
+    rows = [
+        f"| {name} | {' | '.join(f'{seconds:.2f}' for seconds in astuple(found))} |"
+        for name, found in measured.items()
+    ]
+    return ["", PARTS, "|---|---|---|---|---|---|---|---|", *rows]

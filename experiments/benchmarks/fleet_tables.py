@@ -12,12 +12,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fleet_runs import FLEET, IMAGES, ROOT, ours, scaled, seconds_of_rounds, with_
+from fleet_runs import (
+    FLEET,
+    IMAGES,
+    ROOT,
+    Parts,
+    ours,
+    parts,
+    parts_table,
+    python_path,
+    scaled,
+    seconds_of_rounds,
+    with_,
+)
 from kill_test import kill_session
 
 from fed_asi import data
@@ -28,81 +40,6 @@ from fed_asi.results.store import RunStore
 
 STORED_ROUNDS = 10  # of a run whose features are stored
 IMAGES_EACH = 8  # of a device by scale: the same work in every row, as long as there are enough images
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """Mean seconds of a round and of its parts, over the same rounds of one run; each part contains the one before.
-
-    alone: the jobs one after another, / workers. beside: as many at once as workers, / workers, and cpu: their CPU
-    time.
-    packed: until the last of those ends. flower: the jobs in the run, / workers. replied: until the last reply.
-    round: all.
-    """
-
-    alone: float
-    beside: float
-    cpu: float
-    packed: float
-    flower: float
-    replied: float
-    round: float
-
-    @property
-    def efficiency(self) -> float:
-        """Wall time / (local training measured alone / workers)."""
-        return self.round / self.alone
-
-
-PARTS = (
-    "| | jobs alone / workers | beside each other / workers | their CPU / workers | until the last of them ends "
-    "| in the run: jobs / workers | until the last reply | the round |"
-)
-
-
-def parts(folder: Path, workers: int, rounds: int = 6) -> Parts:
-    """Return where the time of a run's rounds 2, 3, ... goes, found by repeating their jobs outside of the run."""
-    alone, beside = (again(folder, number, rounds) for number in (1, workers))
-    wanted = [int(round) for round in alone]
-    with RunStore.read(folder) as store:
-        records = [record.host_seconds for record in store.rounds() if record.round in wanted]
-        jobs = [row.host_seconds or 0.0 for row in store.device_rounds() if row.round in wanted]
-    replied = json.loads((folder / "replied.json").read_text())
-    each = workers * len(wanted)
-    return Parts(
-        sum(sum(found["seconds"]) for found in alone.values()) / each,
-        sum(sum(found["seconds"]) for found in beside.values()) / each,
-        sum(sum(found["cpu"]) for found in beside.values()) / each,
-        statistics.mean(found["ended"] for found in beside.values()),
-        sum(jobs) / each,
-        statistics.mean(replied[str(round)] for round in wanted),
-        statistics.mean(records),
-    )
-
-
-def again(folder: Path, workers: int, rounds: int) -> dict[str, dict[str, Any]]:
-    """Return what local_work.py measures when it repeats a run's jobs, by round."""
-    script = Path(__file__).with_name("local_work.py")
-    options = ["--rounds", str(rounds), "--workers", str(workers)]
-    environment = {**os.environ, "PYTHONPATH": _path()}
-    command = [sys.executable, str(script), "again", str(folder), *options]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    found: dict[str, dict[str, Any]] = json.loads(done.stdout)
-    return found
-
-
-def _path() -> str:
-    """Return PYTHONPATH with the repository first, so that scripts beside it find the package under test."""
-    return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-
-
-def parts_table(measured: Mapping[str, Parts]) -> list[str]:
-    """Return the table of a round's parts."""
-    rows = [
-        f"| {name} | {' | '.join(f'{seconds:.2f}' for seconds in astuple(found))} |"
-        for name, found in measured.items()
-    ]
-    return ["", PARTS, "|---|---|---|---|---|---|---|---|", *rows]
 
 
 def against_plain(given: argparse.Namespace, out: Path) -> list[str]:
@@ -216,7 +153,7 @@ def _plain(out: Path, fleet: RunConfig, given: argparse.Namespace) -> dict[str, 
         **QUIET,
         "FLWR_HOME": str(out / "flower"),
         "PLAIN_SHARDS": str(out / "shards.npz"),
-        "PYTHONPATH": _path(),
+        "PYTHONPATH": python_path(),
     }
     script = Path(__file__).with_name("plain_flower.py")
     numbers = [given.rounds, fleet.num_devices, fleet.cohort, given.workers]
