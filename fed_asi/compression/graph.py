@@ -53,8 +53,9 @@ class Graph:
 class Tracer(fx.Tracer):
     """Traces a network without entering compressed layers and blocks with a compressed form of their own.
 
-    While torch.fx traces, it replaces how every module of the process is called. What other threads call meanwhile, such
-    as the trunk that computes features beside the rounds, must therefore pass through; and one thread traces at a time.
+    While torch.fx traces, it replaces how every module of the process is called. What other threads call meanwhile,
+    such as the trunk that computes features beside the rounds, must therefore pass through; and one thread traces at
+    a time.
     """
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:

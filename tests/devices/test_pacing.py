@@ -83,7 +83,9 @@ def test_without_a_clock_devices_of_any_number_of_images_share_a_plan(place: Wor
     images = [len(place.shard(one).train) for one in range(6)]
     assert len({*images[:3]}) > 1
     assert plans_for(paced, 0) is plans_for(paced, 1) is plans_for(paced, 2)
-    assert len({id(plans_for(paced, one)) for one in (3, 4, 5)}) == len({*images[3:]})  # by the clock they decide
+    assert len({id(plans_for(paced, one)) for one in (3, 4, 5)}) == len(
+        {*images[3:]}
+    )  # by the clock they decide
     resources = fleet.build(paced.config)[0].resources
     quick, best = (plans_for(one, 0).first(resources) for one in (paced, place))
     assert quick.value >= best.value * 0.999
