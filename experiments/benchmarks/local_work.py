@@ -1,13 +1,11 @@
 """What devices' local training costs by itself, without Flower and Ray.
 
     python experiments/benchmarks/local_work.py again RUN [--rounds 6] [--workers 1]   # JSON
-    python experiments/benchmarks/local_work.py parts RUN [--rounds 2]   # a table
     python experiments/benchmarks/local_work.py micro [--log docs/results/scale.md]
 
 `again` repeats the jobs of rounds 2, 3, ... of a finished run, one after another or in several processes side by side,
-without Flower and Ray; simulation.py compares their wall time with the run's. `parts` repeats them one after another
-and shows how their processor time is divided. `micro` compares micro-batches of 1, side by side, with one full batch,
-on the cifar10 fleet's features.
+without Flower and Ray; simulation.py compares their wall time with the run's, and round_parts.py divides it. `micro`
+compares micro-batches of 1, side by side, with one full batch, on the cifar10 fleet's features.
 """
 
 from __future__ import annotations
@@ -19,16 +17,12 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from functools import wraps
 from multiprocessing.queues import Queue
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from fed_asi.devices import work
 from fed_asi.devices.job import Job
 from fed_asi.devices.reply import answer
 from fed_asi.devices.work import LocalResult, train_locally
@@ -42,7 +36,6 @@ from fed_asi.rounds import checkpoints
 from fed_asi.rounds.executor import LoopExecutor
 from fed_asi.rounds.job_order import Costs, in_order
 from fed_asi.rounds.loop import Rounds
-from fed_asi.training.steps import Stepper
 from fed_asi.units import parse_bytes
 from fed_asi.workplace.address import run_fingerprint
 from fed_asi.workplace.features_again import Sources
@@ -66,7 +59,7 @@ def again(given: argparse.Namespace) -> list[str]:
         process.start()
     found = {}
     costs = Costs()
-    for round, jobs in _rounds(given.run, given.rounds).items():
+    for round, jobs in jobs_of(given.run, given.rounds).items():
         images = {job.partition_id: count for job, count in jobs}
 
         def cost(job: Job, images: dict[int, int] = images) -> float:
@@ -91,7 +84,7 @@ def again(given: argparse.Namespace) -> list[str]:
     return [json.dumps(found)]
 
 
-def _rounds(folder: Path, rounds: int) -> dict[int, list[tuple[Job, int]]]:
+def jobs_of(folder: Path, rounds: int) -> dict[int, list[tuple[Job, int]]]:
     """Return the jobs of a run's first rounds, each with its number of images and without warm factors."""
     place = open_workplace(folder / "workplace", opened=Sources.open_rows)
     with RunStore.read(folder) as store:
@@ -116,44 +109,6 @@ def _work(folder: Path, waiting: Queue[Job | None], done: Queue[tuple[Job, float
         started, busy = time.perf_counter(), time.process_time()
         answer(place, job, tensors, None)
         done.put((job, time.perf_counter() - started, time.process_time() - busy))
-
-
-PARTS = {
-    "steps": (Stepper, "step_"),
-    "evaluation on held-out images, before and after": (work, "_judged"),
-    "reading features and labels": (Workplace, "batch"),
-    "compressing the layers": (work, "_compress_"),
-}
-
-
-def parts(given: argparse.Namespace) -> list[str]:
-    """Return a table of how the processor time of a run's jobs is divided; the jobs are repeated."""
-    place = open_workplace(given.run / "workplace", opened=Sources.open_rows)
-    jobs = [job for jobs in _rounds(given.run, given.rounds).values() for job, _ in jobs]
-    answer(place, jobs[0], place.reference, None)  # warms up
-    spent = dict.fromkeys(PARTS, 0.0)
-    for name, (owner, function) in PARTS.items():
-        setattr(owner, function, _clocked(getattr(owner, function), name, spent))
-    started = time.thread_time()
-    for job in jobs:
-        answer(place, job, place.reference, None)
-    whole = time.thread_time() - started
-    images = sum(len(place.shards[job.partition_id]) for job in jobs)
-    rows = [f"| {name} | {1000 * 32 * one / images:.1f} | {one / whole:.1%} |" for name, one in spent.items()]
-    head = ["| part of a job | ms for 32 images | of all |", "|---|---|---|"]
-    return [*head, f"| all | {1000 * 32 * whole / images:.1f} | |", *rows]
-
-
-def _clocked(call: Callable[..., Any], name: str, spent: dict[str, float]) -> Callable[..., Any]:
-    @wraps(call)
-    def clocked(*given: Any, **named: Any) -> Any:
-        started = time.thread_time()
-        try:
-            return call(*given, **named)
-        finally:
-            spent[name] += time.thread_time() - started
-
-    return clocked
 
 
 def micro(given: argparse.Namespace) -> list[str]:
@@ -222,10 +177,6 @@ def main() -> int:
     jobs.add_argument("--rounds", type=int, default=6)
     jobs.add_argument("--workers", type=int, default=1)
     jobs.set_defaults(make=again)
-    shares = commands.add_parser("parts")
-    shares.add_argument("run", type=Path)
-    shares.add_argument("--rounds", type=int, default=2)
-    shares.set_defaults(make=parts)
     small = commands.add_parser("micro")
     small.add_argument("--device", type=int, default=33)
     small.add_argument("--log", type=Path)

@@ -56,9 +56,8 @@ class ThreadTracer(fx.Tracer):
     features of a frozen part: their calls go through as they are, and leave no mark in the trace.
     """
 
-    _alone = (
-        threading.Lock()
-    )  # traces that end in another order than they began would leave the replacement in place
+    # Traces that end in another order than they began would leave the replacement in place.
+    _alone = threading.RLock()
     _thread = 0
 
     def trace(self, root: nn.Module | Callable[..., Any], concrete_args: Any = None) -> fx.Graph:

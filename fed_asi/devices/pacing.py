@@ -60,26 +60,31 @@ class _Pacing:
         return cls(place.config, fleet.build(place.config), tasks)
 
     def plans(self, place: Workplace, partition_id: int, plans: DevicePlans) -> DevicePlans:
-        """Return a device's plans, shared by devices with the same hardware, images and limits on time."""
+        """Return a device's plans, shared by devices with the same hardware, images and limits on time.
+
+        Without a clock, the number of images does not matter: multiply-accumulates are those of a full batch.
+        """
         device = self.fleet[partition_id]
         wishes = self.wishes(device)
         if wishes is None:
             return plans
-        shard = place.shard(partition_id)
-        images = Images(len(shard.train), len(shard.holdout))
+        images = None
+        if device.hardware is not None and device.hardware.has_clock:
+            shard = place.shard(partition_id)
+            images = Images(len(shard.train), len(shard.holdout))
         key = (id(plans), device.hardware, images, wishes)
         if key not in self.known:
             self.known[key] = plans.timed(_Best(self, device.hardware, images, wishes))
         return self.known[key]
 
-    def round(self, hardware: Hardware | None, images: Images, resources: Resources) -> DeviceRound:
-        """Return what takes time in a device's round, for any plan."""
+    def round(self, hardware: Hardware | None, images: Images | None, resources: Resources) -> DeviceRound:
+        """Return what takes time in a device's round, for any plan. images: None for one full batch."""
         if self.tasks is None:
             raise ConfigError("this run does not plan with time")
         key = (hardware, images, resources.batch_size)
         if key not in self.rounds:
             self.rounds.clear()
-            duty = self.tasks.duty(resources, images)
+            duty = self.tasks.duty(resources, images or Images(resources.batch_size, 0))
             self.rounds[key] = DeviceRound(self.tasks.trunk, self.tasks.tail, duty, hardware)
         return self.rounds[key]
 
@@ -98,7 +103,7 @@ class _Best:
 
     pacing: _Pacing
     hardware: Hardware | None
-    images: Images
+    images: Images | None
     wishes: Wishes
 
     def __call__(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fed_asi.devices.calibration import plans_for
-from fed_asi.devices.tasks import Images
+from fed_asi.devices.tasks import Images, Tasks
 from fed_asi.errors import ConfigError, SlowPlanError
 from fed_asi.fleets import fleet
 from fed_asi.fleets.clock import Spent
@@ -18,6 +18,7 @@ from fed_asi.rounds.pace_check import check_pace
 from fed_asi.rounds.run import run_loop
 from fed_asi.rounds.timing import Timing
 from fed_asi.units import format_bytes
+from fed_asi.workplace.counting import networks_of
 from fed_asi.workplace.place import Workplace
 from fed_asi.workplace.prepare import prepare
 from runs import job, small
@@ -75,6 +76,22 @@ def test_who_asks_for_nothing_has_the_plans_it_had(place: Workplace) -> None:
         assert plans_for(paced, 0) is plans_for(paced, 1)
     assert plans_for(paced, 4) is not paced.plans
     assert plans_for(paced, 4) is plans_for(paced, 4)
+
+
+def test_without_a_clock_devices_of_any_number_of_images_share_a_plan(place: Workplace) -> None:
+    paced = asked(place, {"quicker": True}, {**BOARD, "quicker": True})
+    images = [len(place.shard(one).train) for one in range(6)]
+    assert len({*images[:3]}) > 1
+    assert plans_for(paced, 0) is plans_for(paced, 1) is plans_for(paced, 2)
+    assert len({id(plans_for(paced, one)) for one in (3, 4, 5)}) == len(
+        {*images[3:]}
+    )  # by the clock they decide
+    resources = fleet.build(paced.config)[0].resources
+    quick, best = (plans_for(one, 0).first(resources) for one in (paced, place))
+    assert quick.value >= best.value * 0.999
+    tasks = Tasks(paced.config, *networks_of(paced.folder, paced.config), 0)
+    quicker, plain = (tasks.task(plan, resources, Images(16, 0)).step.macs for plan in (quick, best))
+    assert quicker < plain
 
 
 def test_the_duty_of_a_device_is_its_task(place: Workplace) -> None:
