@@ -144,6 +144,8 @@ def test_one_thread_traces_at_a_time_and_leaves_nothing_behind() -> None:
     threads[1].join()
     assert nn.Module.__call__ is plain
     assert ThreadTracer().trace(nn.ReLU()).nodes
+
+
 class Accompanied(nn.Module):
     """Another thread runs another network while this one is traced."""
 
