@@ -24,7 +24,6 @@ from fed_asi.layers.classes import BATCH_NORMS, CONVOLUTIONS
 # Blocks whose product `scale * x` has a compressed form of its own: the trace must not enter them.
 Said = TypeVar("Said")
 _BLOCKS = frozenset({"SqueezeExcitation", "StochasticDepth"})
-_TRACING = threading.RLock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,33 +49,39 @@ class Graph:
     reason: str | None = None
 
 
-class Tracer(fx.Tracer):
-    """Traces a network without entering compressed layers and blocks with a compressed form of their own.
+class ThreadTracer(fx.Tracer):
+    """Traces what its own thread calls, one trace at a time.
 
-    While torch.fx traces, it replaces how every module of the process is called. What other threads call meanwhile,
-    such as the trunk that computes features beside the rounds, must therefore pass through; and one thread traces at
-    a time.
+    A trace replaces `nn.Module.__call__` for all of the process. Other threads may compute meanwhile, such as the
+    features of a frozen part: their calls go through as they are, and leave no mark in the trace.
     """
 
-    def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
-        """Return the graph of `root`."""
-        with _TRACING:
+    _alone = (
+        threading.Lock()
+    )  # traces that end in another order than they began would leave the replacement in place
+    _thread = 0
+
+    def trace(self, root: nn.Module | Callable[..., Any], concrete_args: Any = None) -> fx.Graph:
+        """Return the graph of a network, once no other thread traces."""
+        with ThreadTracer._alone:
             self._thread = threading.get_ident()
             return super().trace(root, concrete_args)
 
-    def call_module(
-        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Return the proxy of a module's output; in another thread, the output itself."""
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Return what a call of a module gives: a symbol in the thread that traces, a value in all others."""
         if threading.get_ident() != self._thread:
             return forward(*args, **kwargs)
         return super().call_module(m, forward, args, kwargs)
 
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        """Return an attribute of a module, or a proxy of it; in another thread, the attribute itself."""
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
+        """Return an attribute of a module: of a parameter, a symbol in the thread that traces."""
         if threading.get_ident() != self._thread:
             return attr_val
         return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+
+class Tracer(ThreadTracer):
+    """Traces a network without entering compressed layers and blocks with a compressed form of their own."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Return whether the trace records module `m` as one call instead of entering it."""

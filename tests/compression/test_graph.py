@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import threading
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from fed_asi import models
-from fed_asi.compression.graph import analyse
+from fed_asi.compression.graph import ThreadTracer, Tracer, analyse
 
 
 class Net(nn.Module):
@@ -87,25 +87,59 @@ def test_resnet_keeps_its_shared_relu_apart() -> None:
     assert graph.fusable["conv1"] == ("bn1", "relu")
 
 
-class Accompanied(nn.Module):
-    """Another thread runs another network while this one is traced."""
+class Held(nn.Module):
+    """A network whose trace says when it has begun, and stays there until it may go on."""
 
-    def __init__(self, other: nn.Module) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.own, self.seen = nn.Conv2d(3, 4, 1), list[Tensor]()
-        self._run = lambda: other(torch.ones(2, 3))  # not a module of this network
+        self.conv = nn.Conv2d(2, 2, 1)
+        self.begun, self.goes_on = threading.Event(), threading.Event()
 
     def forward(self, x: Tensor) -> Tensor:
-        with ThreadPoolExecutor(1) as pool:
-            self.seen.append(pool.submit(self._run).result())
-        return self.own(x)
+        self.begun.set()
+        self.goes_on.wait()
+        return self.conv(x) * self.conv.weight.sum()
 
 
-def test_a_trace_leaves_other_threads_alone() -> None:
-    other = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
-    model = Accompanied(other)
-    found = analyse(model)
-    assert found.reason is None
-    assert found.order == ("own",)
-    assert [tuple(one.shape) for one in model.seen] == [(2, 4)] * 2
-    assert all(torch.equal(one, other(torch.ones(2, 3))) for one in model.seen)
+class Traced(threading.Thread):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(daemon=True)
+        self.network, self.graph = network, fx.Graph()
+
+    def run(self) -> None:
+        self.graph = Tracer().trace(self.network)
+
+
+def test_other_threads_compute_while_one_traces() -> None:
+    """Also with the very modules that are traced."""
+    held = Held()
+    other, x = fx.symbolic_trace(nn.Sequential(nn.Conv2d(2, 3, 1), nn.ReLU())), torch.ones(1, 2, 4, 4)
+    wanted, of_conv = other(x), held.conv(x)
+    thread = Traced(held)
+    thread.start()
+    held.begun.wait()
+    try:
+        assert torch.equal(other(x), wanted)
+        assert torch.equal(held.conv(x), of_conv)
+        assert held.conv.weight is held.conv._parameters["weight"]
+    finally:
+        held.goes_on.set()
+        thread.join()
+    assert [str(node.target) for node in thread.graph.nodes if node.op == "call_module"] == ["conv"]
+
+
+def test_one_thread_traces_at_a_time_and_leaves_nothing_behind() -> None:
+    plain = nn.Module.__call__
+    first, second = Held(), Held()
+    threads = [Traced(first), Traced(second)]
+    threads[0].start()
+    first.begun.wait()
+    threads[1].start()
+    second.begun.wait(0.05)  # only what would be wrong needs any time
+    assert not second.begun.is_set()
+    first.goes_on.set()
+    threads[0].join()
+    second.goes_on.set()
+    threads[1].join()
+    assert nn.Module.__call__ is plain
+    assert ThreadTracer().trace(nn.ReLU()).nodes

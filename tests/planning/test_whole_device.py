@@ -109,6 +109,8 @@ def needed(
 MANY = (pytest.mark.slow, pytest.mark.computes)
 
 
+@pytest.mark.slow
+@pytest.mark.computes
 def test_a_device_has_the_same_plan_whoever_was_asked_for_before(
     made: Profile, net: nn.Module, images: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
