@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -144,27 +143,3 @@ def test_one_thread_traces_at_a_time_and_leaves_nothing_behind() -> None:
     threads[1].join()
     assert nn.Module.__call__ is plain
     assert ThreadTracer().trace(nn.ReLU()).nodes
-
-
-class Accompanied(nn.Module):
-    """Another thread runs another network while this one is traced."""
-
-    def __init__(self, other: nn.Module) -> None:
-        super().__init__()
-        self.own, self.seen = nn.Conv2d(3, 4, 1), list[Tensor]()
-        self._run = lambda: other(torch.ones(2, 3))  # not a module of this network
-
-    def forward(self, x: Tensor) -> Tensor:
-        with ThreadPoolExecutor(1) as pool:
-            self.seen.append(pool.submit(self._run).result())
-        return self.own(x)
-
-
-def test_a_trace_leaves_other_threads_alone() -> None:
-    other = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
-    model = Accompanied(other)
-    found = analyse(model)
-    assert found.reason is None
-    assert found.order == ("own",)
-    assert [tuple(one.shape) for one in model.seen] == [(2, 4)] * 2
-    assert all(torch.equal(one, other(torch.ones(2, 3))) for one in model.seen)
