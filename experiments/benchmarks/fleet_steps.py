@@ -22,6 +22,7 @@ import torch
 from kernels import Step, step_of, tail_of
 from torch import Tensor, nn
 
+from fed_asi import layers
 from fed_asi.compression.compress import compress_
 from fed_asi.methods import ASI
 
@@ -32,6 +33,7 @@ def ours(tail: nn.Module, micro_batch: int) -> nn.Module:
     """Return the tail compressed for micro-batches side by side, in its own memory format."""
     found = copy.deepcopy(tail).train()
     compress_(found, ASI((min(RANKS[0], micro_batch), *RANKS[1:])), seed=0, micro_batch=micro_batch)
+    layers.remember_constants_(found)  # as a run does
     return found
 
 

@@ -73,6 +73,11 @@ class LayerState:
     channels: Tensor | None = None
     slice: Slice | None = None
 
+    @property
+    def quick(self) -> bool:
+        """Whether the layer is simulated: it may hold more for a moment than a device would, for speed."""
+        return self.constants is not None
+
 
 class LayerKind(ABC):
     """One kind of layer: its compressed class, what it does not support, and what it keeps.

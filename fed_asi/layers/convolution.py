@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from fed_asi.layers import tucker_gradient
+from fed_asi.layers import depthwise, tucker_gradient
 from fed_asi.layers.fused import dense
 from fed_asi.layers.geometry import Geometry, padded, unpadded_gradient
 from fed_asi.layers.gradient import WeightGradient
@@ -32,9 +33,13 @@ THIN = 32  # with more columns, the product costs more than the passes over dW a
 
 @dataclass(frozen=True, slots=True)
 class Convolution(Operation):
-    """A convolution as a linear map of x: (N, C, *S)."""
+    """A convolution as a linear map of x: (N, C, *S).
+
+    quick: whether dW may take more memory for a moment than a device would, as in simulated steps.
+    """
 
     geometry: Geometry
+    quick: bool = False
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return z."""
@@ -99,7 +104,7 @@ class Convolution(Operation):
     def weight_gradient(self, kept: Kept, g: Tensor, weight: Tensor) -> Tensor:
         """Return dW of the kept input; computed from core and factors where the input is in Tucker form."""
         if isinstance(kept, TuckerInput):
-            return tucker_gradient.weight_gradient(kept, g, weight, self.geometry)
+            return tucker_gradient.weight_gradient(kept, g, weight, self.geometry, quick=self.quick)
         return self.gradient_of(kept.restore(), g, weight)
 
     def gradient(self, kept: Kept, g: Tensor, weight: Tensor, *, thin: bool, own: bool) -> WeightGradient:
@@ -121,6 +126,8 @@ class Convolution(Operation):
 
     def gradient_of(self, x: Tensor, g: Tensor, weight: Tensor) -> Tensor:
         """Return dW for the input x."""
+        if self.quick and depthwise.fits(x, g, self.geometry):
+            return depthwise.weight_gradient(x, g, self.geometry)
         return self._backward(g, padded(x.to(g.dtype), self.geometry), weight, 1)
 
     def _backward(self, g: Tensor, x: Tensor, weight: Tensor, which: int) -> Tensor:
@@ -206,9 +213,16 @@ def register_gradients(method: type[Method], make: Variant) -> None:
     _VARIANTS[method] = make
 
 
-def convolution_for(geometry: Geometry, method: Method | None, shape: Sequence[int]) -> Convolution:
-    """Return the linear map of a convolution for an input of shape `shape` under `method`."""
+def convolution_for(
+    geometry: Geometry, method: Method | None, shape: Sequence[int], *, quick: bool = False
+) -> Convolution:
+    """Return the linear map of a convolution for an input of shape `shape` under `method`. quick: see Convolution."""
     make = None if method is None else _VARIANTS.get(type(method))
     if make is None or method is None:
-        return Convolution(geometry)
+        return _convolution(geometry, quick)
     return make(geometry, method, output_size(shape, geometry))
+
+
+@lru_cache(maxsize=1024)
+def _convolution(geometry: Geometry, quick: bool) -> Convolution:
+    return Convolution(geometry, quick)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fed_asi import tucker
+from fed_asi.layers import depthwise
 from fed_asi.layers.geometry import Geometry, padded
 from fed_asi.methods.forms import TuckerInput
 
@@ -16,11 +17,13 @@ COPIED_OUTPUTS = 32  # transposed into the weight's layout at one time: a small 
 BACKWARD = torch.ops.aten.convolution_backward.default
 
 
-def weight_gradient(kept: TuckerInput, g: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+def weight_gradient(
+    kept: TuckerInput, g: Tensor, weight: Tensor, geometry: Geometry, *, quick: bool = False
+) -> Tensor:
     """Return dW, in the shape of the weight: exactly that of the input which the Tucker forms stand for.
 
     g: (N, C', *S'). g is projected on the batch factor, so that r_1 images stand for the batch. The core is multiplied
-    out over space only, and over channels last of all, where the groups allow it.
+    out over space only, and over channels last of all, where the groups allow it. quick: see `Convolution`.
     """
     shape = weight.shape
     if thin_fits(kept, geometry):
@@ -28,7 +31,7 @@ def weight_gradient(kept: TuckerInput, g: Tensor, weight: Tensor, geometry: Geom
         return whole(left, right, weight)
     total: Tensor | None = None
     for core, factors, part in _forms(kept, g):
-        found = _of_form(core, factors, part, shape, geometry)
+        found = _of_form(core, factors, part, shape, geometry, quick)
         total = found if total is None else total.add_(found)
     return cast(Tensor, total)
 
@@ -95,7 +98,7 @@ def _forms(kept: TuckerInput, g: Tensor) -> Iterator[tuple[Tensor, tucker.Factor
 
 
 def _of_form(
-    core: Tensor, factors: tucker.Factors, g: Tensor, shape: torch.Size, geometry: Geometry
+    core: Tensor, factors: tucker.Factors, g: Tensor, shape: torch.Size, geometry: Geometry, quick: bool
 ) -> Tensor:
     """Return dW of one form; core: (..., r1, r2, *r), g: (..., b, C', *S')."""
     lead = core.dim() - len(factors)
@@ -105,7 +108,10 @@ def _of_form(
         last = images.movedim(lead + 1, -1)  # one product, with channels last, as g usually has them
         wide = last.flatten(lead, -2) @ channels.mT
         images = wide.view(*last.shape[:-1], -1).movedim(-1, lead + 1)
-    return _kernel_gradient(images.flatten(0, lead), g, shape, geometry)
+    images = images.flatten(0, lead)
+    if quick and depthwise.fits(images, g, geometry):
+        return depthwise.weight_gradient(images, g, geometry)
+    return _kernel_gradient(images, g, shape, geometry)
 
 
 def _narrow(
