@@ -79,7 +79,7 @@ class LayerFunction(torch.autograd.Function):
     ) -> Tensor:
         """Return y; see the class."""
         need = ctx.needs_input_grad
-        y = _output(job, x, weight, bias, gamma, beta, need)
+        y = _output(job, x, weight, bias, gamma, beta)
         if job.clamp is not None:
             y = job.clamp.forward_(y)
         job.keeps = need[1] or need[3]
@@ -94,7 +94,7 @@ class LayerFunction(torch.autograd.Function):
             job.state.published_bytes += job.kept.published_bytes
         mask: tuple[Tensor, ...] = ()
         if job.clamp is not None and any(need):
-            y, mask = _masked(y, job.clamp)
+            y, mask = _masked(y, job.clamp, whole=job.state.quick)
             job.masked, job.stride = True, y.stride()
         ctx.save_for_backward(weight, bias, gamma, *mask, *job.kept.tensors)
         job.kept.tensors = ()
@@ -137,9 +137,7 @@ def _gradients(
 ) -> Gradients:
     """Return the gradients of (x, W, bias, gamma, beta) for g = dy, already masked; None where not needed."""
     operation, weight = job.operation, parameters[0]
-    scale = (
-        None if job.norm is None else scales_again(job.norm, job.state.constants, parameters[2], need[3])[0]
-    )
+    scale = None if job.norm is None else scales_again(job.norm, job.state.constants, parameters[2])[0]
     dx = dw = products = None
     total = channel_sums(g, operation.channel_dim, job.state.constants) if any(need[2:]) else None
     if job.keeps:  # before dX, so that the restored input is freed before dX is allocated
@@ -178,7 +176,7 @@ def _gamma_gradient(
     weight, bias, gamma = parameters
     if job.norm is None or products is None or total is None:
         return None
-    _, inverse = scales_again(job.norm, job.state.constants, gamma, True)
+    _, inverse = scales_again(job.norm, job.state.constants, gamma)
     running_mean = cast(Tensor, job.norm.running_mean)
     offset = -running_mean if bias is None else bias - running_mean
     if job.mean is not None:
@@ -231,7 +229,6 @@ def _output(
     bias: Tensor | None,
     gamma: Tensor | None,
     beta: Tensor | None,
-    need: Sequence[bool],
 ) -> Tensor:
     """Return z with the frozen norm folded in: applied to the output where that is smaller, else to the weight."""
     operation, constants = job.operation, job.state.constants
@@ -239,22 +236,23 @@ def _output(
         return operation.forward(x, weight, bias)
     if x.numel() // x.shape[operation.channel_dim] * weight.shape[0] < weight.numel():
         if constants is not None:
-            scales(job.norm, constants, gamma, need[3])  # cached for the backward
+            scales(job.norm, constants, gamma)  # cached for the backward
             constants.forget(FOLDED)
         return plain((job.norm,), operation.forward(x, weight, bias))
-    scale, _ = scales(job.norm, constants, gamma, need[3])
-    shift = shift_of(job.norm, constants, bias, gamma, scale, need[2] or need[3])
+    scale, _ = scales(job.norm, constants, gamma)
+    shift = shift_of(job.norm, constants, bias, gamma, scale)
     shift = shift if beta is None else shift + beta
     make = partial(operation.scale_outputs, weight, scale)
-    folded = folded_weight(job.norm, constants, weight, gamma, make, need[1] or need[3])
+    folded = folded_weight(job.norm, constants, weight, gamma, make)
     return operation.forward(x, folded.to(x.dtype), shift.to(x.dtype))
 
 
-def _masked(y: Tensor, clamp: Clamp) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return y, made dense, and its packed mask in the memory order of y."""
+def _masked(y: Tensor, clamp: Clamp, *, whole: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return y, made dense, and its packed mask in the memory order of y. whole: pack it at once, whatever its size."""
     if not dense(y):
         y = y.contiguous()
-    return y, (masks.pack_open(physical(y), clamp.open),)
+    flat = physical(y)
+    return y, (masks.pack(clamp.open(flat)) if whole else masks.pack_open(flat, clamp.open),)
 
 
 def _check_trained(need: Sequence[bool], state: LayerState) -> None:

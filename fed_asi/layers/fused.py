@@ -144,39 +144,35 @@ def norm_scale(norm: nn.Module, gamma: Tensor | None) -> tuple[Tensor, Tensor]:
 Scales = tuple[Tensor, Tensor]
 
 
-def scales(norm: nn.Module, constants: Constants | None, gamma: Tensor | None, trained: bool) -> Scales:
-    """Return the result of `norm_scale`, cached if there is a cache. trained: whether gamma is trained."""
+def scales(norm: nn.Module, constants: Constants | None, gamma: Tensor | None) -> Scales:
+    """Return the result of `norm_scale`, cached if there is a cache."""
     if constants is None:
         return norm_scale(norm, gamma)
     variance = cast(Tensor, norm.running_var)
-    if not trained:
-        return constants.of(SCALES, (gamma, variance), partial(norm_scale, norm, gamma))
-    constants.forget(SCALES)
     inverse = constants.of(INVERSE, (variance,), lambda: norm_scale(norm, None)[1])
-    return (inverse if gamma is None else gamma * inverse), inverse
+    if gamma is None:
+        return inverse, inverse
+    return constants.of(SCALES, (gamma, variance), lambda: gamma * inverse), inverse
 
 
-def scales_again(norm: nn.Module, constants: Constants | None, gamma: Tensor | None, trained: bool) -> Scales:
+def scales_again(norm: nn.Module, constants: Constants | None, gamma: Tensor | None) -> Scales:
     """Return, in the backward, what `scales` gave in the forward: autograd passes gamma as another tensor."""
-    known: Scales | None = None if constants is None else constants.newest(SCALES)
-    return scales(norm, constants, gamma, trained) if known is None else known
+    if constants is None:
+        return norm_scale(norm, gamma)
+    inverse = constants.newest(INVERSE)
+    return (inverse if gamma is None else constants.newest(SCALES)), inverse
 
 
 def shift_of(
-    norm: nn.Module,
-    constants: Constants | None,
-    bias: Tensor | None,
-    gamma: Tensor | None,
-    scale: Tensor,
-    trained: bool,
+    norm: nn.Module, constants: Constants | None, bias: Tensor | None, gamma: Tensor | None, scale: Tensor
 ) -> Tensor:
-    """Return the constant that the norm adds, without beta: (C',). bias: the layer's. trained: bias or gamma is."""
+    """Return the constant that the norm adds, without beta: (C',). bias: the layer's."""
     mean = cast(Tensor, norm.running_mean)
 
     def made() -> Tensor:
         return (-mean if bias is None else bias - mean) * scale
 
-    if constants is None or trained:
+    if constants is None:
         return made()
     return constants.of(SHIFT, (bias, gamma, mean, cast(Tensor, norm.running_var)), made)
 
@@ -187,12 +183,8 @@ def folded_weight(
     weight: Tensor,
     gamma: Tensor | None,
     make: Callable[[], Tensor],
-    trained: bool,
 ) -> Tensor:
-    """Return the weight with its outputs scaled, from `make` or the cache. trained: weight or gamma is."""
+    """Return the weight with its outputs scaled, from `make` or the cache."""
     if constants is None:
-        return make()
-    if trained:
-        constants.forget(FOLDED)
         return make()
     return constants.of(FOLDED, (weight, gamma, cast(Tensor, norm.running_var)), make)
