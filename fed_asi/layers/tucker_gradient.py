@@ -106,7 +106,7 @@ def _of_form(
     images, channels = _over_space(core, factors[2:], lead), factors[1]
     if channels is not None:
         last = images.movedim(lead + 1, -1)  # one product, with channels last, as g usually has them
-        wide = last.flatten(lead, -2) @ channels.mT
+        wide = tucker.times(last.flatten(lead, -2), channels.mT)
         images = wide.view(*last.shape[:-1], -1).movedim(-1, lead + 1)
     images = images.flatten(0, lead)
     if quick and depthwise.fits(images, g, geometry):
@@ -133,7 +133,7 @@ def _over_space(core: Tensor, space: Sequence[Tensor | None], lead: int) -> Tens
     high, wide = (factor.mT for factor in space if factor is not None)
     both = high.unsqueeze(-2).unsqueeze(-1) * wide.unsqueeze(-2).unsqueeze(-4)  # (..., rh, rw, H, W)
     flat = core.reshape(*core.shape[:lead], -1, both.shape[-4] * both.shape[-3])
-    whole = flat @ both.flatten(-4, -3).flatten(-2)
+    whole = tucker.times(flat, both.flatten(-4, -3).flatten(-2))
     return whole.view(*core.shape[:-2], *both.shape[-2:])
 
 
@@ -151,10 +151,10 @@ def _pointwise(
     if batch is not None and _wide(images.shape[lead + 1], *batch.shape[-2:]):
         g = _project_batch(g, batch, lead)
     elif batch is not None:
-        images = (batch @ images.flatten(lead + 1)).view(*core.shape[:lead], -1, *images.shape[lead + 1 :])
+        images = tucker.times(batch, images.flatten(lead + 1)).view(*core.shape[:lead], -1, *images.shape[lead + 1 :])
     # r2 rows on the left, g's channels last where its memory has them so.
     rows = g.movedim(lead + 1, -1).flatten(lead, -2)
-    narrow = images.transpose(lead, lead + 1).flatten(lead + 1) @ rows
+    narrow = tucker.times(images.transpose(lead, lead + 1).flatten(lead + 1), rows)
     if channels is None:
         return (narrow.sum(0) if lead else narrow).mT, None
     right = channels.mT
@@ -172,9 +172,9 @@ def _project_batch(g: Tensor, factor: Tensor | None, lead: int) -> Tensor:
         return g
     last = g.movedim(lead + 1, -1)
     if last.is_contiguous():
-        images = factor.mT @ last.flatten(lead + 1)
+        images = tucker.times(factor.mT, last.flatten(lead + 1))
         return images.view(*g.shape[:lead], -1, *last.shape[lead + 1 :]).movedim(-1, lead + 1)
-    return (factor.mT @ g.flatten(lead + 1)).view(*g.shape[:lead], -1, *g.shape[lead + 1 :])
+    return tucker.times(factor.mT, g.flatten(lead + 1)).view(*g.shape[:lead], -1, *g.shape[lead + 1 :])
 
 
 def _kernel_gradient(x: Tensor, g: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
