@@ -236,7 +236,7 @@ class _Cuts:
         for _ in range(self.counts[1]):
             basis = orth(times(gram, basis.expand(*gram.shape[:lead], -1, -1)))
         found = times(basis.mT, rows)
-        length = found.norm(dim=-1, keepdim=True)
+        length = torch.linalg.vector_norm(found, dim=-1, keepdim=True)
         small = (basis.mT * length).view(*last.shape[:lead], -1, *last.shape[lead:-1])
         return small, (found / length.clamp_min(SMALLEST_LENGTH)).mT
 

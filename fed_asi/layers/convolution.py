@@ -111,7 +111,7 @@ class Convolution(Operation):
         """See Operation; a product of thin matrices saves the passes over all of dW and W."""
         if isinstance(kept, TuckerInput) and tucker_gradient.thin_fits(kept, self.geometry):
             left, right = tucker_gradient.thin(kept, g, weight.shape, self.geometry)
-            if right is not None and (thin or right.shape[0] <= THIN):
+            if right is not None and (thin or (right.shape[0] <= THIN and not self.quick)):
                 return of_tucker(left, right, weight)
             return WholeGradient(self, tucker_gradient.whole(left, right, weight))
         if thin and self.geometry.pointwise and not isinstance(kept, TuckerInput):
@@ -147,7 +147,7 @@ class Convolution(Operation):
     def row_products(self, gradient: Tensor, weight: Tensor) -> Tensor:
         """Return <gradient, weight> for each output channel."""
         if not self.geometry.transposed:
-            return row_dots(gradient, weight)
+            return row_dots(gradient, weight, at_once=self.quick)
         return self._sum_inputs(self._by_output(gradient) * self._by_output(weight))
 
     def respond(self, weight: Tensor, mean: Tensor) -> Tensor:

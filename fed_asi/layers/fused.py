@@ -127,9 +127,11 @@ def plain(fused: Sequence[nn.Module], y: Tensor) -> Tensor:
     """Return what the fused modules compute from y by themselves, with the batch norm frozen."""
     for module in fused:
         if isinstance(module, NORMS):
-            mean, variance = module.running_mean, module.running_var
+            own, seen = module._parameters, module._buffers  # quicker than attribute access through nn.Module
             rest = (False, 0.0, module.eps, torch.backends.cudnn.enabled)
-            y = torch.batch_norm(y, module.weight, module.bias, mean, variance, *rest)
+            y = torch.batch_norm(
+                y, own["weight"], own["bias"], seen["running_mean"], seen["running_var"], *rest
+            )
         else:
             y = original_class(module).forward(module, y)
     return y
@@ -148,7 +150,7 @@ def scales(norm: nn.Module, constants: Constants | None, gamma: Tensor | None) -
     """Return the result of `norm_scale`, cached if there is a cache."""
     if constants is None:
         return norm_scale(norm, gamma)
-    variance = cast(Tensor, norm.running_var)
+    variance = cast(Tensor, norm._buffers["running_var"])
     inverse = constants.of(INVERSE, (variance,), lambda: norm_scale(norm, None)[1])
     if gamma is None:
         return inverse, inverse
@@ -167,14 +169,14 @@ def shift_of(
     norm: nn.Module, constants: Constants | None, bias: Tensor | None, gamma: Tensor | None, scale: Tensor
 ) -> Tensor:
     """Return the constant that the norm adds, without beta: (C',). bias: the layer's."""
-    mean = cast(Tensor, norm.running_mean)
+    mean = cast(Tensor, norm._buffers["running_mean"])
 
     def made() -> Tensor:
         return (-mean if bias is None else bias - mean) * scale
 
     if constants is None:
         return made()
-    return constants.of(SHIFT, (bias, gamma, mean, cast(Tensor, norm.running_var)), made)
+    return constants.of(SHIFT, (bias, gamma, mean, norm._buffers["running_var"]), made)
 
 
 def folded_weight(
@@ -187,4 +189,4 @@ def folded_weight(
     """Return the weight with its outputs scaled, from `make` or the cache."""
     if constants is None:
         return make()
-    return constants.of(FOLDED, (weight, gamma, cast(Tensor, norm.running_var)), make)
+    return constants.of(FOLDED, (weight, gamma, norm._buffers["running_var"]), make)
