@@ -16,6 +16,7 @@ from fed_asi.layers.geometry import Geometry, padded, unpadded_gradient
 from fed_asi.layers.gradient import WeightGradient
 from fed_asi.layers.operation import Operation, WholeGradient, row_dots
 from fed_asi.layers.thin import of_pixels, of_tucker
+from fed_asi.layers.thresholds import FEW_ROWS, THIN
 from fed_asi.methods import Method
 from fed_asi.methods.forms import Kept, TuckerInput
 
@@ -23,12 +24,6 @@ LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 BACKWARD = torch.ops.aten.convolution_backward.default
-
-
-FEW_ROWS = 1024  # with more rows, oneDNN's convolution is as quick as BLAS
-
-
-THIN = 32  # with more columns, the product costs more than the passes over dW and W that it saves
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,7 @@ from torch import Tensor
 
 from fed_asi.gpus import sent
 from fed_asi.layers.geometry import Geometry, padded
-
-MOST_PAIRS = 1024  # pairs of input and output pixels; with more, the products take as long as they save
-FEWEST_TAPS = 16  # taps of a kernel; with fewer (3x3), torch's own kernel is quicker
-ADDED_SAMPLES = 8  # up to so many samples, pairs are added up sample by sample; with more, in one product
+from fed_asi.layers.thresholds import ADDED_SAMPLES, FEWEST_TAPS, MOST_PAIRS
 
 
 def fits(x: Tensor, g: Tensor, geometry: Geometry) -> bool:

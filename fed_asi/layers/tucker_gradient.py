@@ -151,7 +151,9 @@ def _pointwise(
     if batch is not None and _wide(images.shape[lead + 1], *batch.shape[-2:]):
         g = _project_batch(g, batch, lead)
     elif batch is not None:
-        images = tucker.times(batch, images.flatten(lead + 1)).view(*core.shape[:lead], -1, *images.shape[lead + 1 :])
+        images = tucker.times(batch, images.flatten(lead + 1)).view(
+            *core.shape[:lead], -1, *images.shape[lead + 1 :]
+        )
     # r2 rows on the left, g's channels last where its memory has them so.
     rows = g.movedim(lead + 1, -1).flatten(lead, -2)
     narrow = tucker.times(images.transpose(lead, lead + 1).flatten(lead + 1), rows)

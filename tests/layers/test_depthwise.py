@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fed_asi.layers import depthwise
+from fed_asi.layers import depthwise, thresholds
 from fed_asi.layers.geometry import geometry_of
 from strategies import seeded
 
@@ -23,7 +23,7 @@ GEOMETRIES: list[tuple[type[nn.Module], tuple[int, ...], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("samples", [1, 3, depthwise.ADDED_SAMPLES + 1])
+@pytest.mark.parametrize("samples", [1, 3, thresholds.ADDED_SAMPLES + 1])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("kind", "size", "options"), GEOMETRIES)
 def test_the_gradient_is_autograds(
@@ -35,7 +35,7 @@ def test_the_gradient_is_autograds(
     y = conv(x)
     g = seeded(*y.shape, seed=1)
     (exact,) = torch.autograd.grad(y, conv.weight, g)
-    assert depthwise.fits(x, g, geometry_of(conv)) == (conv.weight[0].numel() >= depthwise.FEWEST_TAPS)
+    assert depthwise.fits(x, g, geometry_of(conv)) == (conv.weight[0].numel() >= thresholds.FEWEST_TAPS)
     torch.testing.assert_close(depthwise.weight_gradient(x, g, geometry_of(conv)), exact)
 
 
