@@ -271,10 +271,8 @@ class _Cuts:
         factor = self._start(mode, d, x)
         gram = times(rows.mT, rows) if d <= GRAM_DIM else None
         for _ in range(self.counts[mode]):
-            if gram is None:
-                factor = orth(times(times(factor.mT, rows.mT), rows).mT)
-            else:
-                factor = orth(times(gram, factor))
+            thin = times(times(factor.mT, rows.mT), rows).mT if gram is None else times(gram, factor)
+            factor = orth(thin)
         return times(factor.mT, rows.mT).view(*x.shape[:lead], rank, *x.shape[lead:-1]), factor
 
     def _is_plane(self, x: Tensor) -> bool:

@@ -59,11 +59,11 @@ def _run(module: nn.Module, x: Tensor, operation: Operation, batched_dim: int) -
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """Return x: (N, C, H, W) with its channels last in memory, in which small maps take less time; others as they are.
+    """Return x: (N, C, H, W) with its channels last in memory, in which the CPU takes less time; others as they are.
 
     A method that keeps the input itself keeps the tensor that other layers share, so it gets no copy.
     """
-    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 and x.is_cpu else x
 
 
 def _autocast_dtype(x: Tensor) -> torch.dtype | None:

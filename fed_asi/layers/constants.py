@@ -1,9 +1,9 @@
-"""A cache of values derived from a layer's frozen tensors, from step to step, for simulated steps.
+"""A cache of values derived from a layer's parameters and statistics, from step to step, for simulated steps.
 
 A real device has such values, for example a weight with its batch norm folded in, in flash. Without the cache every
-simulated step would compute them again, which for one image takes as many torch calls as its own arithmetic. They are
-not activations, so no meter counts them. A step traced for a device's memory does not use the cache, and copies of a
-network start without it.
+simulated step would compute them again, which for one image takes as many torch calls as its own arithmetic. What
+follows from a trained tensor is used until the tensor is written to. These values are not activations, so no meter
+counts them. A step traced for a device's memory does not use the cache, and copies of a network start without it.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def operation_of(module: nn.Module, x: Tensor) -> Operation:
     state = state_of(module)
     if state is None:
         return convolution_for(geometry_of(module), None, x.shape)
-    return convolution_for(geometry_of(module), state.method, x.shape, quick=state.quick)
+    return convolution_for(geometry_of(module), state.method, x.shape, quick=state.quick and x.is_cpu)
 
 
 class CompressedConv1d(nn.Conv1d):
