@@ -79,7 +79,7 @@ class LayerFunction(torch.autograd.Function):
     ) -> Tensor:
         """Return y; see the class."""
         need = ctx.needs_input_grad
-        y = _output(job, x, weight, bias, gamma, beta)
+        y = _output(job, x, weight, bias, gamma, beta, need)
         if job.clamp is not None:
             y = job.clamp.forward_(y)
         job.keeps = need[1] or need[3]
@@ -229,6 +229,7 @@ def _output(
     bias: Tensor | None,
     gamma: Tensor | None,
     beta: Tensor | None,
+    need: Sequence[bool],
 ) -> Tensor:
     """Return z with the frozen norm folded in: applied to the output where that is smaller, else to the weight."""
     operation, constants = job.operation, job.state.constants
@@ -236,14 +237,14 @@ def _output(
         return operation.forward(x, weight, bias)
     if x.numel() // x.shape[operation.channel_dim] * weight.shape[0] < weight.numel():
         if constants is not None:
-            scales(job.norm, constants, gamma)  # cached for the backward
+            scales(job.norm, constants, gamma, need[3])  # cached for the backward
             constants.forget(FOLDED)
         return plain((job.norm,), operation.forward(x, weight, bias))
-    scale, _ = scales(job.norm, constants, gamma)
-    shift = shift_of(job.norm, constants, bias, gamma, scale)
+    scale, _ = scales(job.norm, constants, gamma, need[3])
+    shift = shift_of(job.norm, constants, bias, gamma, scale, need[2] or need[3])
     shift = shift if beta is None else shift + beta
     make = partial(operation.scale_outputs, weight, scale)
-    folded = folded_weight(job.norm, constants, weight, gamma, make)
+    folded = folded_weight(job.norm, constants, weight, gamma, make, need[1] or need[3])
     return operation.forward(x, folded.to(x.dtype), shift.to(x.dtype))
 
 

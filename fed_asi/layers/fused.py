@@ -146,14 +146,16 @@ def norm_scale(norm: nn.Module, gamma: Tensor | None) -> tuple[Tensor, Tensor]:
 Scales = tuple[Tensor, Tensor]
 
 
-def scales(norm: nn.Module, constants: Constants | None, gamma: Tensor | None) -> Scales:
-    """Return the result of `norm_scale`, cached if there is a cache."""
+def scales(norm: nn.Module, constants: Constants | None, gamma: Tensor | None, trained: bool) -> Scales:
+    """Return the result of `norm_scale`, cached if there is a cache. trained: whether gamma is trained."""
     if constants is None:
         return norm_scale(norm, gamma)
     variance = cast(Tensor, norm._buffers["running_var"])
     inverse = constants.of(INVERSE, (variance,), lambda: norm_scale(norm, None)[1])
     if gamma is None:
         return inverse, inverse
+    if trained:
+        return constants.hold(SCALES, gamma * inverse), inverse
     return constants.of(SCALES, (gamma, variance), lambda: gamma * inverse), inverse
 
 
@@ -166,15 +168,20 @@ def scales_again(norm: nn.Module, constants: Constants | None, gamma: Tensor | N
 
 
 def shift_of(
-    norm: nn.Module, constants: Constants | None, bias: Tensor | None, gamma: Tensor | None, scale: Tensor
+    norm: nn.Module,
+    constants: Constants | None,
+    bias: Tensor | None,
+    gamma: Tensor | None,
+    scale: Tensor,
+    trained: bool,
 ) -> Tensor:
-    """Return the constant that the norm adds, without beta: (C',). bias: the layer's."""
+    """Return the constant that the norm adds, without beta: (C',). bias: the layer's. trained: bias or gamma is."""
     mean = cast(Tensor, norm._buffers["running_mean"])
 
     def made() -> Tensor:
         return (-mean if bias is None else bias - mean) * scale
 
-    if constants is None:
+    if constants is None or trained:
         return made()
     return constants.of(SHIFT, (bias, gamma, mean, norm._buffers["running_var"]), made)
 
@@ -185,8 +192,11 @@ def folded_weight(
     weight: Tensor,
     gamma: Tensor | None,
     make: Callable[[], Tensor],
+    trained: bool,
 ) -> Tensor:
-    """Return the weight with its outputs scaled, from `make` or the cache."""
+    """Return the weight with its outputs scaled, from `make` or the cache. trained: weight or gamma is."""
     if constants is None:
         return make()
+    if trained:
+        return constants.hold(FOLDED, make())
     return constants.of(FOLDED, (weight, gamma, norm._buffers["running_var"]), make)
