@@ -229,15 +229,16 @@ class _Cuts:
         lead, d = self.lead, last.shape[-1]
         rows, start = last.flatten(lead, -2), self.starts[1]
         if start is not None and start.shape[0] == d:
-            basis = rows @ fit_start(start, self.seed, d, self.ranks[1], last)
+            first = self._start(1, d, last)
+            thin = times(first.mT, rows.mT)  # the thin matrices stay on the left, as in `iterate`
         else:
-            basis = random_start(self.seed, rows.shape[-2], self.ranks[1], last)
+            thin = random_start(self.seed, rows.shape[-2], self.ranks[1], last).mT
         gram = times(rows, rows.mT)
         for _ in range(self.counts[1]):
-            basis = orth(times(gram, basis.expand(*gram.shape[:lead], -1, -1)))
-        found = times(basis.mT, rows)
+            thin = orth(times(thin.expand(*gram.shape[:lead], -1, -1), gram).mT).mT
+        found = times(thin, rows)
         length = torch.linalg.vector_norm(found, dim=-1, keepdim=True)
-        small = (basis.mT * length).view(*last.shape[:lead], -1, *last.shape[lead:-1])
+        small = (thin * length).view(*last.shape[:lead], -1, *last.shape[lead:-1])
         return small, (found / length.clamp_min(SMALLEST_LENGTH)).mT
 
     def space(self, x: Tensor) -> tuple[Tensor, Factors]:

@@ -163,8 +163,8 @@ def _one_start(rows: Tensor, start: Tensor) -> Tensor:
 
 
 def _by_pixels(rows: Tensor, start: Tensor) -> Tensor:
-    basis = torch.mm(rows.flatten(0, 1), start).view(*rows.shape[:2], -1)
-    basis = tucker.orth(torch.bmm(torch.bmm(rows, rows.mT), basis))
+    thin = torch.bmm(start.mT.expand(len(rows), -1, -1), rows.mT)
+    basis = tucker.orth(torch.bmm(thin, torch.bmm(rows, rows.mT)).mT)
     found = torch.bmm(basis.mT, rows)
     return found / torch.linalg.vector_norm(found, dim=-1, keepdim=True)
 
