@@ -100,7 +100,7 @@ def needed(
 ) -> DeviceMemory:
     methods = {name: c.method for name, c in chosen.items() if not isinstance(c.method, Frozen)}
     compress_known_(net, graph, methods)
-    x, y = images
+    x, y = images[0].contiguous(memory_format=torch.channels_last), images[1]
     return device_memory(
         net, x[:b], y[:b], gradients=rule.gradients, optimizer=rule.optimizer, mover=rule.mover
     )
