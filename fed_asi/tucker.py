@@ -88,7 +88,8 @@ def random_start(seed: int, d: int, r: int, like: Tensor) -> Tensor:
     """Return the (d, r) Gaussian start of `seed`, the same on every device, without the global random state."""
     if like.device.type != "cpu":
         return _gaussian_there(seed, d, r, like.device, like.dtype)
-    return _gaussian(seed, d, r).to(dtype=like.dtype)
+    found = _gaussian(seed, d, r)
+    return found if found.dtype == like.dtype else found.to(dtype=like.dtype)
 
 
 def fit_start(start: Tensor | None, seed: int, d: int, r: int, like: Tensor) -> Tensor:
@@ -98,7 +99,8 @@ def fit_start(start: Tensor | None, seed: int, d: int, r: int, like: Tensor) -> 
     """
     if start is None or start.shape[0] != d:
         return random_start(seed, d, r, like)
-    start = start.to(device=like.device, dtype=like.dtype)
+    if start.device != like.device or start.dtype != like.dtype:
+        start = start.to(device=like.device, dtype=like.dtype)
     if start.shape[1] == r:
         return start
     if start.shape[1] > r:
@@ -200,10 +202,13 @@ class _Cuts:
         if not last.is_contiguous():
             return self.images(x)
         rows, factor = last.flatten(lead, -2), self._start(1, x.shape[lead + 1], x)
-        seen = rows[..., : self._seen(x) * last.shape[lead + 1 : -1].numel(), :]
+        samples = self._seen(x)
+        seen = rows
+        if samples < x.shape[lead]:
+            seen = rows[..., : samples * last.shape[lead + 1 : -1].numel(), :]
         for _ in range(self.counts[1]):
-            factor = orth(((factor.mT @ seen.mT) @ seen).mT)
-        return (factor.mT @ rows.mT).view(*x.shape[:lead], rank, *last.shape[lead:-1]), factor
+            factor = orth(times(times(factor.mT, seen.mT), seen).mT)
+        return times(factor.mT, rows.mT).view(*x.shape[:lead], rank, *last.shape[lead:-1]), factor
 
     def images(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the same as `channels`, for an x that is read image by image."""
@@ -224,15 +229,16 @@ class _Cuts:
         lead, d = self.lead, last.shape[-1]
         rows, start = last.flatten(lead, -2), self.starts[1]
         if start is not None and start.shape[0] == d:
-            basis = rows @ fit_start(start, self.seed, d, self.ranks[1], last)
+            first = self._start(1, d, last)
+            thin = times(first.mT, rows.mT)  # the thin matrices stay on the left, as in `iterate`
         else:
-            basis = random_start(self.seed, rows.shape[-2], self.ranks[1], last)
-        gram = rows @ rows.mT
+            thin = random_start(self.seed, rows.shape[-2], self.ranks[1], last).mT
+        gram = times(rows, rows.mT)
         for _ in range(self.counts[1]):
-            basis = orth(gram @ basis)
-        found = basis.mT @ rows
-        length = found.norm(dim=-1, keepdim=True)
-        small = (basis.mT * length).view(*last.shape[:lead], -1, *last.shape[lead:-1])
+            thin = orth(times(thin.expand(*gram.shape[:lead], -1, -1), gram).mT).mT
+        found = times(thin, rows)
+        length = torch.linalg.vector_norm(found, dim=-1, keepdim=True)
+        small = (thin * length).view(*last.shape[:lead], -1, *last.shape[lead:-1])
         return small, (found / length.clamp_min(SMALLEST_LENGTH)).mT
 
     def space(self, x: Tensor) -> tuple[Tensor, Factors]:
@@ -264,10 +270,11 @@ class _Cuts:
             return x.movedim(-1, lead), None
         rows = x.reshape(*x.shape[:lead], -1, d)
         factor = self._start(mode, d, x)
-        gram = rows.mT @ rows if d <= GRAM_DIM else None
+        gram = times(rows.mT, rows) if d <= GRAM_DIM else None
         for _ in range(self.counts[mode]):
-            factor = orth(((factor.mT @ rows.mT) @ rows).mT if gram is None else gram @ factor)
-        return (factor.mT @ rows.mT).view(*x.shape[:lead], rank, *x.shape[lead:-1]), factor
+            thin = times(times(factor.mT, rows.mT), rows).mT if gram is None else times(gram, factor)
+            factor = orth(thin)
+        return times(factor.mT, rows.mT).view(*x.shape[:lead], rank, *x.shape[lead:-1]), factor
 
     def _is_plane(self, x: Tensor) -> bool:
         """Whether (..., r, b, *S) has two small spatial modes, both cut, and many samples."""
@@ -277,7 +284,7 @@ class _Cuts:
 
     def _start(self, mode: int, d: int, like: Tensor) -> Tensor:
         factor = fit_start(self.starts[mode], self.seed, d, self.ranks[mode], like)
-        return factor.expand(*like.shape[: self.lead], -1, -1)
+        return factor.expand(like.shape[0], -1, -1) if self.lead else factor
 
     def _seen(self, x: Tensor) -> int:
         """Return how many samples of a micro-batch are used to find the channel basis.
@@ -287,6 +294,11 @@ class _Cuts:
         """
         samples = x.shape[self.lead]
         return samples // 2 if samples >= HALVED_SAMPLES and self.ranks[1] <= samples // 2 else samples
+
+
+def times(a: Tensor, b: Tensor) -> Tensor:
+    """Return a @ b for two matrices, or two batches of as many; `@` first brings its operands into one form."""
+    return torch.mm(a, b) if a.dim() == 2 else torch.bmm(a, b)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

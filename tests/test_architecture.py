@@ -141,6 +141,7 @@ HELD = {
     "fed_asi.compression.swapping": "compression/test_compress.py",
     "fed_asi.fleets.clock_keys": "fleets/test_clock_checks.py",
     "fed_asi.fleets.pace_checks": "fleets/test_pace.py",
+    "fed_asi.layers.thresholds": "layers/test_depthwise.py",
     "fed_asi.memory.arena.split": "memory/arena/test_shares.py",
     "fed_asi.memory.arena.stretches": "memory/arena/test_shares.py",
     "fed_asi.training.rules": "training/test_whole_step.py",

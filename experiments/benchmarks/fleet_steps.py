@@ -6,9 +6,10 @@
 
 A row is one network, tail and batch: milliseconds of plain PyTorch (eager, batch norm in eval mode), and ratios of the
 same step under ASI with micro-batches side by side, at ranks (8, 8, 3, 3), or the micro-batch's size where that is
-smaller. "alone" is a single micro-batch of 1 against plain PyTorch at batch size 1. Inputs are contiguous unless
---channels-last is given, and the allocator is the default one. Times are wall time, medians of interleaved steps in one
-process with one thread; --cpu-time takes the thread's processor time instead, for a machine with other work.
+smaller, computed as a run computes it (`layers.remember_constants_`). "alone" is a single micro-batch of 1 against
+plain PyTorch at batch size 1. Inputs are contiguous unless --channels-last is given, and the allocator is the default
+one. Times are wall time, medians of interleaved steps in one process with one thread; --cpu-time takes the thread's
+processor time instead, for a machine with other work.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from kernels import Step, step_of, tail_of
 from torch import Tensor, nn
 
+from fed_asi import layers
 from fed_asi.compression.compress import compress_
 from fed_asi.methods import ASI
 
@@ -32,6 +34,7 @@ def ours(tail: nn.Module, micro_batch: int) -> nn.Module:
     """Return the tail compressed for micro-batches side by side, in its own memory format."""
     found = copy.deepcopy(tail).train()
     compress_(found, ASI((min(RANKS[0], micro_batch), *RANKS[1:])), seed=0, micro_batch=micro_batch)
+    layers.remember_constants_(found)  # as a run does
     return found
 
 

@@ -46,6 +46,8 @@ def _run(module: nn.Module, x: Tensor, operation: Operation, batched_dim: int) -
     if not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)):
         return fusing.plain(fused, state.original.forward(module, x))
     check_input(x, state)
+    if state.quick and batched_dim == 4 and not state.method.keeps_whole:
+        given = (_channels_last(x), *given[1:])
     go_along_(state, x.device)
     follow_(module, state)
     precision = _autocast_dtype(x)
@@ -54,6 +56,14 @@ def _run(module: nn.Module, x: Tensor, operation: Operation, batched_dim: int) -
         with torch.autocast(x.device.type, enabled=False):
             return _batched(given, operation, state, fused, batched_dim)
     return _batched(given, operation, state, fused, batched_dim)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """Return x: (N, C, H, W) with its channels last in memory, in which the CPU takes less time; others as they are.
+
+    A method that keeps the input itself keeps the tensor that other layers share, so it gets no copy.
+    """
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 and x.is_cpu else x
 
 
 def _autocast_dtype(x: Tensor) -> torch.dtype | None:

@@ -1,8 +1,9 @@
 """A cache of values derived from a layer's frozen tensors, from step to step, for simulated steps.
 
 A real device has such values, for example a weight with its batch norm folded in, in flash. Without the cache every
-simulated step would compute them again, which for one image takes as many torch calls as its own arithmetic. They are
-not activations, so no meter counts them. A step traced for a device's memory does not use the cache, and copies of a
+simulated step would compute them again, which for one image takes as many torch calls as its own arithmetic. What
+follows from a trained tensor is made in every forward pass and used again in its backward pass. These values are not
+activations, so no meter counts them. A step traced for a device's memory does not use the cache, and copies of a
 network start without it.
 """
 
@@ -35,6 +36,11 @@ class Constants:
             return cast(_Made, known[2])
         made = make()
         self._known[name] = parts, versions, made
+        return made
+
+    def hold(self, name: str, made: _Made) -> _Made:
+        """Return `made`, to be found by `newest` alone: `of` makes the value anew."""
+        self._known[name] = (), [-1], made
         return made
 
     def newest(self, name: str) -> Any:

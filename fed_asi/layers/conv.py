@@ -22,7 +22,9 @@ from fed_asi.torch_private import ConvNd
 def operation_of(module: nn.Module, x: Tensor) -> Operation:
     """Return the convolution of a module, with the gradients of its method if the method defines its own."""
     state = state_of(module)
-    return convolution_for(geometry_of(module), None if state is None else state.method, x.shape)
+    if state is None:
+        return convolution_for(geometry_of(module), None, x.shape)
+    return convolution_for(geometry_of(module), state.method, x.shape, quick=state.quick and x.is_cpu)
 
 
 class CompressedConv1d(nn.Conv1d):

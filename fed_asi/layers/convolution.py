@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from fed_asi.layers import tucker_gradient
+from fed_asi.layers import depthwise, tucker_gradient
 from fed_asi.layers.fused import dense
 from fed_asi.layers.geometry import Geometry, padded, unpadded_gradient
 from fed_asi.layers.gradient import WeightGradient
 from fed_asi.layers.operation import Operation, WholeGradient, row_dots
 from fed_asi.layers.thin import of_pixels, of_tucker
+from fed_asi.layers.thresholds import FEW_ROWS, THIN
 from fed_asi.methods import Method
 from fed_asi.methods.forms import Kept, TuckerInput
 
@@ -24,17 +26,15 @@ LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 BACKWARD = torch.ops.aten.convolution_backward.default
 
 
-FEW_ROWS = 1024  # with more rows, oneDNN's convolution is as quick as BLAS
-
-
-THIN = 32  # with more columns, the product costs more than the passes over dW and W that it saves
-
-
 @dataclass(frozen=True, slots=True)
 class Convolution(Operation):
-    """A convolution as a linear map of x: (N, C, *S)."""
+    """A convolution as a linear map of x: (N, C, *S).
+
+    quick: whether dW may take more memory for a moment than a device would, as in simulated steps.
+    """
 
     geometry: Geometry
+    quick: bool = False
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return z."""
@@ -99,14 +99,14 @@ class Convolution(Operation):
     def weight_gradient(self, kept: Kept, g: Tensor, weight: Tensor) -> Tensor:
         """Return dW of the kept input; computed from core and factors where the input is in Tucker form."""
         if isinstance(kept, TuckerInput):
-            return tucker_gradient.weight_gradient(kept, g, weight, self.geometry)
+            return tucker_gradient.weight_gradient(kept, g, weight, self.geometry, quick=self.quick)
         return self.gradient_of(kept.restore(), g, weight)
 
     def gradient(self, kept: Kept, g: Tensor, weight: Tensor, *, thin: bool, own: bool) -> WeightGradient:
         """See Operation; a product of thin matrices saves the passes over all of dW and W."""
         if isinstance(kept, TuckerInput) and tucker_gradient.thin_fits(kept, self.geometry):
             left, right = tucker_gradient.thin(kept, g, weight.shape, self.geometry)
-            if right is not None and (thin or right.shape[0] <= THIN):
+            if right is not None and (thin or (right.shape[0] <= THIN and not self.quick)):
                 return of_tucker(left, right, weight)
             return WholeGradient(self, tucker_gradient.whole(left, right, weight))
         if thin and self.geometry.pointwise and not isinstance(kept, TuckerInput):
@@ -121,6 +121,8 @@ class Convolution(Operation):
 
     def gradient_of(self, x: Tensor, g: Tensor, weight: Tensor) -> Tensor:
         """Return dW for the input x."""
+        if self.quick and depthwise.fits(x, g, self.geometry):
+            return depthwise.weight_gradient(x, g, self.geometry)
         return self._backward(g, padded(x.to(g.dtype), self.geometry), weight, 1)
 
     def _backward(self, g: Tensor, x: Tensor, weight: Tensor, which: int) -> Tensor:
@@ -140,7 +142,7 @@ class Convolution(Operation):
     def row_products(self, gradient: Tensor, weight: Tensor) -> Tensor:
         """Return <gradient, weight> for each output channel."""
         if not self.geometry.transposed:
-            return row_dots(gradient, weight)
+            return row_dots(gradient, weight, at_once=self.quick)
         return self._sum_inputs(self._by_output(gradient) * self._by_output(weight))
 
     def respond(self, weight: Tensor, mean: Tensor) -> Tensor:
@@ -206,9 +208,16 @@ def register_gradients(method: type[Method], make: Variant) -> None:
     _VARIANTS[method] = make
 
 
-def convolution_for(geometry: Geometry, method: Method | None, shape: Sequence[int]) -> Convolution:
-    """Return the linear map of a convolution for an input of shape `shape` under `method`."""
+def convolution_for(
+    geometry: Geometry, method: Method | None, shape: Sequence[int], *, quick: bool = False
+) -> Convolution:
+    """Return the linear map of a convolution for an input of shape `shape` under `method`. quick: see Convolution."""
     make = None if method is None else _VARIANTS.get(type(method))
     if make is None or method is None:
-        return Convolution(geometry)
+        return _convolution(geometry, quick)
     return make(geometry, method, output_size(shape, geometry))
+
+
+@lru_cache(maxsize=1024)
+def _convolution(geometry: Geometry, quick: bool) -> Convolution:
+    return Convolution(geometry, quick)

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from fed_asi.gpus import sent
 from fed_asi.layers.geometry import Geometry, padded
-
-MOST_PAIRS = 1024  # pairs of input and output pixels; with more, the products take as long as they save
+from fed_asi.layers.thresholds import ADDED_SAMPLES, FEWEST_TAPS, MOST_PAIRS
 
 
 def fits(x: Tensor, g: Tensor, geometry: Geometry) -> bool:
     """Return whether the matrix products are quicker for x: (N, C, *S) and g: (N, C, *S')."""
     depthwise = geometry.groups == x.shape[1] == g.shape[1] and not geometry.transposed
-    return depthwise and x.shape[2:].numel() * g.shape[2:].numel() <= MOST_PAIRS
+    many = prod(geometry.kernel) >= FEWEST_TAPS
+    return depthwise and many and x.shape[2:].numel() * g.shape[2:].numel() <= MOST_PAIRS
 
 
 def weight_gradient(x: Tensor, g: Tensor, geometry: Geometry) -> Tensor:
@@ -34,19 +34,38 @@ def weight_gradient(x: Tensor, g: Tensor, geometry: Geometry) -> Tensor:
     tap is the sum over the pairs of pixels that this tap connects.
     """
     x = padded(x.to(g.dtype), geometry)
-    images = x.contiguous().flatten(2), g.contiguous().flatten(2)
-    pairs = images[0].permute(1, 2, 0) @ images[1].transpose(0, 1)
-    sizes = tuple(x.shape[2:]), tuple(g.shape[2:])
-    if pairs.device.type == "cpu":
-        joined = torch.from_numpy(_joined(geometry, *sizes)).to(pairs.dtype)
+    sizes, channels = (tuple(x.shape[2:]), tuple(g.shape[2:])), x.shape[1]
+    if g.device.type == "cpu":
+        joined = torch.from_numpy(_joined(geometry, *sizes)).to(g.dtype)
     else:
-        joined = _joined_there(geometry, *sizes, pairs.device, pairs.dtype)
-    return (pairs.flatten(1) @ joined).view(x.shape[1], 1, *geometry.kernel)
+        joined = _joined_there(geometry, *sizes, g.device, g.dtype)
+    taps = joined @ _pairs(x, g)  # the thin matrix on the left
+    return taps.mT.reshape(channels, 1, *geometry.kernel)
+
+
+def _pairs(x: Tensor, g: Tensor) -> Tensor:
+    """Return the products of every input pixel with every output pixel, summed over samples: (pairs, C)."""
+    if len(x) > ADDED_SAMPLES:
+        found = torch.bmm(_by_channel(x).mT, _by_channel(g))  # (C, S, S')
+        return found.flatten(1).mT
+    left, right = (one.movedim(1, -1).flatten(1, -2) for one in (x, g))
+    total = left[0].unsqueeze(1) * right[0]
+    for one, other in zip(left[1:], right[1:], strict=True):
+        total.addcmul_(one.unsqueeze(1), other)
+    return total.flatten(0, 1)
+
+
+def _by_channel(x: Tensor) -> Tensor:
+    """Return x: (N, C, *S) as (C, N, pixels), with the pixels last in memory."""
+    last = x.movedim(1, -1)
+    if last.is_contiguous():
+        return last.reshape(-1, x.shape[1]).mT.contiguous().view(x.shape[1], x.shape[0], -1)
+    return x.transpose(0, 1).flatten(2)
 
 
 @lru_cache(maxsize=64)
 def _joined(geometry: Geometry, size: tuple[int, ...], out: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return (input pixels * output pixels, taps), 1 where a tap connects the two pixels, 0 elsewhere.
+    """Return (taps, input pixels * output pixels), 1 where a tap connects the two pixels, 0 elsewhere.
 
     A numpy array, because a cached tensor would belong to the mode it was made in, such as inference mode.
     """
@@ -55,7 +74,7 @@ def _joined(geometry: Geometry, size: tuple[int, ...], out: tuple[int, ...]) -> 
         pixel = _read(geometry, position[: len(out)], position[len(out) :])
         if all(0 <= p < n for p, n in zip(pixel, size, strict=True)):
             found[(*pixel, *position)] = 1
-    return found.reshape(-1, prod(geometry.kernel))
+    return np.ascontiguousarray(found.reshape(-1, prod(geometry.kernel)).T)
 
 
 @lru_cache(maxsize=64)

@@ -91,7 +91,7 @@ class LayerFunction(torch.autograd.Function):
             job.kept = kept_of(x, job.operation, job.state)
         mask: tuple[Tensor, ...] = ()
         if job.clamp is not None and any(need):
-            y, mask = _masked(y, job.clamp)
+            y, mask = _masked(y, job.clamp, whole=job.state.quick)
             job.masked, job.stride = True, y.stride()
         ctx.save_for_backward(weight, bias, gamma, *mask, *job.kept.tensors)
         job.kept.tensors = ()
@@ -155,9 +155,7 @@ def _gradients(
 ) -> Gradients:
     """Return the gradients of (x, W, bias, gamma, beta) for g = dy, already masked; None where not needed."""
     operation, weight = job.operation, parameters[0]
-    scale = (
-        None if job.norm is None else scales_again(job.norm, job.state.constants, parameters[2], need[3])[0]
-    )
+    scale = None if job.norm is None else scales_again(job.norm, job.state.constants, parameters[2])[0]
     dx = dw = products = None
     total = channel_sums(g, operation.channel_dim, job.state.constants) if any(need[2:]) else None
     if job.keeps:  # before dX, so that the restored input is freed before dX is allocated
@@ -196,7 +194,7 @@ def _gamma_gradient(
     weight, bias, gamma = parameters
     if job.norm is None or products is None or total is None:
         return None
-    _, inverse = scales_again(job.norm, job.state.constants, gamma, True)
+    _, inverse = scales_again(job.norm, job.state.constants, gamma)
     running_mean = cast(Tensor, job.norm.running_mean)
     offset = -running_mean if bias is None else bias - running_mean
     if job.mean is not None:
@@ -268,11 +266,12 @@ def _output(
     return operation.forward(x, folded.to(x.dtype), shift.to(x.dtype))
 
 
-def _masked(y: Tensor, clamp: Clamp) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return y, made dense, and its packed mask in the memory order of y."""
+def _masked(y: Tensor, clamp: Clamp, *, whole: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return y, made dense, and its packed mask in the memory order of y. whole: pack it at once, whatever its size."""
     if not dense(y):
         y = y.contiguous()
-    return y, (masks.pack_open(physical(y), clamp.open),)
+    flat = physical(y)
+    return y, (masks.pack(clamp.open(flat)) if whole else masks.pack_open(flat, clamp.open),)
 
 
 def _check_trained(need: Sequence[bool], state: LayerState) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import cast
 
 import torch
@@ -127,9 +127,11 @@ def plain(fused: Sequence[nn.Module], y: Tensor) -> Tensor:
     """Return what the fused modules compute from y by themselves, with the batch norm frozen."""
     for module in fused:
         if isinstance(module, NORMS):
-            mean, variance = module.running_mean, module.running_var
+            own, seen = module._parameters, module._buffers  # quicker than attribute access through nn.Module
             rest = (False, 0.0, module.eps, torch.backends.cudnn.enabled)
-            y = torch.batch_norm(y, module.weight, module.bias, mean, variance, *rest)
+            y = torch.batch_norm(
+                y, own["weight"], own["bias"], seen["running_mean"], seen["running_var"], *rest
+            )
         else:
             y = original_class(module).forward(module, y)
     return y
@@ -148,18 +150,21 @@ def scales(norm: nn.Module, constants: Constants | None, gamma: Tensor | None, t
     """Return the result of `norm_scale`, cached if there is a cache. trained: whether gamma is trained."""
     if constants is None:
         return norm_scale(norm, gamma)
-    variance = cast(Tensor, norm.running_var)
-    if not trained:
-        return constants.of(SCALES, (gamma, variance), partial(norm_scale, norm, gamma))
-    constants.forget(SCALES)
+    variance = cast(Tensor, norm._buffers["running_var"])
     inverse = constants.of(INVERSE, (variance,), lambda: norm_scale(norm, None)[1])
-    return (inverse if gamma is None else gamma * inverse), inverse
+    if gamma is None:
+        return inverse, inverse
+    if trained:
+        return constants.hold(SCALES, gamma * inverse), inverse
+    return constants.of(SCALES, (gamma, variance), lambda: gamma * inverse), inverse
 
 
-def scales_again(norm: nn.Module, constants: Constants | None, gamma: Tensor | None, trained: bool) -> Scales:
+def scales_again(norm: nn.Module, constants: Constants | None, gamma: Tensor | None) -> Scales:
     """Return, in the backward, what `scales` gave in the forward: autograd passes gamma as another tensor."""
-    known: Scales | None = None if constants is None else constants.newest(SCALES)
-    return scales(norm, constants, gamma, trained) if known is None else known
+    if constants is None:
+        return norm_scale(norm, gamma)
+    inverse = constants.newest(INVERSE)
+    return (inverse if gamma is None else constants.newest(SCALES)), inverse
 
 
 def shift_of(
@@ -171,14 +176,14 @@ def shift_of(
     trained: bool,
 ) -> Tensor:
     """Return the constant that the norm adds, without beta: (C',). bias: the layer's. trained: bias or gamma is."""
-    mean = cast(Tensor, norm.running_mean)
+    mean = cast(Tensor, norm._buffers["running_mean"])
 
     def made() -> Tensor:
         return (-mean if bias is None else bias - mean) * scale
 
     if constants is None or trained:
         return made()
-    return constants.of(SHIFT, (bias, gamma, mean, cast(Tensor, norm.running_var)), made)
+    return constants.of(SHIFT, (bias, gamma, mean, norm._buffers["running_var"]), made)
 
 
 def folded_weight(
@@ -193,6 +198,5 @@ def folded_weight(
     if constants is None:
         return make()
     if trained:
-        constants.forget(FOLDED)
-        return make()
-    return constants.of(FOLDED, (weight, gamma, cast(Tensor, norm.running_var)), make)
+        return constants.hold(FOLDED, make())
+    return constants.of(FOLDED, (weight, gamma, norm._buffers["running_var"]), make)

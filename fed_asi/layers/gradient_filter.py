@@ -89,7 +89,7 @@ class FilteredConvolution(Convolution):
 
 
 def _filtered(geometry: Geometry, method: Method, size: tuple[int, ...]) -> Convolution:
-    return FilteredConvolution(geometry, cast(GradientFilter, method).patch, size)
+    return FilteredConvolution(geometry, patch=cast(GradientFilter, method).patch, grid=size)
 
 
 register_gradients(GradientFilter, _filtered)

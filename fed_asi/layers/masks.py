@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from fed_asi.gpus import sent
+from fed_asi.layers.thresholds import AT_ONCE
 
 PLANES = (1, 2, 4, 8, 16, 32, 64, 128)
-AT_ONCE = 1 << 16  # elements; with fewer, packing plane by plane takes longer than all at once
 SMALLEST_NORMAL = 1 << 23  # the lowest exponent bit of a float32; denormals might be flushed to zero
 
 

@@ -122,11 +122,13 @@ class WholeGradient(WeightGradient):
         return self.dw
 
 
-def row_dots(left: Tensor, right: Tensor) -> Tensor:
+def row_dots(left: Tensor, right: Tensor, *, at_once: bool = False) -> Tensor:
     """Return <left[i], right[i]> for each row i: (rows,). left and right have the same shape.
 
-    Computed some rows at a time: this takes little extra memory, and the result is the same to the bit.
+    Computed some rows at a time, which takes little extra memory, or all at once, with the same result to the bit.
     """
+    if at_once:
+        return (left * right).flatten(1).sum(1)
     rows = max(1, max(AT_ONCE, right.numel() // SHARE) // max(1, right[:1].numel()))
     every = zip(torch.split(left, rows), torch.split(right, rows), strict=True)
     found = [(one * other).flatten(1).sum(1) for one, other in every]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fed_asi import tucker
+from fed_asi.layers import depthwise
 from fed_asi.layers.geometry import Geometry, padded
 from fed_asi.methods.forms import TuckerInput
 
@@ -16,11 +17,13 @@ COPIED_OUTPUTS = 32  # transposed into the weight's layout at one time: a small 
 BACKWARD = torch.ops.aten.convolution_backward.default
 
 
-def weight_gradient(kept: TuckerInput, g: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+def weight_gradient(
+    kept: TuckerInput, g: Tensor, weight: Tensor, geometry: Geometry, *, quick: bool = False
+) -> Tensor:
     """Return dW, in the shape of the weight: exactly that of the input which the Tucker forms stand for.
 
     g: (N, C', *S'). g is projected on the batch factor, so that r_1 images stand for the batch. The core is multiplied
-    out over space only, and over channels last of all, where the groups allow it.
+    out over space only, and over channels last of all, where the groups allow it. quick: see `Convolution`.
     """
     shape = weight.shape
     if thin_fits(kept, geometry):
@@ -28,7 +31,7 @@ def weight_gradient(kept: TuckerInput, g: Tensor, weight: Tensor, geometry: Geom
         return whole(left, right, weight)
     total: Tensor | None = None
     for core, factors, part in _forms(kept, g):
-        found = _of_form(core, factors, part, shape, geometry)
+        found = _of_form(core, factors, part, shape, geometry, quick)
         total = found if total is None else total.add_(found)
     return cast(Tensor, total)
 
@@ -95,7 +98,7 @@ def _forms(kept: TuckerInput, g: Tensor) -> Iterator[tuple[Tensor, tucker.Factor
 
 
 def _of_form(
-    core: Tensor, factors: tucker.Factors, g: Tensor, shape: torch.Size, geometry: Geometry
+    core: Tensor, factors: tucker.Factors, g: Tensor, shape: torch.Size, geometry: Geometry, quick: bool
 ) -> Tensor:
     """Return dW of one form; core: (..., r1, r2, *r), g: (..., b, C', *S')."""
     lead = core.dim() - len(factors)
@@ -103,9 +106,12 @@ def _of_form(
     images, channels = _over_space(core, factors[2:], lead), factors[1]
     if channels is not None:
         last = images.movedim(lead + 1, -1)  # one product, with channels last, as g usually has them
-        wide = last.flatten(lead, -2) @ channels.mT
+        wide = tucker.times(last.flatten(lead, -2), channels.mT)
         images = wide.view(*last.shape[:-1], -1).movedim(-1, lead + 1)
-    return _kernel_gradient(images.flatten(0, lead), g, shape, geometry)
+    images = images.flatten(0, lead)
+    if quick and depthwise.fits(images, g, geometry):
+        return depthwise.weight_gradient(images, g, geometry)
+    return _kernel_gradient(images, g, shape, geometry)
 
 
 def _narrow(
@@ -127,7 +133,7 @@ def _over_space(core: Tensor, space: Sequence[Tensor | None], lead: int) -> Tens
     high, wide = (factor.mT for factor in space if factor is not None)
     both = high.unsqueeze(-2).unsqueeze(-1) * wide.unsqueeze(-2).unsqueeze(-4)  # (..., rh, rw, H, W)
     flat = core.reshape(*core.shape[:lead], -1, both.shape[-4] * both.shape[-3])
-    whole = flat @ both.flatten(-4, -3).flatten(-2)
+    whole = tucker.times(flat, both.flatten(-4, -3).flatten(-2))
     return whole.view(*core.shape[:-2], *both.shape[-2:])
 
 
@@ -145,10 +151,12 @@ def _pointwise(
     if batch is not None and _wide(images.shape[lead + 1], *batch.shape[-2:]):
         g = _project_batch(g, batch, lead)
     elif batch is not None:
-        images = (batch @ images.flatten(lead + 1)).view(*core.shape[:lead], -1, *images.shape[lead + 1 :])
+        images = tucker.times(batch, images.flatten(lead + 1)).view(
+            *core.shape[:lead], -1, *images.shape[lead + 1 :]
+        )
     # r2 rows on the left, g's channels last where its memory has them so.
     rows = g.movedim(lead + 1, -1).flatten(lead, -2)
-    narrow = images.transpose(lead, lead + 1).flatten(lead + 1) @ rows
+    narrow = tucker.times(images.transpose(lead, lead + 1).flatten(lead + 1), rows)
     if channels is None:
         return (narrow.sum(0) if lead else narrow).mT, None
     right = channels.mT
@@ -166,9 +174,9 @@ def _project_batch(g: Tensor, factor: Tensor | None, lead: int) -> Tensor:
         return g
     last = g.movedim(lead + 1, -1)
     if last.is_contiguous():
-        images = factor.mT @ last.flatten(lead + 1)
+        images = tucker.times(factor.mT, last.flatten(lead + 1))
         return images.view(*g.shape[:lead], -1, *last.shape[lead + 1 :]).movedim(-1, lead + 1)
-    return (factor.mT @ g.flatten(lead + 1)).view(*g.shape[:lead], -1, *g.shape[lead + 1 :])
+    return tucker.times(factor.mT, g.flatten(lead + 1)).view(*g.shape[:lead], -1, *g.shape[lead + 1 :])
 
 
 def _kernel_gradient(x: Tensor, g: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:

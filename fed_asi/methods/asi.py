@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import prod
 from typing import ClassVar, Self, cast
 
@@ -102,7 +103,9 @@ class ASI(TuckerMethod):
             ranks = fitted_ranks(self.ranks, part.shape[1:], keeper.name)
             starts = (keeper.factors if self.warm else None) or [None] * len(ranks)
             core, found = self._decompose(computing(part), ranks, starts, keeper.seed)
-            kept.add(core.to(x.dtype), [None if f is None else f.to(x.dtype) for f in found])
+            if core.dtype != x.dtype:
+                core, found = core.to(x.dtype), [None if f is None else f.to(x.dtype) for f in found]
+            kept.add(core, found)
         if self.warm:
             modes = self._warm_modes(len(found))
             keeper.pending = [_newest(f) if mode in modes else None for mode, f in enumerate(found)]
@@ -202,6 +205,11 @@ def fitted_ranks(ranks: Sequence[int], dims: Sequence[int], name: str) -> Ranks:
     The batch rank is cut to the batch size. A channel rank below the number of channels is cut to the number of pixels,
     as a micro-batch of one pixel has one direction.
     """
+    return _fitted(tuple(ranks), tuple(dims), name)
+
+
+@lru_cache(maxsize=1024)
+def _fitted(ranks: Ranks, dims: Ranks, name: str) -> Ranks:
     if len(ranks) != len(dims):
         raise UnsupportedLayerError(
             f"{name}: {len(ranks)} ranks {tuple(ranks)} for an input of {len(dims)} modes {tuple(dims)}"

@@ -98,8 +98,7 @@ class Stepper:
         self.largest = Largest()
         self._at_once = AtOnce(tail, optimizer, in_blocks=False) if update == "layer" else None
         self._parts = Parts(tail, optimizer)
-        if update == "layer":
-            layers.remember_constants_(tail)
+        layers.remember_constants_(tail)
         self._meters: dict[tuple[int, int], ActivationMeter] = {}
         self._by_layer: dict[str, int] = {}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fed_asi.layers import depthwise
+from fed_asi.layers import depthwise, thresholds
 from fed_asi.layers.geometry import geometry_of
 from strategies import seeded
 
@@ -23,27 +23,31 @@ GEOMETRIES: list[tuple[type[nn.Module], tuple[int, ...], dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.parametrize("samples", [1, 3, thresholds.ADDED_SAMPLES + 1])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("kind", "size", "options"), GEOMETRIES)
 def test_the_gradient_is_autograds(
-    kind: Any, size: tuple[int, ...], options: dict[str, Any], layout: torch.memory_format
+    kind: Any, size: tuple[int, ...], options: dict[str, Any], layout: torch.memory_format, samples: int
 ) -> None:
     conv = kind(6, 6, groups=6, bias=False, **options).double()
-    x = seeded(3, 6, *size)
+    x = seeded(samples, 6, *size)
     x = x.to(memory_format=layout) if len(size) == 2 else x
     y = conv(x)
     g = seeded(*y.shape, seed=1)
     (exact,) = torch.autograd.grad(y, conv.weight, g)
-    assert depthwise.fits(x, g, geometry_of(conv))
+    assert depthwise.fits(x, g, geometry_of(conv)) == (conv.weight[0].numel() >= thresholds.FEWEST_TAPS)
     torch.testing.assert_close(depthwise.weight_gradient(x, g, geometry_of(conv)), exact)
 
 
 @pytest.mark.parametrize(
     ("options", "size"),
-    [({"groups": 3}, 4), ({}, 4), ({"groups": 6, "out_channels": 12}, 4), ({"groups": 6}, 16)],
-)
+    [
+        ({"groups": 3}, 4), ({}, 4), ({"groups": 6, "out_channels": 12}, 4), ({"groups": 6}, 16),
+        ({"groups": 6, "kernel_size": 3, "padding": 1}, 4),
+    ],
+)  # fmt: skip
 def test_others_are_left_to_torch(options: dict[str, int], size: int) -> None:
-    conv = nn.Conv2d(6, **{"out_channels": 6, "kernel_size": 3, "padding": 1, **options})
+    conv = nn.Conv2d(6, **{"out_channels": 6, "kernel_size": 5, "padding": 2, **options})
     x = seeded(2, 6, size, size).float()
     assert not depthwise.fits(x, conv(x), geometry_of(conv))
 

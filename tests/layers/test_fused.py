@@ -83,7 +83,7 @@ def test_every_gradient_is_torchs(turn, options, layout):
 @pytest.mark.parametrize("rank", [5, 40])
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_gradients_are_those_of_the_restored_input_however_many_columns_they_have(kernel, rank, layout):
-    """Below and above `conv.THIN`, and with more outputs than are turned at once."""
+    """Below and above `thresholds.THIN`, and with more outputs than are turned at once."""
     generator = torch.Generator().manual_seed(4)
     conv = nn.Conv2d(48, 70, kernel, padding=kernel // 2, bias=False).double().to(memory_format=layout)
     norm = nn.BatchNorm2d(70).double().eval()
