@@ -178,7 +178,7 @@ class Parts:
     def holds(self, parameter: Tensor, gradient: WeightGradient) -> bool:
         """See Sink."""
         name = self._all.get(id(parameter))
-        if name is None or not self._optimizer.hold_sparse_(name, gradient):
+        if name is None or not self._optimizer.hold_sparse_(name, gradient, parameter):
             return False
         self.found.add(id(parameter))
         return True

@@ -79,11 +79,8 @@ class Sgd:
             elif parameter.grad is not None:
                 part = self.slices.get(name)
                 found[name] = parameter.grad if part is None else part.of(parameter.grad)
-            if name in self._sparse:
-                if isinstance(more := found.get(name), Tensor):
-                    self._sparse.pop(name).add_to_(more, 1.0)
-                else:
-                    found[name] = self._sparse[name]
+            elif name in self._sparse:
+                found[name] = self._sparse[name]
         return found
 
     def drop_gradients_(self) -> None:
@@ -99,13 +96,17 @@ class Sgd:
             self._held[name] = parameter.new_zeros(self.slices[name].shape_of(parameter))
         gradient.add_to_(self._held[name], 1.0)
 
-    def hold_sparse_(self, name: str, gradient: WeightGradient) -> bool:
-        """Hold a gradient of which most is zero as it is, the first of a step; return whether it is held.
+    def hold_sparse_(self, name: str, gradient: WeightGradient, parameter: Tensor) -> bool:
+        """Hold a gradient of which most is zero as it is; return whether it is held, and need not be accumulated.
 
-        With momentum, decay or a strategy's term, a step has more to add than this gradient, so it must be whole.
+        The second one of a step is not, and the first is then made whole. With momentum, decay or a strategy's term, a
+        step has more to add than this gradient, so it must be whole from the beginning.
         """
         plain = self.momentum == 0.0 and self.weight_decay == 0.0 and type(self.local) in {Local, type(None)}
-        if not plain or name in self._sparse or name in self.slices:
+        if not plain or parameter.grad is not None or name in self.slices:
+            return False
+        if name in self._sparse:
+            parameter.grad = self._sparse.pop(name).whole()
             return False
         self._sparse[name] = gradient
         return True
