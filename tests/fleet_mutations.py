@@ -190,6 +190,7 @@ PLAUSIBLE: dict[str, dict[str, list[Any]]] = {
     },
     "pretrain": {
         "epochs": [2],
+        "head_epochs": [1],
         "lr": [1e-9, 1.0, 1e12],
         "momentum": [0.0, 0.99],
         "batch_size": [1, 2, 3, 7, 8, 9],
@@ -200,7 +201,7 @@ PLAUSIBLE: dict[str, dict[str, list[Any]]] = {
         "features": ["off", "float16", "float32"],
         "features_limit": [1, 4096, "1 MiB"],
         "side_by_side": [True, False],
-        "gradients_at": ["batch", "micro-batch"],
+        "gradients_at": ["batch", "micro-batch", 4],
         "deadline_seconds": [1e-9, 1e9],
     },
     "groups": {

@@ -6,6 +6,7 @@ What a second device without a GPU can show is in training/, devices/ and workpl
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -36,8 +37,10 @@ METHODS = {name: method for name, method in FORMS.items() if method is not None}
 def unattended() -> Iterator[None]:
     """Let torch raise at whatever makes the host wait for the GPU."""
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that it is a prototype, said once a process
+            torch.cuda.set_sync_debug_mode("error")
         yield
     finally:
         torch.cuda.set_sync_debug_mode(before)
@@ -124,3 +127,24 @@ def test_a_whole_run_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with RunStore.read(tmp_path / "run") as store:
         assert store.run().status == "finished"
         assert {row.outcome for row in store.device_rounds()} == {"trained"}
+
+
+def test_a_device_with_ram_and_flash_there_has_the_cpus_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path / "features"))
+    group = {"name": "all", "count": 6, "budget": "unlimited", "batch_size": 16, "micro_batch": 1}
+    group |= {"ram": "256 KiB", "flash": "1 MiB"}
+    method = {"name": "planner", "methods": ["channels", "bias"], "layers": 3, "calibration_images": 16}
+    found = {}
+    for device in ("cpu", "cuda"):
+        config = small(
+            groups=[group], method=method, storage={"frozen": "int8"}, pretrain={"epochs": 1},
+            train={"update": "layer", "clip_norm": "off"}, compute={"device": device, "gradients_at": 8},
+        )  # fmt: skip
+        run_loop(config, tmp_path / device)
+        with RunStore.read(tmp_path / device) as store:
+            rows = list(store.device_rounds())
+        assert {row.outcome for row in rows} == {"trained"}
+        found[device] = [(row.ram_bytes, row.flash_bytes, row.measured_bytes) for row in rows]
+    assert found["cuda"] == found["cpu"]

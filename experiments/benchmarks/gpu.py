@@ -5,7 +5,8 @@
     ... --parts gradients,peak --markdown docs/results/gpu.md --json gpu.json
 
 It needs the package and torch, but no data or weights, and neither Flower nor Ray. The exit code is 1 if a check fails:
-a gradient is off by more than 1e-4 of its norm, a counted byte differs, or a step makes the host wait.
+a gradient is off by more than 1e-4 of its norm (1e-3 under methods that round), a counted byte differs, or a step makes
+the host wait.
 
 `gradients` compares one step of every method, and its counted bytes, with the CPU. `waits` runs steps while torch
 refuses everything that waits for the GPU. `peak` compares the allocator's peak in a step with the arena's count.
@@ -24,6 +25,7 @@ import platform
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +56,7 @@ from fed_asi.workplace.opening import open_workplace
 from fed_asi.workplace.prepare import prepare
 
 TOLERANCE = 1e-4
+ROUNDED = 1e-3  # under a method that rounds, a number at the border of two levels may take the other one
 METHODS: dict[str, Method] = {
     "whole": Vanilla(),
     "8 bits": Quantized(8),
@@ -132,7 +135,7 @@ def gradients(size: Size, device: torch.device) -> Iterator[Row]:
             off = float((found - wanted).norm() / wanted.norm())
             yield {
                 "network": name, "method": label, "off by": off, "bytes": kept, "bytes on the CPU": counted,
-                "holds": off < TOLERANCE and kept == counted,
+                "holds": off < (ROUNDED if "bits" in label else TOLERANCE) and kept == counted,
             }  # fmt: skip
 
 
@@ -303,6 +306,17 @@ PARTS = {
 }  # fmt: skip
 
 
+def _rows(part: str, size: Size, device: torch.device) -> list[Row]:
+    """Return a part's rows. One that breaks is a row that does not hold: the GPU may be lent for minutes."""
+    rows: list[Row] = []
+    try:
+        rows.extend(PARTS[part](size, device))
+    except Exception as error:
+        traceback.print_exc()
+        rows = [{"rows before it": len(rows), "broke": repr(error).splitlines()[0], "holds": False}]
+    return rows
+
+
 def table(rows: list[Row]) -> str:
     """Return rows as Markdown."""
     lines = ["| " + " | ".join(rows[0]) + " |", "|---" * len(rows[0]) + "|"]
@@ -344,7 +358,7 @@ def main() -> int:
     for part in given.parts.split(","):
         started = time.perf_counter()
         with exact(device):
-            found[part] = list(PARTS[part](size, device))
+            found[part] = _rows(part, size, device)
         print(f"\n{part}, {time.perf_counter() - started:.0f} s\n\n{table(found[part])}", flush=True)
         if given.json:
             given.json.write_text(json.dumps(found, indent=1))

@@ -210,8 +210,15 @@ def _data(config: RunConfig, broken: Collection[str], _cpus: int) -> Iterator[st
         yield f"data.public: 0 images, but {first}"
     elif trains and public < 2:
         yield f'data.public: 1 image, but model.weights = "public" trains on them first, and {_NO_VARIANCE}'
-    if trains and config.pretrain.batch_size < 2 and not _is_broken(broken, "pretrain"):
+    if not trains or _is_broken(broken, "pretrain"):
+        return
+    if config.pretrain.batch_size < 2:
         yield f"pretrain.batch_size: 1, but {_NO_VARIANCE}; use 2 or more"
+    if config.pretrain.head_epochs:
+        yield (
+            f'pretrain.head_epochs: {config.pretrain.head_epochs}, but model.weights = "public" trains the whole '
+            "network, its head included; use pretrain.epochs"
+        )
 
 
 def _faults(config: RunConfig, _broken: Collection[str], _cpus: int) -> Iterator[str]:
@@ -254,7 +261,14 @@ def _gradients_at(config: RunConfig, broken: Collection[str], _cpus: int) -> Ite
     train, compute = config.train, config.compute
     if compute.gradients_at == "micro-batch" or _is_broken(broken, "train", "compute"):
         return
-    start = 'compute.gradients_at: "batch" computes the gradients of a batch with the weights from its start'
+    asked = compute.gradients_at
+    whose = (
+        "a batch with the weights from its"
+        if asked == "batch"
+        else f"{asked} images with the weights from their"
+    )
+    named = f'"{asked}"' if asked == "batch" else asked
+    start = f"compute.gradients_at: {named} computes the gradients of {whose} start"
     if set(train.updates) == {"step"}:
         yield f'{start}, which train.update = "step" does anyway. Leave it out'
     elif train.momentum > 0.0:

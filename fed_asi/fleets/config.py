@@ -167,9 +167,13 @@ class TrainConfig(Section):
 
 
 class PretrainConfig(Section):
-    """How the server trains on its public split where `model.weights` is "public"."""
+    """How the server trains on its public split before the first round: the whole network, or its head alone.
+
+    epochs: of the whole network, where `model.weights` is "public". head_epochs: of the head, for all other weights.
+    """
 
     epochs: Count = 20
+    head_epochs: Annotated[int, Field(ge=0)] = 0
     lr: Rate = 0.05
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     batch_size: Count = 32
@@ -192,8 +196,8 @@ class ComputeConfig(Section):
 
     backend, workers, cpus_per_client, gpus_per_client, ray_address, features_limit change how long a run takes, never
     its result. device, threads, features, trunk_engine and side_by_side can change the last bits of the result.
-    gradients_at = "batch" is an approximation. deadline_seconds decides who is late, and so whose updates count; it may
-    change when a run is resumed.
+    gradients_at other than "micro-batch" is an approximation. deadline_seconds decides who is late, and so whose
+    updates count; it may change when a run is resumed.
     """
 
     backend: Literal["flower", "loop"] = "flower"
@@ -214,7 +218,7 @@ class ComputeConfig(Section):
     side_by_side: bool = True  # micro-batches as one batched product; same gradients, same counted bytes
     # The weights that a micro-batch's gradient is computed with, where they move within a batch: its own first ones, as
     # on the device, or those from the batch's start, so that its micro-batches go side by side.
-    gradients_at: Literal["micro-batch", "batch"] = "micro-batch"
+    gradients_at: Literal["micro-batch", "batch"] | Count = "micro-batch"
 
 
 class _Named(Section):  # a base of its own, so that settings are printed with the name first

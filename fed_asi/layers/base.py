@@ -234,8 +234,11 @@ def go_along_(state: LayerState, device: torch.device) -> None:
     """Move a layer's state to the device it computes on, after its network was moved; every forward calls this."""
     if state.mean is not None:
         state.mean = _there(state.mean, device)
-    if state.channels is not None:
-        state.channels = _there(state.channels, device)
+    if state.channels is not None and state.channels.device != device:
+        shared = state.slice is not None and state.slice.index is state.channels
+        state.channels = state.channels.to(device)
+        if state.slice is not None and shared:
+            state.slice = Slice(state.slice.dim, state.channels)  # one tensor stays one, and is counted once
     if state.slice is not None:
         state.slice = state.slice.on(device)
     if state.factors is None and state.pending is None:

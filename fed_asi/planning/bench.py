@@ -96,7 +96,7 @@ class Bench:
         rule = self.rule(len(x))
         step = arena(
             model,
-            x.contiguous(),
+            _laid_out(x),
             y,
             gradients=rule.gradients,
             optimizer=rule.optimizer,
@@ -157,7 +157,7 @@ class Bench:
         """Return the first `count` inputs of the model; the trunk runs only if fewer are known so far."""
         if len(self._x) < count:
             self._x = self._features(count)
-        return self._x[:count]
+        return _laid_out(self._x[:count])
 
     @torch.no_grad()
     def _features(self, count: int) -> Tensor:
@@ -165,3 +165,11 @@ class Bench:
             return self._images
         found: Tensor = self._trunk(self._images[:count])
         return found
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    """Return an input as steps are traced on it, whatever it comes from: with channels last, as a simulated step runs.
+
+    The layout decides which copies a step makes, so a plan and the step that it allows must have the same.
+    """
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.contiguous()

@@ -1,4 +1,4 @@
-"""Training of a whole network on the server's public split, for networks without pretrained weights."""
+"""Training on the server's public split: a network without pretrained weights, or the new head of one with them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fed_asi import seeds
+from fed_asi.compression.cut import cut
+from fed_asi.compression.tune import tune_last_
 from fed_asi.errors import ConfigError
 from fed_asi.fleets.config import PretrainConfig
 from fed_asi.gpus import sent
@@ -43,15 +45,51 @@ def pretrain_(
     model.train()
     for parameter in model.parameters():
         parameter.requires_grad_(True)
+    mean = _epochs_(model, x, y, settings, settings.epochs, 2, seed, report)
+    model.eval()
+    return mean
+
+
+def pretrain_head_(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    settings: PretrainConfig,
+    *,
+    seed: int,
+    report: Report | None = None,
+) -> float:
+    """Train the head of `model` in place for `settings.head_epochs`, and return the mean loss of the last epoch.
+
+    The head is what follows the last convolution and its batch norm. Everything else stays, batch norm's statistics
+    included, so it runs once over the images. x, y, report and errors: as of `pretrain_`.
+    """
+    trunk, head = cut(model, tune_last_(model, 0), x[:1], latest=True)
+    with torch.no_grad():
+        inputs = torch.cat([trunk(rows) for rows in torch.split(x, settings.batch_size)])
+    return _epochs_(head.eval(), inputs, y, settings, settings.head_epochs, 1, seed, report)
+
+
+def _epochs_(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    settings: PretrainConfig,
+    epochs: int,
+    smallest: int,
+    seed: int,
+    report: Report | None,
+) -> float:
+    """Return the mean loss of the last epoch; batches of fewer than `smallest` images are skipped."""
     optimizer = Sgd(model.named_parameters(), momentum=settings.momentum, weight_decay=1e-4, clip_norm=2.0)
-    steps = settings.epochs * max(1, math.ceil(len(y) / settings.batch_size))
+    steps = epochs * max(1, math.ceil(len(y) / settings.batch_size))
     done, mean = 0, float("nan")
-    for epoch in range(settings.epochs):
+    for epoch in range(epochs):
         order = sent(torch.from_numpy(seeds.rng(seed, "pretrain", epoch).permutation(len(y))), x.device)
         total, seen = torch.zeros((), dtype=torch.float64, device=x.device), 0
         for rows in torch.split(order, settings.batch_size):
             lr = settings.lr * 0.5 * (1 + math.cos(math.pi * done / steps))
-            if len(rows) > 1:
+            if len(rows) >= smallest:
                 total += _step_(model, optimizer, x[rows], y[rows], lr).double() * len(rows)
                 seen += len(rows)
             done += 1
@@ -62,7 +100,6 @@ def pretrain_(
             )
         if report is not None:
             report(epoch + 1, mean)
-    model.eval()
     return mean
 
 

@@ -5,7 +5,7 @@ layers treat each micro-batch separately within one batched product, so gradient
 device.
 
 Where weights move after each micro-batch, that is an approximation, which has to be asked for: all gradients of a
-batch are then computed with the weights from the batch's start.
+batch, or of some of its images, are then computed with the weights from its or their start.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ GRADIENTS = 1e-2  # relative to their norm: float32 rounding, amplified by bases
 
 Covers = Literal["saved", "published", "training"]
 Update = Literal["step", "micro-batch", "layer"]  # when weights move: after each of these
-GradientsAt = Literal["micro-batch", "batch"]  # whose first weights a micro-batch's gradient is computed with
+# Whose first weights a micro-batch's gradient is computed with: its own, its batch's, or those of that many images.
+GradientsAt = Literal["micro-batch", "batch"] | int
 
 
 class DeadlineError(FedAsiError):
@@ -67,8 +68,8 @@ class Stepper:
     """Performs a device's steps on its compressed tail, and checks each against the budget before anything moves.
 
     budget_bytes: None is unlimited. covers: what the budget covers. deadline: time.monotonic().
-    gradients_at: "batch" approximates weights that move within a batch, from the second step on. The first step is
-    computed as the device does it, so that its bytes are counted.
+    gradients_at: anything but "micro-batch" approximates weights that move within a batch, from the second step on. The
+    first step is computed as the device does it, so that its bytes are counted.
     strategy_bytes: of the copies that strategy and codec hold besides the step. whole: counts the whole step, for a
     device with a RAM or flash limit.
     """
@@ -113,20 +114,21 @@ class Stepper:
             raise DeadlineError(f"past its deadline after {self.largest.steps} steps")
         if self.whole is not None:
             self.whole.count(self.tail, x, y, self.micro_batch)
-        if self._moves_within_the_batch:
-            loss = self._moving_each_micro_batch(x, y, lr)
-        else:
+        if self.update == "step":
             loss = self.accumulate(x, y, self.side_by_side)
             self._move(lr)
+        elif self._approximates:
+            loss = self._moving_seldom(x, y, lr)
+        else:
+            loss = self._moving_each_micro_batch(x, y, lr)
         self.largest.steps += 1
         self.largest.loss = loss
         return loss
 
     @property
-    def _moves_within_the_batch(self) -> bool:
-        """Whether the next step is computed as its device does it, where that moves weights more than once."""
-        together = self.gradients_at == "batch" and self.side_by_side and self.largest.steps > 0
-        return self.update != "step" and not together
+    def _approximates(self) -> bool:
+        """Whether the next step moves weights less often than its device does."""
+        return self.gradients_at != "micro-batch" and self.side_by_side and self.largest.steps > 0
 
     def accumulate(self, x: Tensor, y: Tensor, side_by_side: bool) -> Tensor:
         """Return the mean loss of a batch, a scalar, whose gradient is added to the parameters' `.grad`."""
@@ -206,6 +208,18 @@ class Stepper:
                 total += share * self._forward_backward(part, labels, len(labels), 1).double()
                 if self._at_once is None:
                     self._move(lr * share)
+        return total
+
+    def _moving_seldom(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
+        """Step after as many images as `gradients_at` says, whose micro-batches are computed side by side."""
+        total = torch.zeros((), dtype=torch.float64, device=x.device)
+        images = self.gradients_at if isinstance(self.gradients_at, int) else len(y)
+        for part, labels in zip(
+            *(torch.split(one, max(images, self.micro_batch)) for one in (x, y)), strict=True
+        ):
+            share = len(labels) / len(y)
+            total += share * self.accumulate(part, labels, side_by_side=True).double()
+            self._move(lr * share)
         return total
 
     def _move(self, lr: float) -> None:

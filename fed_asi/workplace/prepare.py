@@ -27,7 +27,7 @@ from fed_asi.machine import threads
 from fed_asi.planning.profile import Profile
 from fed_asi.planning.resolutions import resolution_note, resolutions_of
 from fed_asi.results.progress import Unwatched, Watcher
-from fed_asi.training.pretraining import pretrain_
+from fed_asi.training.pretraining import pretrain_, pretrain_head_
 from fed_asi.workplace.address import run_fingerprint
 from fed_asi.workplace.aside import aside
 from fed_asi.workplace.benches import benches_of
@@ -135,7 +135,7 @@ def _make(config: RunConfig, folder: Path, given: _Given, model: nn.Module) -> F
     """Write the workplace and return its features."""
     splits, shards = given.splits, given.shards
     notes = []
-    if config.model.weights == "public":
+    if config.model.weights == "public" or config.pretrain.head_epochs:
         notes.append(
             _pretrain_(config, model.to(device_named(config.compute.device)), splits.public, given.watcher)
         )
@@ -253,10 +253,12 @@ def build_model(config: RunConfig, num_classes: int, weights_dir: Path | None) -
 
 
 def _pretrain_(config: RunConfig, model: nn.Module, public: tuple[Images, Tensor], watcher: Watcher) -> str:
-    epochs = config.pretrain.epochs
-    watcher.stage(f"pretraining on {len(public[1])} public images", epochs)
+    whole = config.model.weights == "public"
+    epochs = config.pretrain.epochs if whole else config.pretrain.head_epochs
+    what = "" if whole else " the head"
+    watcher.stage(f"pretraining{what} on {len(public[1])} public images", epochs)
     device = device_of(model)
-    loss = pretrain_(
+    loss = (pretrain_ if whole else pretrain_head_)(
         model,
         sent(batch_of(config, public[0]), device),
         sent(public[1], device),
@@ -265,8 +267,8 @@ def _pretrain_(config: RunConfig, model: nn.Module, public: tuple[Images, Tensor
         report=lambda _epoch, _loss: watcher.advance(),
     )
     text = (
-        f"weights: trained by the server on {len(public[1])} public images, which are on no device "
-        f"({epochs} epochs, loss {loss:.3f})"
+        f"weights{' of the head' if not whole else ''}: trained by the server on {len(public[1])} public images, which "
+        f"are on no device ({epochs} epochs, loss {loss:.3f})"
     )
     watcher.note(text)
     return text

@@ -87,11 +87,18 @@ def storage_notes(config: RunConfig, public: int, *, chosen: bool = False) -> li
 
 def moving_notes(config: RunConfig) -> list[str]:
     """Return a line for a run's readers where weights that move within a batch are simulated by an approximation."""
-    if config.compute.gradients_at == "micro-batch":
+    asked = config.compute.gradients_at
+    if asked == "micro-batch":
         return []
+    whose = (
+        "a batch are computed with the weights from its"
+        if asked == "batch"
+        else (f"{asked} images are computed with the weights from their")
+    )
+    named = f'"{asked}"' if asked == "batch" else asked
     return [
-        "gradients: but for each device's first step, those of a batch are computed with the weights from its start; a "
-        'device moves them within it (compute.gradients_at = "batch")'
+        f"gradients: but for each device's first step, those of {whose} start; a device moves them within it "
+        f"(compute.gradients_at = {named})"
     ]
 
 

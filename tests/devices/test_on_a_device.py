@@ -21,6 +21,7 @@ from fed_asi.devices.reply import Reply, answer
 from fed_asi.fleets import fleet
 from fed_asi.fleets.config import RunConfig
 from fed_asi.layers import convolution
+from fed_asi.memory.arena import planned
 from fed_asi.rounds.group_judging import judge_groups
 from fed_asi.training.evaluation import evaluate, load_tensors_
 from fed_asi.training.steps import Stepper
@@ -158,12 +159,19 @@ def test_without_stored_features_the_trunk_computes_there(tmp_path, monkeypatch)
 
 @pytest.mark.slow
 @pytest.mark.computes
-def test_a_whole_device_is_counted_there(folder):
-    whole = {"budget_bytes": None, "ram_bytes": 1 << 20, "flash_bytes": 1 << 22}
-    wanted, _ = answer(opened(folder), job(**whole), opened(folder).reference, None)
-    assert wanted.stats["ram_bytes"] > 0
+@pytest.mark.parametrize("update", ["step", "layer"])
+def test_a_whole_device_is_counted_there(folder, update, monkeypatch):
+    """Its layers train some channels, whose indices go along to where the step is traced."""
+    monkeypatch.setattr(planned, "_PLANNED", {})
+    whole = {"budget_bytes": None, "ram_bytes": 40 << 10, "flash_bytes": 1 << 22}
+    settings = {"train": {"update": update, "clip_norm": "off"}}
+    wanted, _ = answer(opened(folder, **settings), job(**whole), opened(folder).reference, None)
+    assert wanted.stats["outcome"] == "trained", wanted.stats["cause"]
+    assert 0 < wanted.stats["ram_bytes"] <= 40 << 10
+    assert "channels" in wanted.stats["method"]
+    planned._PLANNED.clear()
     with second_device() as device:
-        place = opened(folder).on(device.place)
+        place = opened(folder, **settings).on(device.place)
         found, _ = answer(place, job(**whole), place.reference, None)
     same(found, wanted)
 

@@ -44,7 +44,7 @@ def test_its_tiny_mode_does_every_part(tmp_path: Path) -> None:
 
 def test_a_gradient_that_is_off_is_exit_code_1(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     words = ("--device", "cpu", "--tiny", "--parts", "gradients")
-    assert main(monkeypatch, *words, TOLERANCE=0.0) == 1
+    assert main(monkeypatch, *words, TOLERANCE=0.0, ROUNDED=0.0) == 1
     assert capsys.readouterr().out.endswith("11 that do not hold\n")
 
 
@@ -56,3 +56,18 @@ def test_a_device_that_is_not_here_is_one_line(monkeypatch: pytest.MonkeyPatch, 
     assert (
         '--device "cuda", but there is no GPU on this machine: ' in capsys.readouterr().err.splitlines()[-1]
     )
+
+
+def test_a_part_that_breaks_is_a_row_and_the_others_are_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def breaks(*_given: Any) -> Any:
+        yield {"network": "tiny"}
+        raise RuntimeError("no kernel image\nfor this card")
+
+    parts = {"peak": breaks, "micro": lambda *_: iter([{"network": "tiny", "ms": 1}])}
+    assert main(monkeypatch, "--device", "cpu", "--tiny", "--parts", "peak,micro", PARTS=parts) == 1
+    said = capsys.readouterr().out
+    assert "| 1 | RuntimeError('no kernel image\\nfor this card') | **no** |" in said
+    assert "| tiny | 1 |" in said
+    assert said.endswith("1 that do not hold\n")

@@ -45,6 +45,10 @@ def test_gradients_at_the_batch_s_start_need_weights_that_move_within_it_and_not
         "compute.side_by_side=false": "to have them side by side, and compute.side_by_side is false. Leave one out",
     }.items():
         assert problems_of(write(GOOD), *asked, changed) == [start + said]
+    asked[0] = "compute.gradients_at=16"
+    assert problems_of(write(GOOD), *asked, "train.momentum=0.9")[0].startswith(
+        "compute.gradients_at: 16 computes the gradients of 16 images with the weights from their start, and momentum"
+    )
 
 
 def test_devices_twice_or_outside_are_named(write):

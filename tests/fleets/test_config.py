@@ -104,6 +104,10 @@ def test_json_of_something_else_is_named(text):
             "pretrain.batch_size=1",
             "pretrain.batch_size: 1, but batch norm has no variance of one image; use 2 or more",
         ),
+        (
+            "pretrain.head_epochs=3",
+            'pretrain.head_epochs: 3, but model.weights = "public" trains the whole network, its head included; use',
+        ),
     ],
 )
 def test_each_mistake_is_one_line(write, change, expected):

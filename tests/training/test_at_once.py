@@ -128,6 +128,19 @@ def test_gradients_at_the_batch_s_start_are_the_step_s(update: str) -> None:
     assert (ours.largest.saved_bytes, ours.accumulator_bytes) == bytes_of_a_device
 
 
+@pytest.mark.parametrize("images", [1, 3, 4])
+def test_gradients_at_the_start_of_some_images_are_those_of_that_many(images: int) -> None:
+    """From the second step on, as if micro-batches were that large; micro-batches larger than that move as they do."""
+    net = network(InFloat64(Net()))
+    ours = stepper(net, Vanilla(), 2, side_by_side=True, update="layer", gradients_at=images)
+    theirs = stepper(net, Vanilla(), max(images, 2), update="layer")
+    ours.step_(*batch(), 0.1)
+    theirs.tail.load_state_dict(ours.tail.state_dict())
+    for one in (ours, theirs):
+        one.step_(*batch(), 0.1)
+    same(ours.tail, theirs.tail)
+
+
 def by_layer(net: nn.Module, groups: list[list[nn.Parameter]], limit: float, lr: float) -> None:
     for group in groups:
         norm = torch.stack([p.grad.square().sum() for p in group]).sum().sqrt()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fed_asi.errors import ConfigError
 from fed_asi.fleets.config import PretrainConfig
-from fed_asi.training.pretraining import pretrain_
+from fed_asi.training.pretraining import pretrain_, pretrain_head_
 from fed_asi.training.sgd import Sgd
 
 
@@ -99,3 +99,44 @@ def test_a_loss_that_is_no_number_ends_it() -> None:
         ConfigError, match=r"pretrain\.lr: 1000000000000.0 is too large: the loss of epoch 1 is"
     ):
         pretrain_(network(), *images(48), PretrainConfig(lr=1e12, batch_size=8), seed=1)
+
+
+HEAD = PretrainConfig(head_epochs=12, lr=0.5, batch_size=8)
+
+
+def test_a_head_learns_alone_and_nothing_else_moves() -> None:
+    model, told = network(), []
+    before = copy.deepcopy(model.state_dict())
+    last = pretrain_head_(model, *images(48), HEAD, seed=1, report=lambda *line: told.append(line))
+    assert [epoch for epoch, _ in told] == list(range(1, 13))
+    assert last == told[-1][1] < 0.8 * told[0][1]
+    moved = [name for name, tensor in model.state_dict().items() if not torch.equal(before[name], tensor)]
+    assert moved == ["5.weight", "5.bias"]
+    assert not model.training
+
+
+def test_a_head_has_the_bits_of_training_behind_the_whole_network() -> None:
+    ours, plain = network(), network()
+    x, y = images(8)
+    pretrain_head_(ours, x, y, PretrainConfig(head_epochs=1, lr=0.1, batch_size=8), seed=1)
+    loss = nn.functional.cross_entropy(plain(x), y)
+    head = plain[5]
+    grads = torch.autograd.grad(loss, list(head.parameters()))
+    norm = torch.stack([g.norm() for g in grads]).norm()
+    for parameter, grad in zip(head.parameters(), grads, strict=True):
+        moved = parameter - 0.1 * (grad * min(1.0, 2.0 / float(norm)) + 1e-4 * parameter)
+        torch.testing.assert_close(ours[5].get_parameter("bias" if grad.dim() == 1 else "weight"), moved)
+
+
+def test_a_head_trains_on_a_last_batch_of_one() -> None:
+    alone, many = network(), network()
+    x, y = images(9)
+    settings = PretrainConfig(head_epochs=1, lr=0.1, batch_size=8)
+    pretrain_head_(alone, x, y, settings, seed=1)
+    pretrain_head_(many, x[:8], y[:8], settings, seed=1)
+    assert not torch.equal(alone[5].bias, many[5].bias)
+
+
+def test_a_rate_too_large_for_the_head_is_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"pretrain\.lr: 1000000000000.0 is too large: the loss of epoch"):
+        pretrain_head_(network(), *images(16), PretrainConfig(head_epochs=9, lr=1e12, batch_size=8), seed=1)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from fed_asi.devices.job import Job
 from fed_asi.devices.work import train_locally
+from fed_asi.files import read_tensors
 from fed_asi.fleets.resources import Resources
 from fed_asi.workplace.opening import open_workplace
 from fed_asi.workplace.place import Workplace
@@ -38,3 +40,19 @@ def test_the_cut_follows_the_plans_really_made(tmp_path: Path) -> None:
     again = open_workplace(tight.folder)
     assert again.reference.keys() == tight.reference.keys()
     assert again.test_features.shape == tight.test_features.shape
+
+
+def test_the_server_trains_the_head_alone_where_asked(tmp_path: Path) -> None:
+    asked = {"model": {"weights": "none"}, "compute": {"features": "off"}}
+    plain = prepare(small(**asked), tmp_path / "plain")
+    made = prepare(small(pretrain={"head_epochs": 2}, **asked), tmp_path / "head")
+    before, after = (read_tensors(place.folder / "base.pt") for place in (plain, made))
+    assert {name for name in after if not torch.equal(before[name], after[name])} == {
+        "classifier.weight",
+        "classifier.bias",
+    }
+    public = made.config.data.public
+    assert made.notes[0].startswith(
+        f"weights of the head: trained by the server on {public} public images, which are on no device (2 epochs, loss "
+    )
+    assert not any("trained by the server" in note for note in plain.notes)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from fed_asi import layers
 from fed_asi.errors import ConfigError, FedAsiError, first_line
+from fed_asi.gpus import CPU
 from fed_asi.layers.copying import copied
 from fed_asi.memory.arena.recorder import Recorder
 from fed_asi.memory.arena.trace import Trace
@@ -88,7 +89,7 @@ def record_step(
         raise ConfigError(
             'a mover applies gradients itself: it goes with gradients="applied" and without an optimizer'
         )
-    model = copied(model).cpu()
+    model = _here(model)
     step = _Step(model, x.detach().cpu().clone(), y.detach().cpu().clone(), gradients, optimizer, mover, loss)
     unsized = [name for name, _, state in layers.compressed_layers(model) if _sizes_follow_data(state)]
     step.prepare()
@@ -101,6 +102,14 @@ def record_step(
     with recorder:
         step.run(recorder)
     return step.finished(recorder)
+
+
+def _here(model: nn.Module) -> nn.Module:
+    """Return a copy of a model on the CPU, with what its compressed layers keep, which nn.Module.cpu leaves."""
+    here = copied(model).cpu()
+    for _, _, state in layers.compressed_layers(here):
+        layers.go_along_(state, CPU)
+    return here
 
 
 def _check_one_micro_batch(model: nn.Module, images: int) -> None:
@@ -207,7 +216,7 @@ def record_inference(model: nn.Module, x: Tensor, *, with_values: bool = False) 
 
     Raises ConfigError where the model cannot take x.
     """
-    model, x = copied(model).cpu(), x.detach().cpu().clone()
+    model, x = _here(model), x.detach().cpu().clone()
     recorder = Recorder(model, with_values=with_values)
     _declare_weights(recorder, model)
     recorder.declare(x, "input", "input")
