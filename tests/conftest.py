@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,26 @@ QUIET = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("same everywhere", max_examples=50, derandomize=True, database=None, **QUIET)
 settings.register_profile("explore", settings(), **QUIET)  # by hand: pytest --hypothesis-profile explore
 settings.load_profile("same everywhere")
+
+
+@pytest.hookimpl(tryfirst=True)  # before marks select
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave as many cases of a test marked `few` fast as it says, the first and the last among them."""
+    cases = defaultdict[str, list[pytest.Item]](list)
+    for item in items:
+        if item.get_closest_marker("few") is not None:
+            cases[item.nodeid.partition("[")[0]].append(item)
+    for every in cases.values():
+        for item in spread(every, every[0].get_closest_marker("few")):
+            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.computes)
+
+
+def spread(every: list[pytest.Item], few: Any) -> list[pytest.Item]:
+    """Return the cases that are left out where n are taken at equal distances; one alone is the middle one."""
+    (number,), last = few.args, len(every) - 1
+    taken = {last // 2} if number == 1 else {round(one * last / (number - 1)) for one in range(number)}
+    return [item for place, item in enumerate(every) if place not in taken]
 
 
 def pytest_collection_finish() -> None:

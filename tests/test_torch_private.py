@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,9 +26,16 @@ def private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
 
 
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Return the names, attributes and imports of a file, read once."""
+    kinds = (ast.ImportFrom, ast.Import, ast.Attribute)
+    return tuple(node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds))
+
+
 def parts_of_torch(path: Path) -> Iterator[str]:
     """Yield the private names that a file imports from torch or reaches through `torch.` and `nn.`."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "torch":
             whole = [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
@@ -41,7 +49,7 @@ def parts_of_torch(path: Path) -> Iterator[str]:
 
 def attributes(path: Path) -> set[str]:
     """Return the names of all attributes that a file reads or writes."""
-    return {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+    return {node.attr for node in nodes(path) if isinstance(node, ast.Attribute)}
 
 
 OTHERS = sorted(path for path in HOME.parent.rglob("*.py") if path != HOME)

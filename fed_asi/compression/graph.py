@@ -6,8 +6,9 @@ A network that cannot be traced still trains, without fusing, and the reason is 
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise, takewhile
@@ -48,7 +49,38 @@ class Graph:
     reason: str | None = None
 
 
-class Tracer(fx.Tracer):
+class ThreadTracer(fx.Tracer):
+    """Traces what its own thread calls, one trace at a time.
+
+    A trace replaces `nn.Module.__call__` for all of the process. Other threads may compute meanwhile, such as the
+    features of a frozen part: their calls go through as they are, and leave no mark in the trace.
+    """
+
+    _alone = (
+        threading.Lock()
+    )  # traces that end in another order than they began would leave the replacement in place
+    _thread = 0
+
+    def trace(self, root: nn.Module | Callable[..., Any], concrete_args: Any = None) -> fx.Graph:
+        """Return the graph of a network, once no other thread traces."""
+        with ThreadTracer._alone:
+            self._thread = threading.get_ident()
+            return super().trace(root, concrete_args)
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Return what a call of a module gives: a symbol in the thread that traces, a value in all others."""
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
+        """Return an attribute of a module: of a parameter, a symbol in the thread that traces."""
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+
+class Tracer(ThreadTracer):
     """Traces a network without entering compressed layers and blocks with a compressed form of their own."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:

@@ -67,7 +67,7 @@ def _array(tensor: Tensor) -> Array:
     """Return a tensor as Flower makes an array of it, with fewer copies."""
     array, head = tensor.detach().contiguous().numpy(), io.BytesIO()
     write_array_header_1_0(head, header_data_from_array_1_0(array))
-    data = Carried(b"".join((head.getvalue(), array)))
+    data = Carried(b"".join((head.getvalue(), array.data)))
     return Array(str(array.dtype), tuple(array.shape), "numpy.ndarray", data)
 
 

@@ -60,7 +60,8 @@ def serve(home: Path, grid: Grid, context: Context) -> None:
         Telling(terminal, folder) as watcher,
     ):
         deployed = bool(context.run_config.get("deployed", False))
-        place = prepare(config, workplace_folder(folder), watcher=watcher, early=not deployed)
+        done = store.last_round
+        place = prepare(config, workplace_folder(folder), watcher=watcher, early=not deployed, after=done)
         with place.going_on():
             waiting, states = waiting_for(deployed, config), None if deployed else folder / "devices"
             run = address_of(place.folder, config)
@@ -68,8 +69,8 @@ def serve(home: Path, grid: Grid, context: Context) -> None:
             executor = FlowerExecutor(grid, config.num_devices, run, waiting, states, store.note, simulated)
             executor.find_devices()
             conduct(place, store, executor, watcher, None if deployed else state_folder(run))
-    with RunStore.read(folder) as done:
-        code, missing = done.exit_code(), done.missing()
+    with RunStore.read(folder) as ended:
+        code, missing = ended.exit_code(), ended.missing()
     if code:
         raise RunError(f"{'; '.join(missing) or 'the run did not finish'} (exit code {code})")
 

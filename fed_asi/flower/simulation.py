@@ -74,6 +74,7 @@ def run_flower(
                 watcher=watcher,
                 found=simulation.start,
                 early=True,
+                after=store.last_round,
             )
             with place.going_on():
                 watcher.stage("starting Flower and Ray")

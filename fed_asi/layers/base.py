@@ -45,7 +45,7 @@ class LayerState:
     factors: committed warm factors, one per mode of the input; None for a mode without one.
     pending: the factors of the last micro-batch; they are committed once an optimizer has moved the weights.
     moves: how many times the layer's trained parameters had been written to when `pending` was found.
-    found, used: the number of the forward pass that found `pending`, and whether its backward pass has run.
+    found, used: how often `pending` was found, and whether the backward pass of the newest has run.
     published_bytes: bytes of the kept forms, without masks, over all calls in a meter's block: the papers' count.
     channels, slice: the input channels kept, (k,), and their places in the weight; None: all channels.
     sink: takes the layer's gradients in place of autograd, in steps that apply each gradient at once.

@@ -88,10 +88,7 @@ class LayerFunction(torch.autograd.Function):
             job.state.sink.see([given for given, _ in job.trained(need)])
         _check_trained(need, job.state)
         if job.keeps:
-            before = job.state.found
-            job.kept = job.operation.keep(x, job.state.method, job.state)
-            job.state.used = job.state.used and job.state.found == before
-            job.state.published_bytes += job.kept.published_bytes
+            job.kept = kept_of(x, job.operation, job.state)
         mask: tuple[Tensor, ...] = ()
         if job.clamp is not None and any(need):
             y, mask = _masked(y, job.clamp)
@@ -128,6 +125,27 @@ class LayerFunction(torch.autograd.Function):
         if dw is not None and dw.sparse and sink is not None and sink.holds(cast(Tensor, job.given[0]), dw):
             return (dx, None, *others, None)
         return (dx, None if dw is None else dw.whole(), *others, None)
+
+
+def kept_of(x: Tensor, operation: Operation, state: LayerState) -> Kept:
+    """Return x in the form that a layer's method keeps; new warm factors become pending.
+
+    Raises UnsupportedLayerError for factors of a method that does not start from them: no step would commit them in
+    time, and no round would keep them.
+    """
+    before = state.pending
+    kept = operation.keep(x, state.method, state)
+    if state.pending is not before:
+        if state.pending is not None and not state.method.warm_start:
+            what = type(state.method).__name__
+            raise UnsupportedLayerError(
+                f"{state.name}: {what} sets pending factors, but its warm_start is False, so no step would start from "
+                "them; let warm_start return True, or leave pending as it is"
+            )
+        state.found += 1
+        state.used = False
+    state.published_bytes += kept.published_bytes
+    return kept
 
 
 Parameters = tuple[Tensor, Tensor | None, Tensor | None]  # weight, bias, gamma

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -137,7 +137,7 @@ class TapsGradient(WeightGradient):
         """Yield, tap by tap, a view of target: (C', C), and dW there; a pass over all taps would run in short loops."""
         there, dw = target[self.places], self.inner.dw
         for tap in product(*map(range, dw.shape[2:])):
-            where = (..., *tap)
+            where: tuple[Any, ...] = (..., *tap)
             yield there[where], dw[where]
 
 

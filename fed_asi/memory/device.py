@@ -115,13 +115,13 @@ def device_memory(
     """Return the memory a device needs to train on micro-batches like x; model and trunk are only read.
 
     model: at least the trained part, plain or compressed, in the mode it trains in. trunk: the frozen part before it,
-    which runs on one image at a time. x: (b, ...), the input of the trunk, or of the model if there is no trunk. y:
-    (b,). gradients: "held" if a batch is one micro-batch, "accumulated" if it is several, "applied" if each gradient
-    updates its weight at once. copies: number of copies of the trained weights that a strategy and a codec hold:
-    `len(strategy.holds | codec.holds)`. storage: format of what is only read, including the untrained rest of a weight
-    of which some channels train, and of the trunk's activations. Pass the model and the trunk in float32, the trunk
-    with its batch norms folded (`compression.cut.folded`), as stored. For the other arguments and errors see
-    `fed_asi.arena`.
+    which runs on one image at a time. x: (b, ...), the input of the trunk, or of the model if there is no trunk. Its
+    memory format can change which copies a step makes; planned steps have channels last. y: (b,). gradients: "held" if
+    a batch is one micro-batch, "accumulated" if it is several, "applied" if each gradient updates its weight at once.
+    copies: number of copies of the trained weights that a strategy and a codec hold: `len(strategy.holds |
+    codec.holds)`. storage: format of what is only read, including the untrained rest of a weight of which some channels
+    train, and of the trunk's activations. Pass the model and the trunk in float32, the trunk with its batch norms
+    folded (`compression.cut.folded`), as stored. For the other arguments and errors see `fed_asi.arena`.
     """
     features, before, storage = x, None, format_of(storage)
     if trunk is not None:

@@ -106,7 +106,6 @@ class ASI(TuckerMethod):
         if self.warm:
             modes = self._warm_modes(len(found))
             keeper.pending = [_newest(f) if mode in modes else None for mode, f in enumerate(found)]
-            keeper.found += 1
         return self.rounded(kept)
 
     def unrounded(self) -> Self:

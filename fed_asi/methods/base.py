@@ -31,8 +31,8 @@ class Keeper(Protocol):
     """What a method is given by the layer whose input it keeps; `fed_asi.layers.LayerState` is one.
 
     mean: (C,) the input's fixed mean. channels: (k,) those kept, for a method that chooses some. factors: those of the
-    last step, one for each mode of the input, (d, r); pending: those of the newest micro-batch; found: how often
-    factors were found. seed: the only source of random starts.
+    last step, one for each mode of the input, (d, r); pending: those of the newest micro-batch, set anew by every call
+    of a method whose `warm_start` is True, and by no other. seed: the only source of random starts.
     """
 
     name: str
@@ -42,7 +42,6 @@ class Keeper(Protocol):
     channels: Tensor | None
     factors: tucker.Factors | None
     pending: tucker.Factors | None
-    found: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,9 @@ class Measured:
 
 
 class Bench:
-    """A network on which steps are traced, in the mode in which it trains. The given modules are never changed.
+    """A network on which steps are traced, in the mode in which it trains, with inputs in channels-last format.
+
+    The given modules are never changed.
 
     model: at least the trained part. trunk: the frozen part before it. x, y: as many images as the largest micro-batch
     has; they are inputs of the trunk or, without one, of the model. rule: of every step, or a function of the

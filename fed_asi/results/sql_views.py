@@ -6,22 +6,27 @@ import sqlite3
 
 VIEWS = {
     # Joules are those of all rounds so far; group_name NULL: the server's test images, and the whole fleet's joules.
+    # What no row of the run tells is NULL, never 0.
     "accuracy_over_time": """
 SELECT NULL AS group_name, round, accuracy, sim_end_seconds / 3600.0 AS sim_hours,
-       CASE WHEN sim_end_seconds IS NOT NULL THEN total(energy_joules) OVER (ORDER BY round) END AS energy_joules
+       CASE WHEN sim_end_seconds IS NOT NULL AND EXISTS (SELECT 1 FROM rounds WHERE energy_joules IS NOT NULL)
+           THEN total(energy_joules) OVER (ORDER BY round) END AS energy_joules
 FROM rounds
 UNION ALL
 SELECT group_name, group_rounds.round, group_rounds.accuracy, sim_end_seconds / 3600.0,
        CASE WHEN sim_end_seconds IS NOT NULL THEN (
-           SELECT total(one.energy_joules) FROM device_rounds AS one JOIN devices USING (partition_id)
-           WHERE one.round <= group_rounds.round AND devices.group_name = group_rounds.group_name) END
+           SELECT CASE WHEN count(one.energy_joules) THEN
+               total(one.energy_joules) FILTER (WHERE one.round <= group_rounds.round) END
+           FROM device_rounds AS one JOIN devices USING (partition_id)
+           WHERE devices.group_name = group_rounds.group_name) END
 FROM group_rounds JOIN rounds USING (round)
 """,
     "took_part": """
 SELECT partition_id, group_name, device_name, count(round) AS asked,
        count(nullif(outcome = 'trained', 0)) AS trained, count(nullif(outcome = 'late', 0)) AS late,
        count(nullif(outcome = 'left', 0)) AS left_early, count(nullif(outcome = 'absent', 0)) AS absent,
-       total(sim_seconds) AS sim_seconds, total(energy_joules) AS energy_joules
+       sum(sim_seconds) FILTER (WHERE outcome <> 'absent' OR sim_seconds > 0) AS sim_seconds,
+       sum(energy_joules) FILTER (WHERE outcome <> 'absent' OR sim_seconds > 0) AS energy_joules
 FROM devices LEFT JOIN device_rounds USING (partition_id) GROUP BY partition_id ORDER BY partition_id
 """,
 }

@@ -165,6 +165,12 @@ class RunStore:
         """Return the run's notes, oldest first."""
         return [text for (text,) in self.select("SELECT text FROM notes ORDER BY rowid")]
 
+    @property
+    def last_round(self) -> int:
+        """The last round that is recorded; 0 before the first."""
+        ((last,),) = self.select("SELECT coalesce(max(round), 0) FROM rounds")
+        return int(last)
+
     def devices(self) -> list[DeviceRecord]:
         """Return the fleet, by partition_id."""
         return list(self._rows(DeviceRecord, "devices", "ORDER BY partition_id"))

@@ -58,6 +58,7 @@ def run_loop(
             weights_dir=weights_dir,
             watcher=watcher,
             early=True,
+            after=store.last_round,
         )
         states = folder / "devices"
         with place.going_on():

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fed_asi.compression.cut import overwrites
+from fed_asi.compression.graph import ThreadTracer
 from fed_asi.errors import ConfigError, UnsupportedLayerError
 from fed_asi.memory.stored import Format, format_of
 from fed_asi.storage.float16 import float16_trunk
@@ -137,7 +138,7 @@ def _opened(trunk: fx.GraphModule) -> fx.GraphModule:
     A cut keeps blocks whole if they depend on `training`; a trunk is always in eval mode.
     """
     try:
-        return fx.symbolic_trace(trunk)
+        return fx.GraphModule(trunk, ThreadTracer().trace(trunk), type(trunk).__name__)
     # A forward may raise anything when it is traced. Its blocks then stay whole, and `problems` names them.
     except Exception:
         return trunk

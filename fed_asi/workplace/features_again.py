@@ -67,12 +67,16 @@ class Sources:
                 found[use] = made(source, self.store, use, watcher, lambda: None)
         return Features({use: one for use, one in found.items() if one is not None}, self.keys)
 
-    def open_ahead(self, watcher: Watcher, ahead: RowsAhead) -> Features:
-        """Return the features; those of the training images are computed by need, unless all are in the store."""
+    def open_ahead(self, watcher: Watcher, ahead: RowsAhead, after: int = 0) -> Features:
+        """Return the features; those of the training images are computed by need, unless all are in the store.
+
+        after: as in `needs_of`.
+        """
         if self._is_whole:
             return self.open(watcher)
         key = self.keys[self.use]
-        needs, form = needs_of(self.config, self.shards, self.taken), form_of_rows(self.store, key)
+        needs = needs_of(self.config, self.shards, self.taken, after)
+        form = form_of_rows(self.store, key)
         source = self._train_again
         if form is None or not rows_are_there(self.store, form, needs.rows):
             train = self._train_again()  # now, before other threads compute

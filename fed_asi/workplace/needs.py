@@ -18,7 +18,7 @@ Taken = Sequence[int] | NDArray[np.int16]  # each device's resolution, by partit
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """Rows of the training images, each once. first: needed before round 1. later: all others, in order.
+    """Rows of the training images, each once. first: needed before the first round. later: all others, in order.
 
     Images in neither are not needed at all.
     """
@@ -32,12 +32,13 @@ class Needs:
         return np.concatenate([self.first, self.later])
 
 
-def needs_of(config: RunConfig, shards: Shards, taken: Taken | None = None) -> Needs:
+def needs_of(config: RunConfig, shards: Shards, taken: Taken | None = None, after: int = 0) -> Needs:
     """Return what a run needs at the resolution of its config: images of its cohorts, and those that groups hold out.
 
     Held-out images are needed first if groups are evaluated before the first round, or else last. If the clock or
     presence decides which devices a round asks, that is not known in advance: any device may be asked, and none is
     first. taken: None: all devices train at this resolution; otherwise those that do not need nothing here.
+    after: the last round that is recorded; a run that resumes needs nothing for it and those before.
     """
     here = [
         one for one in range(config.num_devices) if taken is None or taken[one] == config.model.resolution
@@ -46,9 +47,8 @@ def needs_of(config: RunConfig, shards: Shards, taken: Taken | None = None) -> N
     judged = [] if when == "never" else _held_back(config, shards, here)
     if asks_by_number(config) and config.clock.at_work is None:
         among = {*here}
-        begin, *others = [
-            [one for one in cohort_of(config, round) if one in among] for round in range(1, config.rounds + 1)
-        ]
+        left = range(min(after, config.rounds - 1) + 1, config.rounds + 1)
+        begin, *others = [[one for one in cohort_of(config, round) if one in among] for round in left]
     else:
         begin, others = [], [here]
     first = _once([*(judged if when == "every-round" else ()), *_of(shards, begin)])

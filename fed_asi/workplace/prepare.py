@@ -71,13 +71,15 @@ def prepare(
     watcher: Watcher | None = None,
     found: Callable[[int], None] | None = None,
     early: bool = False,
+    after: int = 0,
 ) -> Workplace:
     """Return the run's workplace, made under `folder` unless a killed run has left it there, complete.
 
     folder: runs/NAME/workplace. data_dir, weights_dir: where the data set and weights are; None tries the
     environment, then the publishers. found: called once data and weights are there, before the long part, with the
     bytes of what the devices may train. early: return once the features that the run needs first are there; the others
-    are computed from then on, as rounds will need them, until the block of the place's `going_on` ends.
+    are computed from then on, as rounds will need them, until the block of the place's `going_on` ends. after: the last
+    round that is recorded, which needs none.
     Raises MissingDataError, WeightsError and ConfigError (all that `check_start` finds) before `found`, and RunError.
     """
     device, watcher = device_named(config.compute.device), watcher or Unwatched()
@@ -94,9 +96,9 @@ def prepare(
             shards = check_start(config, splits, model, source.num_classes)
             if found is not None:
                 found(trained_bytes(model, config))
-            given = _Given(splits, shards, source.num_classes, data_dir, watcher, ahead)
+            given = _Given(splits, shards, source.num_classes, data_dir, watcher, ahead, after)
             features = _make(config, folder, given, model)
-        opened = Sources.open if ahead is None else partial(Sources.open_ahead, ahead=ahead)
+        opened = Sources.open if ahead is None else partial(Sources.open_ahead, ahead=ahead, after=after)
         place = open_workplace(
             folder, config, data_dir=data_dir, watcher=watcher, features=features, opened=opened
         )
@@ -115,7 +117,10 @@ def may_begin_early(config: RunConfig) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """What a workplace is made from. ahead: computes features by need; None: all are computed first."""
+    """What a workplace is made from.
+
+    ahead: computes features by need; None: all are computed first. after: as in `needs_of`.
+    """
 
     splits: Splits
     shards: Shards
@@ -123,12 +128,13 @@ class _Given:
     data_dir: Path | None
     watcher: Watcher
     ahead: RowsAhead | None
+    after: int
 
     def by_need(self, taken: Sequence[int] | None = None) -> ByNeed | None:
         """Return how features are computed by need. taken: as in `needs_of`."""
         if self.ahead is None:
             return None
-        return ByNeed(self.ahead, partial(needs_of, shards=self.shards, taken=taken))
+        return ByNeed(self.ahead, partial(needs_of, shards=self.shards, taken=taken, after=self.after))
 
 
 def _make(config: RunConfig, folder: Path, given: _Given, model: nn.Module) -> Features:

@@ -45,6 +45,7 @@ def moved(draw: st.DrawFn) -> Tensor:
     return (values * scale).clamp(-most, most).to(torch.float32)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("codec", CODECS, ids=str)
 @settings(max_examples=60, deadline=None)
 @given(x=moved())

@@ -21,6 +21,8 @@ def common(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [*TINY, "--profile", str(tmp_path_factory.mktemp("timed") / "profile.json"), "--budget", "4 KiB"]
 
 
+@pytest.mark.slow
+@pytest.mark.computes
 def test_a_step_is_told_in_seconds_and_joules(
     common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

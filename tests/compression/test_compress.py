@@ -142,6 +142,7 @@ def predicted(model: nn.Module, x: Tensor) -> int:
     return total
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("batch_size", [1, 5])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("method", METHODS, ids=str)

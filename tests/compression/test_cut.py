@@ -19,6 +19,7 @@ def images(size: int, batch: int = 2) -> torch.Tensor:
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("name", "layers", "point"),
     [
@@ -134,6 +135,7 @@ def test_a_layer_the_network_lacks_is_an_error() -> None:
         cut.cut(models.build("tiny", 10), ["blocks.99"], images(32))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["tiny", "mcunet", "resnet18"])
 def test_a_folded_trunk_is_the_trunk_to_rounding_without_its_batch_norms(name: str) -> None:
     model = models.build(name, 10).eval()

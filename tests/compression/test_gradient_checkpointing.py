@@ -38,6 +38,7 @@ def step(network):
     return meter
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("compressed", [False, True])
 def test_gradients_are_those_of_the_network_and_fewer_bytes_are_kept(model, compressed):
     network, names = model

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from fed_asi import models
-from fed_asi.compression.graph import analyse
+from fed_asi.compression.graph import ThreadTracer, Tracer, analyse
 
 
 class Net(nn.Module):
@@ -83,3 +85,61 @@ def test_resnet_keeps_its_shared_relu_apart() -> None:
     assert graph.fusable["layer4.1.conv1"] == ("layer4.1.bn1",)
     assert "layer4.1.relu" in graph.repeated
     assert graph.fusable["conv1"] == ("bn1", "relu")
+
+
+class Held(nn.Module):
+    """A network whose trace says when it has begun, and stays there until it may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 1)
+        self.begun, self.goes_on = threading.Event(), threading.Event()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.begun.set()
+        self.goes_on.wait()
+        return self.conv(x) * self.conv.weight.sum()
+
+
+class Traced(threading.Thread):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(daemon=True)
+        self.network, self.graph = network, fx.Graph()
+
+    def run(self) -> None:
+        self.graph = Tracer().trace(self.network)
+
+
+def test_other_threads_compute_while_one_traces() -> None:
+    """Also with the very modules that are traced."""
+    held = Held()
+    other, x = fx.symbolic_trace(nn.Sequential(nn.Conv2d(2, 3, 1), nn.ReLU())), torch.ones(1, 2, 4, 4)
+    wanted, of_conv = other(x), held.conv(x)
+    thread = Traced(held)
+    thread.start()
+    held.begun.wait()
+    try:
+        assert torch.equal(other(x), wanted)
+        assert torch.equal(held.conv(x), of_conv)
+        assert held.conv.weight is held.conv._parameters["weight"]
+    finally:
+        held.goes_on.set()
+        thread.join()
+    assert [str(node.target) for node in thread.graph.nodes if node.op == "call_module"] == ["conv"]
+
+
+def test_one_thread_traces_at_a_time_and_leaves_nothing_behind() -> None:
+    plain = nn.Module.__call__
+    first, second = Held(), Held()
+    threads = [Traced(first), Traced(second)]
+    threads[0].start()
+    first.begun.wait()
+    threads[1].start()
+    second.begun.wait(0.05)  # only what would be wrong needs any time
+    assert not second.begun.is_set()
+    first.goes_on.set()
+    threads[0].join()
+    second.goes_on.set()
+    threads[1].join()
+    assert nn.Module.__call__ is plain
+    assert ThreadTracer().trace(nn.ReLU()).nodes

@@ -98,6 +98,7 @@ def begun(tmp_path: Path) -> Iterator[Open]:
         ahead.close()
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("name", "resolution", "layers"),
     [("tiny", 32, 2), ("mcunet-in1", 48, 4), ("mobilenet_v2", 32, 2), ("resnet18", 32, 2)],

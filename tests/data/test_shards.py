@@ -43,6 +43,7 @@ def test_every_sample_is_on_one_device_and_every_device_has_its_minimum(case, se
         assert max(len(np.unique(labels[shard])) for shard in shards) <= scheme.classes
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("devices", "scheme"),
     [

@@ -22,6 +22,8 @@ def test_digits_are_all_there_and_always_the_same() -> None:
     assert set(np.unique(digits.y_test)) == set(range(10))
 
 
+@pytest.mark.slow
+@pytest.mark.computes
 def test_cifar10_from_an_npz(cifar10_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FED_ASI_DATA_DIR", str(cifar10_dir))
     cifar = data.load("cifar10")

@@ -117,6 +117,8 @@ def test_nobody_with_a_plan_is_said_before_the_first_round(place: Workplace) -> 
         plans_for(some, 0).first(fleet.build(some.config)[0].resources)
 
 
+@pytest.mark.slow
+@pytest.mark.computes
 def test_a_run_plans_ahead_and_trains_within_the_time(tmp_path: Path, place: Workplace) -> None:
     free = ahead(place, 0).sim_seconds
     told = {**BOARD, "max_seconds": free * 0.97, "schedule": [{"round": 2, "budget": "8 KiB"}]}

@@ -41,6 +41,7 @@ def reply_to(place: Workplace, asked: Job, **factors: Any) -> Reply:
     return answer(place, asked, place.reference, factors or None)[0]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("kind", ["unlimited", "plain"])
 @pytest.mark.parametrize("resources", [TIGHT, PLENTY, NOTHING], ids=["tight", "unlimited", "too tight"])
 def test_a_device_with_a_twin_hands_in_what_it_would_without(
@@ -197,6 +198,7 @@ def test_cosine_and_ratio_by_hand() -> None:
     assert compared({"a": torch.tensor([float("inf"), 0.0])}, x, sent) == nothing
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("seed", range(20))
 def test_equal_updates_have_cosine_and_ratio_one_exactly(seed: int) -> None:
     drawn = torch.Generator().manual_seed(seed)

@@ -40,6 +40,8 @@ def test_a_steps_memory_is_its_traces(made) -> None:
     assert tops == [plain.peak, max(plain.saved)]
 
 
+@pytest.mark.slow
+@pytest.mark.computes
 def test_a_device_is_stacked_to_its_ram_and_flash(made) -> None:
     held = made["devices"]("tiny", 32, 4)
     figure = Figure()

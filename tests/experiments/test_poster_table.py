@@ -34,6 +34,7 @@ def counted(table: ModuleType) -> Callable[[str], list[Any]]:
     return cache(lambda network: list(table.counted_rows(network, models.build(network, 1000))))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "network",
     [
@@ -74,6 +75,7 @@ RECOMPUTED = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("network", sorted({network for network, _ in RECOMPUTED}))
 def test_recomputed_figures(network: str, counted: Callable[[str], list[Any]]) -> None:
     rows = {(r.network, r.layers): r for r in counted(network) if r.method == "vanilla"}

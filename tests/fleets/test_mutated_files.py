@@ -92,9 +92,9 @@ def test_the_files_without_mistakes_run(tmp_path: Path) -> None:
     assert check_case(tmp_path) == 0
 
 
-@settings(max_examples=20, derandomize=True, deadline=None, database=None, suppress_health_check=QUIET)
+@settings(max_examples=10, derandomize=True, deadline=None, database=None, suppress_health_check=QUIET)
 @given(st.data())
-def test_twenty_files_with_mistakes(data: st.DataObject) -> None:
+def test_ten_files_with_mistakes(data: st.DataObject) -> None:
     run_a_case(data, own_networks=True)
 
 

@@ -36,6 +36,7 @@ def config(name: str, trace: str) -> PresenceConfig:
     return PresenceConfig.model_validate({**said, "trace": trace} if said["kind"] == "trace" else said)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", DESCRIPTIONS)
 @given(seed=st.integers(0, 2**62), one=st.integers(0, 10**6), eighths=st.integers(0, int(8 * 20 * DAY)))
 def test_leaving_and_coming_are_where_presence_changes(
@@ -92,6 +93,7 @@ def test_a_night_is_where_the_device_is() -> None:
     assert east.first(ids, np.array([3 * HOUR])) == 14 * HOUR
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", DESCRIPTIONS)
 @given(
     seed=st.integers(0, 2**62),

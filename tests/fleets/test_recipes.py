@@ -40,6 +40,7 @@ def _features(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path_factory.getbasetemp() / "features"))
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_device_trains_by_every_name(name: str, tmp_path: Path) -> None:
     config = small(method={"name": name, "centered": None, "layers": 2, "calibration_images": 8})

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,12 +45,19 @@ sys.stdin.read()
 end()
 shutil.rmtree(temporary, ignore_errors=True)
 """
+# A run, begun or resumed; its server is killed by its own hand at a round's first reply, while other devices work.
 RUN = """
-import pathlib, sys
+import os, pathlib, signal, sys
 from fed_asi.fleets.config import RunConfig
 from fed_asi.flower.simulation import run_flower
-folder = pathlib.Path(sys.argv[1])
-run_flower(RunConfig.from_json((folder.parent / f"{folder.name}.json").read_text()), folder)
+from fed_asi.results.progress import Unwatched
+folder, killed_in, resume = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "True"
+class Killer(Unwatched):
+    def device_done(self, record):
+        if record.round == killed_in:
+            os.kill(os.getpid(), signal.SIGKILL)
+config = RunConfig.from_json((folder.parent / f"{folder.name}.json").read_text())
+run_flower(config, folder, resume=resume, watcher=Killer())
 """
 
 
@@ -78,14 +88,28 @@ def cluster(tmp_path: Path) -> Iterator[str]:
         nodes.wait()
 
 
-def test_nodes_without_a_common_folder_give_the_bits_of_one_machine(cluster: str, tmp_path: Path) -> None:
-    run_loop(small(**SETTINGS), tmp_path / "alone")
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The records of the same run on one machine, in one go."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    run_loop(small(**SETTINGS), folder)
+    return records(folder)
+
+
+def run_apart(cluster: str, folder: Path, killed_in: int = 0, resume: bool = False) -> int:
+    """Do a run, or the rest of one, on the cluster, beside its first node; return the exit code of its server."""
     config = small(**SETTINGS, compute={"backend": "flower", "ray_address": cluster})
-    (tmp_path / "apart.json").write_text(config.to_json())
-    environment = {**os.environ, **machine(tmp_path / "server")}
-    command = [sys.executable, "-c", RUN, str(tmp_path / "apart")]
-    subprocess.run(command, check=True, cwd=ROOT, env=environment, timeout=550)
-    assert records(tmp_path / "apart") == records(tmp_path / "alone")
+    (folder.parent / f"{folder.name}.json").write_text(config.to_json())
+    environment = {**os.environ, **machine(folder.parent / "server")}
+    command = [sys.executable, "-c", RUN, str(folder), str(killed_in), str(resume)]
+    return subprocess.run(command, check=False, cwd=ROOT, env=environment, timeout=550).returncode
+
+
+def test_nodes_without_a_common_folder_give_the_bits_of_one_machine(
+    cluster: str, tmp_path: Path, alone: Any
+) -> None:
+    assert run_apart(cluster, tmp_path / "apart") == 0
+    assert records(tmp_path / "apart") == alone
     with RunStore.read(tmp_path / "apart") as store:
         assert store.exit_code() == 0
     other = tmp_path / "other"
@@ -95,3 +119,31 @@ def test_nodes_without_a_common_folder_give_the_bits_of_one_machine(cluster: str
     (marks,) = (other / "features").glob("*.rows/groups.bin")
     assert any(marks.read_bytes())  # some rows came
     assert list((tmp_path / "apart" / "devices").glob("*/round-*.pt"))  # the other node's factors among them
+
+
+def test_killed_and_resumed_it_gives_the_bits_of_a_run_in_one_go(
+    cluster: str, tmp_path: Path, alone: Any
+) -> None:
+    """The server dies twice within a round; what the other node has is used again at first, and then gone."""
+    run, other = tmp_path / "apart", tmp_path / "other"
+    assert run_apart(cluster, run, killed_in=2) == -signal.SIGKILL
+    assert rounds_of(run) == [0, 1]
+    assert list((run / "devices").glob("*/round-000002.pt"))  # a device is ahead of the records
+    (copy,) = (other / "from_afar").glob("*/manifest.json")
+    held = copy.stat()
+    assert run_apart(cluster, run, killed_in=3, resume=True) == -signal.SIGKILL
+    assert rounds_of(run) == [0, 1, 2]
+    assert copy.stat() == held  # not fetched again
+    for name in ("from_afar", "features"):
+        shutil.rmtree(other / name)
+    assert run_apart(cluster, run, resume=True) == 0
+    assert records(run) == alone
+    with RunStore.read(run) as store:
+        assert store.exit_code() == 0
+        assert not [note for note in store.notes() if "resumed" in note or "asked again" in note]
+
+
+def rounds_of(run: Path) -> list[int]:
+    """Return the rounds that a run has recorded."""
+    with RunStore.read(run) as store:
+        return [record.round for record in store.rounds()]

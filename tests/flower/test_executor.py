@@ -120,6 +120,7 @@ def test_tensors_that_are_held_elsewhere_give_the_same_replies(
     assert (held.asked, held.now) == (3, {})
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", [True, "plain"])
 def test_loop_and_flower_give_the_same_twins(kind: Any, tmp_path: Path) -> None:
     groups = [

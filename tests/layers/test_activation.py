@@ -39,6 +39,7 @@ def gradient(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     return y.detach(), g
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", EXACT)
 @settings(max_examples=25, deadline=None)
 @given(shape=st.lists(st.integers(1, 5), min_size=1, max_size=5), seed=st.integers(0, 99), last=st.booleans())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
@@ -12,7 +14,8 @@ from torch import nn
 from fed_asi import layers
 from fed_asi.errors import ConfigError, UnsupportedLayerError
 from fed_asi.layers import LayerState, attach_, detach_
-from fed_asi.methods import ASI
+from fed_asi.methods import ASI, Method
+from fed_asi.methods.forms import Whole
 
 
 def model(ranks: tuple[int, ...] = (2, 3, 2, 2)) -> nn.Sequential:
@@ -54,6 +57,49 @@ def test_an_optimizer_step_moves_the_factors_and_nothing_else_does():
     made(torch.randn(2, 6, 6, 5))
     assert all(torch.equal(a, b) for a, b in zip(before, layers.factors(made)["0"], strict=True))
     assert torch.equal(made[0].weight, told[0].weight)
+
+
+@dataclass(frozen=True)
+class Counting(Method):
+    """A method of a user's own: it keeps the input, and as its factor a number that each step raises by one."""
+
+    kind: ClassVar[str] = "counting"
+    warm: bool = True
+
+    @property
+    def warm_start(self) -> bool:
+        return self.warm
+
+    def form(self, x, keeper):
+        held = 0.0 if keeper.factors is None else float(keeper.factors[0])
+        keeper.pending = [torch.full((1, 1), held + 1), *[None] * (x.dim() - 1)]
+        return Whole((x,))
+
+
+def counting(warm: bool) -> nn.Sequential:
+    made = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten())
+    attach_(made[0], LayerState("0", Counting(warm), nn.Conv2d))
+    return made
+
+
+def test_factors_of_a_users_own_method_wait_for_the_optimizer_step():
+    made = counting(warm=True)
+    x, optimizer = torch.ones(2, 2, 4, 4), torch.optim.SGD(made.parameters(), lr=0.1)
+    for expected in (1, 2):
+        for _ in range(3):  # micro-batches
+            made(x).sum().backward()
+        optimizer.step()
+        made(x)  # without a backward pass
+        with torch.no_grad():
+            made(x)
+        assert layers.factors(made)["0"][0].item() == expected
+
+
+def test_factors_that_no_step_would_start_from_are_refused():
+    with pytest.raises(
+        UnsupportedLayerError, match="0: Counting sets pending factors, but its warm_start is False"
+    ):
+        counting(warm=False)(torch.ones(2, 2, 4, 4))
 
 
 def test_a_changed_resolution_restarts_that_mode_alone():

@@ -134,6 +134,7 @@ OTHERS = [
 ]
 
 
+@pytest.mark.few(10)
 @pytest.mark.parametrize("layer", OTHERS, ids=str)
 @pytest.mark.parametrize("method", ["asi", "published", "int8", "hosvd", "fixed", "low-bits", "vanilla"])
 def test_other_dimensions(layer: nn.Module, method: str) -> None:

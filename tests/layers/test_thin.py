@@ -118,6 +118,7 @@ WIDE = [
 ]
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("method", ["whole", "few ranks", "many ranks"])
 @pytest.mark.parametrize("index", range(len(WIDE)))
 @pytest.mark.parametrize("last", [True, False])

@@ -66,6 +66,7 @@ POSTER = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("name", "layers"), POSTER)
 def test_the_posters_vanilla_figures(name: str, layers: int) -> None:
     model = models.build(name, 1000)

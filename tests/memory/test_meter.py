@@ -75,6 +75,7 @@ def network(act: nn.Module, training: bool) -> nn.Module:
     return model.train(training)
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(
     "act",
@@ -253,6 +254,7 @@ METHODS: list[Any] = [
 ]
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("method", [None, *METHODS], ids=str)
 @pytest.mark.parametrize("micro_batches", [1, 2])
 def test_the_meter_that_only_adds_up_measures_the_same(method: Any, micro_batches: int) -> None:

@@ -325,6 +325,7 @@ def made() -> Profile:
     return profile(network().float(), x.float(), y, micro_batches=(1, 4), methods=("channels", "vanilla"))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("count", ["saved", "training"])
 @pytest.mark.parametrize("update", ["step", "layer"])
 def test_planned_bytes_are_those_of_the_step(made: Profile, count: str, update: str) -> None:

@@ -73,6 +73,8 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
     assert not torch.equal(one, other)
 
 
+@pytest.mark.slow
+@pytest.mark.computes
 def test_a_vision_transformer_is_built_for_its_resolution() -> None:
     model = models.build("vit_b_16", 3, resolution=32).eval()
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 3)

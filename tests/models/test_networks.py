@@ -35,6 +35,8 @@ def check(networks: ModuleType, name: str) -> None:
     assert found.measured_bytes <= found.planned_bytes <= found.budget_bytes == found.plain_bytes // 2
 
 
+@pytest.mark.slow
+@pytest.mark.computes
 def test_a_network_of_fire_modules_without_batch_norms(networks: ModuleType) -> None:
     check(networks, "squeezenet1_1")
 

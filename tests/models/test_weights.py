@@ -158,6 +158,8 @@ def test_a_path_that_is_not_there_is_named() -> None:
         models.build("tiny", 10, "/nowhere/x")
 
 
+@pytest.mark.slow
+@pytest.mark.computes
 def test_pretrained_features_tell_cifar10_classes_apart(weights_dir: Path, cifar10_dir: Path) -> None:
     from sklearn.linear_model import LogisticRegression
 

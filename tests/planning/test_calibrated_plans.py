@@ -36,6 +36,8 @@ def dense() -> Profile:
     return profile(model, x, y, trained=names[-8:], micro_batches=(1, 4, 16))
 
 
+@pytest.mark.slow
+@pytest.mark.computes
 def test_a_profile_holds_what_plans_of_the_same_words_may_take(
     model: nn.Module, batch: tuple[Tensor, Tensor], made: Profile
 ) -> None:
@@ -59,6 +61,7 @@ def test_a_profile_holds_what_plans_of_the_same_words_may_take(
     assert Profile.from_json(json.dumps(held)).grid  # of a release that tried everything
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("methods", [None, ("asi",), ("quantized", "bias"), ("vanilla",)])
 @pytest.mark.parametrize("budget", ["2 KiB", "5 KiB", "40 KiB", None])
 def test_planned_bytes_are_the_meters(
@@ -153,6 +156,7 @@ def test_rivals_are_profiled_with_the_bytes_a_step_keeps(
     del loss
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("micro_batch", [1, 4, 16])
 @pytest.mark.parametrize("methods", [None, ("asi",)])
 def test_every_budget_is_used_or_buys_nothing_more(
@@ -178,6 +182,7 @@ def test_tucker_forms_of_full_rank_are_exact_in_the_bytes_of_the_whole(dense: Pr
         assert {exact.methods[layer.name].kind for layer in dense.layers if not layer.head} == {"asi"}
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("text", FORMS)
 @pytest.mark.parametrize("micro_batch", [1, 8])
 def test_the_papers_count_is_planned_as_it_is_measured(

@@ -62,6 +62,7 @@ def drawn(network: Network, seed: int) -> dict[str, Method]:
     return found | {network.layers[-1].name: Vanilla()}
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("duty", [DUTY, replace(DUTY, each=True), replace(DUTY, twice=True)])
 def test_the_sum_over_layers_is_what_the_clock_counts(name: str, duty: Duty) -> None:

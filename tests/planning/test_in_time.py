@@ -98,6 +98,7 @@ def quantile(values: list[float], share: float) -> float:
     return sorted(values)[int(share * (len(values) - 1))]
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("unit", ["seconds", "joules"])
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.7])

@@ -32,6 +32,7 @@ def drawn(seed: int) -> Layers:
     return layers
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("goal", [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 3.0]])
 def test_the_choice_is_the_best_of_all(seed: int, goal: list[float]) -> None:

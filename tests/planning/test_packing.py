@@ -132,6 +132,7 @@ def by_milp(every: list[list[Form]], limits: Limits) -> float:
     return float(-found.fun)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("flash", [None, -300_000])
 @pytest.mark.parametrize("count", [8, pytest.param(14, marks=(pytest.mark.slow, pytest.mark.computes))])

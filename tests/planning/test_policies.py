@@ -42,6 +42,7 @@ def device_rounds(folder: Path) -> list[DeviceRoundRecord]:
         return list(store.device_rounds())
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("policy", "done"),
     [
@@ -102,6 +103,7 @@ class OneGrows(LoopExecutor):
             yield from executor.train([job], tensors)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("policy", ["exclude", "lower-ranks", "smaller-micro-batch"])
 def test_activations_that_grow_by_mistake_are_caught_and_answered(policy: str, tmp_path: Path) -> None:
     """The plan's promise is broken by the data: the step stops, the round goes on, the record says why."""

@@ -100,6 +100,7 @@ def test_the_knapsack_equals_brute_force(layers: list[Rows], budget: int) -> Non
     assert solution.value == pytest.approx(sum(value for _, value in picked), abs=1e-9)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_knapsack_equals_a_mixed_integer_solver(seed: int) -> None:
     layers = realistic(np.random.default_rng(seed), 42, 64)

@@ -135,6 +135,8 @@ def test_a_whole_device_is_planned_by_ram_and_flash(
     assert "--reserve 1 KiB: needs --ram or --flash" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+@pytest.mark.computes
 def test_of_several_resolutions_the_largest_with_a_plan_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
     words = [*TINY, "--resolution", "16,32", "--methods", "bias,vanilla", "--update", "layer", "--wide"]
     assert main([*words, "--ram", "20 KiB"]) == 0

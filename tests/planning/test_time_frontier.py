@@ -28,6 +28,7 @@ def board(model: nn.Module, batch: tuple[Tensor, Tensor]) -> DeviceRound:
     return DeviceRound(Network(()), tail, Duty({8: 1}), preset("stm32f746").hardware)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("clock", [True, False])
 def test_more_bytes_are_worth_more_or_are_quicker(made: Profile, board: DeviceRound, clock: bool) -> None:
     there = board if clock else DeviceRound(board.trunk, board.tail, board.duty)

@@ -100,7 +100,7 @@ def needed(
 ) -> DeviceMemory:
     methods = {name: c.method for name, c in chosen.items() if not isinstance(c.method, Frozen)}
     compress_known_(net, graph, methods)
-    x, y = images
+    x, y = images[0].contiguous(memory_format=torch.channels_last), images[1]
     return device_memory(
         net, x[:b], y[:b], gradients=rule.gradients, optimizer=rule.optimizer, mover=rule.mover
     )
@@ -109,6 +109,8 @@ def needed(
 MANY = (pytest.mark.slow, pytest.mark.computes)
 
 
+@pytest.mark.slow
+@pytest.mark.computes
 def test_a_device_has_the_same_plan_whoever_was_asked_for_before(
     made: Profile, net: nn.Module, images: tuple[torch.Tensor, torch.Tensor]
 ) -> None:

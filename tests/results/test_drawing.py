@@ -37,6 +37,7 @@ def test_every_name_is_shown(name: str, shown: str) -> None:
 LONG = "nodes of the northern district, second floor, number "
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "names",
     [["a", "b"], [f"{LONG}{i}" for i in range(7)], ["W" * 100, "i" * 100, "日本" * 40], [LONG * 5]],

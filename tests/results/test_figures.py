@@ -49,6 +49,8 @@ def labels(axes: Axes) -> list[str]:
     return axes.get_legend_handles_labels()[1]
 
 
+@pytest.mark.slow
+@pytest.mark.computes
 def test_pictures_are_png_and_the_same_run_gives_the_same_bytes(summary):
     first, again = draw([summary, summary]), draw([summary, summary])
     assert list(first) == [ROUNDS, "Accuracy against activation memory"]

@@ -54,6 +54,28 @@ def test_who_took_part(folder: Path) -> None:
     assert rows[7] == (7, 4, 0, 4, 4 * 3600.0)
 
 
+def test_what_no_row_tells_is_null_and_not_zero(tmp_path: Path) -> None:
+    """Device 1 was never there, device 2 has no clock, and the power of 3 is unknown, as is that of its group."""
+    folder = with_clock(with_groups(make(tmp_path / "run")))
+    changes = {1: "outcome = 'absent', sim_seconds = 0, energy_joules = 0", 2: "sim_seconds = NULL"}
+    connection = sqlite3.connect(folder / FILE_NAME)
+    with connection:
+        for partition_id, change in changes.items():
+            connection.execute(f"UPDATE device_rounds SET {change} WHERE partition_id = {partition_id}")
+        connection.execute("UPDATE device_rounds SET energy_joules = NULL WHERE partition_id IN (2, 3, 4)")
+    connection.close()
+    rows = select(folder, "SELECT partition_id, sim_seconds, energy_joules FROM took_part")
+    assert rows[0] == (0, 0.0, 0.0)  # it was there, and said at once that it has no plan
+    assert rows[1:4] == [(1, None, None), (2, None, None), (3, 4 * 480.0, None)]
+    assert rows[5] == (5, 4 * 600.0, 4 * 600.0)
+    connection = sqlite3.connect(folder / FILE_NAME)
+    with connection:
+        connection.execute("UPDATE rounds SET energy_joules = NULL")
+        connection.execute("UPDATE device_rounds SET energy_joules = NULL")
+    connection.close()
+    assert select(folder, "SELECT DISTINCT energy_joules FROM accuracy_over_time") == [(None,)]
+
+
 def test_runs_from_before_have_them_too(tmp_path: Path) -> None:
     folder = make(tmp_path / "old")
     connection = sqlite3.connect(folder / FILE_NAME)
@@ -73,5 +95,5 @@ def test_runs_from_before_have_them_too(tmp_path: Path) -> None:
         ]
         assert store.select("SELECT sum(asked), sum(trained) FROM took_part") == [(32, 28)]
     with RunStore.open(folder) as store:
-        assert store.select("SELECT sum(sim_seconds) FROM took_part") == [(0.0,)]
+        assert store.select("SELECT DISTINCT sim_seconds, energy_joules FROM took_part") == [(None, None)]
     assert select(folder, "SELECT count(*) FROM accuracy_over_time") == [(5,)]

@@ -129,6 +129,7 @@ def see_that_it_ends(data: st.DataObject, world: tuple[Workplace, Fleet], folder
 FOREVER = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
+@pytest.mark.few(1)
 @settings(max_examples=25, **FOREVER)
 @given(data=st.data())
 def test_whatever_a_reply_holds_the_run_ends_as_it_should(

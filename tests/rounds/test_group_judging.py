@@ -85,6 +85,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "run"
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("when", "rounds"), [("ends", [0, 0, 2, 2]), ("every-round", [0, 0, 1, 1, 2, 2]), ("never", [])]
 )

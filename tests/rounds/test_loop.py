@@ -156,6 +156,7 @@ def without_twins(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sequence[di
     return records(home / "run")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", [True, "plain"])
 def test_a_run_with_twins_is_the_run_without_to_the_bit(
     kind: Any, without_twins: tuple[Sequence[dict[str, Any]], str | None], tmp_path: Path

@@ -173,6 +173,8 @@ def test_every_step_keeps_what_its_plan_says(mixed: tuple[Workplace, Listening, 
             assert row.budget_bytes is None or row.measured_bytes <= row.budget_bytes
 
 
+@pytest.mark.slow
+@pytest.mark.computes
 def test_a_mixed_fleet_resumes_and_runs_on_flower_with_the_same_bits(
     mixed: tuple[Workplace, Listening, Path], tmp_path: Path
 ) -> None:
@@ -188,6 +190,8 @@ def test_a_mixed_fleet_resumes_and_runs_on_flower_with_the_same_bits(
     assert records(folder) == records(tmp_path / "cut") == records(tmp_path / "flower")
 
 
+@pytest.mark.slow
+@pytest.mark.computes
 def test_what_a_strategy_holds_of_parts_is_what_the_plan_counts(tmp_path: Path) -> None:
     """Scaffold's variates are of what a device trains alone, though it is sent those of all."""
     tight, roomy = GROUPED

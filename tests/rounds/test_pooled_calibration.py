@@ -182,6 +182,7 @@ SPOILED: dict[str, tuple[str, Callable[[Reply], Reply], str]] = {
 }
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("what", SPOILED)
 def test_a_device_whose_sums_are_wrong_is_left_out_and_named(
     what: str, federated: tuple[RunConfig, Workplace], tmp_path: Path

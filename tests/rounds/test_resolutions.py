@@ -170,6 +170,8 @@ class Stops(LoopExecutor):
                 raise SystemError("the power went")
 
 
+@pytest.mark.slow
+@pytest.mark.computes
 def test_stopped_without_its_features_or_on_flower_it_ends_with_the_same_bits(
     done: Done, tmp_path: Path
 ) -> None:
@@ -200,6 +202,8 @@ def rows_kept(folder: Path) -> dict[int, set[int]]:
     return found
 
 
+@pytest.mark.slow
+@pytest.mark.computes
 def test_rounds_begin_with_the_rows_that_devices_need_at_each_resolution(
     done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +249,8 @@ def test_on_a_machine_that_cannot_see_the_folder_its_own_rows_come(
         assert asked == {use: {int(row) for row in done.place.shards[partition_id]}}
 
 
+@pytest.mark.slow
+@pytest.mark.computes
 def test_where_all_train_at_one_the_weights_are_those_of_a_run_at_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +272,8 @@ def test_where_all_train_at_one_the_weights_are_those_of_a_run_at_it(
             assert row == other
 
 
+@pytest.mark.slow
+@pytest.mark.computes
 def test_features_that_are_not_kept_are_those_of_the_store(
     done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,6 +307,8 @@ def test_check_tells_the_resolution_and_what_a_step_needs() -> None:
     assert found["roomy"].memory is None
 
 
+@pytest.mark.slow
+@pytest.mark.computes
 def test_a_device_that_fits_at_none_names_the_smallest() -> None:
     groups = [{**BOARD, "ram": "5 KiB"}]
     config = of(groups=groups, cohort=1, storage={"frozen": "any", "calibration_images": 8})

@@ -219,6 +219,7 @@ def test_no_device_ends_a_run(changes: dict, what: str, tmp_path: Path) -> None:
         assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["trimmed-mean", "norm-bound"])
 def test_robust_strategies_hold_against_a_huge_update(name: str, tmp_path: Path) -> None:
     config = run_of(rounds=1, aggregate={"strategy": name, **OWN.get(name, {})})

@@ -113,6 +113,7 @@ def test_a_tensor_is_as_if_there_were_no_other(strategy: Strategy, given: list[R
         assert same(dict(its_state), {key: t for key, t in state.items() if key.endswith(f":{name}")})
 
 
+@pytest.mark.few(17)
 @pytest.mark.parametrize("strategy", MORE, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_the_hugest_finite_update_leaves_finite_weights_and_state(

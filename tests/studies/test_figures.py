@@ -246,6 +246,8 @@ def test_captions_begin_with_a_capital_and_are_else_as_they_were(text, shown):
     assert capital(text) == shown
 
 
+@pytest.mark.slow
+@pytest.mark.computes
 def test_pictures_are_svg_and_png_and_the_same_study_gives_the_same_bytes(tmp_path):
     made = study(tmp_path, {name: {0: 0.5 + i / 100} for i, name in enumerate(RECORDED[:3])}, rounds=1)
     found = find(made)

@@ -80,6 +80,7 @@ def same(left: nn.Module, right: nn.Module) -> None:
 METHODS = [Vanilla(), Quantized(8), ASI((2, 3, 3, 3), warm=False)]
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("method", METHODS, ids=str)
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.01])

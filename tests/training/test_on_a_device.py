@@ -78,6 +78,7 @@ def agree(tail: Tail, **options: Any) -> None:
     assert_alike(found[:2], wanted[:2])
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", [few(name, name in QUICK) for name in METHODS])
 def test_steps_of_every_method_are_the_cpus_and_make_nobody_wait(name):
     agree(tail_of("tiny", METHODS[name], batch=3, micro_batch=1))
@@ -97,6 +98,8 @@ def test_so_are_those_of_other_updates(options):
     agree(tail_of("tiny", METHODS["ASI, warm"], batch=3), **options)
 
 
+@pytest.mark.slow
+@pytest.mark.computes
 def test_so_are_a_spatial_means_and_those_of_some_channels():
     agree(pooled(), micro_batch=2)
     tail = tail_of("mcunet", None)

@@ -75,6 +75,8 @@ def test_a_device_that_is_too_small_is_left_out_with_its_phase(place: Workplace)
     assert "ram 8.0 KiB is below the smallest step" in result.stats["cause"]
 
 
+@pytest.mark.slow
+@pytest.mark.computes
 def test_a_device_that_its_policy_has_a_plan_for_is_not_said_to_have_none(
     place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,6 +81,7 @@ def test_its_features_are_kept_apart_and_made_again_by_it(
         open_workplace(by_it.folder)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("why", ["no kernel", "float16"])
 def test_where_it_does_not_take_the_trunk_torch_does_and_one_line_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str

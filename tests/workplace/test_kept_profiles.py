@@ -44,6 +44,7 @@ def test_runs_that_differ_in_budgets_share_it_to_the_bit(
     assert len(texts) == 1
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "changes",
     [

@@ -40,6 +40,21 @@ def test_rows_come_round_after_round_each_once_and_those_of_nobody_asked_never()
     assert len(expected) < 200
 
 
+def test_a_run_that_resumes_needs_nothing_for_what_is_recorded() -> None:
+    config, held = fleet(measure={"groups": "never"}), shards()
+    asked = [of(held, cohort_of(config, number)) for number in (1, 2, 3)]
+    for after in (1, 2):
+        needs = needs_of(config, held, after=after)
+        assert needs.first.tolist() == asked[after]
+        assert needs.rows.tolist() == list(dict.fromkeys(row for rows in asked[after:] for row in rows))
+    assert len(needs_of(config, held, after=1).rows) < len(needs_of(config, held).rows)
+    done = needs_of(config, held, after=3)  # all that may still happen is that its last round is repeated
+    assert done.rows.tolist() == asked[2]
+    always = needs_of(fleet(measure={"groups": "every-round"}), held, after=1)
+    back = [int(row) for one in range(20) for row in shard_of(config, held, one).holdout]
+    assert always.first.tolist() == list(dict.fromkeys([*back, *asked[1]]))
+
+
 def test_what_groups_are_judged_by_comes_when_they_are() -> None:
     held = shards()
     back = [int(row) for one in range(20) for row in shard_of(fleet(), held, one).holdout]

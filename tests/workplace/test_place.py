@@ -39,6 +39,7 @@ def place(
     return prepare(CONFIG, tmp_path / "workplace", data_dir=images)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("harm", ["all", "an entry", "a byte"])
 def test_features_that_are_gone_are_made_again_to_the_bit_by_whoever_opens_it(
     place: Workplace, tmp_path: Path, harm: str
@@ -78,6 +79,7 @@ def test_other_images_are_not_taken_for_them(place: Workplace, images: Path, tmp
         open_workplace(place.folder)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", ["base.pt", "index.npz", "profile.json"])
 @pytest.mark.parametrize("harm", ["gone", "cut", "empty"])
 def test_a_damaged_workplace_is_one_line_and_can_be_made_again(

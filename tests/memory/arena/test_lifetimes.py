@@ -86,6 +86,7 @@ def both_counts(tail: Tail) -> tuple[int, int]:
     return saved_bytes(trace), meter.saved_bytes
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("form", FORMS)
 def test_what_is_alive_across_the_loss_is_what_the_meter_counts(form: str) -> None:
     ours, meters = both_counts(tail_of("tiny", FORMS[form]))

@@ -34,6 +34,7 @@ def test_plain_pytorch_takes_what_executorch_plans(micro_batch: int, kib: float)
     assert freed.bytes / KIB == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("size", "kib"), [(128, 640), (96, 360), (64, 160), (48, 90)])
 def test_the_trunk_takes_its_largest_expansion(size: int, kib: int) -> None:
     tail = tail_of("mcunet", None, batch=1, size=size, layers=4)

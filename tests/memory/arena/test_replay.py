@@ -22,6 +22,7 @@ from tails import FORMS, tail_of
 SGD = partial(Sgd, momentum=0.9, weight_decay=1e-2, clip_norm=0.5)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("form", FORMS)
 def test_loss_and_gradients_are_torchs_to_the_bit(form: str) -> None:
     tail = tail_of("tiny", FORMS[form])
@@ -31,6 +32,7 @@ def test_loss_and_gradients_are_torchs_to_the_bit(form: str) -> None:
     assert found.equal, found.differences
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("gradients", ["held", "accumulated", "applied"])
 @pytest.mark.parametrize("method", [None, Quantized(8), ASI((1, 4, 2, 2))], ids=str)
 def test_the_optimizers_step_is_too(gradients: str, method: object) -> None:

@@ -68,6 +68,7 @@ MIXES = [*itertools.product(FORMS[1:], FORMS, FORMS, FORMS)]
 MANY = (pytest.mark.slow, pytest.mark.computes)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize(
     "mixes", [MIXES[3::239], pytest.param(MIXES[3::29], marks=MANY)], ids=["few", "many"]

@@ -71,6 +71,7 @@ def test_applied_gradients_leave_nothing_behind() -> None:
     assert names <= held.results.keys()
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("method", [Vanilla(), Quantized(8), ASI((1, 4, 2, 2)), BiasOnly()], ids=str)
 def test_weights_that_move_within_the_backward_are_recorded_as_they_move(method: Method) -> None:
     tail = tail_of("tiny", method)
