@@ -6,6 +6,7 @@ reply may have, and the numpy header of each array, so that none can claim more 
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from typing import Annotated
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from numpy.lib.format import header_data_from_array_1_0, write_array_header_1_0
 from pydantic import Field, ValidationError
 from torch import Tensor
 
@@ -23,6 +25,7 @@ from fed_asi.devices.edge import Count, Form, Text
 from fed_asi.devices.job import Job
 from fed_asi.devices.reply import Reply, payload_bytes
 from fed_asi.errors import RunError, UpdateError
+from fed_asi.flower.carried import Carried
 from fed_asi.units import format_bytes
 from fed_asi.workplace.address import RunAddress
 
@@ -57,9 +60,15 @@ _DTYPES = {
 
 def pack(tensors: Mapping[str, Tensor]) -> ArrayRecord:
     """Return named tensors as Flower carries them; packed once, the jobs of a round share them."""
-    return ArrayRecord(
-        {name: Array(tensor.detach().contiguous().numpy()) for name, tensor in tensors.items()}
-    )
+    return ArrayRecord({name: _array(tensor) for name, tensor in tensors.items()})
+
+
+def _array(tensor: Tensor) -> Array:
+    """Return a tensor as Flower makes an array of it, with fewer copies."""
+    array, head = tensor.detach().contiguous().numpy(), io.BytesIO()
+    write_array_header_1_0(head, header_data_from_array_1_0(array))
+    data = Carried(b"".join((head.getvalue(), array.data)))
+    return Array(str(array.dtype), tuple(array.shape), "numpy.ndarray", data)
 
 
 def unpack(record: ArrayRecord) -> dict[str, Tensor]:

@@ -11,9 +11,10 @@ from fed_asi.errors import UnsupportedLayerError
 from fed_asi.layers import depthwise, tucker_gradient
 from fed_asi.layers.base import register, state_of
 from fed_asi.layers.compressed import WeightKind, run
-from fed_asi.layers.convolution import Convolution, convolution_for, output_size
+from fed_asi.layers.convolution import Convolution, output_size
 from fed_asi.layers.geometry import geometry_of
 from fed_asi.layers.operation import Operation
+from fed_asi.layers.taps import convolution_for
 from fed_asi.methods import LayerSize, Traits
 from fed_asi.methods.forms import Kept, TuckerInput
 from fed_asi.torch_private import ConvNd

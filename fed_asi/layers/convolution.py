@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
@@ -34,7 +33,7 @@ class Convolution(Operation):
     """
 
     geometry: Geometry
-    quick: bool = False
+    quick: bool = field(default=False, kw_only=True)
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return z."""
@@ -43,7 +42,7 @@ class Convolution(Operation):
         if rows is not None:
             return _product(rows, weight.flatten(1), bias)
         return torch.convolution(
-            padded(x, q),
+            self._as_the_weight(padded(x, q), weight),
             weight,
             bias,
             q.stride,
@@ -61,13 +60,23 @@ class Convolution(Operation):
             return (rows @ weight.flatten(1)).movedim(-1, 1)
         if self._flippable(g, shape[1]):
             return self._flipped(g, weight)
-        outer = list(shape)
+        g, outer = self._as_the_weight(g, weight), list(shape)
         for i, amount in enumerate(self.geometry.pad):
             outer[-1 - i // 2] += amount
         x = g.new_empty(1).expand(outer)
         if not g.is_contiguous() and dense(g):  # the kernel chooses by x's layout, and never reads x
             x = torch.empty(outer, dtype=g.dtype, device=g.device, memory_format=LAST[g.dim()])
         return unpadded_gradient(self._backward(g, x, weight, 0), shape, self.geometry)
+
+    def _as_the_weight(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Return x with its channels first, as the weight has them, where the weight is the larger of the two.
+
+        With both in one layout, no kernel reorders the weight, and dW needs no copy.
+        """
+        q = self.geometry
+        if q.pointwise or q.groups > 1 or x.numel() >= weight.numel() or not x.is_cpu:
+            return x
+        return x.contiguous()
 
     def _few_rows(self, x: Tensor) -> Tensor | None:
         """Return x with its channels last where a matrix product is quicker (few pixels, one full matrix); else None.
@@ -127,6 +136,7 @@ class Convolution(Operation):
 
     def _backward(self, g: Tensor, x: Tensor, weight: Tensor, which: int) -> Tensor:
         q = self.geometry
+        g, x = (g, x) if which == 0 else (self._as_the_weight(g, weight), self._as_the_weight(x, weight))
         mask = [which == 0, which == 1, False]
         rest = (None, q.stride, q.padding, q.dilation, q.transposed, q.output_padding, q.groups, mask)
         return cast(Tensor, BACKWARD(g, x, weight, *rest)[which])
@@ -208,16 +218,9 @@ def register_gradients(method: type[Method], make: Variant) -> None:
     _VARIANTS[method] = make
 
 
-def convolution_for(
-    geometry: Geometry, method: Method | None, shape: Sequence[int], *, quick: bool = False
-) -> Convolution:
-    """Return the linear map of a convolution for an input of shape `shape` under `method`. quick: see Convolution."""
+def variant_for(geometry: Geometry, method: Method | None, shape: Sequence[int]) -> Convolution | None:
+    """Return the convolution with a method's own gradients for an input of shape `shape`; None if it has none."""
     make = None if method is None else _VARIANTS.get(type(method))
     if make is None or method is None:
-        return _convolution(geometry, quick)
+        return None
     return make(geometry, method, output_size(shape, geometry))
-
-
-@lru_cache(maxsize=1024)
-def _convolution(geometry: Geometry, quick: bool) -> Convolution:
-    return Convolution(geometry, quick)

@@ -122,6 +122,8 @@ class LayerFunction(torch.autograd.Function):
             parts = [(given, found[i]) for given, i in trained]
             sink.take_([(given, gradient) for given, gradient in parts if gradient is not None])
             return (dx, None, None, None, None, None)
+        if dw is not None and dw.sparse and sink is not None and sink.holds(cast(Tensor, job.given[0]), dw):
+            return (dx, None, *others, None)
         return (dx, None if dw is None else dw.whole(), *others, None)
 
 
@@ -165,7 +167,7 @@ def _gradients(
         dx = _input_gradient(job, g, weight, scale).to(job.dtype)
     if dw is not None and scale is not None:
         dw.scale_(scale)  # after dX: a thin gradient may share memory with g
-    if dw is not None and not thin and job.state.slice is None:
+    if dw is not None and not thin and not dw.sparse and job.state.slice is None:
         dw = WholeGradient(operation, dw.whole())  # autograd needs all of it
     # What a centred weight leaves to the bias: W mu is folded into it.
     left = None if dw is None or total is None or job.mean is None else dw.respond(job.mean)

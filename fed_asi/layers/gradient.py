@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
 
 class WeightGradient(ABC):
-    """dW of one layer; nothing else refers to it, so it may be scaled in place."""
+    """dW of one layer; nothing else refers to it, so it may be scaled in place.
+
+    sparse: whether most of it is zero, and not stored.
+    """
+
+    sparse: ClassVar[bool] = False
 
     @abstractmethod
     def products(self, weight: Tensor) -> Tensor:
@@ -63,3 +68,6 @@ class Sink(Protocol):
 
     def take_(self, parts: Sequence[Part]) -> None:
         """Take the gradients of one layer; the layer no longer needs these parameters in this backward pass."""
+
+    def holds(self, parameter: Tensor, gradient: WeightGradient) -> bool:
+        """Take a sparse gradient as it is, of parameters that it does not take otherwise; return whether it did."""

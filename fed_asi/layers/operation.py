@@ -13,11 +13,12 @@ from torch import Tensor
 from fed_asi.layers.base import LayerState
 from fed_asi.layers.gradient import WeightGradient
 from fed_asi.layers.slices import PartGradient, Slice
+from fed_asi.layers.thresholds import PRODUCTS_IN_CACHE
 from fed_asi.methods import Method
 from fed_asi.methods.forms import Kept, SomeChannels
 
 AT_ONCE = 1 << 14  # elements of a product of two weights computed at one time
-SHARE = 16  # of a large weight, a sixteenth at one time: little memory besides the weight and its gradient
+SHARE = 8  # of a large weight, an eighth at one time: little memory besides the weight and its gradient
 
 
 class Operation(ABC):
@@ -125,11 +126,19 @@ class WholeGradient(WeightGradient):
 def row_dots(left: Tensor, right: Tensor, *, at_once: bool = False) -> Tensor:
     """Return <left[i], right[i]> for each row i: (rows,). left and right have the same shape.
 
-    Computed some rows at a time, which takes little extra memory, or all at once, with the same result to the bit.
+    Computed some rows at a time, which takes little extra memory and stays in the cache, or all at once (at_once, for
+    those that fit it), with the same result to the bit.
     """
-    if at_once:
+    if at_once and right.numel() <= PRODUCTS_IN_CACHE:
         return (left * right).flatten(1).sum(1)
     rows = max(1, max(AT_ONCE, right.numel() // SHARE) // max(1, right[:1].numel()))
-    every = zip(torch.split(left, rows), torch.split(right, rows), strict=True)
-    found = [(one * other).flatten(1).sum(1) for one, other in every]
-    return found[0] if len(found) == 1 else torch.cat(found)
+    if rows >= len(right):
+        return (left * right).flatten(1).sum(1)
+    dtype = torch.result_type(left, right)
+    found = right.new_empty(len(right), dtype=dtype)
+    room = right.new_empty(rows, *right.shape[1:], dtype=dtype)
+    for start in range(0, len(right), rows):
+        part = slice(start, start + rows)
+        products = torch.mul(left[part], right[part], out=room[: len(right[part])])
+        torch.sum(products.flatten(1), 1, out=found[part])
+    return found

@@ -21,3 +21,6 @@ ADDED_SAMPLES: Final = 8
 
 # Elements of a mask packed at once: with more, the temporary that packing needs is kept small, plane by plane.
 AT_ONCE: Final = 1 << 16
+
+# Elements of a product of two weights that fit a core's cache whole: larger ones are multiplied and summed in parts.
+PRODUCTS_IN_CACHE: Final = 1 << 17

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from inspect import isabstract
 from typing import ClassVar, TypeVar
@@ -23,11 +24,13 @@ from torch import Tensor
 
 from fed_asi import own_code
 from fed_asi.errors import ConfigError, UpdateError, nearest
+from fed_asi.machine import cpus_here
 from fed_asi.strategies.aggregate import LARGEST, Update, Weights, check_tensor
 from fed_asi.strategies.local import AtDevice, Local
 from fed_asi.strategies.places import Places, base_of, places_of
 
 State = Mapping[str, Tensor]
+LARGE = 1 << 20  # numbers of all tensors, from which their means are computed by several threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,20 @@ class Round:
         w_k = num_examples * factor. What no device trained, or only with weight 0, does not change.
         Exact up to one rounding to the tensor's type after a float64 sum; independent of the order of updates.
         """
-        return self.combined(lambda places, _now: places.mean())
+        names = list(self.tensors)
+        large = sum(tensor.numel() for tensor in self.tensors.values()) > LARGE
+        with ThreadPoolExecutor(cpus_here() if large else 1, "mean", torch.set_num_threads, (1,)) as pool:
+            return dict(zip(names, (pool.map if large else map)(self._mean, names), strict=True))
+
+    def _mean(self, name: str) -> Tensor:
+        tensor, found = self.tensors[name], None
+        for places in self.places(name):
+            values = torch.empty(places.said[0][2].shape, dtype=tensor.dtype)
+            flat = values.view(-1)
+            for place, part in places.mean_by_parts():
+                flat[place] = rounded(part, tensor)
+            found = places.put(tensor if found is None else found, values)
+        return tensor.clone() if found is None else found
 
 
 @dataclass(frozen=True, slots=True)

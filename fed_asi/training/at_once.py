@@ -99,6 +99,10 @@ class AtOnce:
                 self._optimizer.move_(name, parameter, gradient, self._lr)
                 self.moved.add(id(parameter))
 
+    def holds(self, parameter: Tensor, gradient: WeightGradient) -> bool:  # noqa: ARG002 - see Sink
+        """Return False: what is not taken here is accumulated by autograd."""
+        return False
+
     def _gradient_bytes(self, group: Group) -> int:
         thin = group.thin if self._single(group.parameters) else None
         whole = [p for p in group.parameters if p is not thin]
@@ -127,13 +131,19 @@ def at_once(model: nn.Module, **settings: Any) -> AtOnce:
 class Parts:
     """Holds the gradients of weights that train in part, in the size of the part; a Sink of their layers.
 
+    Also those of kernels whose map is smaller than they are, of which most is zero.
     found: ids of the parameters that have had a gradient here.
     """
 
     def __init__(self, model: nn.Module, optimizer: Sgd) -> None:
         self._optimizer = optimizer
         self._names = {id(p): name for name, p in optimizer.parameters if name in optimizer.slices}
-        self._states = [state for _, _, state in compressed_layers(model) if state.slice is not None]
+        self._states = [
+            state
+            for _, module, state in compressed_layers(model)
+            if state.slice is not None or _has_taps(module)
+        ]
+        self._all = {id(p): name for name, p in optimizer.parameters}
         self.found: set[int] = set()
 
     @contextmanager
@@ -164,6 +174,19 @@ class Parts:
                     self._optimizer.hold_(self._names[id(parameter)], gradient, parameter)
                 else:
                     parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+
+    def holds(self, parameter: Tensor, gradient: WeightGradient) -> bool:
+        """See Sink."""
+        name = self._all.get(id(parameter))
+        if name is None or not self._optimizer.hold_sparse_(name, gradient, parameter):
+            return False
+        self.found.add(id(parameter))
+        return True
+
+
+def _has_taps(module: nn.Module) -> bool:
+    """Return whether the module is a convolution of which some taps may read nothing but padding."""
+    return max(getattr(module, "kernel_size", None) or (1,)) > 1 and getattr(module, "groups", 1) == 1
 
 
 def _groups(model: nn.Module, names: dict[int, str]) -> Iterator[Group]:

@@ -48,15 +48,16 @@ class Sgd:
         self.local = local
         self._velocity: dict[str, Tensor] = {}
         self._held: dict[str, Tensor] = {}
+        self._sparse: dict[str, WeightGradient] = {}
 
     def step_(self, lr: float) -> None:
         """Move every parameter that has a gradient, then drop the gradients."""
         with torch.no_grad():
-            found = self.gradients()
+            found = self._gradients()
             if self.local is not None:
                 for name, parameter in self.parameters:
-                    if name in found:
-                        self.local.objective_(name, self._trained(name, parameter), found[name])
+                    if isinstance(gradient := found.get(name), Tensor):
+                        self.local.objective_(name, self._trained(name, parameter), gradient)
             self.clip_(list(found.values()))
             for name, parameter in self.parameters:
                 if name in found:
@@ -65,18 +66,27 @@ class Sgd:
 
     def gradients(self) -> dict[str, Tensor]:
         """Return the present gradients by name; for a parameter that trains in part, that of the part."""
-        found = {}
+        return {
+            name: gradient if isinstance(gradient, Tensor) else gradient.whole()
+            for name, gradient in self._gradients().items()
+        }
+
+    def _gradients(self) -> dict[str, Tensor | WeightGradient]:
+        found: dict[str, Tensor | WeightGradient] = {}
         for name, parameter in self.parameters:
             if name in self._held:
                 found[name] = self._held[name]
             elif parameter.grad is not None:
                 part = self.slices.get(name)
                 found[name] = parameter.grad if part is None else part.of(parameter.grad)
+            elif name in self._sparse:
+                found[name] = self._sparse[name]
         return found
 
     def drop_gradients_(self) -> None:
         """Free all gradients."""
         self._held.clear()
+        self._sparse.clear()
         for _, parameter in self.parameters:
             parameter.grad = None
 
@@ -85,6 +95,21 @@ class Sgd:
         if name not in self._held:
             self._held[name] = parameter.new_zeros(self.slices[name].shape_of(parameter))
         gradient.add_to_(self._held[name], 1.0)
+
+    def hold_sparse_(self, name: str, gradient: WeightGradient, parameter: Tensor) -> bool:
+        """Hold a gradient of which most is zero as it is; return whether it is held, and need not be accumulated.
+
+        The second one of a step is not, and the first is then made whole. With momentum, decay or a strategy's term, a
+        step has more to add than this gradient, so it must be whole from the beginning.
+        """
+        plain = self.momentum == 0.0 and self.weight_decay == 0.0 and type(self.local) in {Local, type(None)}
+        if not plain or parameter.grad is not None or name in self.slices:
+            return False
+        if name in self._sparse:
+            parameter.grad = self._sparse.pop(name).whole()
+            return False
+        self._sparse[name] = gradient
+        return True
 
     def move_(self, name: str, parameter: Tensor, gradient: Tensor | WeightGradient, lr: float) -> None:
         """Move one parameter by its gradient, which need not be formed whole; decay and momentum as in `step_`."""
@@ -131,8 +156,11 @@ class Sgd:
         """Bytes of the gradients of all that trains."""
         return sum(self.trained_bytes(name, parameter) for name, parameter in self.parameters)
 
-    def _step_one_(self, name: str, parameter: Tensor, grad: Tensor, lr: float) -> None:
+    def _step_one_(self, name: str, parameter: Tensor, grad: Tensor | WeightGradient, lr: float) -> None:
         part = self.slices.get(name)
+        if isinstance(grad, WeightGradient):
+            grad.add_to_(parameter, -lr)
+            return
         if part is None:
             parameter.add_(self._direction(name, parameter, grad), alpha=-lr)
         else:

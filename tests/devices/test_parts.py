@@ -65,3 +65,12 @@ def test_a_part_that_belongs_nowhere_is_named() -> None:
             received({**parcel, "head.weight places 1": wrong}, reference)
     with pytest.raises(RunError, match="other is not a part"):
         received({"other places 0": torch.zeros(1, dtype=torch.int32), "other": torch.zeros(1)}, reference)
+
+
+def test_places_that_moved_outside_of_their_middle_have_moved() -> None:
+    reference = {"w": torch.zeros(4, 5, 3, 3)}
+    now = {"w": torch.ones(4, 5, 3, 3)}
+    now["w"][2, 3, 1, 1] = 0.0
+    assert list(sent(now, reference)) == ["w"]
+    now["w"][:, 3] = 0.0
+    assert sent(now, reference)["w places 1"].tolist() == [0, 1, 2, 4]

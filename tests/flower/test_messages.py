@@ -53,7 +53,9 @@ RUN = RunAddress("/runs/x", "abc")
     ids=lambda tensor: f"{tensor.dtype} {tuple(tensor.shape)}",
 )
 def test_a_tensor_is_carried_to_the_bit(tensor: torch.Tensor) -> None:
-    (back,) = unpack(pack({"t": tensor})).values()
+    packed = pack({"t": tensor})
+    assert packed["t"] == Array(tensor.contiguous().numpy())  # as Flower packs it
+    (back,) = unpack(packed).values()
     assert (back.dtype, back.shape) == (tensor.dtype, tensor.shape)
     assert back.contiguous().numpy().tobytes() == tensor.contiguous().numpy().tobytes()
     back.zero_()  # a copy of its own

@@ -41,6 +41,9 @@ class Taken:
     def take_(self, parts: Sequence[Part]) -> None:
         self.parts += parts
 
+    def holds(self, parameter: Tensor, gradient: WeightGradient) -> bool:
+        return False
+
 
 def layer_of(case: Case, method: Method, sink: Taken) -> nn.Module:
     layer = copy.deepcopy(case.layer)

@@ -237,3 +237,11 @@ def test_what_passes_the_check_has_an_average(
     assert math.isfinite(found)
     largest = max(map(abs, values), default=0.0)
     assert abs(found) <= largest * (1 + 1e-2) + 1e-30  # half a unit in the last place of float16
+
+
+def test_numbers_whose_sum_overflows_are_finite_themselves() -> None:
+    huge = torch.full((8,), 3e38)
+    check_update(Update(0, 1, {"a": huge}), {"a": huge}, {"a"})
+    huge[3], huge[5] = float("inf"), -float("inf")
+    with pytest.raises(UpdateError, match="a holds Inf"):
+        check_update(Update(0, 1, {"a": huge}), {"a": torch.zeros(8)}, {"a"})
