@@ -273,8 +273,11 @@ def _gradients_at(config: RunConfig, broken: Collection[str], _cpus: int) -> Ite
         yield f'{start}, which train.update = "step" does anyway. Leave it out'
     elif train.momentum > 0.0:
         yield f"{start}, and momentum builds up from micro-batch to micro-batch. Set train.momentum = 0"
-    elif train.clip_norm is not None:
-        yield f'{start}, and clips none of them by itself. Set train.clip_norm = "off"'
+    elif train.clip_norm is not None and train.update == "micro-batch":
+        yield (
+            f'{start}, and train.update = "micro-batch" clips each over all layers, which takes them one by one. Set '
+            'train.clip_norm = "off", or train.update = "layer", which clips by layer'
+        )
     if not compute.side_by_side:
         yield f"{start}, to have them side by side, and compute.side_by_side is false. Leave one out"
 

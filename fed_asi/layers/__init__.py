@@ -25,6 +25,7 @@ from fed_asi.layers.base import (
     slices_of,
     state_of,
 )
+from fed_asi.layers.clipping import Clip
 from fed_asi.layers.conv import (
     CompressedConv1d,
     CompressedConv2d,
@@ -34,6 +35,7 @@ from fed_asi.layers.conv import (
 from fed_asi.layers.linear import CompressedLinear
 
 __all__ = [
+    "Clip",
     "CompressedConv1d",
     "CompressedConv2d",
     "CompressedConv3d",

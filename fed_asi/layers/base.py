@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fed_asi.errors import ConfigError, UnsupportedLayerError, nearest
 from fed_asi.gpus import device_of
+from fed_asi.layers.clipping import Clip
 from fed_asi.layers.constants import Constants
 from fed_asi.layers.gradient import Sink
 from fed_asi.layers.slices import Slice
@@ -71,6 +72,7 @@ class LayerState:
     published_bytes: int = 0
     sink: Sink | None = None
     constants: Constants | None = None
+    clip: Clip | None = None
     channels: Tensor | None = None
     slice: Slice | None = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.layers import masks
 from fed_asi.layers.base import LayerState
+from fed_asi.layers.clipping import Clip
 from fed_asi.layers.constants import Constants
 from fed_asi.layers.fused import (
     FOLDED,
@@ -31,7 +32,7 @@ from fed_asi.layers.fused import (
 )
 from fed_asi.layers.gradient import WeightGradient
 from fed_asi.layers.operation import Operation, WholeGradient
-from fed_asi.methods.forms import Kept, SomeChannels
+from fed_asi.methods.forms import Kept, SomeChannels, micro_batches
 
 
 @dataclass(slots=True)
@@ -116,7 +117,8 @@ class LayerFunction(torch.autograd.Function):
         sink = job.state.sink if job.given else None
         trained = [] if sink is None else job.trained(need)
         taken = sink is not None and sink.takes([given for given, _ in trained])
-        dx, dw, *others = _gradients(job, need, g, (weight, bias, gamma), thin=taken)
+        parameters = (weight, bias, gamma)
+        dx, dw, *others = _gradients(job, need, g, parameters, thin=taken, clip=job.state.clip)
         if sink is not None and taken:
             found = (dw, *others)
             parts = [(given, found[i]) for given, i in trained]
@@ -153,15 +155,19 @@ Gradients = tuple[Tensor | None, WeightGradient | None, Tensor | None, Tensor | 
 
 
 def _gradients(
-    job: Call, need: Sequence[bool], g: Tensor, parameters: Parameters, *, thin: bool
+    job: Call, need: Sequence[bool], g: Tensor, parameters: Parameters, *, thin: bool, clip: Clip | None
 ) -> Gradients:
-    """Return the gradients of (x, W, bias, gamma, beta) for g = dy, already masked; None where not needed."""
+    """Return the gradients of (x, W, bias, gamma, beta) for g = dy, already masked; None where not needed.
+
+    clip: see LayerState.
+    """
     operation, weight = job.operation, parameters[0]
     scale = None if job.norm is None else scales_again(job.norm, job.state.constants, parameters[2])[0]
     dx = dw = products = None
-    total = channel_sums(g, operation.channel_dim, job.state.constants) if any(need[2:]) else None
+    own = g if clip is None else _clipped(job, need, g, parameters, clip)
+    total = channel_sums(own, operation.channel_dim, job.state.constants) if any(need[2:]) else None
     if job.keeps:  # before dX, so that the restored input is freed before dX is allocated
-        dw = _weight_gradient(job, g, weight, thin)
+        dw = _weight_gradient(job, own, weight, thin)
         products = dw.products(weight) if need[3] else None
     if need[0]:
         dx = _input_gradient(job, g, weight, scale).to(job.dtype)
@@ -180,6 +186,26 @@ def _gradients(
     db = db if db is None or left is None or need[4] else db - left
     dbeta = (total if left is None else total - left * scale) if need[4] else None
     return dx, dw if need[1] else None, db, dgamma, dbeta
+
+
+def _clipped(job: Call, need: Sequence[bool], g: Tensor, parameters: Parameters, clip: Clip) -> Tensor:
+    """Return g with each micro-batch's part scaled, so that the layer's own gradients of it are clipped together.
+
+    They are linear in g. The gradient of the input is not clipped.
+    """
+    own, squares = (False, *need[1:]), []
+    for rows, kept in micro_batches(job.kept, len(g), clip.micro_batch):
+        one = replace(job, kept=kept)
+        found = _gradients(one, own, g[rows], parameters, thin=False, clip=None)[1:]
+        squares.append(torch.stack([_squared_norm(one) for one in found if one is not None]).sum())
+    shares = clip.shares(torch.stack(squares), len(g))
+    return g * shares.to(g.dtype).view(-1, *[1] * (g.dim() - 1))
+
+
+def _squared_norm(gradient: Tensor | WeightGradient) -> Tensor:
+    if isinstance(gradient, WeightGradient):
+        return gradient.squared_norm()
+    return cast(Tensor, torch.linalg.vector_norm(gradient)).square()
 
 
 def _weight_gradient(job: Call, g: Tensor, weight: Tensor, thin: bool) -> WeightGradient:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fed_asi.layers.base import LayerState, original_class, register
+from fed_asi.layers.base import LayerState, original_class, register, state_of
 from fed_asi.layers.classes import BATCH_NORM
 from fed_asi.layers.weightless import WeightlessKind, applied
 from fed_asi.methods import Frozen
@@ -35,7 +35,7 @@ class _FixedNorm(torch.autograd.Function):
         gamma: Tensor | None,
         _beta: Tensor | None,  # an argument so that autograd asks for its gradient
     ) -> Tensor:
-        ctx.eps, ctx.dims = module.eps, x.dim()
+        ctx.eps, ctx.dims, ctx.state = module.eps, x.dim(), state_of(module)
         trained = gamma is not None and ctx.needs_input_grad[2]
         # gamma and the statistics are the module's own tensors: saving them keeps no activation.
         ctx.save_for_backward(x if trained else None, gamma, module.running_mean, module.running_var)
@@ -49,11 +49,16 @@ class _FixedNorm(torch.autograd.Function):
         scale = inverse if gamma is None else gamma * inverse
         need_x, _, need_gamma, need_beta = ctx.needs_input_grad
         dx = grad * scale.to(grad.dtype).view(view) if need_x else None
+        products = grad * ((x - mean.view(view)) * inverse.view(view)) if need_gamma else None
+        if ctx.state is not None and ctx.state.clip is not None:
+            every = [
+                one.flatten(2).sum(2) if one.dim() > 2 else one for one in (products, grad) if one is not None
+            ]
+            wanted = every if need_beta else every[:1]
+            shares = ctx.state.clip.of_images(torch.cat(wanted, 1)).view(-1, *[1] * (ctx.dims - 1))
+            grad, products = grad * shares, None if products is None else products * shares
         dbeta = grad.sum(sums) if need_beta else None
-        dgamma = None
-        if need_gamma:
-            centred = (x - mean.view(view)) * inverse.view(view)
-            dgamma = (grad * centred).sum(sums).to(gamma.dtype)
+        dgamma = None if products is None else products.sum(sums).to(gamma.dtype)
         return dx, None, dgamma, dbeta
 
 

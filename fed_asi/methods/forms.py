@@ -6,7 +6,7 @@ autograd must keep) and restores x_hat: (N, C, *S) from them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -105,6 +105,23 @@ class SomeChannels(Kept):
         part = self.part().restore()
         whole = part.new_zeros(part.shape[0], self.total, *part.shape[2:])
         return whole.index_copy_(1, self.channels, part)
+
+
+def micro_batches(kept: Kept, samples: int, size: int) -> Iterator[tuple[slice, Kept]]:
+    """Yield the rows of each micro-batch of an input, and these as an input of their own, restored.
+
+    samples: of the input. size: of a micro-batch; the last may be smaller.
+    """
+    part = kept.part() if isinstance(kept, SomeChannels) else kept
+    x = part.restore() if kept.tensors else None
+    for start in range(0, samples, size):
+        rows = slice(start, min(start + size, samples))
+        if x is None:
+            yield rows, Kept()
+        elif isinstance(kept, SomeChannels):
+            yield rows, SomeChannels((x[rows],), Whole(), kept.channels, kept.total)
+        else:
+            yield rows, Whole((x[rows],))
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ layer, not over all of them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from fed_asi.layers.base import compressed_layers, slices_of, state_of
+from fed_asi.layers.classes import BATCH_NORM
 from fed_asi.layers.compressed import weight_kind_of
 from fed_asi.layers.gradient import Part, WeightGradient
 from fed_asi.layers.slices import PartGradient
@@ -182,6 +183,23 @@ class Parts:
             return False
         self.found.add(id(parameter))
         return True
+
+
+def by_itself(model: nn.Module, trained: Collection[str]) -> str | None:
+    """Return the first of these parameters whose gradient no compressed layer computes alone; None if there is none.
+
+    Such are the norms that are not computed with a layer, and weights that two layers share.
+    """
+    every = list(model.named_parameters(remove_duplicate=False))
+    shared = {one for one, count in Counter(id(p) for _, p in every).items() if count > 1}
+    inside = {
+        id(p)
+        for _, module, state in compressed_layers(model)
+        if weight_kind_of(module) is not None or isinstance(module, BATCH_NORM)
+        for owner in (module, *state.fused)
+        for p in owner._parameters.values()
+    } - shared
+    return next((name for name, p in every if name in trained and id(p) not in inside), None)
 
 
 def _has_taps(module: nn.Module) -> bool:

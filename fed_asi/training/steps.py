@@ -11,7 +11,8 @@ batch, or of some of its images, are then computed with the weights from its or 
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,10 +22,10 @@ from torch.nn import functional as F
 
 from fed_asi import layers
 from fed_asi.compression.compress import check_gradients
-from fed_asi.errors import FedAsiError, OverBudgetError
+from fed_asi.errors import FedAsiError, OverBudgetError, UnsupportedLayerError
 from fed_asi.memory.meter import ActivationMeter
 from fed_asi.torch_private import BATCH_NORM, DROPOUT
-from fed_asi.training.at_once import AtOnce, Parts
+from fed_asi.training.at_once import AtOnce, Parts, by_itself
 from fed_asi.training.sgd import Sgd
 from fed_asi.training.whole_step import WholeStep
 from fed_asi.units import format_bytes, told_apart
@@ -98,6 +99,8 @@ class Stepper:
         self.largest = Largest()
         self._at_once = AtOnce(tail, optimizer, in_blocks=False) if update == "layer" else None
         self._parts = Parts(tail, optimizer)
+        if gradients_at != "micro-batch" and update == "layer" and optimizer.clip_norm is not None:
+            _check_clipping(tail, optimizer)
         layers.remember_constants_(tail)
         self._meters: dict[tuple[int, int], ActivationMeter] = {}
         self._by_layer: dict[str, int] = {}
@@ -217,12 +220,41 @@ class Stepper:
             *(torch.split(one, max(images, self.micro_batch)) for one in (x, y)), strict=True
         ):
             share = len(labels) / len(y)
-            total += share * self.accumulate(part, labels, side_by_side=True).double()
-            self._move(lr * share)
+            with self._clipped_apart(len(labels)):
+                total += share * self.accumulate(part, labels, side_by_side=True).double()
+                self._move(lr * share)
         return total
+
+    @contextmanager
+    def _clipped_apart(self, images: int) -> Iterator[None]:
+        """Let layers clip the gradient of each micro-batch of so many images, and nothing the sum of them."""
+        limit = self.optimizer.clip_norm
+        if limit is None:
+            yield
+            return
+        states = [state for _, _, state in layers.compressed_layers(self.tail)]
+        self.optimizer.clip_norm = None
+        for state in states:
+            state.clip = layers.Clip(limit, images, self.micro_batch)
+        try:
+            yield
+        finally:
+            self.optimizer.clip_norm = limit
+            for state in states:
+                state.clip = None
 
     def _move(self, lr: float) -> None:
         self.optimizer.step_(lr)
+
+
+def _check_clipping(tail: nn.Module, optimizer: Sgd) -> None:
+    """Raise UnsupportedLayerError where a gradient cannot be clipped micro-batch by micro-batch, side by side."""
+    name = by_itself(tail, {name for name, _ in optimizer.parameters})
+    if name is not None:
+        raise UnsupportedLayerError(
+            f"{name}: no compressed layer computes its gradient alone, so it cannot be clipped by micro-batch side by "
+            'side; set compute.gradients_at = "micro-batch" or train.clip_norm = "off", or do not train it'
+        )
 
 
 def _parts(batch: int, micro_batch: int, side_by_side: bool) -> list[tuple[slice, int]]:

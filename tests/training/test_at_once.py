@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fed_asi.compression.compress import compress_
-from fed_asi.errors import OverBudgetError
+from fed_asi.errors import OverBudgetError, UnsupportedLayerError
 from fed_asi.layers.base import slices_of
 from fed_asi.methods import ASI, BiasOnly, Channels, Method, Quantized, Vanilla
 from fed_asi.training.at_once import AtOnce
@@ -54,7 +54,7 @@ def batch(count: int = 6) -> tuple[Tensor, Tensor]:
 def stepper(net: nn.Module, method: Method, micro_batch: int = 6, **options: object) -> Stepper:
     tail = copy.deepcopy(net).train()
     sgd = {key: options.pop(key) for key in ("momentum", "weight_decay", "clip_norm") if key in options}
-    compress_(tail, method, seed=0)
+    compress_(tail, method, seed=0, micro_batch=micro_batch if options.get("side_by_side") else None)
     training_mode_(tail)
     optimizer = Sgd(tail.named_parameters(), **sgd)
     options = {"budget_bytes": None, "side_by_side": False, **options}
@@ -163,6 +163,47 @@ def test_gradients_are_clipped_by_layer(method: Method) -> None:
         by_layer(net, groups, 0.05, 0.1)
         ours.step_(*batch(), 0.1)
         same(ours.tail, plain.tail)
+
+
+@pytest.mark.parametrize("method", [*METHODS, BiasOnly()], ids=str)
+def test_each_micro_batch_is_clipped_by_layer_side_by_side(method: Method) -> None:
+    """The last micro-batch is smaller. The oracle computes, clips and adds up one after another."""
+    net = network(InFloat64(Net()))
+    options = {"side_by_side": True, "update": "layer", "gradients_at": "batch", "clip_norm": 0.05}
+    ours, plain = stepper(net, method, 2, **options), stepper(net, method, 2)
+    x, y = batch(5)
+    ours.step_(x, y, 0.1)  # as the device does it
+    plain.tail.load_state_dict(ours.tail.state_dict())
+    inner = plain.tail.net
+    layers = [
+        [inner.expand, inner.norm1],
+        [inner.depth, inner.norm2],
+        [inner.dense],
+        [inner.alone],
+        [inner.head],
+    ]
+    wanted = {name: p.detach().clone() for name, p in plain.tail.named_parameters()}
+    for rows in (slice(0, 2), slice(2, 4), slice(4, 5)):
+        plain.accumulate(x[rows], y[rows], side_by_side=False)
+        groups = [[p for layer in group for p in layer.parameters()] for group in layers]
+        before = copy.deepcopy(plain.tail.state_dict())
+        trained = [[p for p in group if p.grad is not None] for group in groups]
+        by_layer(plain.tail, trained, 0.05, 0.1 * len(y[rows]) / 5)
+        for name, p in plain.tail.named_parameters():
+            wanted[name] += p.detach() - before[name]
+        plain.tail.load_state_dict(before)
+    ours.step_(x, y, 0.1)
+    for name, p in ours.tail.named_parameters():
+        torch.testing.assert_close(p.detach(), wanted[name], rtol=1e-10, atol=1e-12, msg=name)
+    assert ours.optimizer.clip_norm == 0.05
+
+
+def test_what_cannot_be_clipped_side_by_side_is_named() -> None:
+    options = {"side_by_side": True, "update": "layer", "gradients_at": "batch", "clip_norm": 0.05}
+    with pytest.raises(
+        UnsupportedLayerError, match=r"^tied\.weight: no compressed layer computes its gradient alone"
+    ):
+        stepper(network(Twice()), Vanilla(), 2, **options)
 
 
 def test_the_last_biases_and_nothing_of_the_weights() -> None:
