@@ -164,7 +164,7 @@ def _gradients(
     operation, weight = job.operation, parameters[0]
     scale = None if job.norm is None else scales_again(job.norm, job.state.constants, parameters[2])[0]
     dx = dw = products = None
-    own = g if clip is None else _clipped(job, need, g, parameters, clip)
+    own = g if clip is None or not any(need[1:]) else _clipped(job, need, g, parameters, clip)
     total = channel_sums(own, operation.channel_dim, job.state.constants) if any(need[2:]) else None
     if job.keeps:  # before dX, so that the restored input is freed before dX is allocated
         dw = _weight_gradient(job, own, weight, thin)

@@ -41,10 +41,14 @@ def test_gradients_at_the_batch_s_start_need_weights_that_move_within_it_and_not
     for changed, said in {
         "train.update=step": 'which train.update = "step" does anyway. Leave it out',
         "train.momentum=0.9": "and momentum builds up from micro-batch to micro-batch. Set train.momentum = 0",
-        "train.clip_norm=2": 'and clips none of them by itself. Set train.clip_norm = "off"',
         "compute.side_by_side=false": "to have them side by side, and compute.side_by_side is false. Leave one out",
     }.items():
         assert problems_of(write(GOOD), *asked, changed) == [start + said]
+    by_micro_batch = [*asked[:1], "train.update=micro-batch", "train.momentum=0", "train.clip_norm=2"]
+    assert problems_of(write(GOOD), *by_micro_batch) == [
+        f'{start}and train.update = "micro-batch" clips each over all layers, which takes them one by one. Set '
+        'train.clip_norm = "off", or train.update = "layer", which clips by layer'
+    ]
     asked[0] = "compute.gradients_at=16"
     assert problems_of(write(GOOD), *asked, "train.momentum=0.9")[0].startswith(
         "compute.gradients_at: 16 computes the gradients of 16 images with the weights from their start, and momentum"

@@ -169,6 +169,8 @@ def test_gradients_are_clipped_by_layer(method: Method) -> None:
 def test_each_micro_batch_is_clipped_by_layer_side_by_side(method: Method) -> None:
     """The last micro-batch is smaller. The oracle computes, clips and adds up one after another."""
     net = network(InFloat64(Net()))
+    net.net.depth.requires_grad_(False)
+    net.net.norm2.requires_grad_(False)
     options = {"side_by_side": True, "update": "layer", "gradients_at": "batch", "clip_norm": 0.05}
     ours, plain = stepper(net, method, 2, **options), stepper(net, method, 2)
     x, y = batch(5)
