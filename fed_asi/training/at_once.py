@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from fed_asi.layers.base import compressed_layers, slices_of, state_of
-from fed_asi.layers.classes import BATCH_NORM
+from fed_asi.layers.classes import BATCH_NORM, CONVOLUTIONS
 from fed_asi.layers.compressed import weight_kind_of
 from fed_asi.layers.gradient import Part, WeightGradient
 from fed_asi.layers.slices import PartGradient
@@ -204,7 +204,7 @@ def by_itself(model: nn.Module, trained: Collection[str]) -> str | None:
 
 def _has_taps(module: nn.Module) -> bool:
     """Return whether the module is a convolution of which some taps may read nothing but padding."""
-    return max(getattr(module, "kernel_size", None) or (1,)) > 1 and getattr(module, "groups", 1) == 1
+    return isinstance(module, CONVOLUTIONS) and module.groups == 1 and max(module.kernel_size) > 1
 
 
 def _groups(model: nn.Module, names: dict[int, str]) -> Iterator[Group]:

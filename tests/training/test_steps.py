@@ -201,3 +201,14 @@ def test_local_training_has_no_randomness_and_fixed_statistics() -> None:
     x = torch.randn(4, 3, 2, 2)
     assert torch.equal(net(x), net(x))
     assert torch.equal(net[1].running_mean, before)
+
+
+def test_pools_whose_kernel_is_one_number_are_no_convolutions() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.MaxPool2d(2), nn.AvgPool2d(3), nn.Flatten(), nn.Linear(6, 4)
+    ).train()
+    compress_(net, Vanilla(), seed=0)
+    one = Stepper(net, Sgd(net.named_parameters()), micro_batch=10, budget_bytes=None)
+    before = weights(net)
+    one.step_(*batch(), 0.1)
+    assert not any(torch.equal(was, now) for was, now in zip(before, weights(net), strict=True))

@@ -2,7 +2,7 @@
 
     python experiments/benchmarks/simulators/compare.py --cases resnet18 --simulators "no simulator" --repeats 1 \
         --data-dir DIR --folder WORK
-    python experiments/benchmarks/simulators/round_parts.py WORK flower|loop
+    python experiments/benchmarks/simulators/round_parts.py WORK/resnet18 flower|loop
 
 The first command writes the work. Of every round: its seconds, those of each job on its worker, and the seconds, the
 processor seconds of the calling thread and the number of calls of each part.
@@ -10,7 +10,7 @@ processor seconds of the calling thread and the number of calls of each part.
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 import time
 from collections.abc import Callable
@@ -85,4 +85,10 @@ def main(folder: Path, backend: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, metavar="WORK")
+    parser.add_argument("backend", choices=("flower", "loop"))
+    given = parser.parse_args()
+    main(given.folder, given.backend)
