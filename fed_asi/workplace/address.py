@@ -58,6 +58,8 @@ def run_fingerprint(config: RunConfig) -> str:
         free["aggregate"] = {"strategy"}
     if config.storage.frozen == StorageConfig().frozen:
         free["storage"] = True
+    if not config.train.warmup_rounds:
+        free["train"] = {"warmup_rounds"}
     if not config.pretrain.head_epochs:
         free["pretrain"] = {"head_epochs"}
     if config.clock == ClockConfig():
