@@ -20,6 +20,7 @@ from importlib import import_module, metadata
 from typing import Any, NoReturn
 
 from fed_asi import own_code
+from fed_asi.allocator import keep_freed_memory
 from fed_asi.commands.console import (
     LOST,
     OK,
@@ -86,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; errors are printed as lines, never as a traceback."""
     words = sys.argv[1:] if argv is None else list(argv)
     speak_any_language()
+    keep_freed_memory()
     try:
         code = _command(words)
         sys.stdout.flush()  # here, where a reader that has gone is not an error

@@ -23,15 +23,6 @@ KEEPS_GPUS = (  # else a worker sees its own GPU alone, as number 0; the second 
 )
 
 
-# Of the workers' C library: what a step frees stays theirs, as fresh pages cost more than a pass over them.
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
-
-
-def allocator() -> dict[str, str]:
-    """Return the settings of the workers' C library, those that the user has set as they are."""
-    return {name: os.environ.get(name, value) for name, value in ALLOCATOR.items()}
-
-
 def set_environment(home: Path, *, named_gpu: bool = False) -> None:
     """Set what is needed, in this process and those it starts.
 

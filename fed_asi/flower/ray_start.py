@@ -14,8 +14,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from fed_asi.allocator import allocator_variables
 from fed_asi.errors import ConfigError, RunError, first_line
-from fed_asi.flower.environment import allocator
 from fed_asi.flower.object_store import check_stores
 
 TRIES = 3
@@ -34,7 +34,7 @@ def start_ray(arguments: Mapping[str, Any], clear: Callable[[], None]) -> None:
 
     # Workers need this process's sys.path; Flower's own start does the same.
     path = os.pathsep.join([*sys.path, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {"env_vars": {**allocator(), "PYTHONPATH": path}}
+    environment = {"env_vars": {**allocator_variables(), "PYTHONPATH": path}}
 
     def clear_all() -> None:
         ray.shutdown()

@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import NoReturn, Protocol
 
+from fed_asi.allocator import keep_freed_memory
 from fed_asi.studies.one_run import Ended, Said, Task, do_run
 
 PATIENCE_SECONDS = 10.0  # for a worker to stop: longer than a step or a group of images takes
@@ -149,6 +150,7 @@ def serve(pipe: Connection) -> None:
     """Do the runs that arrive through a pipe, until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the parent decides
     signal.signal(signal.SIGTERM, _stop)
+    keep_freed_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
         while True:

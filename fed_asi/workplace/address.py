@@ -50,20 +50,16 @@ def run_fingerprint(config: RunConfig) -> str:
     """
     free: dict[str, Any] = {"name": True, "budgets_csv": True, "measure": True}
     free["code"] = True  # the names of code contain its hash
-    if config.faults == FaultsConfig():
-        free["faults"] = True
-    if config.upload == UploadConfig():
-        free["upload"] = True
-    if config.aggregate.strategy == AggregateConfig().strategy:
-        free["aggregate"] = {"strategy"}
-    if config.storage.frozen == StorageConfig().frozen:
-        free["storage"] = True
-    if not config.train.warmup_rounds:
-        free["train"] = {"warmup_rounds"}
-    if not config.pretrain.head_epochs:
-        free["pretrain"] = {"head_epochs"}
-    if config.clock == ClockConfig():
-        free["clock"] = True
+    implied: tuple[tuple[bool, str, Any], ...] = (
+        (config.faults == FaultsConfig(), "faults", True),
+        (config.upload == UploadConfig(), "upload", True),
+        (config.aggregate.strategy == AggregateConfig().strategy, "aggregate", {"strategy"}),
+        (config.storage.frozen == StorageConfig().frozen, "storage", True),
+        (not config.train.warmup_rounds, "train", {"warmup_rounds"}),
+        (not config.pretrain.head_epochs, "pretrain", {"head_epochs"}),
+        (config.clock == ClockConfig(), "clock", True),
+    )
+    free |= {section: left_out for holds, section, left_out in implied if holds}
     free["compute"] = _free_of_compute(config.compute)
     content = config.model_dump(mode="json", exclude=free)
     if "device" in content["compute"]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fed_asi.flower.environment import ALLOCATOR, KEEPS_GPUS, QUIET, allocator, set_environment
+from fed_asi.flower.environment import KEEPS_GPUS, QUIET, set_environment
 
 
 def test_flowers_folder_is_the_runs_own_and_nothing_is_reported(
@@ -23,11 +23,3 @@ def test_flowers_folder_is_the_runs_own_and_nothing_is_reported(
     assert [os.environ[name] for name in KEEPS_GPUS] == ["0", "0"]
     set_environment(tmp_path / "flower", named_gpu=True)
     assert [os.environ[name] for name in KEEPS_GPUS] == ["1", "1"]
-
-
-def test_the_workers_allocator_is_the_users_where_they_set_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ALLOCATOR:
-        monkeypatch.delenv(name, raising=False)
-    assert allocator() == ALLOCATOR
-    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "7")
-    assert allocator() == {**ALLOCATOR, "MALLOC_TRIM_THRESHOLD_": "7"}
