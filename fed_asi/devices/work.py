@@ -182,6 +182,7 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
         running,
         optimizer,
         micro_batch=plan.micro_batch,
+        batch_size=job.resources.batch_size,
         budget_bytes=job.resources.budget_bytes,
         covers=place.config.method.covers,
         # Where ranks depend on the data, micro-batches differ; the largest is recorded.

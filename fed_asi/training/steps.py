@@ -68,6 +68,8 @@ def training_mode_(model: nn.Module) -> None:
 class Stepper:
     """Performs a device's steps on its compressed tail, and checks each against the budget before anything moves.
 
+    batch_size: of all batches but the last of an epoch, which may be smaller. Weights that move within a batch move by
+    lr / batch_size for each image, in that one too; None: every batch counts as whole.
     budget_bytes: None is unlimited. covers: what the budget covers. deadline: time.monotonic().
     gradients_at: anything but "micro-batch" approximates weights that move within a batch, from the second step on. The
     first step is computed as the device does it, so that its bytes are counted.
@@ -81,6 +83,7 @@ class Stepper:
         optimizer: Sgd,
         *,
         micro_batch: int,
+        batch_size: int | None = None,
         budget_bytes: int | None,
         covers: Covers = "saved",
         side_by_side: bool = True,
@@ -91,7 +94,8 @@ class Stepper:
         whole: WholeStep | None = None,
     ) -> None:
         self.tail, self.optimizer = tail, optimizer
-        self.micro_batch, self.budget_bytes, self.covers = micro_batch, budget_bytes, covers
+        self.micro_batch, self.batch_size = micro_batch, batch_size
+        self.budget_bytes, self.covers = budget_bytes, covers
         self.side_by_side, self.update, self.deadline = side_by_side, update, deadline
         self.gradients_at = gradients_at
         self.strategy_bytes = strategy_bytes
@@ -205,11 +209,12 @@ class Stepper:
             for rows, _ in _parts(len(y), self.micro_batch, side_by_side=False):
                 part, labels = x[rows].clone(), y[rows].clone()
                 share = len(labels) / len(y)
+                rate = lr * self._share(len(labels), len(y))
                 if self._at_once is not None:
-                    self._at_once.begin(lr * share)
+                    self._at_once.begin(rate)
                 total += share * self._forward_backward(part, labels, len(labels), 1).double()
                 if self._at_once is None:
-                    self._move(lr * share)
+                    self._move(rate)
         return total
 
     def _moving_seldom(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
@@ -222,8 +227,16 @@ class Stepper:
             share = len(labels) / len(y)
             with self._clipped_apart(len(labels)):
                 total += share * self.accumulate(part, labels, side_by_side=True).double()
-                self._move(lr * share)
+                self._move(lr * self._share(len(labels), len(y)))
         return total
+
+    def _share(self, images: int, batch: int) -> float:
+        """Return the share of a batch's step that falls to so many of its images.
+
+        An epoch's last batch may be small. If its images shared a whole step, each would move the weights many times
+        as far as an image before it, and the round would end on them.
+        """
+        return images / max(batch, self.batch_size or batch)
 
     @contextmanager
     def _clipped_apart(self, images: int) -> Iterator[None]:

@@ -129,6 +129,24 @@ def test_gradients_at_the_batch_s_start_are_the_step_s(update: str) -> None:
     assert (ours.largest.saved_bytes, ours.accumulator_bytes) == bytes_of_a_device
 
 
+@pytest.mark.parametrize("update", ["layer", "micro-batch"])
+@pytest.mark.parametrize("gradients_at", ["micro-batch", "batch", 2])
+def test_each_image_of_an_epochs_small_last_batch_moves_the_weights_no_further_than_others(
+    update: str, gradients_at: str | int
+) -> None:
+    """A step of two images alone, whose rate is theirs of six, is the oracle."""
+    net = network(InFloat64(Net()))
+    options = {"side_by_side": True, "update": update, "gradients_at": gradients_at, "weight_decay": 0.01}
+    ours, alone = (stepper(net, Vanilla(), 2, batch_size=size, **options) for size in (6, None))
+    x, y = batch()
+    for one in (ours, alone):
+        one.step_(x, y, 0.1)
+    same(ours.tail, alone.tail)
+    loss = ours.step_(x[:2], y[:2], 0.1)
+    assert float(loss) == pytest.approx(float(alone.step_(x[:2], y[:2], 0.1 * 2 / 6)))
+    same(ours.tail, alone.tail)
+
+
 @pytest.mark.parametrize("images", [1, 3, 4])
 def test_gradients_at_the_start_of_some_images_are_those_of_that_many(images: int) -> None:
     """From the second step on, as if micro-batches were that large; micro-batches larger than that move as they do."""
