@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 
 # From the bottom up: a room imports from rooms above it in this list, and its own files from each other.
 ROOMS = [
-    "errors", "texts", "units", "seeds", "machine", "allocator", "gpus", "tucker", "files", "torch_private", "libraries", "own_code",
-    "waiting",
+    "errors", "texts", "units", "seeds", "machine", "allocator", "gpus", "tucker", "files", "torch_private",
+    "libraries", "own_code", "waiting",
     "methods",  # how an input is kept
     "layers",  # kinds of layers
     "memory",  # what a step keeps and costs
