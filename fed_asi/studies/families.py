@@ -43,10 +43,11 @@ def families(settings: Mapping[str, Settings]) -> tuple[Family, ...]:
     if ladder is None:
         return tuple(_alone(name) for name in settings)
     names = _alike(settings, ladder)
+    along = _along(settings, ladder)
     varied = [
         key
         for key in dict.fromkeys(key for held in settings.values() for key in held)
-        if key != ladder and len({_exact(held.get(key)) for held in settings.values()}) > 1
+        if key not in along and len({_exact(held.get(key)) for held in settings.values()}) > 1
     ]
     made = [_family(members, ladder, varied, settings) for members in names]
     if len({one.label for one in made}) < len(made):
@@ -99,10 +100,26 @@ def _ladder(settings: Mapping[str, Settings]) -> str | None:
 def _alike(settings: Mapping[str, Settings], ladder: str) -> list[list[str]]:
     """Return groups of variants that have the ladder's key and are otherwise equal; each other variant alone."""
     together: dict[object, list[str]] = {}
+    along = _along(settings, ladder)
     for name, held in settings.items():
-        others = frozenset((key, _exact(value)) for key, value in held.items() if key != ladder)
+        others = frozenset((key, _exact(value)) for key, value in held.items() if key not in along)
         together.setdefault(others if ladder in held else name, []).append(name)
     return list(together.values())
+
+
+def _along(settings: Mapping[str, Settings], ladder: str) -> set[str]:
+    """Return the ladder's key and the keys of bytes that follow from it, as a device's flash does from its RAM."""
+    found = {ladder}
+    for key in {key for held in settings.values() for key in held} - found:
+        both = [(held[ladder], held[key]) for held in settings.values() if ladder in held and key in held]
+        pairs = {(_exact(size), _exact(follower)) for size, follower in both}
+        if all(_in_bytes(one) for pair in both for one in pair) and len(pairs) == len({s for s, _ in pairs}):
+            found.add(key)
+    return found
+
+
+def _in_bytes(value: Setting) -> bool:
+    return isinstance(value, str) and _size(value) is not None
 
 
 def _size(value: Setting) -> float | None:

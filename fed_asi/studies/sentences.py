@@ -13,6 +13,7 @@ from fed_asi.texts import clipped
 
 MOST_NAMED = 3  # the most variants named in a sentence; the others are counted
 NAME_CHARS = 40
+CHEAPER = 1.05  # how many times less a price must be to be called so; it is written with one decimal
 EVEN = (Verdict.OPEN, Verdict.EQUAL)
 SAID = {
     Verdict.HIGHER: "is higher",
@@ -114,7 +115,7 @@ def _cheaper(found: Findings, rows: Rows, baseline: str, words: Wording) -> Iter
     for measure in found.prices:
         prices = _means(found, measure)
         own = prices.get(baseline)
-        cheaper = [name for name in level if own is not None and prices.get(name, own) < own]
+        cheaper = [name for name in level if own is not None and prices.get(name, own) * CHEAPER < own]
         if own is None or not cheaper:
             continue
         name = min(cheaper, key=lambda one: prices[one])

@@ -37,6 +37,18 @@ def test_of_two_sizes_the_one_with_more_values_makes_the_steps():
     }
 
 
+def test_bytes_that_follow_from_the_size_are_on_one_line_with_it():
+    devices = [("256 KiB", "1 MiB"), ("320 KiB", "1 MiB"), ("1 MiB", "4 MiB")]
+    settings = {
+        f"{name} {ram}": {"variant": name, "ram": ram, "flash": flash}
+        for name in ("a", "b")
+        for ram, flash in devices
+    }
+    assert told(settings) == {name: [ram for ram, _ in devices] for name in "ab"}
+    more = {**settings, "a, more flash": {"variant": "a", "ram": "256 KiB", "flash": "4 MiB"}}
+    assert len(told(more)) > 2  # flash does not follow from RAM here
+
+
 def test_without_a_size_every_variant_is_alone():
     settings = {"a": {"method": "asi"}, "b": {"method": "head"}, "c": {}}
     assert told(settings) == {"a": ["a"], "b": ["b"], "c": ["c"]}

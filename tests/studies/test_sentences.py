@@ -47,6 +47,12 @@ def test_what_is_cheaper_and_not_told_apart_may_still_be_worse(tmp_path):
     )
 
 
+def test_what_needs_hardly_less_is_not_called_cheaper(tmp_path):
+    finals = {"plain": {0: 0.70, 1: 0.72, 2: 0.77}, "small": {0: 0.72, 1: 0.70, 2: 0.76}}
+    made = study(tmp_path, finals, baseline="plain", budgets={"plain": 2**20, "small": 2**20 - 2**10})
+    assert not any("times less" in said for said in answer(find(made)))
+
+
 def test_few_seeds_conclude_nothing(tmp_path):
     said = answer(find(study(tmp_path, {"a": {0: 0.2, 1: 0.2}, "b": {0: 0.8, 1: 0.9}}, baseline="a")))
     assert said[0] == "There are too few seeds to compare anything with “a” (20.0 %, 2 seeds)."
