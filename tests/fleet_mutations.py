@@ -186,7 +186,6 @@ PLAUSIBLE: dict[str, dict[str, list[Any]]] = {
         "clip_norm": ["off", 1e-300, 1e300],
         "lr_schedule": ["constant"],
         "final_lr_ratio": [1.0, 1e-300],
-        "warmup_rounds": [1, 10**9],
         "update": ["micro-batch", "step"],
     },
     "pretrain": {

@@ -156,7 +156,6 @@ class TrainConfig(Section):
     clip_norm: Annotated[Rate | None, BeforeValidator(_off)] = 2.0  # or "off"
     lr_schedule: Literal["cosine", "constant"] = "cosine"  # over rounds
     final_lr_ratio: Annotated[float, Field(gt=0, le=1)] = 0.1
-    warmup_rounds: Annotated[int, Field(ge=0)] = 0
     update: Literal["step", "micro-batch", "layer", "any"] = (
         "step"  # when weights move; only "step" accumulates
     )

@@ -64,14 +64,7 @@ class Asking:
     def lr(self, round: int) -> float:
         """Return the learning rate of the devices that begin in a round."""
         train, rounds = self.place.config.train, self.place.config.rounds
-        return learning_rate(
-            train.lr,
-            train.final_lr_ratio,
-            train.lr_schedule,
-            round,
-            rounds,
-            warmup_rounds=train.warmup_rounds,
-        )
+        return learning_rate(train.lr, train.final_lr_ratio, train.lr_schedule, round, rounds)
 
     def checks(self, round: int) -> bool:
         """Return whether the first device that computes in a round checks its first step."""

@@ -213,15 +213,9 @@ def _add_(target: Tensor, gradient: Tensor | WeightGradient, factor: float) -> N
         target.add_(gradient, alpha=factor)
 
 
-def learning_rate(
-    lr: float, final_ratio: float, schedule: str, round: int, rounds: int, *, warmup_rounds: int = 0
-) -> float:
-    """Return the learning rate of a round (from 1): constant, or a half cosine from lr to final_ratio * lr.
-
-    warmup_rounds: in these first rounds, the rate is scaled by 1, 2, ... of warmup_rounds + 1 parts.
-    """
-    warmth = min(1.0, round / (warmup_rounds + 1))
+def learning_rate(lr: float, final_ratio: float, schedule: str, round: int, rounds: int) -> float:
+    """Return the learning rate of a round (from 1): constant, or a half cosine from lr to final_ratio * lr."""
     if schedule == "constant" or rounds <= 1:
-        return lr * warmth
+        return lr
     share = 0.5 * (1.0 + math.cos(math.pi * (round - 1) / (rounds - 1)))
-    return lr * warmth * (final_ratio + (1.0 - final_ratio) * share)
+    return lr * (final_ratio + (1.0 - final_ratio) * share)

@@ -55,7 +55,6 @@ def run_fingerprint(config: RunConfig) -> str:
         (config.upload == UploadConfig(), "upload", True),
         (config.aggregate.strategy == AggregateConfig().strategy, "aggregate", {"strategy"}),
         (config.storage.frozen == StorageConfig().frozen, "storage", True),
-        (not config.train.warmup_rounds, "train", {"warmup_rounds"}),
         (not config.pretrain.head_epochs, "pretrain", {"head_epochs"}),
         (config.clock == ClockConfig(), "clock", True),
     )

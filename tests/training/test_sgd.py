@@ -67,12 +67,3 @@ def test_a_cosine_falls_from_the_first_round_to_the_last() -> None:
     assert rates[4] == pytest.approx(0.02)
     assert rates == sorted(rates, reverse=True)
     assert learning_rate(0.2, 0.1, "cosine", 1, 1) == 0.2
-
-
-def test_a_rate_warms_up_to_its_schedule() -> None:
-    for schedule in ("constant", "cosine"):
-        cold = [learning_rate(0.2, 0.1, schedule, round, 6) for round in range(1, 7)]
-        warm = [learning_rate(0.2, 0.1, schedule, round, 6, warmup_rounds=2) for round in range(1, 7)]
-        assert warm[:2] == pytest.approx([cold[0] / 3, cold[1] * 2 / 3])
-        assert warm[2:] == cold[2:]
-    assert learning_rate(0.2, 0.1, "cosine", 1, 1, warmup_rounds=1) == pytest.approx(0.1)
