@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fed_asi.commands.console import answer, bar, show, width
+from fed_asi.compression.by_channels import TRUNK_BY
 from fed_asi.errors import BudgetError
 from fed_asi.fleets.config import TrainConfig
 from fed_asi.memory.stored import FORMATS, format_of
@@ -45,6 +46,11 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         choices=(*UPDATES, ANY),
         help='when weights are updated; default: step; "any": step or layer, as the best plan has it',
     )
+    add(
+        "--trunk-by",
+        choices=TRUNK_BY,
+        help="how the frozen trunk runs: layer by layer (default), or its depthwise convolutions by channels",
+    )
 
 
 def wrong_arguments(arguments: argparse.Namespace) -> Iterator[str]:
@@ -60,9 +66,9 @@ def wrong_arguments(arguments: argparse.Namespace) -> Iterator[str]:
     else:
         if arguments.resolution is not None and "," in arguments.resolution:
             yield f"--resolution {arguments.resolution}: of several a plan chooses with --ram or --flash; give one"
-        for name in ("reserve", "update", "storage"):
-            if getattr(arguments, name):
-                yield f"--{name} {getattr(arguments, name)}: needs --ram or --flash"
+        for name in ("reserve", "update", "storage", "trunk-by"):
+            if value := getattr(arguments, name.replace("-", "_")):
+                yield f"--{name} {value}: needs --ram or --flash"
 
 
 def asks_device(arguments: argparse.Namespace) -> bool:
@@ -163,7 +169,9 @@ def _benches(
     formats = FORMATS if arguments.storage == ANY else (format_of(arguments.storage or FORMATS[0]),)
     updates = TrainConfig(update=arguments.update or "step").updates
     return [
-        device_bench(model, *batch, names, update=update, storage=form)
+        device_bench(
+            model, *batch, names, update=update, storage=form, trunk_by=arguments.trunk_by or TRUNK_BY[0]
+        )
         for form in formats
         for update in updates
     ]

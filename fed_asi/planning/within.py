@@ -78,5 +78,5 @@ def needs(memory: DeviceMemory) -> str:
 
 def _advice(memory: DeviceMemory) -> str:
     if memory.phase == "trunk":
-        return "These have to shrink: lower its resolution, or take a smaller network."
+        return "These have to shrink: lower its resolution, run it by channels (trunk_by), or take a smaller network."
     return "These have to shrink: train fewer layers, lower the micro-batch, or take a smaller network."

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from fed_asi.layers.classes import BATCH_NORM
+from fed_asi.layers.classes import ACTIVATIONS, BATCH_NORM
 from fed_asi.storage.grid import Grid
 from fed_asi.storage.int8_layers import (
     Int8Joined,
@@ -40,10 +40,6 @@ class Step:
 # Activations that clip: the ends of a grid do the same, if its range was recorded after them.
 CLIPPED: Final = (nn.ReLU, nn.ReLU6)
 CLIPPED_CALLS: Final = {F.relu, F.relu6, torch.relu, torch.relu_, "relu", "relu_"}
-OF_ONE_NUMBER: Final = (
-    *CLIPPED, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.GELU, nn.Sigmoid, nn.Tanh, nn.LeakyReLU, nn.ELU,
-    nn.Mish, nn.Softplus,
-)  # fmt: skip
 CALLS_OF_ONE_NUMBER: Final = CLIPPED_CALLS | {
     F.hardtanh, F.hardswish, F.hardsigmoid, F.silu, F.gelu, F.leaky_relu, F.elu, F.mish, F.softplus, torch.sigmoid,
     torch.tanh, torch.clamp, "sigmoid", "tanh", "clamp",
@@ -145,7 +141,7 @@ MODULES: Final[tuple[tuple[Any, Callable[[Any], Step | str]], ...]] = (
     (BATCH_NORM, _norm),
     (UNCHANGED, lambda _: Step(None, same_grid=True)),
     (POOLS, _pool),
-    (OF_ONE_NUMBER, _table),
+    (ACTIVATIONS, _table),
 )
 
 

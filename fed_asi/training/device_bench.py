@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fed_asi.compression import cut
+from fed_asi.compression.by_channels import TrunkBy, as_it_runs
 from fed_asi.fleets.config import TrainConfig
 from fed_asi.layers.copying import copied
 from fed_asi.memory.stored import Format
@@ -26,6 +27,7 @@ def device_bench(
     momentum: float = 0.0,
     clip_norm: float | None = 2.0,
     storage: Format = "float32",
+    trunk_by: TrunkBy = "layer",
     copies: int = 0,
 ) -> Bench:
     """Return a bench on which a network's steps are traced for plans of RAM and flash; the network is only read.
@@ -33,7 +35,7 @@ def device_bench(
     x: (b, C, H, W), y: (b,), a batch; plans may split it into micro-batches. trained: names of all layers or parameters
     that a plan may train; the frozen layers before them are the trunk, whose batch norms are folded. update: when
     weights move, "step", "micro-batch" or "layer". storage: format of what is only read, and of the trunk's
-    activations.
+    activations. trunk_by: "channel" runs the trunk's depthwise convolutions by channels (`compression.by_channels`).
     copies: of the trained tensors, for a strategy and a codec. Errors: as of `compression.cut.cut` and `arena`.
     """
     network = copied(model).eval()
@@ -46,7 +48,7 @@ def device_bench(
             x,
             y,
             rules_of(train, len(x)),
-            trunk=cut.folded(trunk),
+            trunk=as_it_runs(trunk, trunk_by),
             copies=copies,
             storage=storage,
             update=update,

@@ -54,7 +54,13 @@ def run_fingerprint(config: RunConfig) -> str:
         (config.faults == FaultsConfig(), "faults", True),
         (config.upload == UploadConfig(), "upload", True),
         (config.aggregate.strategy == AggregateConfig().strategy, "aggregate", {"strategy"}),
-        (config.storage.frozen == StorageConfig().frozen, "storage", True),
+        (config.storage.trunk_by == StorageConfig().trunk_by, "storage", {"trunk_by"}),
+        (
+            (config.storage.frozen, config.storage.trunk_by)
+            == (StorageConfig().frozen, StorageConfig().trunk_by),
+            "storage",
+            True,
+        ),
         (not config.pretrain.head_epochs, "pretrain", {"head_epochs"}),
         (config.clock == ClockConfig(), "clock", True),
     )

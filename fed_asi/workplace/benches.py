@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import fx
 
-from fed_asi.compression import cut
+from fed_asi.compression.by_channels import as_it_runs
 from fed_asi.compression.compress import uncompress_
 from fed_asi.fleets.aggregate import held_copies
 from fed_asi.fleets.config import RunConfig
@@ -45,7 +45,7 @@ def _bench(
         x,
         y,
         rules_of(config.train, batch_size, update),
-        trunk=cut.folded(trunk),  # as it runs; folding again changes nothing
+        trunk=as_it_runs(trunk, config.storage.trunk_by),
         copies=held_copies(config.aggregate, config.upload),
         storage=config.storage.form,
         update=update,

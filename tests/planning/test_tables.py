@@ -131,8 +131,11 @@ def test_a_whole_device_is_planned_by_ram_and_flash(
     assert told["ram_bytes"] <= 64 * 1024
     assert main([*device, "--ram", "2 KiB"]) == 2
     assert "ram 2.0 KiB is below the smallest step" in capsys.readouterr().err
-    assert main([*TINY, "--reserve", "1 KiB"]) == 2
-    assert "--reserve 1 KiB: needs --ram or --flash" in capsys.readouterr().err
+    assert main([*device, "--ram", "64 KiB", "--trunk-by", "channel", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ram_bytes"] <= told["ram_bytes"]
+    for words in (["--reserve", "1 KiB"], ["--trunk-by", "channel"]):
+        assert main([*TINY, *words]) == 2
+        assert f"{' '.join(words)}: needs --ram or --flash" in capsys.readouterr().err
 
 
 @pytest.mark.slow

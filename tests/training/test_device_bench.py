@@ -17,6 +17,7 @@ from fed_asi.planning.whole_device import best_of, finest, plan_device
 from fed_asi.planning.within import Within
 
 TRAINED = ("blocks.2.inverted_bottleneck.conv", "classifier")
+KIB = 1024
 METHODS = ("bias", "channels", "vanilla")
 
 
@@ -106,3 +107,20 @@ def test_a_coarser_format_has_to_add_one_part_in_a_hundred() -> None:
     assert finest([90.0, 98.0, 100.0]) == 2
     assert finest([-100.5, -100.0]) == 0
     assert finest([-102.0, -100.0]) == 1
+
+
+def test_a_device_too_small_for_the_trunk_by_layers_can_run_it_by_channels() -> None:
+    model = fed_asi.models.build("mcunet", num_classes=4, resolution=64).eval()
+    x, y = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)), torch.tensor([1])
+    names = ("blocks.10.inverted_bottleneck.conv", "classifier")
+    made = fed_asi.profile(model, x, y, trained=names, micro_batches=(1,), methods=METHODS, grid=False)
+    layer, channel = (
+        fed_asi.device_bench(model, x, y, names, update="layer", storage="int8", trunk_by=by)
+        for by in ("layer", "channel")
+    )
+    with pytest.raises(BudgetError, match=r"the trunk needs 40\.0 KiB.* run it by channels"):
+        plan_device(made, layer, ram=40 * KIB, methods=METHODS)
+    found = plan_device(made, channel, ram=40 * KIB, methods=METHODS).memory
+    assert found.trunk is not None
+    assert found.trunk.bytes == 28 * KIB < layer.trunk_bytes(1) == 40 * KIB
+    assert found.ram_bytes <= 40 * KIB
