@@ -204,7 +204,7 @@ PLAUSIBLE: dict[str, dict[str, list[Any]]] = {
         "gradients_at": ["batch", "micro-batch", 4],
         "deadline_seconds": [1e-9, 1e9],
     },
-    "storage": {"frozen": ["float16", "float32"], "trunk_by": ["layer", "channel"]},
+    "storage": {"trained": ["float16", "float32"], "trunk_by": ["layer", "channel"]},
     "groups": {
         "count": [1, 2, 8, 12, 13, 24, 25, 2**40],
         "budget": [1, 100, "2 KiB", "8 KiB", "64 KiB", "unlimited", 2**63 - 1, 2**63],

@@ -13,7 +13,7 @@ from fed_asi.commands.console import answer, bar, show, width
 from fed_asi.compression.by_channels import TRUNK_BY
 from fed_asi.errors import BudgetError
 from fed_asi.fleets.config import TrainConfig
-from fed_asi.memory.stored import FORMATS, format_of
+from fed_asi.memory.stored import FORMATS, TRAINED_FORMATS, format_of
 from fed_asi.planning.bench import Bench
 from fed_asi.planning.columns import columns
 from fed_asi.planning.device_search import DevicePlan
@@ -47,6 +47,11 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         help='when weights are updated; default: step; "any": step or layer, as the best plan has it',
     )
     add(
+        "--trained-as",
+        choices=TRAINED_FORMATS,
+        help="how trained weights are kept in RAM; default: float32",
+    )
+    add(
         "--trunk-by",
         choices=TRUNK_BY,
         help="how the frozen trunk runs: layer by layer (default), or its depthwise convolutions by channels",
@@ -66,7 +71,7 @@ def wrong_arguments(arguments: argparse.Namespace) -> Iterator[str]:
     else:
         if arguments.resolution is not None and "," in arguments.resolution:
             yield f"--resolution {arguments.resolution}: of several a plan chooses with --ram or --flash; give one"
-        for name in ("reserve", "update", "storage", "trunk-by"):
+        for name in ("reserve", "update", "storage", "trained-as", "trunk-by"):
             if value := getattr(arguments, name.replace("-", "_")):
                 yield f"--{name} {value}: needs --ram or --flash"
 
@@ -170,7 +175,13 @@ def _benches(
     updates = TrainConfig(update=arguments.update or "step").updates
     return [
         device_bench(
-            model, *batch, names, update=update, storage=form, trunk_by=arguments.trunk_by or TRUNK_BY[0]
+            model,
+            *batch,
+            names,
+            update=update,
+            storage=form,
+            trained_as=arguments.trained_as or TRAINED_FORMATS[0],
+            trunk_by=arguments.trunk_by or TRUNK_BY[0],
         )
         for form in formats
         for update in updates

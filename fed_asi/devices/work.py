@@ -30,6 +30,7 @@ from fed_asi.layers.slices import Slice
 from fed_asi.planning.device_plans import Attempt, DevicePlans, within_of
 from fed_asi.planning.plan import Plan
 from fed_asi.storage.frozen import store_frozen_
+from fed_asi.storage.trained import HalfWeights
 from fed_asi.strategies.local import AtDevice, named_on
 from fed_asi.training.evaluation import evaluate, load_tensors_
 from fed_asi.training.sgd import Sgd
@@ -174,7 +175,9 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
         weight_decay=settings.weight_decay,
         clip_norm=settings.clip_norm,
         slices=layers.slices_of(tail),
+        stored=_stored(place, job),
     )
+    optimizer.store_()
     parts = {name: part.on(CPU) for name, part in optimizer.slices.items()}
     upload = device.upload((name for name, _ in optimizer.parameters), parts)
     optimizer.local = upload.local
@@ -207,6 +210,13 @@ def _train(device: _Device, attempt: Attempt, stats: dict[str, Any]) -> LocalRes
     captured = device.plans.captured(plan)
     tensors = named_on(tensors, CPU)
     return LocalResult(stats, tensors, kept.state, captured, notes, sent=sent, slices=parts, plan=plan)
+
+
+def _stored(place: Workplace, job: Job) -> HalfWeights | None:
+    """Return what keeps trained weights in float16 in this round; None where they are float32."""
+    if place.config.storage.trained == "float32":
+        return None
+    return HalfWeights(seeds.derive(place.config.seed, "rounding", job.round, job.partition_id))
 
 
 def _whole_step(device: _Device, plan: Plan) -> WholeStep | None:

@@ -7,7 +7,7 @@ from typing import Literal
 from fed_asi.compression.by_channels import TrunkBy
 from fed_asi.errors import ConfigError
 from fed_asi.fleets.section import Count, Section
-from fed_asi.memory.stored import Format
+from fed_asi.memory.stored import Format, TrainedFormat
 
 
 class StorageConfig(Section):
@@ -15,6 +15,7 @@ class StorageConfig(Section):
 
     frozen: Format | Literal["any"] = "float32"  # or "float16", "int8"; "any": chosen before the first round
     calibration_images: Count = 128  # the most images; for "int8" only
+    trained: TrainedFormat = "float32"  # or "float16": in RAM, each move rounded at random
     trunk_by: TrunkBy = "layer"  # or "channel": depthwise convolutions never have input and output whole
 
     @property

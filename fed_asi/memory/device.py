@@ -17,7 +17,15 @@ from torch.nn import functional as F
 from fed_asi.memory.arena.offsets import ALIGNMENT
 from fed_asi.memory.arena.planned import Arena, ArenaTensor, arena, inference_arena
 from fed_asi.memory.arena.step import Gradients, Loss, MakeMover, MakeOptimizer
-from fed_asi.memory.stored import Format, activation_bytes, format_of, spared_bytes, stored_bytes
+from fed_asi.memory.stored import (
+    Format,
+    TrainedFormat,
+    activation_bytes,
+    format_of,
+    spared_bytes,
+    stored_bytes,
+    trained_bytes,
+)
 from fed_asi.units import format_bytes
 
 
@@ -109,6 +117,7 @@ def device_memory(
     copies: int = 0,
     reserve_bytes: int = 0,
     storage: Format = "float32",
+    trained_as: TrainedFormat = "float32",
     alignment: int = ALIGNMENT,
     of_this_batch: bool = False,
 ) -> DeviceMemory:
@@ -120,8 +129,9 @@ def device_memory(
     a batch is one micro-batch, "accumulated" if it is several, "applied" if each gradient updates its weight at once.
     copies: number of copies of the trained weights that a strategy and a codec hold: `len(strategy.holds |
     codec.holds)`. storage: format of what is only read, including the untrained rest of a weight of which some channels
-    train, and of the trunk's activations. Pass the model and the trunk in float32, the trunk with its batch norms
-    folded (`compression.cut.folded`), as stored. For the other arguments and errors see `fed_asi.arena`.
+    train, and of the trunk's activations. trained_as: format in RAM of what is trained. Pass the model and the trunk in
+    float32, the trunk with its batch norms folded (`compression.cut.folded`), as stored. For the other arguments and
+    errors see `fed_asi.arena`.
     """
     features, before, storage = x, None, format_of(storage)
     if trunk is not None:
@@ -150,6 +160,7 @@ def device_memory(
         reserve_bytes=reserve_bytes,
         read_bytes=read,
         spared_bytes=spared_bytes(model, storage),
+        trained_as=trained_as,
     )
 
 
@@ -162,16 +173,18 @@ def in_all(
     reserve_bytes: int = 0,
     read_bytes: int | None = None,
     spared_bytes: int = 0,
+    trained_as: TrainedFormat = "float32",
 ) -> DeviceMemory:
     """Return the memory of a device whose phases have these arenas. before: the trunk's; None without a trunk.
 
     read_bytes: bytes of the trunk's weights as stored; None: as the arena counts them. spared_bytes: bytes that the
-    storage format saves on what the trained part only reads.
+    storage format saves on what the trained part only reads. trained_as: format of trained weights; copies of them,
+    for a strategy and a codec, are float32.
     """
     read = 0 if before is None else before.trained_bytes + before.frozen_bytes
     read = read if read_bytes is None else read_bytes
     return DeviceMemory(
-        trained_bytes=step.trained_bytes,
+        trained_bytes=trained_bytes(step.trained_bytes, trained_as),
         gradient_bytes=step.gradient_bytes,
         optimizer_bytes=step.optimizer_bytes,
         mean_bytes=step.mean_bytes,

@@ -21,6 +21,8 @@ from fed_asi.layers.slices import Slice
 
 Format = Literal["float32", "float16", "int8"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+TrainedFormat = Literal["float32", "float16"]  # of what is trained; steps smaller than int8's would be lost
+TRAINED_FORMATS: Final[tuple[TrainedFormat, ...]] = get_args(TrainedFormat)
 NUMBER_BYTES: Final[dict[Format, int]] = {"float32": 4, "float16": 2, "int8": 1}
 SCALE_BYTES: Final = 4
 
@@ -65,6 +67,11 @@ def spared_bytes(model: nn.Module, form: Format) -> int:
             rest = parameter.nbytes - parts[name].bytes_of(parameter)
             spared += rest - rest_bytes(parameter, parts[name], form)
     return spared
+
+
+def trained_bytes(float32_bytes: int, form: TrainedFormat) -> int:
+    """Return the bytes that trained weights take in RAM in a format; float32_bytes: their size in float32."""
+    return float32_bytes * NUMBER_BYTES[form] // NUMBER_BYTES["float32"]
 
 
 def activation_bytes(float32_bytes: int, form: Format) -> int:

@@ -18,7 +18,14 @@ from fed_asi.memory.arena.shares import Shares
 from fed_asi.memory.arena.split import shares
 from fed_asi.memory.arena.step import Gradients, MakeMover, MakeOptimizer, record_step
 from fed_asi.memory.device import DeviceMemory, in_all
-from fed_asi.memory.stored import Format, activation_bytes, rest_bytes, spared_bytes, stored_bytes
+from fed_asi.memory.stored import (
+    Format,
+    TrainedFormat,
+    activation_bytes,
+    rest_bytes,
+    spared_bytes,
+    stored_bytes,
+)
 from fed_asi.methods import Method
 from fed_asi.planning.plan import Plan, Update
 
@@ -52,7 +59,8 @@ class Bench:
     model: at least the trained part. trunk: the frozen part before it. x, y: as many images as the largest micro-batch
     has; they are inputs of the trunk or, without one, of the model. rule: of every step, or a function of the
     micro-batch where it depends on that. copies: of trained weights, held for a strategy and a codec. storage: the
-    format in flash of what is only read; the given modules are in float32. update: the fleet file's name for the rule.
+    format in flash of what is only read; the given modules are in float32. trained_as: the format in RAM of what
+    is trained. update: the fleet file's name for the rule.
     """
 
     def __init__(
@@ -65,9 +73,10 @@ class Bench:
         trunk: nn.Module | None = None,
         copies: int = 0,
         storage: Format = "float32",
+        trained_as: TrainedFormat = "float32",
         update: Update | None = None,
     ) -> None:
-        self.copies, self.storage, self.update = copies, storage, update
+        self.copies, self.storage, self.trained_as, self.update = copies, storage, trained_as, update
         self._rule = rule
         self._model, self._y = copied(model), y
         self._graph = analyse(self._model)
@@ -150,6 +159,7 @@ class Bench:
             copies=self.copies,
             read_bytes=self._read,
             spared_bytes=spared_bytes(model, self.storage),
+            trained_as=self.trained_as,
         )
 
     def _waiting(self, micro_batch: int) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from fed_asi.memory.arena.shares import Share
 from fed_asi.memory.device import DeviceMemory
+from fed_asi.memory.stored import trained_bytes
 from fed_asi.methods import Frozen
 from fed_asi.planning.bench import Bench, Measured
 from fed_asi.planning.packing import Form
@@ -87,8 +88,9 @@ class KnownForms:
         if share is None:
             share = self._assumed(layer, candidate, trained, micro_batch)
         rule = self.bench.rule(micro_batch)
-        times = 1 + (rule.gradients == "accumulated") + rule.momentum + self.bench.copies
-        static = times * trained + share.mean + share.factors
+        times = (rule.gradients == "accumulated") + rule.momentum + self.bench.copies
+        held = trained_bytes(trained, self.bench.trained_as) + times * trained
+        static = held + share.mean + share.factors
         value = self.question.value(layer, candidate)
         flash = share.constant + self.bench.read_bytes(layer.name, candidate.method)
         return Form(value, static, flash, share, candidate.saved_bytes)

@@ -11,7 +11,7 @@ from fed_asi.compression import cut
 from fed_asi.compression.by_channels import TrunkBy, as_it_runs
 from fed_asi.fleets.config import TrainConfig
 from fed_asi.layers.copying import copied
-from fed_asi.memory.stored import Format
+from fed_asi.memory.stored import Format, TrainedFormat
 from fed_asi.planning.bench import Bench
 from fed_asi.training.rules import rules_of
 from fed_asi.training.steps import Update, training_mode_
@@ -27,6 +27,7 @@ def device_bench(
     momentum: float = 0.0,
     clip_norm: float | None = 2.0,
     storage: Format = "float32",
+    trained_as: TrainedFormat = "float32",
     trunk_by: TrunkBy = "layer",
     copies: int = 0,
 ) -> Bench:
@@ -35,8 +36,9 @@ def device_bench(
     x: (b, C, H, W), y: (b,), a batch; plans may split it into micro-batches. trained: names of all layers or parameters
     that a plan may train; the frozen layers before them are the trunk, whose batch norms are folded. update: when
     weights move, "step", "micro-batch" or "layer". storage: format of what is only read, and of the trunk's
-    activations. trunk_by: "channel" runs the trunk's depthwise convolutions by channels (`compression.by_channels`).
-    copies: of the trained tensors, for a strategy and a codec. Errors: as of `compression.cut.cut` and `arena`.
+    activations. trained_as: format in RAM of what is trained. trunk_by: "channel" runs the trunk's depthwise
+    convolutions by channels (`compression.by_channels`). copies: of the trained tensors, for a strategy and a codec.
+    Errors: as of `compression.cut.cut` and `arena`.
     """
     network = copied(model).eval()
     trunk, tail = cut.cut(network, trained, x[:1])
@@ -51,5 +53,6 @@ def device_bench(
             trunk=as_it_runs(trunk, trunk_by),
             copies=copies,
             storage=storage,
+            trained_as=trained_as,
             update=update,
         )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fed_asi.layers.gradient import WeightGradient
 from fed_asi.layers.slices import Slice
+from fed_asi.storage.trained import HalfWeights
 from fed_asi.strategies.local import Local
 
 
@@ -28,6 +29,7 @@ class Sgd:
     rest
         does not change by a bit.
     local: what a strategy adds to each step; None: nothing.
+    stored: what keeps trained weights in a coarser format, after each move; None: they are float32.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Sgd:
         clip_norm: float | None = None,
         slices: Mapping[str, Slice] | None = None,
         local: Local | None = None,
+        stored: HalfWeights | None = None,
     ) -> None:
         self.parameters = [(name, p) for name, p in parameters if p.requires_grad]
         self.momentum = momentum
@@ -46,6 +49,7 @@ class Sgd:
         self.clip_norm = clip_norm
         self.slices = dict(slices or {})
         self.local = local
+        self.stored = stored
         self._velocity: dict[str, Tensor] = {}
         self._held: dict[str, Tensor] = {}
         self._sparse: dict[str, WeightGradient] = {}
@@ -62,7 +66,13 @@ class Sgd:
             for name, parameter in self.parameters:
                 if name in found:
                     self._step_one_(name, parameter, found[name], lr)
+                    self._store_(name, parameter)
             self.drop_gradients_()
+
+    def store_(self) -> None:
+        """Bring all that trains into the format in which it is kept."""
+        for name, parameter in self.parameters:
+            self._store_(name, parameter)
 
     def gradients(self) -> dict[str, Tensor]:
         """Return the present gradients by name; for a parameter that trains in part, that of the part."""
@@ -113,6 +123,10 @@ class Sgd:
 
     def move_(self, name: str, parameter: Tensor, gradient: Tensor | WeightGradient, lr: float) -> None:
         """Move one parameter by its gradient, which need not be formed whole; decay and momentum as in `step_`."""
+        self._move_(name, parameter, gradient, lr)
+        self._store_(name, parameter)
+
+    def _move_(self, name: str, parameter: Tensor, gradient: Tensor | WeightGradient, lr: float) -> None:
         part = self.slices.get(name)
         if self.momentum == 0.0:
             if self.weight_decay != 0.0:
@@ -165,6 +179,10 @@ class Sgd:
             parameter.add_(self._direction(name, parameter, grad), alpha=-lr)
         else:
             part.add_(parameter, self._direction(name, part.of(parameter), grad), -lr)
+
+    def _store_(self, name: str, parameter: Tensor) -> None:
+        if self.stored is not None:
+            self.stored.store_(parameter, self.slices.get(name))
 
     def _trained(self, name: str, parameter: Tensor) -> Tensor:
         """Return the trained part of a parameter."""

@@ -54,13 +54,7 @@ def run_fingerprint(config: RunConfig) -> str:
         (config.faults == FaultsConfig(), "faults", True),
         (config.upload == UploadConfig(), "upload", True),
         (config.aggregate.strategy == AggregateConfig().strategy, "aggregate", {"strategy"}),
-        (config.storage.trunk_by == StorageConfig().trunk_by, "storage", {"trunk_by"}),
-        (
-            (config.storage.frozen, config.storage.trunk_by)
-            == (StorageConfig().frozen, StorageConfig().trunk_by),
-            "storage",
-            True,
-        ),
+        (True, "storage", _free_of_storage(config.storage)),
         (not config.pretrain.head_epochs, "pretrain", {"head_epochs"}),
         (config.clock == ClockConfig(), "clock", True),
     )
@@ -79,6 +73,16 @@ def run_fingerprint(config: RunConfig) -> str:
             if owner[key] is None:
                 del owner[key]  # for the same reason
     return f"{seeds.derive(0, json.dumps(content, sort_keys=True)):016x}"
+
+
+def _free_of_storage(storage: StorageConfig) -> set[str] | bool:
+    """Return the keys that have the value older runs implied, and the images that nothing calibrates; True: all."""
+    implied = {
+        key for key in ("trained", "trunk_by") if getattr(storage, key) == getattr(StorageConfig(), key)
+    }
+    if storage.frozen == StorageConfig().frozen:
+        implied |= {"frozen", "calibration_images"}
+    return implied == set(StorageConfig.model_fields) or implied
 
 
 def _free_of_compute(compute: ComputeConfig) -> set[str]:

@@ -48,5 +48,6 @@ def _bench(
         trunk=as_it_runs(trunk, config.storage.trunk_by),
         copies=held_copies(config.aggregate, config.upload),
         storage=config.storage.form,
+        trained_as=config.storage.trained,
         update=update,
     )

@@ -71,18 +71,26 @@ def trunk_in_format(
 
 
 def storage_notes(config: RunConfig, public: int, *, chosen: bool = False) -> list[str]:
-    """Return a line for a run's readers where its devices store what is frozen otherwise.
+    """Return a line for a run's readers where its devices store what is frozen, or what is trained, otherwise.
 
     public: images there are. chosen: whether the format was left to the plans.
     """
     form, images = config.storage.form, min(config.storage.calibration_images, public)
     seen = f", ranges of activations from {images} public images" if form == "int8" else ""
     why = _why(config) if chosen else ""
-    return (
-        []
-        if form == "float32" and not chosen
-        else [f"storage: frozen weights are stored as {form}{seen}{why}"]
-    )
+    half = config.storage.trained != "float32"
+    return [
+        *(
+            [f"storage: frozen weights are stored as {form}{seen}{why}"]
+            if form != "float32" or chosen
+            else []
+        ),
+        *(
+            ["storage: trained weights are kept as float16, each move rounded up or down at random"]
+            if half
+            else []
+        ),
+    ]
 
 
 def moving_notes(config: RunConfig) -> list[str]:

@@ -196,3 +196,28 @@ def test_what_a_plan_leaves_frozen_is_read_as_the_device_stores_it(
     assert all(torch.equal(one[1::2], stored[1::2]) for one in seen)
     assert all(torch.equal(one[0::2], place.reference[frozen][0::2]) for one in seen)
     assert not torch.equal(stored[1::2], moved[frozen][1::2])
+
+
+@pytest.mark.parametrize("update", ["step", "layer"])
+def test_weights_trained_in_float16_are_numbers_of_float16_and_take_less_ram(
+    update: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FED_ASI_FEATURES_DIR", str(tmp_path / "features"))
+    ram = job(budget_bytes=None, ram_bytes=1 << 20, flash_bytes=1 << 20)
+    found = {}
+    for form in ("float32", "float16"):
+        train = {"update": update, "clip_norm": None}
+        made = prepare(small(train=train, storage={"trained": form}), tmp_path / form)
+        results = [train_locally(made, ram, made.reference) for _ in range(2)]
+        assert [one.stats["outcome"] for one in results] == ["trained", "trained"]
+        assert all(torch.equal(a, results[1].tensors[name]) for name, a in results[0].tensors.items())
+        said = "storage: trained weights are kept as float16, each move rounded up or down at random"
+        assert (said in made.notes) == (form == "float16")
+        found[form] = results[0]
+    whole, half = found["float32"], found["float16"]
+    assert any(not torch.equal(x, x.half().float()) for x in whole.tensors.values())
+    for name, x in half.tensors.items():
+        assert torch.equal(x, x.half().float())
+        torch.testing.assert_close(x, whole.tensors[name], rtol=0.02, atol=0.002)
+    saved = sum(x.nbytes for x in half.tensors.values()) // 2
+    assert whole.stats["ram_bytes"] - half.stats["ram_bytes"] == saved

@@ -150,11 +150,17 @@ def test_storage_says_a_format_and_how_many_images(write):
     config = load_config(path, cpus=4)
     assert (config.storage.frozen, config.storage.calibration_images) == ("int8", 16)
     plain = load_config(write(GOOD), cpus=4).storage
-    assert (plain.frozen, plain.trunk_by) == ("float32", "layer")
+    assert (plain.frozen, plain.trained, plain.trunk_by) == ("float32", "float32", "layer")
     assert load_config(path, ["storage.trunk_by=channel"], cpus=4).storage.trunk_by == "channel"
-    wrong = ('storage.frozen="int9"', "storage.calibration_images=0", "storage.trunk_by=channels")
+    wrong = (
+        'storage.frozen="int9"',
+        "storage.calibration_images=0",
+        "storage.trunk_by=channels",
+        "storage.trained=int8",
+    )
     assert problems_of(path, *wrong) == [
         "storage.frozen: unknown 'int9'; did you mean int8?",
         "storage.calibration_images: must be greater than or equal to 1, not 0",
+        "storage.trained: unknown 'int8'; known: float16, float32",
         "storage.trunk_by: unknown 'channels'; did you mean channel?",
     ]

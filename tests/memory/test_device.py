@@ -44,6 +44,24 @@ def test_every_part_by_hand() -> None:
     assert found.flash_bytes == found.frozen_bytes + found.constant_bytes
 
 
+def test_trained_weights_in_float16_take_half_and_copies_of_them_do_not() -> None:
+    tail = tail_of("tiny", ASI((1, 4, 2, 2)), batch=3)
+    changes = {"gradients": "accumulated", "optimizer": partial(Sgd, momentum=0.9), "copies": 2}
+    whole, half = (memory_of(tail, trained_as=form, **changes) for form in ("float32", "float16"))
+    assert 2 * half.trained_bytes == whole.trained_bytes == weights(tail.model, trained=True)
+    same = (
+        "gradient_bytes",
+        "optimizer_bytes",
+        "strategy_bytes",
+        "factor_bytes",
+        "flash_bytes",
+        "step",
+        "trunk",
+    )
+    assert [getattr(half, one) for one in same] == [getattr(whole, one) for one in same]
+    assert whole.ram_bytes - half.ram_bytes == half.trained_bytes
+
+
 def test_storage_is_counted_in_flash_and_in_the_trunks_arena_by_hand() -> None:
     tail = tail_of("mcunet", ASI((1, 2, 2, 2), warm=False), batch=3, size=64, layers=2)
     tail.trunk = folded(tail.trunk)

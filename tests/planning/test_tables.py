@@ -133,7 +133,11 @@ def test_a_whole_device_is_planned_by_ram_and_flash(
     assert "ram 2.0 KiB is below the smallest step" in capsys.readouterr().err
     assert main([*device, "--ram", "64 KiB", "--trunk-by", "channel", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["ram_bytes"] <= told["ram_bytes"]
-    for words in (["--reserve", "1 KiB"], ["--trunk-by", "channel"]):
+    assert main([*device, "--ram", "64 KiB", "--trained-as", "float16", "--json"]) == 0
+    half = json.loads(capsys.readouterr().out)
+    assert half["captured"] >= told["captured"]
+    assert half["ram_bytes"] <= 64 * 1024
+    for words in (["--reserve", "1 KiB"], ["--trunk-by", "channel"], ["--trained-as", "float16"]):
         assert main([*TINY, *words]) == 2
         assert f"{' '.join(words)}: needs --ram or --flash" in capsys.readouterr().err
 

@@ -14,6 +14,7 @@ from fed_asi.compression.graph import Graph, analyse
 from fed_asi.errors import BudgetError, ConfigError
 from fed_asi.layers import slices_of
 from fed_asi.memory.device import DeviceMemory, device_memory
+from fed_asi.memory.stored import TrainedFormat
 from fed_asi.methods import Frozen
 from fed_asi.planning.bench import Bench, Rule
 from fed_asi.planning.calibration import profile
@@ -77,6 +78,7 @@ def every_plan(
     images: tuple[torch.Tensor, torch.Tensor],
     rule: Rule,
     methods: tuple[str, ...],
+    trained_as: TrainedFormat,
 ) -> Tried:
     """What each plan that may be asked for is worth and needs, each traced by itself."""
     question, graph = ask(made, Options(methods=methods, centered=False)), analyse(net)
@@ -86,7 +88,7 @@ def every_plan(
         for picks in itertools.product(*forms):
             chosen = dict(zip((layer.name for layer in made.layers), picks, strict=True))
             value = sum(question.value(layer, chosen[layer.name]) for layer in made.layers)
-            found.append((value, needed(net, graph, images, b, chosen, rule)))
+            found.append((value, needed(net, graph, images, b, chosen, rule, trained_as)))
     return found
 
 
@@ -97,13 +99,13 @@ def needed(
     b: int,
     chosen: dict[str, Candidate],
     rule: Rule,
+    trained_as: TrainedFormat,
 ) -> DeviceMemory:
     methods = {name: c.method for name, c in chosen.items() if not isinstance(c.method, Frozen)}
     compress_known_(net, graph, methods)
     x, y = images[0].contiguous(memory_format=torch.channels_last), images[1]
-    return device_memory(
-        net, x[:b], y[:b], gradients=rule.gradients, optimizer=rule.optimizer, mover=rule.mover
-    )
+    how = {"gradients": rule.gradients, "optimizer": rule.optimizer, "mover": rule.mover}
+    return device_memory(net, x[:b], y[:b], trained_as=trained_as, **how)
 
 
 MANY = (pytest.mark.slow, pytest.mark.computes)
@@ -133,25 +135,28 @@ def test_a_device_has_the_same_plan_whoever_was_asked_for_before(
 
 
 @pytest.mark.parametrize(
-    ("name", "methods"),
+    ("name", "methods", "trained_as"),
     [
-        ("layer", FEW),
-        pytest.param("layer", METHODS, marks=MANY),
-        pytest.param("step", METHODS, marks=MANY),
-        pytest.param("held", METHODS, marks=MANY),
+        ("layer", FEW, "float32"),
+        ("layer", FEW, "float16"),
+        pytest.param("layer", METHODS, "float32", marks=MANY),
+        pytest.param("step", METHODS, "float32", marks=MANY),
+        pytest.param("step", METHODS, "float16", marks=MANY),
+        pytest.param("held", METHODS, "float32", marks=MANY),
     ],
 )
 def test_it_is_the_best_of_all_plans_traced_one_by_one(
     name: str,
     methods: tuple[str, ...],
+    trained_as: TrainedFormat,
     made: Profile,
     net: nn.Module,
     images: tuple[torch.Tensor, torch.Tensor],
 ) -> None:
     rule = RULES[name]
-    tried = every_plan(made, net, images, rule, methods)
+    tried = every_plan(made, net, images, rule, methods, trained_as)
     assert len(tried) > 12
-    bench = Bench(net, *images, rule)
+    bench = Bench(net, *images, rule, trained_as=trained_as)
     sizes = sorted({memory.ram_bytes for _, memory in tried})
     planner, traced = DevicePlanner(made, bench, methods=methods, centered=False), 0
     for ram in sizes[:: max(1, len(sizes) // 5)]:

@@ -63,11 +63,17 @@ def test_runs_from_before_there_were_faults_are_still_the_same_runs():
     assert run_fingerprint(small(faults={"lost": 0.1})) != run_fingerprint(small())
 
 
-def test_runs_from_before_trunks_ran_by_channels_are_still_the_same_runs():
+def test_runs_from_before_storage_said_more_than_what_is_frozen_are_still_the_same_runs():
     eight = {"frozen": "int8", "calibration_images": 16}
     assert run_fingerprint(small(storage=eight)) == "3c3d1c71fa05f5cf"  # as computed before there was the key
-    by_channel = [run_fingerprint(small(storage={**one, "trunk_by": "channel"})) for one in (eight, {})]
-    assert len({*by_channel, run_fingerprint(small(storage=eight)), run_fingerprint(small())}) == 4
+    later = (
+        {},
+        {"trunk_by": "channel"},
+        {"trained": "float16"},
+        {"trained": "float16", "trunk_by": "channel"},
+    )
+    every = {run_fingerprint(small(storage={**one, **more})) for one in (eight, {}) for more in later}
+    assert len(every) == 8
 
 
 def test_what_computes_features_is_told_where_it_is_not_torch():
