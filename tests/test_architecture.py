@@ -22,7 +22,7 @@ ROOMS = [
     "layers",  # kinds of layers
     "memory",  # what a step keeps and costs
     "compression",  # a network made to keep less
-    "storage",  # what is frozen, as it is stored
+    "storage",  # weights as a device stores them
     "models", "data",  # what is trained, on what
     "strategies", "codecs",  # what becomes of updates, and how they are written
     "fleets",  # what a fleet file says

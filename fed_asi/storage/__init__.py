@@ -1,1 +1,1 @@
-"""Frozen weights as a device stores them: a trunk and a tail that compute with the stored numbers."""
+"""Weights as a device stores them: a frozen trunk, what a tail leaves frozen, and what it trains."""
