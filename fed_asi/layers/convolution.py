@@ -152,7 +152,8 @@ class Convolution(Operation):
     def row_products(self, gradient: Tensor, weight: Tensor) -> Tensor:
         """Return <gradient, weight> for each output channel."""
         if not self.geometry.transposed:
-            return row_dots(gradient, weight, at_once=self.quick)
+            # A GPU waits for calls, and no device is traced there.
+            return row_dots(gradient, weight, at_once=self.quick or not weight.is_cpu)
         return self._sum_inputs(self._by_output(gradient) * self._by_output(weight))
 
     def respond(self, weight: Tensor, mean: Tensor) -> Tensor:

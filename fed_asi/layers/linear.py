@@ -78,7 +78,7 @@ class LinearMap(Operation):
 
     def row_products(self, gradient: Tensor, weight: Tensor) -> Tensor:
         """Return <gradient, weight> for each row."""
-        return row_dots(gradient, weight)
+        return row_dots(gradient, weight, at_once=not weight.is_cpu)
 
     def respond(self, weight: Tensor, mean: Tensor) -> Tensor:
         """Return the weight times the mean."""

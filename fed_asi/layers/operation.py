@@ -18,7 +18,7 @@ from fed_asi.methods import Method
 from fed_asi.methods.forms import Kept, SomeChannels
 
 AT_ONCE = 1 << 14  # elements of a product of two weights computed at one time
-SHARE = 8  # of a large weight, an eighth at one time: little memory besides the weight and its gradient
+SHARES = {True: 8, False: 64}  # of a large weight, an eighth at one time where memory is at hand, else a 64th
 
 
 class Operation(ABC):
@@ -126,19 +126,21 @@ class WholeGradient(WeightGradient):
 def row_dots(left: Tensor, right: Tensor, *, at_once: bool = False) -> Tensor:
     """Return <left[i], right[i]> for each row i: (rows,). left and right have the same shape.
 
-    Computed some rows at a time, which takes little extra memory and stays in the cache, or all at once (at_once, for
-    those that fit it), with the same result to the bit.
+    Computed a few rows at a time, with little memory beside the gradient, or in few calls (at_once: all rows if they
+    fit the cache, else an eighth at a time), with the same result to the bit.
     """
     if at_once and right.numel() <= PRODUCTS_IN_CACHE:
         return (left * right).flatten(1).sum(1)
-    rows = max(1, max(AT_ONCE, right.numel() // SHARE) // max(1, right[:1].numel()))
+    rows = max(1, max(AT_ONCE, right.numel() // SHARES[at_once]) // max(1, right[:1].numel()))
     if rows >= len(right):
         return (left * right).flatten(1).sum(1)
     dtype = torch.result_type(left, right)
     found = right.new_empty(len(right), dtype=dtype)
     room = right.new_empty(rows, *right.shape[1:], dtype=dtype)
-    for start in range(0, len(right), rows):
-        part = slice(start, start + rows)
-        products = torch.mul(left[part], right[part], out=room[: len(right[part])])
-        torch.sum(products.flatten(1), 1, out=found[part])
+    products = room.flatten(1)
+    parts = (torch.split(one, rows) for one in (left, right, found))
+    for one, other, sums in zip(*parts, strict=True):
+        count = len(one)
+        torch.mul(one, other, out=room if count == rows else room[:count])
+        torch.sum(products if count == rows else products[:count], 1, out=sums)
     return found

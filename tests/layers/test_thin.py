@@ -180,4 +180,6 @@ def test_products_of_rows_have_the_bits_of_one_product_however_many_are_taken_at
     generator = torch.Generator().manual_seed(2)
     for shape in ((64, 8, 3, 3), (3, 40_000), (600, 1000)):
         left, right = (torch.randn(shape, generator=generator) for _ in range(2))
-        assert torch.equal(row_dots(left, right), (left * right).flatten(1).sum(1))
+        for at_once in (False, True):
+            found = row_dots(left, right, at_once=at_once)
+            assert torch.equal(found, (left * right).flatten(1).sum(1))

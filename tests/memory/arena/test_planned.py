@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fed_asi import ASI, HOSVD, BiasOnly, Quantized, Vanilla, arena
+from fed_asi import ASI, HOSVD, BiasOnly, Quantized, Vanilla, arena, compress_
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.memory.arena import planned
 from fed_asi.memory.arena.planned import inference_arena
 from fed_asi.methods import FixedSubspace
 from fed_asi.training.at_once import at_once
+from fed_asi.training.steps import training_mode_
 from tails import tail_of
 
 KIB = 1024
@@ -87,6 +88,24 @@ def test_where_layers_find_their_gradients_none_is_whole() -> None:
     assert thin.bytes <= 151 * KIB
     assert applied.bytes > 360 * KIB  # the last convolution's gradient alone
     assert arena(tail.model, tail.x, tail.y, gradients="applied", mover=at_once) is thin
+
+
+def test_products_with_a_large_weight_take_little_memory_beside_its_gradient() -> None:
+    """gamma's gradient comes from dW x W, which would be another weight."""
+    layers = (
+        nn.Conv2d(256, 512, 3, padding=1, bias=False),
+        nn.BatchNorm2d(512),
+        nn.Flatten(),
+        nn.Linear(4608, 2),
+    )
+    model = nn.Sequential(*layers).eval()
+    model[3].requires_grad_(False)
+    x, y = torch.randn(1, 256, 3, 3), torch.zeros(1, dtype=torch.long)
+    training_mode_(model)
+    compress_(model, Vanilla())
+    found = arena(model, x, y, gradients="applied")
+    weight = 256 * 512 * 9 * 4
+    assert weight < found.lower_bound_bytes < weight + 128 * KIB
 
 
 def test_alignment_is_kept() -> None:
