@@ -224,9 +224,24 @@ def _check(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and not _names(value):
             wrong.append(f"--{name} {value!r}: names with commas")
+    wrong += _wrong_sizes(arguments)
     wrong += wrong_time(arguments)
     if wrong:
         raise ConfigError(wrong)
+
+
+def _wrong_sizes(arguments: argparse.Namespace) -> Iterator[str]:
+    """Yield what is wrong with sizes in bytes."""
+    for name in ("budget", "ram", "flash", "reserve"):
+        try:
+            parse_bytes(getattr(arguments, name))
+        except ConfigError as error:
+            yield f"--{name}: {error}"
+    if arguments.schedule:
+        try:
+            _schedule(arguments)
+        except ConfigError as error:
+            yield str(error)
 
 
 def _resolutions(arguments: argparse.Namespace) -> tuple[int, ...]:

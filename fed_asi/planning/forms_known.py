@@ -132,8 +132,12 @@ class KnownForms:
         before = max(self.before.get(b, 0), measured.shares.before)
         fresh |= before != self.before.get(b, 0) or self.flash is None
         self.before[b] = before
-        self.flash = memory.flash_bytes - sum(one.flash for one in forms)
-        self.other = memory.static_bytes - sum(one.static for one in forms)
+        flash = memory.flash_bytes - sum(one.flash for one in forms)
+        other = memory.static_bytes - sum(one.static for one in forms)
+        # The least of all traces: too much here would refuse plans that fit.
+        self.flash, self.other = (
+            (flash, other) if self.flash is None else (min(flash, self.flash), min(other, self.other))
+        )
         if self.smallest is None or memory.ram_bytes < self.smallest.ram_bytes:
             self.smallest = memory
         self.turns[b] = self.turn(problem) + 1

@@ -55,15 +55,10 @@ def nothing_fits(within: Within, smallest: DeviceMemory) -> BudgetError:
             f"flash {given} is below what is only read, {needed}: "
             "frozen weights, statistics and tables, as they are stored. Take a smaller network."
         )
-    others = [
-        f"{name} of {format_bytes(size)}"
-        for name, size in (("ram", within.ram_bytes), ("flash", within.flash_bytes))
-        if size is not None
-    ]
-    return BudgetError(
-        f"no plan is within the budget of {format_bytes(within.budget_bytes)} and {' and '.join(others)} at one time. "
-        "Raise the budget, or leave it to ram and flash alone."
-    )
+    limits = {"the budget": within.budget_bytes, "ram": within.ram_bytes, "flash": within.flash_bytes}
+    named = [f"{name} of {format_bytes(size)}" for name, size in limits.items() if size is not None]
+    advice = "Raise one of them" + ("." if within.budget_bytes is None else ", or leave the budget out.")
+    return BudgetError(f"no plan is within {' and '.join(named)} at one time. {advice}")
 
 
 def needs(memory: DeviceMemory) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -183,6 +183,34 @@ class Parts:
             return False
         self.found.add(id(parameter))
         return True
+
+
+class SgdWithParts(Sgd):
+    """An `Sgd` that moves all weights at the end of a step; see `PartsHolder` of fed_asi/memory/arena/step.py.
+
+    So a traced step holds of a weight that trains in part what a run's step holds: the gradient of the part.
+    """
+
+    _parts: Parts | None = None
+
+    def join_(self, model: nn.Module) -> None:
+        """See PartsHolder."""
+        self.slices = slices_of(model)
+        self._parts = Parts(model, self)
+
+    def begin_(self, *, accumulated: bool) -> None:
+        """See PartsHolder."""
+        self.drop_gradients_()
+        if accumulated:
+            self.hold_zeros_()
+
+    def taking(self) -> AbstractContextManager[None]:
+        """See PartsHolder."""
+        return nullcontext() if self._parts is None else self._parts.taken()
+
+    def held(self) -> dict[str, Tensor]:
+        """See PartsHolder."""
+        return dict(self._held)
 
 
 def by_itself(model: nn.Module, trained: Collection[str]) -> str | None:

@@ -7,8 +7,7 @@ from typing import Any
 
 from fed_asi.fleets.config import TrainConfig
 from fed_asi.planning.bench import Rule, RuleAt
-from fed_asi.training.at_once import at_once
-from fed_asi.training.sgd import Sgd
+from fed_asi.training.at_once import SgdWithParts, at_once
 
 
 def rules_of(train: TrainConfig, batch_size: int, update: str | None = None) -> RuleAt:
@@ -27,7 +26,7 @@ def rules_of(train: TrainConfig, batch_size: int, update: str | None = None) -> 
     if update == "layer":
         applied = Rule("applied", mover=partial(at_once, **settings), momentum=momentum)
         return lambda _micro_batch: applied
-    optimizer = partial(Sgd, **settings)
+    optimizer = partial(SgdWithParts, **settings)
     held = Rule("held", optimizer=optimizer, momentum=momentum)
     accumulated = Rule("accumulated", optimizer=optimizer, momentum=momentum)
     several = update == "step"

@@ -100,6 +100,12 @@ class Sgd:
         for _, parameter in self.parameters:
             parameter.grad = None
 
+    def hold_zeros_(self) -> None:
+        """Hold zeros for each part, as a device does that adds up gradients from the first micro-batch on."""
+        for name, parameter in self.parameters:
+            if name in self.slices:
+                self._held[name] = parameter.new_zeros(self.slices[name].shape_of(parameter))
+
     def hold_(self, name: str, gradient: WeightGradient, parameter: Tensor) -> None:
         """Add the gradient of a part to the one held, without allocating the whole weight's size."""
         if name not in self._held:

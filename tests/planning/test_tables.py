@@ -227,6 +227,8 @@ NEW = ["--model", "tiny", "--weights", "none"]
         (["--last", "-2"], "--last -2: a count of last convolutions"),
         (["--resolution", "0"], "--resolution 0: pixels of a square input, from 8 to 1024"),
         (["--micro-batch", "0"], "--micro-batch 0: examples in memory at one time, from 1 to 1024"),
+        (["--ram", "banana"], "--ram: size 'banana' is not understood"),
+        (["--schedule", "2=banana"], "size 'banana' is not understood"),
         (["--layers", ","], "--layers ',': names with commas"),
         (["--methods", " "], "--methods ' ': names with commas"),
         (["--layers", "nope"], "no layer or block 'nope'"),
@@ -246,8 +248,9 @@ def test_numbers_and_names_that_are_nothing_are_said(
 
 
 def test_wrong_arguments_are_said_together(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*NEW, "--last", "-1", "--resolution", "0", "--micro-batch", "0"]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1 + 3
+    several = ["--last", "-1", "--resolution", "0", "--micro-batch", "0", "--budget", "2MB"]
+    assert main([*NEW, *several]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1 + 4
 
 
 def test_a_count_of_zero_is_the_head_alone_and_a_block_its_layers(capsys: pytest.CaptureFixture[str]) -> None:

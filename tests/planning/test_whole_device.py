@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fed_asi.compression.compress import compress_known_
-from fed_asi.compression.graph import Graph, analyse
+from fed_asi.compression.graph import analyse
 from fed_asi.errors import BudgetError, ConfigError
 from fed_asi.layers import slices_of
 from fed_asi.memory.device import DeviceMemory, device_memory
@@ -19,12 +19,11 @@ from fed_asi.methods import Frozen
 from fed_asi.planning.bench import Bench, Rule
 from fed_asi.planning.calibration import profile
 from fed_asi.planning.plan import Plan
-from fed_asi.planning.profile import Candidate, Profile
+from fed_asi.planning.profile import Profile
 from fed_asi.planning.question import Options, ask
 from fed_asi.planning.whole_device import DevicePlanner, plan_device
 from fed_asi.planning.within import Within
-from fed_asi.training.at_once import at_once
-from fed_asi.training.sgd import Sgd
+from fed_asi.training.at_once import SgdWithParts, at_once
 
 
 class Net(nn.Module):
@@ -44,8 +43,8 @@ class Net(nn.Module):
 
 RULES = {
     "layer": Rule("applied", mover=partial(at_once, clip_norm=1.0)),
-    "step": Rule("accumulated", optimizer=partial(Sgd, clip_norm=1.0)),
-    "held": Rule("held", optimizer=partial(Sgd, clip_norm=1.0)),
+    "step": Rule("accumulated", optimizer=partial(SgdWithParts, clip_norm=1.0)),
+    "held": Rule("held", optimizer=partial(SgdWithParts, clip_norm=1.0)),
 }
 METHODS = ("bias", "quantized", "vanilla")
 FEW = ("bias", "vanilla")
@@ -82,27 +81,26 @@ def every_plan(
 ) -> Tried:
     """What each plan that may be asked for is worth and needs, each traced by itself."""
     question, graph = ask(made, Options(methods=methods, centered=False)), analyse(net)
+    energies = {layer.name: layer.channel_energies for layer in made.layers}
     found = []
     for b in made.micro_batches:
         forms = [question.candidates(layer, b) for layer in made.layers]
         for picks in itertools.product(*forms):
             chosen = dict(zip((layer.name for layer in made.layers), picks, strict=True))
             value = sum(question.value(layer, chosen[layer.name]) for layer in made.layers)
-            found.append((value, needed(net, graph, images, b, chosen, rule, trained_as)))
+            methods_of = {name: c.method for name, c in chosen.items() if not isinstance(c.method, Frozen)}
+            compress_known_(net, graph, methods_of, energies=energies)
+            found.append((value, needed(net, images, b, rule, trained_as)))
     return found
 
 
 def needed(
     net: nn.Module,
-    graph: Graph,
     images: tuple[torch.Tensor, torch.Tensor],
     b: int,
-    chosen: dict[str, Candidate],
     rule: Rule,
     trained_as: TrainedFormat,
 ) -> DeviceMemory:
-    methods = {name: c.method for name, c in chosen.items() if not isinstance(c.method, Frozen)}
-    compress_known_(net, graph, methods)
     x, y = images[0].contiguous(memory_format=torch.channels_last), images[1]
     how = {"gradients": rule.gradients, "optimizer": rule.optimizer, "mover": rule.mover}
     return device_memory(net, x[:b], y[:b], trained_as=trained_as, **how)
@@ -170,6 +168,22 @@ def test_it_is_the_best_of_all_plans_traced_one_by_one(
         BudgetError, match=r"below the smallest step, .*the step needs .* Largest in the step: .* shrink"
     ):
         plan_device(made, bench, ram=sizes[0] - 1, methods=methods, centered=False)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_plans_of_channels_are_the_best_too_whenever_weights_move(
+    name: str, net: nn.Module, images: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    """Gradients that are held or accumulated are those of the channels, not of whole weights."""
+    asked = {"methods": ("bias", "channels"), "centered": False}
+    made = profile(net, *images, trained=["body", "head"], micro_batches=(1,), grid=False, **asked)
+    tried = every_plan(made, net, images, RULES[name], asked["methods"], "float32")
+    planner = DevicePlanner(made, Bench(net, *images, RULES[name]), **asked)
+    sizes = sorted({memory.ram_bytes for _, memory in tried})
+    assert len(sizes) > 8
+    for ram in sizes:
+        best = max(value for value, memory in tried if memory.ram_bytes <= ram)
+        assert planner.best(Within(ram)).plan.value == pytest.approx(best, rel=1e-9)
 
 
 def test_flash_and_a_reserve_count(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,26 @@ class Optimizer(Protocol):
 
     def step_(self, lr: float) -> None:
         """Update the parameters."""
+
+
+@runtime_checkable
+class PartsHolder(Protocol):
+    """An optimizer that keeps gradients of weights that train in part itself, in the size of the part.
+
+    `fed_asi.training.at_once.SgdWithParts` is one.
+    """
+
+    def join_(self, model: nn.Module) -> None:
+        """Serve a model from now on, whose parameters are the optimizer's."""
+
+    def begin_(self, *, accumulated: bool) -> None:
+        """Drop what is held; accumulated: hold zeros instead, to which the next step adds."""
+
+    def taking(self) -> AbstractContextManager[None]:
+        """Take the gradients of every backward pass inside the block; its forward pass must be inside, too."""
+
+    def held(self) -> dict[str, Tensor]:
+        """Return the gradients that are held, by the name of the parameter."""
 
 
 MakeOptimizer = Callable[[Named], Optimizer]
@@ -156,23 +176,38 @@ class _Step:
                 parameter.register_post_accumulate_grad_hook(partial(_move, one))  # type: ignore[no-untyped-call]
         elif self.optimizer is not None:
             self.whole = self.optimizer(self.named)
+        if isinstance(self.whole, PartsHolder):
+            self.whole.join_(self.model)
 
     def prepare(self) -> None:
         """Drop the gradients; if they are accumulated, set them to zero instead."""
-        for _, parameter in self.named:
-            parameter.grad = torch.zeros_like(parameter) if self.gradients == "accumulated" else None
+        accumulated = self.gradients == "accumulated"
+        if isinstance(self.whole, PartsHolder):
+            self.whole.begin_(accumulated=accumulated)
+        apart = self._held()
+        for name, parameter in self.named:
+            parameter.grad = torch.zeros_like(parameter) if accumulated and name not in apart else None
+
+    def _held(self) -> dict[str, Tensor]:
+        """Return the gradients that the optimizer keeps itself, by parameter."""
+        return self.whole.held() if isinstance(self.whole, PartsHolder) else {}
+
+    def _taking(self) -> AbstractContextManager[None]:
+        if self.within is not None:
+            return self.within.moving(RATE)
+        return self.whole.taking() if isinstance(self.whole, PartsHolder) else nullcontext()
 
     def run(self, recorder: Recorder | None = None) -> None:
         """Run forward, loss, backward and update."""
-        with nullcontext() if self.within is None else self.within.moving(RATE):
+        with self._taking():
             loss = self.loss(self.model(self.x), self.y)
             if recorder is not None:
                 recorder.forward_is_over(loss)
             torch.autograd.backward(loss)
         self.results = {"loss": loss.detach()}
         if self.gradients == "accumulated" or self.whole is None:
-            found = {f"gradient of {name}": p.grad for name, p in self.named if p.grad is not None}
-            self.results |= found
+            found = {name: p.grad for name, p in self.named if p.grad is not None} | self._held()
+            self.results |= {f"gradient of {name}": gradient for name, gradient in found.items()}
         if recorder is not None:
             recorder.where = "(update)"
         if self.whole is not None:
@@ -189,9 +224,9 @@ class _Step:
                 recorder.declare(tensor, "mean", f"mean of {name}")
         for name, tensor in Keepers(modules).tensors(side_by_side=False):
             recorder.declare(tensor, "factors", f"factors of {name}")
-        for name, parameter in self.named:
-            if parameter.grad is not None:
-                recorder.declare(parameter.grad, "gradient", f"gradient of {name}")
+        sums = {name: p.grad for name, p in self.named if p.grad is not None} | self._held()
+        for name, gradient in sums.items():
+            recorder.declare(gradient, "gradient", f"gradient of {name}")
         recorder.declare(self.x, "input", "input")
         recorder.declare(self.y, "input", "labels")
 

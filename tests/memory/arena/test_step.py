@@ -17,7 +17,7 @@ from fed_asi.errors import ConfigError
 from fed_asi.memory.arena.proof import proved
 from fed_asi.memory.arena.step import RATE, record_inference, record_step
 from fed_asi.methods import ASI, BiasOnly, Channels, Method, Quantized, Vanilla
-from fed_asi.training.at_once import at_once
+from fed_asi.training.at_once import SgdWithParts, at_once
 from fed_asi.training.sgd import Sgd
 from tails import tail_of
 
@@ -102,6 +102,22 @@ def test_of_a_weight_of_which_some_channels_move_the_rest_is_read_only() -> None
     weights = sum(t.nbytes for t in (*tail.model.parameters(), *tail.model.buffers()))
     assert trace.bytes_of("frozen") == weights - trace.bytes_of("trained")
     assert trace.bytes_of("trained", "frozen") == weights
+
+
+@pytest.mark.parametrize("gradients", ["held", "accumulated"])
+def test_so_is_its_gradient_and_its_momentum_held_in_part(gradients: str) -> None:
+    tail = tail_of("tiny", None)
+    names = [name for name, module in tail.model.named_modules() if isinstance(module, nn.Linear)]
+    energies = {name: torch.ones(tail.model.get_submodule(name).in_features) for name in names}
+    compress_(tail.model, {name: Channels(3) for name in names}, energies=energies)
+    sgd = partial(SgdWithParts, momentum=0.9, clip_norm=0.5)
+    trace = record_step(tail.model, tail.x, tail.y, gradients=gradients, optimizer=sgd, with_values=True)
+    part = 4 * (10 * 3 + 10)
+    assert trace.bytes_of("optimizer") == trace.bytes_of("trained") == part
+    assert trace.bytes_of("gradient") == (part if gradients == "accumulated" else 0)
+    sizes = [trace.sizes[one] for one in trace.held if one not in trace.roles]
+    assert not sizes or max(sizes) <= part
+    assert proved(trace).equal
 
 
 @pytest.mark.parametrize("settings", [{"gradients": "held"}, {"gradients": "applied", "optimizer": SGD}])
