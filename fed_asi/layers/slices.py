@@ -10,6 +10,8 @@ from torch import Tensor
 
 from fed_asi.layers.gradient import WeightGradient
 
+AT_ONCE = 1 << 12  # elements of a slice copied at one time
+
 
 @dataclass(frozen=True, slots=True)
 class Slice:
@@ -45,6 +47,17 @@ class Slice:
     def add_(self, whole: Tensor, part: Tensor, factor: float) -> None:
         """Add factor * part to the slice of a tensor, in place."""
         whole.index_add_(self.dim, self.index, part, alpha=factor)
+
+    def add_to_(self, part: Tensor, whole: Tensor, factor: float) -> None:
+        """Add factor * the slice of a tensor to `part`, in place, a few rows at a time: no copy of the slice."""
+        rows = max(1, AT_ONCE // max(1, part[:1].numel()))
+        for start in range(0, len(part), rows):
+            some = slice(start, start + rows)
+            if self.dim:
+                found = whole[some].index_select(self.dim, self.index)
+            else:
+                found = whole.index_select(0, self.index[some])
+            part[some].add_(found, alpha=factor)
 
     def multiply_(self, whole: Tensor, factor: float) -> None:
         """Multiply the slice of a tensor by factor, in place."""

@@ -181,10 +181,15 @@ class Sgd:
         if isinstance(grad, WeightGradient):
             grad.add_to_(parameter, -lr)
             return
+        if self.weight_decay != 0.0:  # into the gradient, which is dropped after the step: no copy of either
+            if part is None:
+                grad.add_(parameter, alpha=self.weight_decay)
+            else:
+                part.add_to_(grad, parameter, self.weight_decay)
         if part is None:
-            parameter.add_(self._direction(name, parameter, grad), alpha=-lr)
+            parameter.add_(self._direction(name, grad), alpha=-lr)
         else:
-            part.add_(parameter, self._direction(name, part.of(parameter), grad), -lr)
+            part.add_(parameter, self._direction(name, grad), -lr)
 
     def _store_(self, name: str, parameter: Tensor) -> None:
         if self.stored is not None:
@@ -195,9 +200,7 @@ class Sgd:
         part = self.slices.get(name)
         return parameter.detach() if part is None else part.of(parameter.detach())
 
-    def _direction(self, name: str, parameter: Tensor, grad: Tensor) -> Tensor:
-        if self.weight_decay != 0.0:
-            grad = grad.add(parameter, alpha=self.weight_decay)
+    def _direction(self, name: str, grad: Tensor) -> Tensor:
         if self.local is not None:
             grad = self.local.direction(name, grad)
         if self.momentum == 0.0:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -15,8 +16,8 @@ from fed_asi import ASI, HOSVD, BiasOnly, Quantized, Vanilla, arena, compress_
 from fed_asi.errors import UnsupportedLayerError
 from fed_asi.memory.arena import planned
 from fed_asi.memory.arena.planned import inference_arena
-from fed_asi.methods import FixedSubspace
-from fed_asi.training.at_once import at_once
+from fed_asi.methods import Channels, FixedSubspace
+from fed_asi.training.at_once import SgdWithParts, at_once
 from fed_asi.training.steps import training_mode_
 from tails import tail_of
 
@@ -106,6 +107,20 @@ def test_products_with_a_large_weight_take_little_memory_beside_its_gradient() -
     found = arena(model, x, y, gradients="applied")
     weight = 256 * 512 * 9 * 4
     assert weight < found.lower_bound_bytes < weight + 128 * KIB
+
+
+@pytest.mark.parametrize("gradients", ["held", "accumulated"])
+def test_weight_decay_of_a_part_takes_little_memory(gradients: str) -> None:
+    model = nn.Sequential(nn.Linear(1024, 512))
+    compress_(model, {"0": Channels(64)}, energies={"0": torch.ones(1024)})
+    x, y = torch.randn(1, 1024), torch.zeros(1, dtype=torch.long)
+    plain, decayed = (
+        arena(model, x, y, gradients=gradients, optimizer=partial(SgdWithParts, weight_decay=rate))
+        for rate in (0.0, 1e-2)
+    )
+    assert decayed.bytes <= plain.bytes + 16 * KIB
+    part = 4 * 64 * 512
+    assert plain.bytes < part * (gradients == "held") + 8 * KIB
 
 
 def test_alignment_is_kept() -> None:
