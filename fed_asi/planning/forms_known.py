@@ -135,9 +135,8 @@ class KnownForms:
         flash = memory.flash_bytes - sum(one.flash for one in forms)
         other = memory.static_bytes - sum(one.static for one in forms)
         # The least of all traces: too much here would refuse plans that fit.
-        self.flash, self.other = (
-            (flash, other) if self.flash is None else (min(flash, self.flash), min(other, self.other))
-        )
+        self.other = other if self.flash is None else min(other, self.other)
+        self.flash = flash if self.flash is None else min(flash, self.flash)
         if self.smallest is None or memory.ram_bytes < self.smallest.ram_bytes:
             self.smallest = memory
         self.turns[b] = self.turn(problem) + 1

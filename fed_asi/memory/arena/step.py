@@ -159,6 +159,7 @@ class _Step:
     loss: Loss
     named: Named = ()
     whole: Optimizer | None = None
+    holder: PartsHolder | None = None  # `whole`, if it is one
     within: Mover | None = None
     results: dict[str, Tensor] = field(default_factory=dict)
 
@@ -177,25 +178,27 @@ class _Step:
         elif self.optimizer is not None:
             self.whole = self.optimizer(self.named)
         if isinstance(self.whole, PartsHolder):
-            self.whole.join_(self.model)
+            self.holder = self.whole
+            self.holder.join_(self.model)
 
     def prepare(self) -> None:
         """Drop the gradients; if they are accumulated, set them to zero instead."""
         accumulated = self.gradients == "accumulated"
-        if isinstance(self.whole, PartsHolder):
-            self.whole.begin_(accumulated=accumulated)
-        apart = self._held()
+        if self.holder is not None:
+            self.holder.begin_(accumulated=accumulated)
+        apart = {} if self.holder is None else self.holder.held()
         for name, parameter in self.named:
             parameter.grad = torch.zeros_like(parameter) if accumulated and name not in apart else None
 
-    def _held(self) -> dict[str, Tensor]:
-        """Return the gradients that the optimizer keeps itself, by parameter."""
-        return self.whole.held() if isinstance(self.whole, PartsHolder) else {}
+    def _gradients(self) -> dict[str, Tensor]:
+        """Return all gradients there are, by parameter, those that the optimizer holds itself included."""
+        found = {name: p.grad for name, p in self.named if p.grad is not None}
+        return found if self.holder is None else found | self.holder.held()
 
     def _taking(self) -> AbstractContextManager[None]:
         if self.within is not None:
             return self.within.moving(RATE)
-        return self.whole.taking() if isinstance(self.whole, PartsHolder) else nullcontext()
+        return nullcontext() if self.holder is None else self.holder.taking()
 
     def run(self, recorder: Recorder | None = None) -> None:
         """Run forward, loss, backward and update."""
@@ -206,8 +209,7 @@ class _Step:
             torch.autograd.backward(loss)
         self.results = {"loss": loss.detach()}
         if self.gradients == "accumulated" or self.whole is None:
-            found = {name: p.grad for name, p in self.named if p.grad is not None} | self._held()
-            self.results |= {f"gradient of {name}": gradient for name, gradient in found.items()}
+            self.results |= {f"gradient of {name}": one for name, one in self._gradients().items()}
         if recorder is not None:
             recorder.where = "(update)"
         if self.whole is not None:
@@ -224,8 +226,7 @@ class _Step:
                 recorder.declare(tensor, "mean", f"mean of {name}")
         for name, tensor in Keepers(modules).tensors(side_by_side=False):
             recorder.declare(tensor, "factors", f"factors of {name}")
-        sums = {name: p.grad for name, p in self.named if p.grad is not None} | self._held()
-        for name, gradient in sums.items():
+        for name, gradient in self._gradients().items():
             recorder.declare(gradient, "gradient", f"gradient of {name}")
         recorder.declare(self.x, "input", "input")
         recorder.declare(self.y, "input", "labels")
